@@ -1,0 +1,1 @@
+//! theater-apiserver

@@ -1,0 +1,2 @@
+//! theater
+fn main() {}

@@ -1,0 +1,30 @@
+//! Structured logs on standard error.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// The environment variable that sets the level: `info`, or per target `info,theater_proxy=debug`.
+pub const LEVEL_VARIABLE: &str = "THEATER_LOG";
+
+/// Starts logging to standard error, once per process; later calls do nothing.
+///
+/// `default_level` applies where [`LEVEL_VARIABLE`] is unset or cannot be read.
+pub fn init(default_level: LevelFilter) {
+    let targets = std::env::var(LEVEL_VARIABLE)
+        .ok()
+        .and_then(|text| text.parse::<Targets>().ok())
+        .unwrap_or_else(|| Targets::new().with_default(default_level));
+    let layer = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    // A second initialisation (tests) is not an error: the first one stays.
+    let _ = tracing_subscriber::registry()
+        .with(targets)
+        .with(layer)
+        .try_init();
+}
+
+pub use tracing_subscriber::filter::LevelFilter as Level;

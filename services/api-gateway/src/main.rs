@@ -1,0 +1,2 @@
+//! api-gateway
+fn main() {}

@@ -1,0 +1,2 @@
+//! booking-service
+fn main() {}

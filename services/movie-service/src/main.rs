@@ -1,0 +1,2 @@
+//! movie-service
+fn main() {}
