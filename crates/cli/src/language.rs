@@ -1,0 +1,120 @@
+//! The one catalogue of what `theater` says to people, in English and Korean.
+//!
+//! Every message is one macro entry with both texts, so that a missing translation does not
+//! compile.
+
+use std::sync::OnceLock;
+
+/// A language of the catalogue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Language {
+    /// English.
+    English,
+    /// Korean.
+    Korean,
+}
+
+/// Chooses the language, `en` or `ko`; wins over the locale.
+pub const LANGUAGE_VARIABLE: &str = "THEATER_LANG";
+
+impl Language {
+    /// The language for the given environment: `THEATER_LANG`, else the first set of `LC_ALL`,
+    /// `LC_MESSAGES`, `LANG` (the POSIX order), else English.
+    pub fn from_environment(variable: impl Fn(&str) -> Option<String>) -> Self {
+        let value = [LANGUAGE_VARIABLE, "LC_ALL", "LC_MESSAGES", "LANG"]
+            .iter()
+            .find_map(|name| variable(name).filter(|value| !value.is_empty()))
+            .unwrap_or_default();
+        if value.to_ascii_lowercase().starts_with("ko") {
+            Self::Korean
+        } else {
+            Self::English
+        }
+    }
+}
+
+/// The language of this process.
+pub fn current() -> Language {
+    static LANGUAGE: OnceLock<Language> = OnceLock::new();
+    *LANGUAGE.get_or_init(|| Language::from_environment(|name| std::env::var(name).ok()))
+}
+
+macro_rules! messages {
+    ($($(#[$doc:meta])* $name:ident ( $($argument:ident),* ) { $english:literal $korean:literal })*) => {
+        $(
+            $(#[$doc])*
+            pub fn $name($($argument: impl std::fmt::Display),*) -> String {
+                match current() {
+                    Language::English => format!($english),
+                    Language::Korean => format!($korean),
+                }
+            }
+        )*
+    };
+}
+
+messages! {
+    /// Heading of the progress screen.
+    starting() { "Starting two clusters, one mesh and the theater …" "클러스터 둘, 메시 하나, 그리고 극장을 시작합니다 …" }
+    /// A cluster's API server answers.
+    cluster_ready(cluster, provider, seconds) { "  {cluster} ({provider}): API server ready after {seconds} s" "  {cluster} ({provider}): API 서버 준비 완료, {seconds}초" }
+    /// How many pods are ready so far.
+    pods_ready(cluster, ready, total) { "  {cluster}: {ready}/{total} pods ready" "  {cluster}: 파드 {ready}/{total}개 준비됨" }
+    /// Everything answers.
+    all_ready(seconds) { "Ready in {seconds} s." "{seconds}초 만에 준비되었습니다." }
+    /// Where the page is.
+    url_page(url) { "  Theater    {url}" "  극장       {url}" }
+    /// Where an API server is.
+    url_api(cluster, url) { "  {cluster} API   {url}" "  {cluster} API   {url}" }
+    /// What to type next.
+    what_next() { "In another terminal:" "다른 터미널에서 입력해 보세요:" }
+    /// How to stop.
+    how_to_stop() { "Ctrl-C or `theater down` stops everything; objects and bookings are kept." "Ctrl-C 또는 `theater down`으로 모두 멈춥니다. 객체와 예약은 보존됩니다." }
+    /// Being stopped.
+    stopping() { "Stopping …" "멈추는 중 …" }
+    /// Stopped.
+    stopped() { "Stopped." "멈췄습니다." }
+    /// `down`, `status`… without a running theater.
+    not_running(directory) { "no theater is running with the state directory {directory}; start one with `theater up`" "상태 디렉터리 {directory}로 실행 중인 극장이 없습니다. `theater up`으로 시작하세요" }
+    /// `up` while one runs.
+    already_running(pid, url) { "a theater is already running (process {pid}) at {url}; stop it with `theater down`, or start a second one with another --state-dir" "극장이 이미 실행 중입니다(프로세스 {pid}, {url}). `theater down`으로 멈추거나 다른 --state-dir로 하나 더 시작하세요" }
+    /// `up` brought a dead cluster back.
+    cluster_restarted(cluster) { "cluster {cluster} was down and has been started again" "멈춰 있던 클러스터 {cluster}를 다시 시작했습니다" }
+    /// A cluster process ended by itself.
+    cluster_died(cluster, status) { "Cluster {cluster} ended ({status}); the other one keeps serving. `theater up` starts it again." "클러스터 {cluster}가 종료되었습니다({status}). 다른 클러스터는 계속 동작합니다. `theater up`으로 다시 시작하세요." }
+    /// A port given by the user cannot be bound.
+    port_taken(port, option, error) { "port {port} cannot be opened: {error}; choose another one with {option}" "포트 {port}를 열 수 없습니다: {error}. {option}로 다른 포트를 지정하세요" }
+    /// A wish that could not be had.
+    port_skipped(port, error) { "  (port {port} is not available: {error})" "  (포트 {port}를 쓸 수 없습니다: {error})" }
+    /// The scene has been put back.
+    reset_done(seconds) { "The initial scene is back ({seconds} s)." "초기 상태로 되돌렸습니다({seconds}초)." }
+    /// A timeout during start.
+    not_ready_in_time(what, seconds, hint) { "{what} was not ready within {seconds} s; {hint}" "{seconds}초 안에 {what}가 준비되지 않았습니다. {hint}" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_environment_chooses_the_language_in_posix_order() {
+        let environment = |pairs: &'static [(&str, &str)]| {
+            Language::from_environment(|name| {
+                pairs
+                    .iter()
+                    .find(|(key, _)| *key == name)
+                    .map(|(_, value)| (*value).to_owned())
+            })
+        };
+        assert_eq!(environment(&[]), Language::English);
+        assert_eq!(environment(&[("LANG", "ko_KR.UTF-8")]), Language::Korean);
+        assert_eq!(
+            environment(&[("LANG", "ko_KR.UTF-8"), ("LC_ALL", "en_US.UTF-8")]),
+            Language::English
+        );
+        assert_eq!(
+            environment(&[("LC_ALL", "C"), ("THEATER_LANG", "ko")]),
+            Language::Korean
+        );
+    }
+}
