@@ -1,0 +1,36 @@
+//! `google.protobuf.Any`: a message together with its type URL.
+
+use crate::type_url;
+use prost::{DecodeError, Name};
+use prost_types::Any;
+
+/// Puts a message into an `Any`.
+pub fn pack<M: Name>(message: &M) -> Any {
+    Any {
+        type_url: M::type_url(),
+        value: message.encode_to_vec(),
+    }
+}
+
+/// Takes the message out of an `Any`; `None` if it holds a message of another type.
+pub fn unpack<M: Name + Default>(any: &Any) -> Result<Option<M>, DecodeError> {
+    if is::<M>(any) {
+        M::decode(any.value.as_slice()).map(Some)
+    } else {
+        Ok(None)
+    }
+}
+
+/// Whether the `Any` holds a message of this type. Only the part after the last slash counts.
+pub fn is<M: Name>(any: &Any) -> bool {
+    let name = message_name(any);
+    name.len() == M::PACKAGE.len() + 1 + M::NAME.len()
+        && name.starts_with(M::PACKAGE)
+        && name.ends_with(M::NAME)
+        && name.as_bytes()[M::PACKAGE.len()] == b'.'
+}
+
+/// The full name of the message in an `Any`, for instance `envoy.config.cluster.v3.Cluster`.
+pub fn message_name(any: &Any) -> &str {
+    type_url::message_name(&any.type_url)
+}
