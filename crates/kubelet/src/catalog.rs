@@ -25,9 +25,9 @@ pub struct Image {
     pub user: Option<(u32, u32)>,
     /// Names of built-in programs that appear in `/bin` of a container of this image.
     pub applets: Vec<String>,
-    /// Absolute paths of programs of the host that are made available at the same path, with the
-    /// libraries they need. A path that does not exist on this host is left out.
-    pub host_programs: Vec<String>,
+    /// Whether the host's own `/usr`, `/lib`, `/lib64` and `/sbin` are visible, read-only (for an image
+    /// that runs a program of the host, such as a real redis-server).
+    pub host_programs: bool,
     /// Files and directories of the host that belong to the image.
     pub mounts: Vec<ImageMount>,
     /// Size shown in the node's image list, in bytes.
@@ -150,7 +150,10 @@ mod tests {
             );
         }
         assert_eq!(
-            catalog.resolve("docker.io/istio/proxyv2:1.26.0").unwrap().names[0],
+            catalog
+                .resolve("docker.io/istio/proxyv2:1.26.0")
+                .unwrap()
+                .names[0],
             "istio/proxyv2"
         );
     }
@@ -162,6 +165,9 @@ mod tests {
             assert!(catalog.resolve(reference).is_none(), "{reference}");
         }
         let message = catalog.pull_error("nginx:1.27");
-        assert!(message.contains("nginx:1.27") && message.contains("redis, user-service"), "{message}");
+        assert!(
+            message.contains("nginx:1.27") && message.contains("redis, user-service"),
+            "{message}"
+        );
     }
 }

@@ -25,9 +25,7 @@ pub fn rfc3339(at: Millis) -> String {
 
 /// `2026-01-02T03:04:05.678000Z`: `metav1.MicroTime` (leases, event series).
 pub fn rfc3339_micro(at: Millis) -> String {
-    timestamp(at)
-        .strftime("%Y-%m-%dT%H:%M:%S.%6fZ")
-        .to_string()
+    timestamp(at).strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string()
 }
 
 /// `2026-01-02T03:04:05.678901234Z` from nanoseconds since the epoch: the prefix of a log line.

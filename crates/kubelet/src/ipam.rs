@@ -113,8 +113,19 @@ mod tests {
     #[test]
     fn addresses_are_unique_and_reused_as_late_as_possible() {
         let mut pool = Ipam::new("10.10.0.0/29").unwrap();
-        let got: Vec<String> = (0..5).map(|_| pool.allocate().unwrap().to_string()).collect();
-        assert_eq!(got, ["10.10.0.2", "10.10.0.3", "10.10.0.4", "10.10.0.5", "10.10.0.6"]);
+        let got: Vec<String> = (0..5)
+            .map(|_| pool.allocate().unwrap().to_string())
+            .collect();
+        assert_eq!(
+            got,
+            [
+                "10.10.0.2",
+                "10.10.0.3",
+                "10.10.0.4",
+                "10.10.0.5",
+                "10.10.0.6"
+            ]
+        );
         assert_eq!(pool.allocate(), Err(IpamError::Exhausted(5)));
         pool.release("10.10.0.4".parse().unwrap());
         assert_eq!(pool.allocate().unwrap().to_string(), "10.10.0.4");
@@ -140,6 +151,9 @@ mod tests {
         for text in ["", "10.0.0.0", "10.0.0.0/31", "10.0.0.0/x", "::/64"] {
             assert_eq!(Ipam::new(text).err(), Some(IpamError::BadCidr(text.into())));
         }
-        assert_eq!(parse_cidr("10.10.7.1/16").unwrap().0.to_string(), "10.10.0.0");
+        assert_eq!(
+            parse_cidr("10.10.7.1/16").unwrap().0.to_string(),
+            "10.10.0.0"
+        );
     }
 }

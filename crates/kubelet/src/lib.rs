@@ -3,4 +3,5 @@ pub mod catalog;
 pub mod clock;
 pub mod env;
 pub mod ipam;
+pub mod pod_sync;
 pub mod quantity;

@@ -32,7 +32,10 @@ pub fn field_ref(pod: &Pod, path: &str, context: &FieldContext) -> Result<String
             "metadata.annotations" => meta.annotations.as_ref(),
             _ => return Err(format!("unsupported fieldPath: {path}")),
         };
-        return Ok(map.and_then(|map| map.get(key)).cloned().unwrap_or_default());
+        return Ok(map
+            .and_then(|map| map.get(key))
+            .cloned()
+            .unwrap_or_default());
     }
     Ok(match path {
         "metadata.name" => own(&meta.name),
@@ -40,7 +43,9 @@ pub fn field_ref(pod: &Pod, path: &str, context: &FieldContext) -> Result<String
         "metadata.uid" => own(&meta.uid),
         "metadata.labels" => formatted_map(meta.labels.as_ref()),
         "metadata.annotations" => formatted_map(meta.annotations.as_ref()),
-        "spec.nodeName" => spec.and_then(|spec| spec.node_name.clone()).unwrap_or_default(),
+        "spec.nodeName" => spec
+            .and_then(|spec| spec.node_name.clone())
+            .unwrap_or_default(),
         "spec.serviceAccountName" => spec
             .and_then(|spec| spec.service_account_name.clone())
             .unwrap_or_else(|| "default".to_owned()),
@@ -89,12 +94,19 @@ pub fn resource_field_ref(
     reference: &ResourceFieldSelector,
     context: &FieldContext,
 ) -> Result<String, String> {
-    let named = reference.container_name.as_deref().filter(|name| !name.is_empty());
+    let named = reference
+        .container_name
+        .as_deref()
+        .filter(|name| !name.is_empty());
     let container = match named {
         Some(name) => {
             let spec = pod.spec.as_ref();
             spec.into_iter()
-                .flat_map(|spec| spec.containers.iter().chain(spec.init_containers.iter().flatten()))
+                .flat_map(|spec| {
+                    spec.containers
+                        .iter()
+                        .chain(spec.init_containers.iter().flatten())
+                })
                 .find(|container| container.name == name)
                 .ok_or_else(|| format!("container {name} not found"))?
         }
@@ -108,22 +120,38 @@ pub fn resource_field_ref(
     let set = match list {
         "limits" => resources.and_then(|resources| resources.limits.as_ref()),
         "requests" => resources.and_then(|resources| resources.requests.as_ref()),
-        _ => return Err(format!("unsupported container resource: {}", reference.resource)),
+        _ => {
+            return Err(format!(
+                "unsupported container resource: {}",
+                reference.resource
+            ));
+        }
     }
     .and_then(|list| list.get(resource));
     let value = match (set, list) {
         (Some(quantity), _) => quantity::milli(&quantity.0),
         // An unset limit is what the node could give; an unset request is nothing.
-        (None, "limits") => context.allocatable.get(resource).and_then(|quantity| quantity::milli(&quantity.0)),
+        (None, "limits") => context
+            .allocatable
+            .get(resource)
+            .and_then(|quantity| quantity::milli(&quantity.0)),
         (None, _) => Some(0),
     }
-    .ok_or_else(|| format!("resource {} of container {} has no value", reference.resource, container.name))?;
+    .ok_or_else(|| {
+        format!(
+            "resource {} of container {} has no value",
+            reference.resource, container.name
+        )
+    })?;
     let divisor = match &reference.divisor {
-        Some(divisor) if divisor.0 != "0" && !divisor.0.is_empty() => {
-            quantity::milli(&divisor.0).filter(|milli| *milli > 0).ok_or_else(|| {
-                format!("divisor {:?} of {} is no positive quantity", divisor.0, reference.resource)
-            })?
-        }
+        Some(divisor) if divisor.0 != "0" && !divisor.0.is_empty() => quantity::milli(&divisor.0)
+            .filter(|milli| *milli > 0)
+            .ok_or_else(|| {
+                format!(
+                    "divisor {:?} of {} is no positive quantity",
+                    divisor.0, reference.resource
+                )
+            })?,
         _ => 1000,
     };
     Ok((value.div_euclid(divisor) + i128::from(value.rem_euclid(divisor) != 0)).to_string())

@@ -69,7 +69,9 @@ pub enum EnvError {
     #[error("{0}")]
     Field(String),
     /// A secret value that is not text.
-    #[error("key {key} of Secret {name} is not UTF-8 and cannot be an environment variable; mount it as a volume")]
+    #[error(
+        "key {key} of Secret {name} is not UTF-8 and cannot be an environment variable; mount it as a volume"
+    )]
     NotText {
         /// Name of the secret.
         name: String,
@@ -89,7 +91,12 @@ pub fn references(container: &Container) -> Vec<(RefKind, String)> {
             found.push((RefKind::Secret, reference.name.clone()));
         }
     }
-    for from in container.env.iter().flatten().filter_map(|variable| variable.value_from.as_ref()) {
+    for from in container
+        .env
+        .iter()
+        .flatten()
+        .filter_map(|variable| variable.value_from.as_ref())
+    {
         if let Some(key) = &from.config_map_key_ref {
             found.push((RefKind::ConfigMap, key.name.clone()));
         }
@@ -113,7 +120,9 @@ pub fn key_bytes(kind: RefKind, object: &Value, key: &str) -> Option<Vec<u8>> {
         },
         RefKind::Secret => match object["data"][key].as_str() {
             Some(text) => decode(text),
-            None => object["stringData"][key].as_str().map(|text| text.as_bytes().to_vec()),
+            None => object["stringData"][key]
+                .as_str()
+                .map(|text| text.as_bytes().to_vec()),
         },
     }
 }
@@ -150,7 +159,10 @@ pub struct EnvContext<'a> {
 ///
 /// # Errors
 /// When a required object or key is missing, or a field reference is unknown.
-pub fn environment(container: &Container, context: &EnvContext<'_>) -> Result<Vec<(String, String)>, EnvError> {
+pub fn environment(
+    container: &Container,
+    context: &EnvContext<'_>,
+) -> Result<Vec<(String, String)>, EnvError> {
     let mut result = Ordered::default();
     for (name, value) in context.image.iter().chain(context.services) {
         result.set(name, value.clone());
@@ -165,7 +177,10 @@ pub fn environment(container: &Container, context: &EnvContext<'_>) -> Result<Ve
             if optional == Some(true) {
                 continue;
             }
-            return Err(EnvError::NotFound { kind, name: name.clone() });
+            return Err(EnvError::NotFound {
+                kind,
+                name: name.clone(),
+            });
         };
         let prefix = source.prefix.as_deref().unwrap_or_default();
         for key in keys(kind, object) {
@@ -174,7 +189,9 @@ pub fn environment(container: &Container, context: &EnvContext<'_>) -> Result<Ve
             if variable.is_empty() || variable.contains('=') || !variable.is_ascii() {
                 continue;
             }
-            if let Some(text) = key_bytes(kind, object, &key).and_then(|bytes| String::from_utf8(bytes).ok()) {
+            if let Some(text) =
+                key_bytes(kind, object, &key).and_then(|bytes| String::from_utf8(bytes).ok())
+            {
                 result.set(&variable, text);
             }
         }
@@ -208,7 +225,11 @@ enum Source {
     Absent,
 }
 
-fn value_of(variable: &EnvVar, container: &Container, context: &EnvContext<'_>) -> Result<Source, EnvError> {
+fn value_of(
+    variable: &EnvVar,
+    container: &Container,
+    context: &EnvContext<'_>,
+) -> Result<Source, EnvError> {
     let Some(from) = &variable.value_from else {
         return Ok(Source::Literal(variable.value.clone().unwrap_or_default()));
     };
@@ -237,14 +258,19 @@ fn value_of(variable: &EnvVar, container: &Container, context: &EnvContext<'_>) 
         return if optional {
             Ok(Source::Absent)
         } else {
-            Err(EnvError::NotFound { kind, name: name.clone() })
+            Err(EnvError::NotFound {
+                kind,
+                name: name.clone(),
+            })
         };
     };
     match key_bytes(kind, object, key) {
-        Some(bytes) => String::from_utf8(bytes).map(Source::Reference).map_err(|_| EnvError::NotText {
-            name: name.clone(),
-            key: key.clone(),
-        }),
+        Some(bytes) => String::from_utf8(bytes)
+            .map(Source::Reference)
+            .map_err(|_| EnvError::NotText {
+                name: name.clone(),
+                key: key.clone(),
+            }),
         None if optional => Ok(Source::Absent),
         None => Err(EnvError::NoKey {
             kind,
@@ -263,7 +289,10 @@ pub fn argv(
     cmd: &[String],
     environment: &[(String, String)],
 ) -> Vec<String> {
-    let command = container.command.as_deref().filter(|command| !command.is_empty());
+    let command = container
+        .command
+        .as_deref()
+        .filter(|command| !command.is_empty());
     let args = container.args.as_deref().filter(|args| !args.is_empty());
     let (head, tail): (&[String], &[String]) = match (command, args) {
         (Some(command), args) => (command, args.unwrap_or_default()),

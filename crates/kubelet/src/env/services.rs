@@ -17,7 +17,9 @@ impl ServiceEnv {
     /// Reads a `v1/Service`; `None` for headless, external-name and not yet allocated ones.
     pub fn from_service(service: &serde_json::Value) -> Option<Self> {
         let spec = &service["spec"];
-        let cluster_ip = spec["clusterIP"].as_str().filter(|ip| !ip.is_empty() && *ip != "None")?;
+        let cluster_ip = spec["clusterIP"]
+            .as_str()
+            .filter(|ip| !ip.is_empty() && *ip != "None")?;
         let ports = spec["ports"]
             .as_array()
             .into_iter()
@@ -41,7 +43,11 @@ impl ServiceEnv {
 
 /// The variables of the services of `namespace` (only when `links`, the pod's `enableServiceLinks`)
 /// and of `default/kubernetes`, in Docker's link format, sorted by service name.
-pub fn service_variables(services: &[ServiceEnv], namespace: &str, links: bool) -> Vec<(String, String)> {
+pub fn service_variables(
+    services: &[ServiceEnv],
+    namespace: &str,
+    links: bool,
+) -> Vec<(String, String)> {
     let mut chosen: Vec<&ServiceEnv> = services
         .iter()
         .filter(|service| {
@@ -56,10 +62,17 @@ pub fn service_variables(services: &[ServiceEnv], namespace: &str, links: bool) 
     for service in chosen {
         let prefix = service.name.to_ascii_uppercase().replace('-', "_");
         let ip = &service.cluster_ip;
-        let host = if ip.contains(':') { format!("[{ip}]") } else { ip.clone() };
+        let host = if ip.contains(':') {
+            format!("[{ip}]")
+        } else {
+            ip.clone()
+        };
         let mut set = |name: String, value: String| variables.push((name, value));
         set(format!("{prefix}_SERVICE_HOST"), ip.clone());
-        set(format!("{prefix}_SERVICE_PORT"), service.ports[0].1.to_string());
+        set(
+            format!("{prefix}_SERVICE_PORT"),
+            service.ports[0].1.to_string(),
+        );
         for (name, port, _) in service.ports.iter().filter(|(name, ..)| !name.is_empty()) {
             let name = name.to_ascii_uppercase().replace('-', "_");
             set(format!("{prefix}_SERVICE_PORT_{name}"), port.to_string());

@@ -25,16 +25,38 @@ fn resolve(container: serde_json::Value) -> Result<Vec<(String, String)>, EnvErr
     let container: Container = serde_json::from_value(container).unwrap();
     let pod = pod();
     let mut allocatable = BTreeMap::new();
-    allocatable.insert("memory".to_owned(), k8s_openapi::apimachinery::pkg::api::resource::Quantity("2Gi".into()));
-    let fields = FieldContext { pod_ip: "10.10.0.5".into(), host_ip: "10.10.0.1".into(), allocatable };
+    allocatable.insert(
+        "memory".to_owned(),
+        k8s_openapi::apimachinery::pkg::api::resource::Quantity("2Gi".into()),
+    );
+    let fields = FieldContext {
+        pod_ip: "10.10.0.5".into(),
+        host_ip: "10.10.0.1".into(),
+        allocatable,
+    };
     let objects = objects();
     let services = vec![("DB_SERVICE_HOST".to_owned(), "10.97.0.7".to_owned())];
-    let image = vec![("PATH".to_owned(), "/bin".to_owned()), ("MODE".to_owned(), "image".to_owned())];
-    environment(&container, &EnvContext { pod: &pod, fields: &fields, objects: &objects, services: &services, image: &image })
+    let image = vec![
+        ("PATH".to_owned(), "/bin".to_owned()),
+        ("MODE".to_owned(), "image".to_owned()),
+    ];
+    environment(
+        &container,
+        &EnvContext {
+            pod: &pod,
+            fields: &fields,
+            objects: &objects,
+            services: &services,
+            image: &image,
+        },
+    )
 }
 
 fn get<'a>(environment: &'a [(String, String)], name: &str) -> Option<&'a str> {
-    environment.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    environment
+        .iter()
+        .find(|(known, _)| known == name)
+        .map(|(_, value)| value.as_str())
 }
 
 #[test]
@@ -123,9 +145,15 @@ fn command_and_args_replace_entrypoint_and_cmd() {
     let env = [("PORT".to_owned(), "80".to_owned())];
     for (container, expected) in [
         (json!({"name": "c"}), vec!["/app", "serve"]),
-        (json!({"name": "c", "args": ["-p", "$(PORT)"]}), vec!["/app", "-p", "80"]),
+        (
+            json!({"name": "c", "args": ["-p", "$(PORT)"]}),
+            vec!["/app", "-p", "80"],
+        ),
         (json!({"name": "c", "command": ["sh"]}), vec!["sh"]),
-        (json!({"name": "c", "command": ["sh"], "args": ["-c", "$(NO)"]}), vec!["sh", "-c", "$(NO)"]),
+        (
+            json!({"name": "c", "command": ["sh"], "args": ["-c", "$(NO)"]}),
+            vec!["sh", "-c", "$(NO)"],
+        ),
     ] {
         let container: Container = serde_json::from_value(container).unwrap();
         assert_eq!(argv(&container, &entry, &cmd, &env), expected);
@@ -140,12 +168,32 @@ fn service_variables_in_link_format() {
         cluster_ip: "10.97.0.9".into(),
         ports: vec![("http-web".into(), 80, "TCP".into())],
     };
-    let all = [service("default", "kubernetes"), service("ns", "user-service"), service("other", "x")];
+    let all = [
+        service("default", "kubernetes"),
+        service("ns", "user-service"),
+        service("other", "x"),
+    ];
     let variables = service_variables(&all, "ns", true);
-    assert_eq!(get(&variables, "KUBERNETES_SERVICE_HOST"), Some("10.97.0.9"));
-    assert_eq!(get(&variables, "USER_SERVICE_SERVICE_PORT_HTTP_WEB"), Some("80"));
-    assert_eq!(get(&variables, "USER_SERVICE_PORT"), Some("tcp://10.97.0.9:80"));
-    assert_eq!(get(&variables, "USER_SERVICE_PORT_80_TCP_ADDR"), Some("10.97.0.9"));
+    assert_eq!(
+        get(&variables, "KUBERNETES_SERVICE_HOST"),
+        Some("10.97.0.9")
+    );
+    assert_eq!(
+        get(&variables, "USER_SERVICE_SERVICE_PORT_HTTP_WEB"),
+        Some("80")
+    );
+    assert_eq!(
+        get(&variables, "USER_SERVICE_PORT"),
+        Some("tcp://10.97.0.9:80")
+    );
+    assert_eq!(
+        get(&variables, "USER_SERVICE_PORT_80_TCP_ADDR"),
+        Some("10.97.0.9")
+    );
     assert_eq!(get(&variables, "X_SERVICE_HOST"), None);
-    assert!(service_variables(&all, "ns", false).iter().all(|(name, _)| name.starts_with("KUBERNETES_")));
+    assert!(
+        service_variables(&all, "ns", false)
+            .iter()
+            .all(|(name, _)| name.starts_with("KUBERNETES_"))
+    );
 }
