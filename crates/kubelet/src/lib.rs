@@ -1,7 +1,10 @@
 //! The node agent: runs the pods of one node and speaks for them.
 pub mod catalog;
 pub mod clock;
+pub mod cri;
 pub mod env;
 pub mod ipam;
+pub mod logs;
 pub mod pod_sync;
+pub mod probes;
 pub mod quantity;
