@@ -3,7 +3,27 @@
 //! Objects are [`serde_json::Value`] so that unknown fields survive; typed structs are re-exported from `k8s-openapi`
 //! as [`k8s`] for places where typed access reads better. Nothing in here does I/O, reads a clock or draws a random number:
 //! time, uids and revisions are arguments.
+//!
+//! The way of a write through the modules, in order:
+//! [`prune::decode`] (unknown fields, types) → [`patch`] when it is one → [`defaults`] → admission (not here) →
+//! [`validate`] → storage (not here) → [`table`] when the client asked for one.
 
 pub use k8s_openapi as k8s;
 
+pub mod defaults;
+pub mod discovery;
+pub mod field;
 pub mod istio;
+pub mod jsonpath;
+pub mod meta;
+pub mod openapi;
+pub mod patch;
+pub mod prune;
+pub mod quantity;
+pub mod schema;
+pub mod scheme;
+pub mod selector;
+pub mod status;
+pub mod table;
+pub mod time;
+pub mod validate;

@@ -1,0 +1,98 @@
+//! Parts that several kinds share.
+
+use std::collections::BTreeMap;
+
+message! {
+    /// How a text has to look. Nothing set means: it has to be there.
+    pub struct StringMatch {
+        /// Equal to this.
+        pub exact: Option<String>,
+        /// Beginning with this.
+        pub prefix: Option<String>,
+        /// Matching this RE2 expression as a whole.
+        pub regex: Option<String>,
+    }
+
+    /// A port of a service.
+    pub struct PortSelector {
+        /// The number of the service port.
+        pub number: u32,
+    }
+
+    /// A service, or a named part of it.
+    pub struct Destination {
+        /// The host in the service registry; a short name is completed with the namespace of the configuration.
+        pub host: String,
+        /// The name of a subset in the DestinationRule of the host.
+        pub subset: String,
+        /// The port of the service.
+        pub port: Option<PortSelector>,
+    }
+
+    /// Selects pods by label (networking kinds).
+    pub struct WorkloadSelector {
+        /// All of these labels have to be there.
+        pub labels: BTreeMap<String, String>,
+    }
+
+    /// Selects pods by label (security and telemetry kinds, DestinationRule).
+    pub struct LabelSelector {
+        /// All of these labels have to be there.
+        pub match_labels: BTreeMap<String, String>,
+    }
+
+    /// An object a policy is attached to.
+    pub struct PolicyTargetReference {
+        /// API group of the target; empty for core.
+        pub group: String,
+        /// Kind of the target.
+        pub kind: String,
+        /// Name of the target.
+        pub name: String,
+        /// Namespace of the target; has to be empty.
+        pub namespace: String,
+    }
+
+    /// A share between 0 and 100.
+    pub struct Percent {
+        /// The share in percent.
+        pub value: f64,
+    }
+
+    /// A listening port of a Gateway, ServiceEntry or Sidecar.
+    pub struct Port {
+        /// The port number.
+        pub number: u32,
+        /// The protocol, such as HTTP, HTTPS, GRPC, HTTP2, MONGO, TCP or TLS.
+        pub protocol: String,
+        /// A name, unique within the object.
+        pub name: String,
+        /// The port of the endpoints, where it differs.
+        pub target_port: u32,
+    }
+}
+
+/// What a [`StringMatch`] demands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MatchKind<'a> {
+    /// Equal to this.
+    Exact(&'a str),
+    /// Beginning with this.
+    Prefix(&'a str),
+    /// Matching this expression as a whole.
+    Regex(&'a str),
+    /// Just present.
+    Present,
+}
+
+impl StringMatch {
+    /// The one thing that this match demands.
+    pub fn kind(&self) -> MatchKind<'_> {
+        match (&self.exact, &self.prefix, &self.regex) {
+            (Some(exact), _, _) => MatchKind::Exact(exact),
+            (None, Some(prefix), _) => MatchKind::Prefix(prefix),
+            (None, None, Some(regex)) => MatchKind::Regex(regex),
+            (None, None, None) => MatchKind::Present,
+        }
+    }
+}

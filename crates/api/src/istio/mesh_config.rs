@@ -1,0 +1,617 @@
+//! MeshConfig: the settings of the whole mesh, and ProxyConfig within it, the defaults of proxies.
+//!
+//! Only what is read is typed; everything else of the ConfigMap is skipped.
+
+use super::{
+    ConnectionPoolSettings, Duration, HttpRetry, LocalityLbSetting, OutboundTrafficPolicyMode,
+    OutlierDetection, TcpKeepalive, TlsProtocol,
+};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+message! {
+    /// The settings of the whole mesh. `None` means Istio's default, see the methods.
+    pub struct MeshConfig {
+        /// Trust domain of identities.
+        pub trust_domain: Option<String>,
+        /// Other trust domains that mean the same.
+        pub trust_domain_aliases: Vec<String>,
+        /// Namespace of configuration for all namespaces.
+        pub root_namespace: Option<String>,
+        /// Time limit for connecting.
+        pub connect_timeout: Option<Duration>,
+        /// Time limit of protocol detection.
+        pub protocol_detection_timeout: Option<Duration>,
+        /// TCP keep-alive of all connections.
+        pub tcp_keepalive: Option<TcpKeepalive>,
+        /// File of the access log.
+        pub access_log_file: String,
+        /// Format of the access log.
+        pub access_log_format: String,
+        /// Text or JSON.
+        pub access_log_encoding: AccessLogEncoding,
+        /// No log for connections without a filter chain.
+        pub disable_envoy_listener_log: bool,
+        /// Whether proxies trace.
+        pub enable_tracing: Option<bool>,
+        /// Whether mTLS is used wherever both sides can.
+        pub enable_auto_mtls: Option<bool>,
+        /// What happens to unknown destinations.
+        pub outbound_traffic_policy: Option<MeshOutboundTrafficPolicy>,
+        /// How traffic reaches the application.
+        pub inbound_traffic_policy: Option<MeshInboundTrafficPolicy>,
+        /// Load balancing by locality.
+        pub locality_lb_setting: Option<LocalityLbSetting>,
+        /// Retries of routes that say nothing.
+        pub default_http_retry_policy: Option<HttpRetry>,
+        /// Parts of DestinationRules for all services.
+        pub default_traffic_policy: Option<MeshTrafficPolicy>,
+        /// Settings of services.
+        pub service_settings: Vec<ServiceSettings>,
+        /// Visibility of services that say nothing.
+        pub default_service_export_to: Vec<String>,
+        /// Visibility of VirtualServices that say nothing.
+        pub default_virtual_service_export_to: Vec<String>,
+        /// Visibility of DestinationRules that say nothing.
+        pub default_destination_rule_export_to: Vec<String>,
+        /// HTTP/2 for clusters that say nothing.
+        pub h2_upgrade_policy: MeshH2UpgradePolicy,
+        /// Path normalisation.
+        pub path_normalization: Option<PathNormalization>,
+        /// TLS between proxies.
+        #[serde(rename = "meshMTLS")]
+        pub mesh_mtls: Option<MeshTlsConfig>,
+        /// TLS of everything else.
+        pub tls_defaults: Option<MeshTlsConfig>,
+        /// Providers of telemetry and authorization.
+        pub extension_providers: Vec<ExtensionProvider>,
+        /// Which of them are used by default.
+        pub default_providers: Option<DefaultProviders>,
+        /// Defaults of proxies.
+        pub default_config: Option<MeshProxyConfig>,
+        /// Time between DNS queries after a failure.
+        pub dns_refresh_rate: Option<Duration>,
+        /// Port of outbound traffic.
+        pub proxy_listen_port: Option<u32>,
+        /// Port of inbound traffic.
+        pub proxy_inbound_listen_port: Option<u32>,
+        /// Port of the HTTP proxy listener.
+        pub proxy_http_port: u32,
+        /// Whether proxies merge the metrics of the application.
+        pub enable_prometheus_merge: Option<bool>,
+    }
+
+    /// What happens to unknown destinations.
+    pub struct MeshOutboundTrafficPolicy {
+        /// Whether they can be reached.
+        pub mode: OutboundTrafficPolicyMode,
+    }
+
+    /// How traffic reaches the application.
+    pub struct MeshInboundTrafficPolicy {
+        /// By which address.
+        pub mode: InboundTrafficPolicyMode,
+    }
+
+    /// Parts of a DestinationRule for all services.
+    pub struct MeshTrafficPolicy {
+        /// Limits and keep-alive of connections.
+        pub connection_pool: Option<ConnectionPoolSettings>,
+        /// When an endpoint is left alone for a while.
+        pub outlier_detection: Option<OutlierDetection>,
+    }
+
+    /// Settings of services.
+    pub struct ServiceSettings {
+        /// The settings.
+        pub settings: Option<ServiceSettingsSettings>,
+        /// The services, wildcard prefixes allowed.
+        pub hosts: Vec<String>,
+    }
+
+    /// Settings of a service.
+    pub struct ServiceSettingsSettings {
+        /// Endpoints of other clusters are not used.
+        pub cluster_local: bool,
+    }
+
+    /// Path normalisation.
+    pub struct PathNormalization {
+        /// How much.
+        pub normalization: NormalizationType,
+    }
+
+    /// TLS settings.
+    pub struct MeshTlsConfig {
+        /// Lowest version.
+        pub min_protocol_version: TlsProtocol,
+        /// Allowed ciphers.
+        pub cipher_suites: Vec<String>,
+        /// Allowed curves.
+        pub ecdh_curves: Vec<String>,
+    }
+
+    /// Which providers are used by default.
+    pub struct DefaultProviders {
+        /// For traces.
+        pub tracing: Vec<String>,
+        /// For metrics.
+        pub metrics: Vec<String>,
+        /// For access logs.
+        pub access_logging: Vec<String>,
+    }
+
+    /// A provider of telemetry or authorization; exactly one kind is set.
+    pub struct ExtensionProvider {
+        /// Its name.
+        pub name: String,
+        /// HTTP authorization service.
+        pub envoy_ext_authz_http: Option<ExtAuthzHttp>,
+        /// gRPC authorization service.
+        pub envoy_ext_authz_grpc: Option<ExtAuthzGrpc>,
+        /// Zipkin.
+        pub zipkin: Option<ZipkinProvider>,
+        /// OpenTelemetry traces.
+        pub opentelemetry: Option<OpenTelemetryProvider>,
+        /// Prometheus.
+        pub prometheus: Option<EmptyProvider>,
+        /// Access log file.
+        pub envoy_file_access_log: Option<FileAccessLogProvider>,
+        /// Access log service for HTTP.
+        pub envoy_http_als: Option<AlsProvider>,
+        /// Access log service for TCP.
+        pub envoy_tcp_als: Option<AlsProvider>,
+        /// OpenTelemetry access logs.
+        pub envoy_otel_als: Option<OtelAlsProvider>,
+        /// SkyWalking (not supported).
+        pub skywalking: Option<Value>,
+        /// Stackdriver (not supported).
+        pub stackdriver: Option<Value>,
+        /// Datadog (not supported).
+        pub datadog: Option<Value>,
+        /// Lightstep (not supported).
+        pub lightstep: Option<Value>,
+        /// OpenCensus (not supported).
+        pub opencensus: Option<Value>,
+    }
+
+    /// A provider without settings.
+    pub struct EmptyProvider {}
+
+    /// An HTTP authorization service.
+    pub struct ExtAuthzHttp {
+        /// The service, `[namespace/]host`.
+        pub service: String,
+        /// Its port.
+        pub port: u32,
+        /// Time limit.
+        pub timeout: Option<Duration>,
+        /// Set before the path.
+        pub path_prefix: String,
+        /// Allow when the service fails.
+        pub fail_open: bool,
+        /// Clear the route cache.
+        pub clear_route_cache: Option<bool>,
+        /// Status when the service fails.
+        pub status_on_error: String,
+        /// Headers sent to the service (deprecated).
+        pub include_headers_in_check: Vec<String>,
+        /// Headers sent to the service.
+        pub include_request_headers_in_check: Vec<String>,
+        /// Headers added for the service.
+        pub include_additional_headers_in_check: BTreeMap<String, String>,
+        /// Body sent to the service.
+        pub include_request_body_in_check: Option<ExtAuthzBody>,
+        /// Headers of the service's answer that go upstream.
+        pub headers_to_upstream_on_allow: Vec<String>,
+        /// Headers of the service's refusal that go downstream.
+        pub headers_to_downstream_on_deny: Vec<String>,
+        /// Headers of the service's consent that go downstream.
+        pub headers_to_downstream_on_allow: Vec<String>,
+    }
+
+    /// A gRPC authorization service.
+    pub struct ExtAuthzGrpc {
+        /// The service, `[namespace/]host`.
+        pub service: String,
+        /// Its port.
+        pub port: u32,
+        /// Time limit.
+        pub timeout: Option<Duration>,
+        /// Allow when the service fails.
+        pub fail_open: bool,
+        /// Clear the route cache.
+        pub clear_route_cache: Option<bool>,
+        /// Status when the service fails.
+        pub status_on_error: String,
+        /// Body sent to the service.
+        pub include_request_body_in_check: Option<ExtAuthzBody>,
+    }
+
+    /// A body sent to an authorization service.
+    pub struct ExtAuthzBody {
+        /// Most bytes.
+        pub max_request_bytes: u32,
+        /// Send what there is when it is longer.
+        pub allow_partial_message: bool,
+        /// As bytes, not as text.
+        pub pack_as_bytes: bool,
+    }
+
+    /// Zipkin.
+    pub struct ZipkinProvider {
+        /// The service, `[namespace/]host`.
+        pub service: String,
+        /// Its port.
+        pub port: u32,
+        /// Longest tag.
+        pub max_tag_length: Option<u32>,
+        /// 64-bit trace ids.
+        pub enable_64bit_trace_id: bool,
+        /// The path.
+        pub path: String,
+        /// Time limit.
+        pub timeout: Option<Duration>,
+        /// Headers to send.
+        pub headers: Vec<ProviderHttpHeader>,
+        /// Which trace headers are used.
+        pub trace_context_option: String,
+    }
+
+    /// A header sent to a provider.
+    pub struct ProviderHttpHeader {
+        /// Its name.
+        pub name: String,
+        /// Its value.
+        pub value: Option<String>,
+        /// Environment variable with its value.
+        pub env_name: Option<String>,
+    }
+
+    /// OpenTelemetry traces.
+    pub struct OpenTelemetryProvider {
+        /// The service, `[namespace/]host`.
+        pub service: String,
+        /// Its port.
+        pub port: u32,
+        /// Longest tag.
+        pub max_tag_length: Option<u32>,
+        /// OTLP over HTTP.
+        pub http: Option<OtlpHttp>,
+        /// OTLP over gRPC.
+        pub grpc: Option<OtlpGrpc>,
+        /// What describes the proxy.
+        pub resource_detectors: Option<ResourceDetectors>,
+        /// Who decides on sampling.
+        pub dynatrace_sampler: Option<Value>,
+        /// The name of the service in spans.
+        pub service_name: String,
+    }
+
+    /// OTLP over HTTP.
+    pub struct OtlpHttp {
+        /// The path.
+        pub path: String,
+        /// Time limit.
+        pub timeout: Option<Duration>,
+        /// Headers to send.
+        pub headers: Vec<ProviderHttpHeader>,
+    }
+
+    /// OTLP over gRPC.
+    pub struct OtlpGrpc {
+        /// Time limit.
+        pub timeout: Option<Duration>,
+        /// Metadata to send.
+        pub initial_metadata: Vec<ProviderHttpHeader>,
+    }
+
+    /// What describes a proxy in spans.
+    pub struct ResourceDetectors {
+        /// OTEL_RESOURCE_ATTRIBUTES.
+        pub environment: Option<EmptyProvider>,
+        /// Dynatrace files.
+        pub dynatrace: Option<EmptyProvider>,
+    }
+
+    /// An access log file.
+    pub struct FileAccessLogProvider {
+        /// The path.
+        pub path: String,
+        /// The format.
+        pub log_format: Option<FileLogFormat>,
+        /// Leave out what is empty.
+        pub omit_empty_values: bool,
+    }
+
+    /// A format of access log lines.
+    pub struct FileLogFormat {
+        /// As text.
+        pub text: Option<String>,
+        /// As JSON.
+        pub labels: Option<serde_json::Map<String, Value>>,
+    }
+
+    /// An access log service.
+    pub struct AlsProvider {
+        /// The service, `[namespace/]host`.
+        pub service: String,
+        /// Its port.
+        pub port: u32,
+        /// The name of the log.
+        pub log_name: String,
+        /// Filter state to log.
+        pub filter_state_objects_to_log: Vec<String>,
+        /// Request headers to log.
+        pub additional_request_headers_to_log: Vec<String>,
+        /// Response headers to log.
+        pub additional_response_headers_to_log: Vec<String>,
+        /// Response trailers to log.
+        pub additional_response_trailers_to_log: Vec<String>,
+    }
+
+    /// OpenTelemetry access logs.
+    pub struct OtelAlsProvider {
+        /// The service, `[namespace/]host`.
+        pub service: String,
+        /// Its port.
+        pub port: u32,
+        /// The name of the log.
+        pub log_name: String,
+        /// The format.
+        pub log_format: Option<OtelLogFormat>,
+    }
+
+    /// A format of OpenTelemetry access logs.
+    pub struct OtelLogFormat {
+        /// The body.
+        pub text: String,
+        /// The attributes.
+        pub labels: serde_json::Map<String, Value>,
+    }
+
+    /// Settings of a proxy (`meshConfig.defaultConfig`, annotation `proxy.istio.io/config`).
+    pub struct MeshProxyConfig {
+        /// Where istiod is.
+        pub discovery_address: String,
+        /// How gateways see their clients.
+        pub gateway_topology: Option<GatewayTopology>,
+        /// Which headers are set.
+        pub proxy_headers: Option<ProxyHeaders>,
+        /// Traces.
+        pub tracing: Option<ProxyTracing>,
+        /// How traffic gets to the proxy.
+        pub interception_mode: Option<String>,
+        /// Limits of connections.
+        pub connection_settings: Option<ConnectionSettings>,
+        /// Environment of the proxy.
+        pub proxy_metadata: BTreeMap<String, String>,
+        /// Which statistics are kept.
+        pub proxy_stats_matcher: Option<Value>,
+        /// Time that a stopping proxy waits.
+        pub termination_drain_duration: Option<Duration>,
+        /// Start the application after the proxy.
+        pub hold_application_until_proxy_starts: Option<bool>,
+        /// Worker threads.
+        pub concurrency: Option<i32>,
+    }
+
+    /// How gateways see their clients.
+    pub struct GatewayTopology {
+        /// Trusted proxies before the gateway.
+        pub num_trusted_proxies: u32,
+        /// What happens to x-forwarded-client-cert.
+        pub forward_client_cert_details: ForwardClientCertDetails,
+        /// Clients send the PROXY protocol.
+        pub proxy_protocol: Option<EmptyProvider>,
+    }
+
+    /// Which headers are set.
+    pub struct ProxyHeaders {
+        /// x-forwarded-client-cert.
+        pub forwarded_client_cert: ForwardClientCertDetails,
+        /// Details in x-forwarded-client-cert.
+        pub set_current_client_cert_details: Option<SetCurrentClientCertDetails>,
+        /// x-request-id.
+        pub request_id: Option<ProxyHeaderSwitch>,
+        /// server.
+        pub server: Option<ServerHeader>,
+        /// x-envoy-attempt-count.
+        pub attempt_count: Option<ProxyHeaderSwitch>,
+        /// x-envoy-* on answers.
+        pub envoy_debug_headers: Option<ProxyHeaderSwitch>,
+        /// x-envoy-peer-metadata.
+        pub metadata_exchange_headers: Option<MetadataExchangeHeaders>,
+        /// Keep the case of HTTP/1 headers.
+        pub preserve_http1_header_case: Option<bool>,
+        /// x-forwarded-host.
+        pub x_forwarded_host: Option<ProxyHeaderEnable>,
+        /// x-forwarded-port.
+        pub x_forwarded_port: Option<ProxyHeaderEnable>,
+    }
+
+    /// Details in x-forwarded-client-cert.
+    pub struct SetCurrentClientCertDetails {
+        /// The subject.
+        pub subject: Option<bool>,
+        /// The certificate.
+        pub cert: Option<bool>,
+        /// The chain.
+        pub chain: Option<bool>,
+        /// The names.
+        pub dns: Option<bool>,
+        /// The URI.
+        pub uri: Option<bool>,
+    }
+
+    /// Switches a header off.
+    pub struct ProxyHeaderSwitch {
+        /// Off.
+        pub disabled: Option<bool>,
+    }
+
+    /// Switches a header on.
+    pub struct ProxyHeaderEnable {
+        /// On.
+        pub enabled: Option<bool>,
+    }
+
+    /// The server header.
+    pub struct ServerHeader {
+        /// Leave what the application says.
+        pub disabled: Option<bool>,
+        /// The value.
+        pub value: String,
+    }
+
+    /// x-envoy-peer-metadata.
+    pub struct MetadataExchangeHeaders {
+        /// To whom.
+        pub mode: MetadataExchangeMode,
+    }
+
+    /// Traces of a proxy.
+    pub struct ProxyTracing {
+        /// Share of the requests, in percent.
+        pub sampling: Option<f64>,
+        /// Longest path in a span.
+        pub max_path_tag_length: u32,
+        /// Further tags.
+        pub custom_tags: BTreeMap<String, super::CustomTag>,
+        /// Istio's own tags.
+        pub enable_istio_tags: Option<bool>,
+        /// Zipkin.
+        pub zipkin: Option<Value>,
+    }
+
+    /// Limits of connections of a proxy.
+    pub struct ConnectionSettings {
+        /// A set of defaults.
+        pub profile: ConnectionProfile,
+        /// Longest idle time of a downstream connection.
+        pub http_idle_timeout: Option<Duration>,
+        /// Longest idle time of a stream.
+        pub http_stream_idle_timeout: Option<Duration>,
+        /// Longest time for the headers of a request.
+        pub http_request_headers_timeout: Option<Duration>,
+        /// Longest time for a request.
+        pub http_request_timeout: Option<Duration>,
+        /// Streams of a downstream HTTP/2 connection.
+        pub http2_max_concurrent_streams: Option<u32>,
+        /// Window of a downstream HTTP/2 stream.
+        pub http2_initial_stream_window_size: Option<u32>,
+        /// Window of a downstream HTTP/2 connection.
+        pub http2_initial_connection_window_size: Option<u32>,
+        /// Buffer of a downstream connection.
+        pub listener_per_connection_buffer_limit_bytes: Option<u32>,
+        /// Buffer of an upstream connection.
+        pub cluster_per_connection_buffer_limit_bytes: Option<u32>,
+    }
+}
+
+proto_enum! {
+    /// Encodings of the access log.
+    pub enum AccessLogEncoding {
+        /// Text.
+        Text,
+        /// JSON.
+        Json,
+    }
+
+    /// How traffic reaches the application.
+    pub enum InboundTrafficPolicyMode {
+        /// By the address of the pod.
+        Passthrough,
+        /// By localhost.
+        Localhost,
+    }
+
+    /// HTTP/2 for clusters that say nothing.
+    pub enum MeshH2UpgradePolicy {
+        /// No.
+        DoNotUpgrade,
+        /// Yes.
+        Upgrade,
+    }
+
+    /// How much paths are normalised.
+    pub enum NormalizationType {
+        /// BASE.
+        Default,
+        /// Not at all.
+        None,
+        /// Dots and backslashes.
+        Base,
+        /// Slashes, too.
+        MergeSlashes,
+        /// Escaped slashes, too.
+        DecodeAndMergeSlashes,
+    }
+
+    /// What happens to x-forwarded-client-cert.
+    pub enum ForwardClientCertDetails {
+        /// As usual for the kind of proxy.
+        Undefined,
+        /// Remove it.
+        Sanitize,
+        /// Forward it if the client has a certificate.
+        ForwardOnly,
+        /// Append to it if the client has a certificate.
+        AppendForward,
+        /// Replace it if the client has a certificate.
+        SanitizeSet,
+        /// Forward it always.
+        AlwaysForwardOnly,
+    }
+
+    /// To whom x-envoy-peer-metadata is sent.
+    pub enum MetadataExchangeMode {
+        /// To all.
+        Undefined,
+        /// To services of the mesh.
+        InMesh,
+    }
+
+    /// A set of defaults for connections.
+    pub enum ConnectionProfile {
+        /// None.
+        Default,
+        /// For proxies that face the internet.
+        Edge,
+    }
+}
+
+impl MeshConfig {
+    /// Trust domain of identities, `cluster.local` by default.
+    pub fn trust_domain(&self) -> &str {
+        self.trust_domain
+            .as_deref()
+            .filter(|domain| !domain.is_empty())
+            .unwrap_or("cluster.local")
+    }
+
+    /// Namespace of configuration for all namespaces, `istio-system` by default.
+    pub fn root_namespace(&self) -> &str {
+        self.root_namespace
+            .as_deref()
+            .filter(|namespace| !namespace.is_empty())
+            .unwrap_or("istio-system")
+    }
+
+    /// Whether mTLS is used wherever both sides can; true by default.
+    pub fn auto_mtls(&self) -> bool {
+        self.enable_auto_mtls.unwrap_or(true)
+    }
+
+    /// Time limit for connecting, 10 s by default.
+    pub fn connect_timeout(&self) -> Duration {
+        self.connect_timeout.unwrap_or(Duration::from_secs(10))
+    }
+
+    /// What happens to unknown destinations; they can be reached by default.
+    pub fn outbound_mode(&self) -> OutboundTrafficPolicyMode {
+        self.outbound_traffic_policy
+            .as_ref()
+            .map_or(OutboundTrafficPolicyMode::AllowAny, |policy| policy.mode)
+    }
+}
