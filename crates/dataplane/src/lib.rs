@@ -1,1 +1,30 @@
-//! theater-dataplane
+//! The decisions of the data plane: Envoy API messages in, decisions out.
+//!
+//! Configuration is compiled once ([`listener`], [`route`], [`cluster`], [`http_conn`], ...) and then
+//! answers questions about one connection or one request. Nothing here opens a socket, reads a clock
+//! or rolls a die: time and randomness are arguments. What happens is what Envoy 1.40 does with the
+//! same messages.
+
+pub mod address;
+pub mod circuit;
+pub mod cluster;
+pub mod error;
+pub mod fault;
+pub mod flags;
+pub mod formatter;
+pub mod headers;
+pub mod http_conn;
+pub mod lb;
+pub mod listener;
+pub mod local_reply;
+pub mod matching;
+pub mod outlier;
+pub mod request;
+pub mod retry;
+pub mod route;
+pub mod stream;
+
+pub use error::ConfigError;
+pub use flags::ResponseFlags;
+pub use request::{RequestHead, RequestHeadMut};
+pub use stream::{Connection, StreamInfo};

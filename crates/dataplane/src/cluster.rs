@@ -1,0 +1,313 @@
+//! Clusters and their endpoints, compiled.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+use xds::envoy::config::cluster::v3::Cluster;
+use xds::envoy::config::core::v3::TransportSocket;
+use xds::envoy::config::endpoint::v3::ClusterLoadAssignment;
+use xds::envoy::extensions::transport_sockets::tls::v3::UpstreamTlsContext;
+
+use crate::address::Address;
+use crate::circuit::Thresholds;
+use crate::error::ConfigError;
+use crate::outlier::OutlierConfig;
+use crate::stream::Metadata;
+
+/// How the endpoints of a cluster are found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Discovery {
+    /// They stand in `load_assignment`.
+    Static,
+    /// Every name in `load_assignment` is resolved; all addresses are endpoints.
+    StrictDns,
+    /// One name is resolved; the first address is used for new connections.
+    LogicalDns,
+    /// From EDS, under this name.
+    Eds(String),
+    /// The original destination of the connection.
+    OriginalDst {
+        /// The header that overrides it (`x-envoy-original-dst-host`), where allowed.
+        header: Option<String>,
+        /// The port that overrides the original one.
+        port: Option<u16>,
+    },
+    /// The host of the request is resolved (dynamic forward proxy).
+    DynamicForwardProxy,
+}
+
+/// How DNS clusters resolve names.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DnsOptions {
+    /// `dns_refresh_rate`, 5 s by default.
+    pub refresh: Duration,
+    /// `dns_jitter`.
+    pub jitter: Duration,
+    /// `respect_dns_ttl`: the answer's TTL replaces the refresh rate.
+    pub respect_ttl: bool,
+    /// Whether A records are asked for.
+    pub ipv4: bool,
+    /// Whether AAAA records are asked for.
+    pub ipv6: bool,
+}
+
+/// The load balancing policy.
+#[derive(Debug, Clone, PartialEq)]
+pub enum LbPolicy {
+    /// `ROUND_ROBIN`.
+    RoundRobin(SlowStart),
+    /// `LEAST_REQUEST`.
+    LeastRequest {
+        /// `choice_count`, 2 by default.
+        choices: u32,
+        /// `active_request_bias`, 1.0 by default.
+        bias: f64,
+        /// `slow_start_config`.
+        slow_start: SlowStart,
+    },
+    /// `RANDOM`.
+    Random,
+    /// `RING_HASH`.
+    RingHash {
+        /// `minimum_ring_size`, 1024 by default.
+        min: u64,
+        /// `maximum_ring_size`, 8 Mi by default.
+        max: u64,
+        /// MurmurHash2 instead of xxHash.
+        murmur: bool,
+    },
+    /// `MAGLEV`.
+    Maglev {
+        /// `table_size`, 65537 by default.
+        table: u64,
+    },
+    /// `CLUSTER_PROVIDED`: the cluster knows (original destination, dynamic forward proxy).
+    ClusterProvided,
+}
+
+/// `slow_start_config`: new hosts get a growing share. `None` window: off.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct SlowStart {
+    /// `slow_start_window`.
+    pub window: Option<Duration>,
+    /// `aggression`, 1.0 by default.
+    pub aggression: f64,
+    /// `min_weight_percent`, 10 by default.
+    pub min_weight_percent: f64,
+}
+
+/// The transport to an endpoint.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Transport {
+    /// Plain TCP.
+    Raw,
+    /// TLS.
+    Tls(Arc<UpstreamTlsContext>),
+}
+
+/// The HTTP version spoken to the upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UpstreamProtocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2.
+    Http2,
+    /// What the client spoke (`use_downstream_protocol_config`).
+    Downstream,
+    /// What ALPN finds (`auto_config`).
+    Auto,
+}
+
+/// `tcp_keepalive`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TcpKeepalive {
+    /// Probes without an answer until the connection is dead.
+    pub probes: Option<u32>,
+    /// Idle time before the first probe.
+    pub time: Option<Duration>,
+    /// Time between probes.
+    pub interval: Option<Duration>,
+}
+
+/// One cluster, compiled.
+#[derive(Debug, Clone)]
+pub struct ClusterConfig {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its name in statistics: `alt_stat_name`, else the name.
+    pub stat_name: Arc<str>,
+    /// How its endpoints are found.
+    pub discovery: Discovery,
+    /// DNS options; used by `StrictDns`, `LogicalDns`, `DynamicForwardProxy`.
+    pub dns: DnsOptions,
+    /// The endpoints that stand in the message itself.
+    pub assignment: Option<Arc<HostSet>>,
+    /// The load balancing policy.
+    pub lb: LbPolicy,
+    /// `healthy_panic_threshold` in percent, 50 by default; 0 never panics.
+    pub panic_threshold: f64,
+    /// Whether localities are chosen by weight (`locality_weighted_lb_config`).
+    pub locality_weighted: bool,
+    /// Ring hash and maglev hash the host name instead of the address.
+    pub hash_host_names: bool,
+    /// The hash balance factor in percent; `None` unbounded.
+    pub hash_balance_factor: Option<u32>,
+    /// `connect_timeout`, 5 s by default.
+    pub connect_timeout: Duration,
+    /// The limits, default and high priority.
+    pub thresholds: [Thresholds; 2],
+    /// Outlier detection.
+    pub outlier: Option<Arc<OutlierConfig>>,
+    /// The HTTP version to the upstream.
+    pub protocol: UpstreamProtocol,
+    /// Requests per connection; `None` unlimited.
+    pub max_requests_per_connection: Option<u64>,
+    /// Idle connections are closed after this; `None` never. 1 h by default.
+    pub idle_timeout: Option<Duration>,
+    /// Connections are drained after this.
+    pub max_connection_duration: Option<Duration>,
+    /// `max_concurrent_streams` of HTTP/2.
+    pub max_concurrent_streams: Option<u32>,
+    /// HTTP/2 keep-alive pings: interval and timeout.
+    pub http2_keepalive: Option<(Duration, Duration)>,
+    /// `per_connection_buffer_limit_bytes`, 1 MiB by default.
+    pub buffer_limit: u32,
+    /// The local address of upstream connections.
+    pub bind_address: Option<IpAddr>,
+    /// TCP keep-alive of upstream connections.
+    pub tcp_keepalive: Option<TcpKeepalive>,
+    /// Whether every downstream connection has upstream connections of its own.
+    pub pool_per_downstream_connection: bool,
+    /// The names of the upstream network filters (`istio.metadata_exchange`).
+    pub filters: Vec<String>,
+    /// `metadata.filter_metadata`.
+    pub metadata: Arc<Metadata>,
+    /// The names of the SDS secrets it needs before it can serve.
+    pub secrets: Vec<String>,
+    transports: Transports,
+}
+
+#[derive(Debug, Clone)]
+struct Transports {
+    plain: Transport,
+    matches: Vec<TransportMatch>,
+}
+
+/// A transport socket for endpoints whose metadata has these values.
+#[derive(Debug, Clone)]
+pub struct TransportMatch {
+    /// `tlsMode-istio`, ...
+    pub name: String,
+    criteria: serde_json::Map<String, Value>,
+    transport: Transport,
+}
+
+impl ClusterConfig {
+    /// Compiles a cluster. All errors are collected.
+    pub fn compile(config: &Cluster) -> Result<Self, Vec<ConfigError>> {
+        unimplemented!("{config:?}")
+    }
+
+    /// The transport to an endpoint with this metadata (`envoy.transport_socket_match` in it counts), and the
+    /// name of the match.
+    pub fn transport(&self, endpoint: &Metadata) -> (&Transport, Option<&str>) {
+        let _ = endpoint;
+        unimplemented!("{:?}", self.transports)
+    }
+}
+
+/// Compiles a transport socket of an upstream.
+pub fn transport(config: Option<&TransportSocket>) -> Result<Transport, ConfigError> {
+    unimplemented!("{config:?}")
+}
+
+/// What the control plane says about the health of an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Health {
+    /// `HEALTHY` or `UNKNOWN`.
+    #[default]
+    Healthy,
+    /// `DEGRADED`: used when the healthy ones are not enough.
+    Degraded,
+    /// `UNHEALTHY`, `TIMEOUT`.
+    Unhealthy,
+    /// `DRAINING`: unhealthy, too.
+    Draining,
+}
+
+/// Region, zone and sub-zone.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Locality {
+    /// The region.
+    pub region: String,
+    /// The zone.
+    pub zone: String,
+    /// The sub-zone.
+    pub sub_zone: String,
+}
+
+/// One endpoint.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Host {
+    /// Its address.
+    pub address: Address,
+    /// Its name; empty when it has none.
+    pub hostname: String,
+    /// Its weight, at least 1.
+    pub weight: u32,
+    /// What the control plane says about it.
+    pub health: Health,
+    /// Where it is.
+    pub locality: Arc<Locality>,
+    /// Its priority, 0 first.
+    pub priority: u32,
+    /// `metadata.filter_metadata` of the endpoint.
+    pub metadata: Arc<Metadata>,
+}
+
+/// The hosts of one locality at one priority.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LocalityHosts {
+    /// Where.
+    pub locality: Arc<Locality>,
+    /// `load_balancing_weight`; `None` gets no traffic when localities are weighted.
+    pub weight: Option<u32>,
+    /// Indexes into [`HostSet::hosts`].
+    pub hosts: Vec<usize>,
+}
+
+/// All endpoints of a cluster at one time.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct HostSet {
+    /// The endpoints, in the order of the message; an address occurs once.
+    pub hosts: Vec<Arc<Host>>,
+    /// By priority, then by locality.
+    pub priorities: Vec<Vec<LocalityHosts>>,
+    /// `overprovisioning_factor` in percent, 140 by default.
+    pub overprovisioning: u32,
+}
+
+impl HostSet {
+    /// Compiles a `ClusterLoadAssignment`.
+    pub fn compile(config: &ClusterLoadAssignment) -> Result<Self, Vec<ConfigError>> {
+        unimplemented!("{config:?}")
+    }
+
+    /// The same set with every named host replaced by its addresses (`resolve` gives them; an empty answer
+    /// removes the host). For DNS clusters.
+    pub fn resolved(&self, resolve: &mut dyn FnMut(&str) -> Vec<IpAddr>) -> Self {
+        let _ = resolve("");
+        unimplemented!()
+    }
+}
+
+/// A protobuf duration; negative ones count as zero.
+pub fn duration(config: Option<&prost_types::Duration>) -> Option<Duration> {
+    config.map(|duration| {
+        let seconds = u64::try_from(duration.seconds).unwrap_or(0);
+        let nanos = u32::try_from(duration.nanos).unwrap_or(0);
+        Duration::new(seconds, nanos)
+    })
+}

@@ -1,0 +1,183 @@
+//! The rules of an HTTP connection manager: what happens to every request and response whatever its route.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use http::HeaderMap;
+use xds::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager;
+
+use crate::error::ConfigError;
+use crate::local_reply::LocalReply;
+use crate::request::RequestHeadMut;
+use crate::stream::Connection;
+
+/// What to do with escaped slashes (`%2F`, `%5C`) in paths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EscapedSlashes {
+    /// Leave them.
+    Keep,
+    /// Refuse the request with 400.
+    Reject,
+    /// Unescape and redirect (307) to the new path.
+    Redirect,
+    /// Unescape and go on.
+    Forward,
+}
+
+/// What to do with `x-forwarded-client-cert`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ForwardClientCert {
+    /// Remove it.
+    Sanitize,
+    /// Pass it on if the peer has a certificate.
+    ForwardOnly,
+    /// Append our element if the peer has a certificate.
+    AppendForward,
+    /// Replace it by our element if the peer has a certificate, else remove it.
+    SanitizeSet,
+    /// Pass it on in any case.
+    AlwaysForwardOnly,
+}
+
+/// What to do with the `server` header of responses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServerHeader {
+    /// Replace it.
+    Overwrite,
+    /// Set it if it is missing.
+    AppendIfAbsent,
+    /// Leave it.
+    PassThrough,
+}
+
+/// An HTTP connection manager, compiled: everything but routes, filters, access logs and codecs.
+#[derive(Debug, Clone)]
+pub struct HttpConn {
+    /// `stat_prefix`.
+    pub stat_prefix: String,
+    /// `server_name`, `envoy` by default.
+    pub server_name: String,
+    /// `server_header_transformation`.
+    pub server_header: ServerHeader,
+    /// `use_remote_address`.
+    pub use_remote_address: bool,
+    /// `xff_num_trusted_hops`.
+    pub trusted_hops: u32,
+    /// `skip_xff_append`.
+    pub skip_xff_append: bool,
+    /// `normalize_path`.
+    pub normalize_path: bool,
+    /// `merge_slashes`.
+    pub merge_slashes: bool,
+    /// `path_with_escaped_slashes_action`.
+    pub escaped_slashes: EscapedSlashes,
+    /// `forward_client_cert_details`.
+    pub forward_client_cert: ForwardClientCert,
+    /// `generate_request_id`, true by default.
+    pub generate_request_id: bool,
+    /// `preserve_external_request_id`.
+    pub preserve_external_request_id: bool,
+    /// `always_set_request_id_in_response`.
+    pub request_id_in_response: bool,
+    /// `via`.
+    pub via: String,
+    /// `stream_idle_timeout`, 5 min by default; `None` is off.
+    pub stream_idle_timeout: Option<Duration>,
+    /// `request_timeout`.
+    pub request_timeout: Option<Duration>,
+    /// `request_headers_timeout`.
+    pub request_headers_timeout: Option<Duration>,
+    /// `drain_timeout`, 5 s by default.
+    pub drain_timeout: Duration,
+    /// Idle connections are closed after this; 1 h by default.
+    pub idle_timeout: Option<Duration>,
+    /// Connections are drained after this.
+    pub max_connection_duration: Option<Duration>,
+    /// Streams are ended after this.
+    pub max_stream_duration: Option<Duration>,
+    /// Requests per connection.
+    pub max_requests_per_connection: Option<u64>,
+    /// `max_request_headers_kb`, 60 by default.
+    pub max_request_headers_kb: u32,
+    /// `max_headers_count`, 100 by default.
+    pub max_headers_count: u32,
+    /// `accept_http_10`.
+    pub accept_http10: bool,
+    /// `proxy_100_continue`.
+    pub proxy_100_continue: bool,
+    /// The protocols that may be upgraded to (lower case; `websocket`).
+    pub upgrades: Vec<String>,
+    /// Ports are cut off the authority: any port, or the listener's own.
+    pub strip_any_port: bool,
+    /// `strip_matching_host_port`.
+    pub strip_matching_port: bool,
+    /// `strip_trailing_host_dot`.
+    pub strip_trailing_dot: bool,
+}
+
+/// What came of looking at a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PathOutcome {
+    /// Go on with the (changed) path.
+    Go,
+    /// Refuse: [`crate::local_reply::PATH_NORMALIZATION_FAILED`].
+    Reject,
+    /// Redirect with 307 to this path.
+    Redirect(String),
+}
+
+/// What was found out about a request on its way in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ingress {
+    /// The client: the connection's peer, or whom x-forwarded-for names.
+    pub remote: SocketAddr,
+    /// Whether it came from inside (`x-envoy-internal: true`).
+    pub internal: bool,
+}
+
+impl HttpConn {
+    /// Compiles the settings.
+    pub fn compile(config: &HttpConnectionManager) -> Result<Self, ConfigError> {
+        unimplemented!("{config:?}")
+    }
+
+    /// Checks and normalises the path of a request (`normalize_path`, `merge_slashes`, escaped slashes).
+    pub fn normalize(&self, path: &mut String) -> PathOutcome {
+        unimplemented!("{path}")
+    }
+
+    /// Prepares the head of a request: hop-by-hop headers, x-forwarded-for, -proto, -client-cert,
+    /// x-request-id, x-envoy-* of strangers, via. `new_request_id` is a fresh UUID, used when one is needed.
+    /// `Err`: answer this.
+    pub fn request(
+        &self,
+        head: &mut RequestHeadMut<'_>,
+        connection: &Connection,
+        new_request_id: &dyn Fn() -> String,
+    ) -> Result<Ingress, LocalReply> {
+        let _ = (head, connection, new_request_id);
+        unimplemented!()
+    }
+
+    /// Prepares response headers: hop-by-hop headers, server, date (if missing), via, request id.
+    /// `date` is the IMF-fixdate of now. `local` for replies of our own, `upgrade` for a 101.
+    pub fn response(
+        &self,
+        headers: &mut HeaderMap,
+        date: &str,
+        request_id: Option<&str>,
+        local: bool,
+        upgrade: bool,
+    ) {
+        unimplemented!("{headers:?} {date} {request_id:?} {local} {upgrade}")
+    }
+
+    /// Whether an upgrade to this protocol is allowed, given what the route says (`None`: nothing).
+    pub fn upgrade_allowed(&self, protocol: &str, route: Option<bool>) -> bool {
+        route.unwrap_or_else(|| {
+            self.upgrades
+                .iter()
+                .any(|allowed| allowed.eq_ignore_ascii_case(protocol))
+        })
+    }
+}

@@ -1,0 +1,1 @@
+//! Matchers of strings, headers, query parameters, metadata and fractions.
