@@ -2,6 +2,7 @@
 pub mod catalog;
 pub mod clock;
 pub mod cri;
+pub mod dns;
 pub mod env;
 pub mod ipam;
 pub mod logs;
