@@ -160,7 +160,8 @@ mod tests {
         for (g, v, _) in DOCUMENTS {
             let doc = builtin_value(g, v).unwrap();
             for (path, item) in doc["paths"].as_object().unwrap() {
-                if let Some(patch) = item.get("patch") {
+                // The proxy subresource passes any verb on; it has no body of ours to validate.
+                if let Some(patch) = item.get("patch").filter(|_| !path.contains("/proxy")) {
                     let names: Vec<&str> = patch["parameters"]
                         .as_array()
                         .unwrap()

@@ -1,7 +1,13 @@
 //! Decoding: from the bytes of a request to an object that has only known fields of the right types.
 
+mod custom;
+mod duplicates;
+mod typed;
+
+use crate::field::quote;
 use crate::schema::ObjectSchema;
 use crate::status::StatusError;
+use crate::{meta, scheme};
 use serde_json::Value;
 
 /// What to do about unknown and duplicate fields (`?fieldValidation=`).
@@ -16,13 +22,42 @@ pub enum FieldValidation {
     Strict,
 }
 
-/// Drops unknown fields without a word: for what patches, webhooks and stored objects bring.
-pub fn prune(schema: &ObjectSchema, obj: &mut Value) {
-    let _ = (schema, obj);
+impl FieldValidation {
+    /// Reads the query parameter; an unknown value is the 422 of the real server. `options`: `CreateOptions`,
+    /// `UpdateOptions` or `PatchOptions`.
+    pub fn parse(value: Option<&str>, options: &str) -> Result<Self, StatusError> {
+        match value {
+            None | Some("" | "Warn") => Ok(Self::Warn),
+            Some("Ignore") => Ok(Self::Ignore),
+            Some("Strict") => Ok(Self::Strict),
+            Some(other) => Err(StatusError::invalid(
+                "meta.k8s.io",
+                options,
+                "",
+                &[crate::field::FieldError::not_supported(
+                    "fieldValidation",
+                    &other.into(),
+                    &["", "Ignore", "Strict", "Warn"],
+                )],
+            )),
+        }
+    }
 }
 
-/// Checks types (built-in kinds) and unknown fields, prunes, and brings a built-in object into the form the API server
-/// writes (no nulls, no empty optional fields, empty structs where Go has them). `duplicates` comes from [`parse`].
+/// Drops unknown fields without a word, and brings a built-in object into its wire form: for what patches, webhooks and
+/// stored objects bring. Values of a wrong type stay for [`crate::validate`] to name.
+pub fn prune(schema: &ObjectSchema, obj: &mut Value) {
+    let mut unknown = Vec::new();
+    if schema.builtin {
+        // A wrong type here stops the walk; decode() is where it is an error.
+        let _ = typed::walk_object(schema, obj, &mut unknown);
+    } else {
+        custom::prune(schema, obj, &mut unknown);
+    }
+}
+
+/// Checks kind and types (built-in kinds) and unknown fields, prunes, and brings a built-in object into the form the API
+/// server writes (no nulls, no empty optional fields, empty structs where Go has them). `duplicates` comes from [`parse`].
 /// Returns the warnings to send, or the 400 that names every problem.
 pub fn decode(
     schema: &ObjectSchema,
@@ -30,9 +65,129 @@ pub fn decode(
     duplicates: &[String],
     validation: FieldValidation,
 ) -> Result<Vec<String>, StatusError> {
-    let _ = (duplicates, validation);
-    prune(schema, obj);
-    Ok(Vec::new())
+    check_kind(schema, obj)?;
+    let mut unknown = Vec::new();
+    let original = (!duplicates.is_empty()).then(|| obj.clone());
+    let refuse = |why: String| {
+        StatusError::bad_request(format!(
+            "{} in version {} cannot be handled as a {}: {why}",
+            schema.kind,
+            quote(&schema.version),
+            schema.kind
+        ))
+    };
+    if schema.builtin {
+        typed::walk_object(schema, obj, &mut unknown).map_err(refuse)?;
+    } else {
+        custom::prune(schema, obj, &mut unknown);
+    }
+    if validation == FieldValidation::Ignore {
+        return Ok(Vec::new());
+    }
+    let problems = merge(original.as_ref(), duplicates, unknown);
+    if validation == FieldValidation::Strict && !problems.is_empty() {
+        return Err(refuse(format!(
+            "strict decoding error: {}",
+            problems.join(", ")
+        )));
+    }
+    Ok(problems)
+}
+
+/// Duplicate and unknown fields in the order of the document, as the real decoder meets them.
+fn merge(original: Option<&Value>, duplicates: &[String], unknown: Vec<String>) -> Vec<String> {
+    let mut all: Vec<(usize, String)> = unknown
+        .iter()
+        .map(|u| (0, format!("unknown field {}", quote(u))))
+        .collect();
+    if let Some(original) = original {
+        let mut order = Vec::new();
+        paths(original, "", &mut order);
+        let rank = |path: &str| order.iter().position(|p| p == path).unwrap_or(usize::MAX);
+        for (entry, path) in all.iter_mut().zip(&unknown) {
+            entry.0 = rank(path);
+        }
+        all.extend(
+            duplicates
+                .iter()
+                .map(|d| (rank(d), format!("duplicate field {}", quote(d)))),
+        );
+        all.sort_by_key(|e| e.0);
+    }
+    all.into_iter().map(|e| e.1).collect()
+}
+
+/// All member paths of a value in document order.
+fn paths(v: &Value, path: &str, into: &mut Vec<String>) {
+    match v {
+        Value::Object(m) => {
+            for (k, v) in m {
+                let here = crate::field::child(path, k);
+                into.push(here.clone());
+                paths(v, &here, into);
+            }
+        }
+        Value::Array(a) => a
+            .iter()
+            .enumerate()
+            .for_each(|(i, v)| paths(v, &format!("{path}[{i}]"), into)),
+        _ => {}
+    }
+}
+
+/// Fills in `apiVersion` and `kind` of built-in kinds where absent; another kind is an error.
+fn check_kind(schema: &ObjectSchema, obj: &mut Value) -> Result<(), StatusError> {
+    let (av, kind) = (
+        meta::api_version(obj).to_string(),
+        meta::kind(obj).to_string(),
+    );
+    let expected = meta::join_group_version(&schema.group, &schema.version);
+    if (av.is_empty() || av == expected) && (kind.is_empty() || kind == schema.kind) {
+        if av.is_empty() {
+            obj["apiVersion"] = expected.into();
+        }
+        if kind.is_empty() {
+            obj["kind"] = schema.kind.clone().into();
+        }
+        return Ok(());
+    }
+    let av = if av.is_empty() { expected } else { av };
+    let kind = if kind.is_empty() {
+        schema.kind.clone()
+    } else {
+        kind
+    };
+    let (group, version) = meta::group_version(&av);
+    let why = if !schema.builtin {
+        return Err(StatusError::bad_request(format!(
+            "the API version in the data ({av}) does not match the expected API version ({})",
+            meta::join_group_version(&schema.group, &schema.version)
+        )));
+    } else if scheme::find_kind(group, version, &kind).is_some() {
+        let go = |g: &str| {
+            if g.is_empty() {
+                "core".to_string()
+            } else {
+                g.split('.').next().unwrap_or(g).to_string()
+            }
+        };
+        format!(
+            "converting ({version}.{kind}) to ({}.{}): unknown conversion",
+            go(&schema.group),
+            schema.kind
+        )
+    } else {
+        format!(
+            "no kind {} is registered for version {} in scheme \"pkg/runtime/scheme.go:100\"",
+            quote(&kind),
+            quote(&av)
+        )
+    };
+    Err(StatusError::bad_request(format!(
+        "{kind} in version {} cannot be handled as a {}: {why}",
+        quote(version),
+        schema.kind
+    )))
 }
 
 /// Parses a JSON (or, with `yaml`, YAML) body of the kind; also returns the paths of duplicate fields.
@@ -41,8 +196,173 @@ pub fn parse(
     body: &[u8],
     yaml: bool,
 ) -> Result<(Value, Vec<String>), StatusError> {
-    let _ = (schema, yaml);
-    serde_json::from_slice(body)
-        .map(|v| (v, Vec::new()))
-        .map_err(|e| StatusError::bad_request(e.to_string()))
+    let unrecognized = |why: String| {
+        StatusError::bad_request(format!(
+            "the object provided is unrecognized (must be of type {}): couldn't get version/kind; json parse error: {why}",
+            schema.kind
+        ))
+    };
+    let parsed = if yaml {
+        yaml_serde::from_slice::<Value>(body)
+            .map(|v| (v, Vec::new()))
+            .map_err(|e| e.to_string())
+    } else {
+        duplicates::parse(body).map_err(|e| {
+            if body.iter().all(u8::is_ascii_whitespace) {
+                "unexpected end of JSON input (<empty>)".to_string()
+            } else {
+                format!("{e} ({})", snippet(body))
+            }
+        })
+    };
+    let (value, duplicates) = parsed.map_err(unrecognized)?;
+    if !value.is_object() {
+        let what = typed::json_type(&value);
+        return Err(unrecognized(format!(
+            "json: cannot unmarshal {what} into Go value of type struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }} ({})",
+            snippet(body)
+        )));
+    }
+    Ok((value, duplicates))
+}
+
+/// The beginning of an unreadable body.
+fn snippet(body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(body);
+    text.chars().take(1024).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn deployment() -> ObjectSchema {
+        ObjectSchema::builtin("apps", "v1", "Deployment").unwrap()
+    }
+
+    #[test]
+    fn unknown_and_duplicate_fields_are_named_with_their_path() {
+        let s = deployment();
+        let body =
+            br#"{"foo":1,"metadata":{"name":"x","foo":1},"spec":{"bar":1,"replicas":1,"replicas":2,
+            "template":{"spec":{"containers":[{"name":"a","image":"b","zz":1},{"imagee":"x"}]}}}}"#;
+        let (mut o, dup) = parse(&s, body, false).unwrap();
+        let e = decode(&s, &mut o.clone(), &dup, FieldValidation::Strict).unwrap_err();
+        assert_eq!(
+            e.message,
+            "Deployment in version \"v1\" cannot be handled as a Deployment: strict decoding error: unknown field \"foo\", unknown field \"metadata.foo\", unknown field \"spec.bar\", duplicate field \"spec.replicas\", unknown field \"spec.template.spec.containers[0].zz\", unknown field \"spec.template.spec.containers[1].imagee\""
+        );
+        let warnings = decode(&s, &mut o, &dup, FieldValidation::Warn).unwrap();
+        assert_eq!(warnings.len(), 6);
+        assert_eq!(o["spec"]["replicas"], 2);
+        assert!(o["spec"].get("bar").is_none());
+    }
+
+    #[test]
+    fn wrong_types_are_refused_in_the_words_of_go() {
+        let s = deployment();
+        for (spec, want) in [
+            (
+                json!({"replicas": "x"}),
+                "json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32",
+            ),
+            (
+                json!({"template": {"spec": {"containers": {}}}}),
+                "json: cannot unmarshal object into Go struct field PodSpec.spec.template.spec.containers of type []v1.Container",
+            ),
+            (
+                json!({"template": {"spec": {"containers": [{"ports": [{"containerPort": 80.5}]}]}}}),
+                "json: cannot unmarshal number 80.5 into Go struct field ContainerPort.spec.template.spec.containers.ports.containerPort of type int32",
+            ),
+            (
+                json!([]),
+                "json: cannot unmarshal array into Go struct field Deployment.spec of type v1.DeploymentSpec",
+            ),
+            (
+                json!({"selector": {"matchLabels": {"a": true}}}),
+                "json: cannot unmarshal bool into Go struct field LabelSelector.spec.selector.matchLabels of type string",
+            ),
+            (
+                json!({"template": {"spec": {"containers": [{"resources": {"limits": {"cpu": "abc"}}}]}}}),
+                "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'",
+            ),
+            (
+                json!({"strategy": {"rollingUpdate": {"maxSurge": true}}}),
+                "json: cannot unmarshal bool into Go struct field RollingUpdateDeployment.spec.strategy.rollingUpdate.maxSurge of type int32",
+            ),
+        ] {
+            let e = decode(
+                &s,
+                &mut json!({"metadata": {"name": "x"}, "spec": spec}),
+                &[],
+                FieldValidation::Warn,
+            )
+            .unwrap_err();
+            assert_eq!(
+                e.message,
+                format!("Deployment in version \"v1\" cannot be handled as a Deployment: {want}")
+            );
+        }
+    }
+
+    #[test]
+    fn another_kind_is_refused() {
+        let s = deployment();
+        let e = decode(
+            &s,
+            &mut json!({"apiVersion": "v1", "kind": "Pod"}),
+            &[],
+            FieldValidation::Warn,
+        )
+        .unwrap_err();
+        assert_eq!(
+            e.message,
+            "Pod in version \"v1\" cannot be handled as a Deployment: converting (v1.Pod) to (apps.Deployment): unknown conversion"
+        );
+    }
+
+    #[test]
+    fn builtin_objects_take_their_wire_form() {
+        let s = ObjectSchema::builtin("", "v1", "Pod").unwrap();
+        let mut o = json!({"metadata": {"name": "x", "labels": {}}, "spec": {"hostNetwork": false, "nodeName": "", "volumes": [],
+            "containers": [{"name": "a", "resources": {"limits": {"cpu": 0.1, "memory": "1024Mi"}}, "securityContext": {"privileged": false},
+                            "ports": [{"containerPort": 80}]}]}});
+        decode(&s, &mut o, &[], FieldValidation::Warn).unwrap();
+        assert_eq!(
+            o,
+            json!({"kind": "Pod", "apiVersion": "v1", "metadata": {"name": "x", "creationTimestamp": null}, "status": {},
+                   "spec": {"containers": [{"name": "a", "resources": {"limits": {"cpu": "100m", "memory": "1Gi"}},
+                                            "securityContext": {"privileged": false}, "ports": [{"containerPort": 80, "protocol": "TCP"}]}]}})
+        );
+    }
+
+    #[test]
+    fn custom_resources_are_pruned() {
+        let crd = json!({"spec": {"group": "g.io", "names": {"kind": "W"}, "versions": [{"name": "v1", "schema": {"openAPIV3Schema": {
+            "type": "object", "properties": {"spec": {"type": "object", "properties": {"a": {"type": "string"},
+                "any": {"type": "object", "x-kubernetes-preserve-unknown-fields": true, "properties": {"k": {"type": "object", "properties": {}}}},
+                "list": {"type": "array", "items": {"type": "object", "properties": {"n": {"type": "integer"}}}},
+                "map": {"type": "object", "additionalProperties": {"type": "object", "properties": {"n": {"type": "integer"}}}}}}}}}}]}});
+        let s = ObjectSchema::from_crd(&crd, "v1").unwrap();
+        let mut o = json!({"apiVersion": "g.io/v1", "kind": "W", "metadata": {"name": "x", "zz": 1}, "top": 1,
+            "spec": {"a": "b", "c": 1, "any": {"x": 1, "k": {"y": 1}}, "list": [{"n": 1, "m": 2}], "map": {"q": {"n": 1, "m": 2}}}});
+        let w = decode(&s, &mut o, &[], FieldValidation::Warn).unwrap();
+        assert_eq!(
+            w,
+            [
+                "metadata.zz",
+                "spec.any.k.y",
+                "spec.c",
+                "spec.list[0].m",
+                "spec.map.q.m",
+                "top"
+            ]
+            .map(|p| format!("unknown field \"{p}\""))
+        );
+        assert_eq!(
+            o["spec"],
+            json!({"a": "b", "any": {"x": 1, "k": {}}, "list": [{"n": 1}], "map": {"q": {"n": 1}}})
+        );
+    }
 }

@@ -388,8 +388,16 @@ impl ObjectSchema {
             "policy" => ("", "v1"),
             _ => (group, version),
         };
-        let doc = document(host.0, host.1)?;
+        let mut doc = document(host.0, host.1)?;
         let mut root = doc.find(&component(group, version, kind));
+        if root.is_none() {
+            // TokenRequest is only ever the body of serviceaccounts/token.
+            let core = document("", "v1")?;
+            root = core.find(&component(group, version, kind));
+            if root.is_some() {
+                doc = core;
+            }
+        }
         if root.is_none() {
             root = doc.find(&format!("io.k8s.apimachinery.pkg.apis.meta.v1.{kind}"));
         }
