@@ -1,9 +1,11 @@
 //! Header mutations: adding, replacing and removing headers, with `%COMMAND%`s in the values.
 
-use http::HeaderMap;
-use xds::envoy::config::core::v3::HeaderValueOption;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use xds::envoy::config::core::v3::{HeaderValueOption, header_value_option::HeaderAppendAction};
 
 use crate::error::ConfigError;
+use crate::formatter::Formatter;
+use crate::matching::HeaderKey;
 use crate::request::RequestHeadMut;
 use crate::stream::StreamInfo;
 
@@ -22,26 +24,247 @@ pub enum AppendAction {
 
 /// Removals and additions of one level (route, virtual host, ...). Removals come first.
 #[derive(Debug, Clone, Default)]
-pub struct HeaderMutations {}
+pub struct HeaderMutations {
+    remove: Vec<HeaderName>,
+    add: Vec<Addition>,
+}
+
+#[derive(Debug, Clone)]
+struct Addition {
+    key: HeaderKey,
+    value: Value,
+    action: AppendAction,
+    keep_empty: bool,
+}
+
+#[derive(Debug, Clone)]
+enum Value {
+    Constant(HeaderValue),
+    Format(Formatter),
+}
+
+impl Value {
+    fn get(&self, info: &StreamInfo<'_>) -> Option<HeaderValue> {
+        match self {
+            Self::Constant(value) => Some(value.clone()),
+            Self::Format(formatter) => {
+                let mut text = String::new();
+                formatter.format(info, &mut text);
+                HeaderValue::try_from(text).ok()
+            }
+        }
+    }
+}
 
 impl HeaderMutations {
     /// Compiles `*_headers_to_add` and `*_headers_to_remove`.
+    // `append` is deprecated, but it is what many configurations still say.
+    #[allow(deprecated)]
     pub fn compile(add: &[HeaderValueOption], remove: &[String]) -> Result<Self, ConfigError> {
-        unimplemented!("{add:?} {remove:?}")
+        let mut mutations = Self::default();
+        for name in remove {
+            match HeaderKey::compile(name) {
+                Ok(HeaderKey::Name(name)) => mutations.remove.push(name),
+                Ok(_) => {
+                    return Err(ConfigError::new(
+                        "headers_to_remove",
+                        format!("{name:?} cannot be removed"),
+                    ));
+                }
+                Err(error) => return Err(error.within("headers_to_remove")),
+            }
+        }
+        for option in add {
+            let Some(header) = &option.header else {
+                return Err(ConfigError::new(
+                    "headers_to_add",
+                    "has an entry without a header",
+                ));
+            };
+            let at =
+                |error: ConfigError| error.within(&format!("headers_to_add[{:?}]", header.key));
+            let value = if header.raw_value.is_empty() {
+                let formatter = Formatter::header(&header.value).map_err(at)?;
+                match formatter.constant().map(HeaderValue::from_str) {
+                    Some(Ok(value)) => Value::Constant(value),
+                    Some(Err(_)) => {
+                        return Err(at(ConfigError::new(
+                            "value",
+                            "has characters that headers must not have",
+                        )));
+                    }
+                    None => Value::Format(formatter),
+                }
+            } else {
+                let raw = HeaderValue::from_bytes(&header.raw_value);
+                Value::Constant(
+                    raw.map_err(|_| at(ConfigError::new("raw_value", "is not a header value")))?,
+                )
+            };
+            let action = match (
+                option.append,
+                HeaderAppendAction::try_from(option.append_action),
+            ) {
+                (Some(true), _) => AppendAction::Append,
+                (Some(false), _) => AppendAction::Overwrite,
+                (None, Ok(HeaderAppendAction::AddIfAbsent)) => AppendAction::AddIfAbsent,
+                (None, Ok(HeaderAppendAction::OverwriteIfExistsOrAdd)) => AppendAction::Overwrite,
+                (None, Ok(HeaderAppendAction::OverwriteIfExists)) => {
+                    AppendAction::OverwriteIfExists
+                }
+                (None, _) => AppendAction::Append,
+            };
+            let key = HeaderKey::compile(&header.key).map_err(at)?;
+            mutations.add.push(Addition {
+                key,
+                value,
+                action,
+                keep_empty: option.keep_empty_value,
+            });
+        }
+        Ok(mutations)
     }
 
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
-        true
+        self.remove.is_empty() && self.add.is_empty()
     }
 
-    /// Changes the head of a request. The values are formatted before the first change.
+    /// Changes the head of a request.
+    ///
+    /// `info` describes the stream; values are formatted with the head as it was before this level.
     pub fn apply_request(&self, head: &mut RequestHeadMut<'_>, info: &StreamInfo<'_>) {
-        unimplemented!("{head:?} {info:?}")
+        if self.is_empty() {
+            return;
+        }
+        for name in &self.remove {
+            head.headers.remove(name);
+        }
+        let values = self.values(head.headers, |value| {
+            let mut info = info.clone();
+            info.request = Some(head.view());
+            value.get(&info)
+        });
+        for (addition, value) in &values {
+            match &addition.key {
+                HeaderKey::Authority => {
+                    *head.authority = value.to_str().unwrap_or_default().to_owned()
+                }
+                HeaderKey::Path => *head.path = value.to_str().unwrap_or_default().to_owned(),
+                _ => {}
+            }
+        }
+        write(values, head.headers);
     }
 
     /// Changes response headers.
     pub fn apply_response(&self, headers: &mut HeaderMap, info: &StreamInfo<'_>) {
-        unimplemented!("{headers:?} {info:?}")
+        if self.is_empty() {
+            return;
+        }
+        for name in &self.remove {
+            headers.remove(name);
+        }
+        let values = self.values(headers, |value| {
+            let mut info = info.clone();
+            info.response_headers = Some(headers);
+            value.get(&info)
+        });
+        write(values, headers);
+    }
+
+    /// All values, before anything changes.
+    fn values<'a>(
+        &'a self,
+        headers: &HeaderMap,
+        value: impl Fn(&Value) -> Option<HeaderValue>,
+    ) -> Vec<(&'a Addition, HeaderValue)> {
+        let wanted = |addition: &&Addition| match (&addition.key, addition.action) {
+            (HeaderKey::Name(name), AppendAction::AddIfAbsent) => !headers.contains_key(name),
+            (HeaderKey::Name(name), AppendAction::OverwriteIfExists) => headers.contains_key(name),
+            _ => true,
+        };
+        let pair = |addition: &'a Addition| value(&addition.value).map(|value| (addition, value));
+        let all = self.add.iter().filter(wanted).filter_map(pair);
+        all.filter(|(addition, value)| addition.keep_empty || !value.is_empty())
+            .collect()
+    }
+}
+
+/// First everything that overwrites, then everything that adds.
+fn write(values: Vec<(&Addition, HeaderValue)>, headers: &mut HeaderMap) {
+    let overwrites = |action| {
+        matches!(
+            action,
+            AppendAction::Overwrite | AppendAction::OverwriteIfExists
+        )
+    };
+    for (addition, value) in values
+        .iter()
+        .filter(|(addition, _)| overwrites(addition.action))
+    {
+        if let HeaderKey::Name(name) = &addition.key {
+            headers.insert(name.clone(), value.clone());
+        }
+    }
+    for (addition, value) in values
+        .into_iter()
+        .filter(|(addition, _)| !overwrites(addition.action))
+    {
+        if let HeaderKey::Name(name) = &addition.key {
+            headers.append(name.clone(), value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stream::{Connection, Metadata};
+    use serde_json::json;
+    use std::time::UNIX_EPOCH;
+
+    #[test]
+    fn removals_first_then_overwrites_then_additions() {
+        let add: Vec<HeaderValueOption> = [
+            json!({"header": {"key": "a", "value": "added"}}),
+            json!({"header": {"key": "b", "value": "was %RESP(b)%"}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}),
+            json!({"header": {"key": "c", "value": "no"}, "append_action": "ADD_IF_ABSENT"}),
+            json!({"header": {"key": "d", "value": "no"}, "append_action": "OVERWRITE_IF_EXISTS"}),
+            json!({"header": {"key": "e", "value": "%RESP(nothing)%"}}),
+            json!({"header": {"key": "f", "value": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"}, "append": false}),
+        ]
+        .into_iter()
+        .map(|json| xds::json::from_value(json, true).expect("a valid message"))
+        .collect();
+        let mutations = HeaderMutations::compile(&add, &["a".into()]).expect("compiles");
+        let connection = Connection {
+            id: 1,
+            remote: "192.0.2.1:1".parse().unwrap(),
+            local: "192.0.2.2:2".parse().unwrap(),
+            tls: None,
+            server_name: None,
+            start: UNIX_EPOCH,
+        };
+        let metadata = Metadata::new();
+        let info = StreamInfo::new(&connection, &metadata, UNIX_EPOCH);
+        let mut headers = HeaderMap::new();
+        for name in ["a", "b", "c"] {
+            headers.insert(name, HeaderValue::from_static("old"));
+        }
+        mutations.apply_response(&mut headers, &info);
+        let get = |name: &str| {
+            headers
+                .get_all(name)
+                .iter()
+                .map(|v| v.to_str().unwrap())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(get("a"), ["added"], "removed before it is added");
+        assert_eq!(get("b"), ["was old"], "formatted before it is overwritten");
+        assert_eq!(get("c"), ["old"]);
+        assert!(get("d").is_empty() && get("e").is_empty());
+        assert_eq!(get("f"), ["192.0.2.1"]);
+        assert!(HeaderMutations::compile(&[], &[":path".into()]).is_err());
     }
 }

@@ -1,1 +1,658 @@
 //! Matchers of strings, headers, query parameters, metadata and fractions.
+
+use std::borrow::Cow;
+
+use http::HeaderName;
+use regex::Regex;
+use serde_json::Value;
+use xds::envoy::config::core::v3::RuntimeFractionalPercent;
+use xds::envoy::config::route::v3::{
+    HeaderMatcher, QueryParameterMatcher, header_matcher::HeaderMatchSpecifier,
+    query_parameter_matcher::QueryParameterMatchSpecifier,
+};
+use xds::envoy::r#type::matcher::v3::{
+    MetadataMatcher, RegexMatchAndSubstitute, RegexMatcher, StringMatcher, ValueMatcher,
+    double_matcher, list_matcher, metadata_matcher, string_matcher::MatchPattern, value_matcher,
+};
+use xds::envoy::r#type::v3::FractionalPercent;
+
+use crate::error::ConfigError;
+use crate::request::{RequestHead, joined};
+use crate::stream::Metadata;
+
+/// A `StringMatcher`, compiled.
+#[derive(Debug, Clone)]
+pub enum StringMatch {
+    /// The whole string.
+    Exact(String),
+    /// The beginning.
+    Prefix(String),
+    /// The end.
+    Suffix(String),
+    /// Anywhere.
+    Contains(String),
+    /// As above, without regard to case (ASCII).
+    IgnoreCase(Box<StringMatch>),
+    /// The whole string, RE2 syntax.
+    Regex(Regex),
+    /// Any string: a matcher without a pattern, as Istio sends it for "present".
+    Any,
+}
+
+impl StringMatch {
+    /// Compiles a matcher.
+    pub fn compile(config: &StringMatcher) -> Result<Self, ConfigError> {
+        let fold = |text: &String| {
+            if config.ignore_case {
+                text.to_ascii_lowercase()
+            } else {
+                text.clone()
+            }
+        };
+        let matcher = match &config.match_pattern {
+            Some(MatchPattern::Exact(text)) => Self::Exact(fold(text)),
+            Some(MatchPattern::Prefix(text)) => Self::Prefix(fold(text)),
+            Some(MatchPattern::Suffix(text)) => Self::Suffix(fold(text)),
+            Some(MatchPattern::Contains(text)) => Self::Contains(fold(text)),
+            // ignore_case does not change regular expressions.
+            Some(MatchPattern::SafeRegex(regex)) => return Ok(Self::Regex(full_regex(regex)?)),
+            Some(MatchPattern::Custom(custom)) => {
+                return Err(ConfigError::new(
+                    "custom",
+                    format!("the string matcher {:?} is not supported", custom.name),
+                ));
+            }
+            None => return Ok(Self::Any),
+        };
+        Ok(if config.ignore_case {
+            Self::IgnoreCase(Box::new(matcher))
+        } else {
+            matcher
+        })
+    }
+
+    /// Whether the text matches.
+    pub fn matches(&self, text: &str) -> bool {
+        match self {
+            Self::Exact(exact) => text == exact,
+            Self::Prefix(prefix) => text.starts_with(prefix.as_str()),
+            Self::Suffix(suffix) => text.ends_with(suffix.as_str()),
+            Self::Contains(part) => text.contains(part.as_str()),
+            Self::Regex(regex) => regex.is_match(text),
+            Self::Any => true,
+            Self::IgnoreCase(inner) => {
+                let (text, len) = (text.as_bytes(), text.len());
+                let equal = |pattern: &str, at: Option<&[u8]>| {
+                    at.is_some_and(|at| at.eq_ignore_ascii_case(pattern.as_bytes()))
+                };
+                match &**inner {
+                    Self::Exact(exact) => equal(exact, Some(text)),
+                    Self::Prefix(prefix) => equal(prefix, text.get(..prefix.len())),
+                    Self::Suffix(suffix) => equal(
+                        suffix,
+                        len.checked_sub(suffix.len()).and_then(|at| text.get(at..)),
+                    ),
+                    Self::Contains(part) => {
+                        part.is_empty()
+                            || text
+                                .windows(part.len())
+                                .any(|window| equal(part, Some(window)))
+                    }
+                    Self::Regex(_) | Self::Any | Self::IgnoreCase(_) => false,
+                }
+            }
+        }
+    }
+}
+
+/// A regular expression that must match the whole string.
+pub fn full_regex(config: &RegexMatcher) -> Result<Regex, ConfigError> {
+    compile_regex(&format!(r"\A(?:{})\z", config.regex), &config.regex)
+}
+
+fn compile_regex(pattern: &str, shown: &str) -> Result<Regex, ConfigError> {
+    regex::RegexBuilder::new(pattern)
+        .size_limit(16 << 20)
+        .build()
+        .map_err(|error| {
+            ConfigError::new(
+                "regex",
+                format!("{shown:?} is not a valid regular expression: {error}"),
+            )
+        })
+}
+
+/// A search-and-replace with RE2's `\1` groups.
+#[derive(Debug, Clone)]
+pub struct Substitution {
+    regex: Regex,
+    replacement: String,
+}
+
+impl Substitution {
+    /// Compiles it; a group that the pattern does not have is an error.
+    pub fn compile(config: &RegexMatchAndSubstitute) -> Result<Self, ConfigError> {
+        let pattern = config
+            .pattern
+            .as_ref()
+            .ok_or_else(|| ConfigError::new("pattern", "is missing"))?;
+        let regex = compile_regex(&pattern.regex, &pattern.regex)
+            .map_err(|error| error.within("pattern"))?;
+        let mut replacement = String::new();
+        let mut chars = config.substitution.chars();
+        while let Some(c) = chars.next() {
+            match (c, (c == '\\').then(|| chars.next()).flatten()) {
+                ('\\', Some(digit)) if digit.is_ascii_digit() => {
+                    let group = digit as usize - '0' as usize;
+                    if group >= regex.captures_len() {
+                        return Err(ConfigError::new(
+                            "substitution",
+                            format!("the pattern has no group {group}"),
+                        ));
+                    }
+                    replacement.push_str(&format!("${{{group}}}"));
+                }
+                ('\\', Some('\\')) => replacement.push('\\'),
+                ('\\', _) => {
+                    return Err(ConfigError::new(
+                        "substitution",
+                        r"after \ only a digit or another \ may follow",
+                    ));
+                }
+                ('$', _) => replacement.push_str("$$"),
+                _ => replacement.push(c),
+            }
+        }
+        Ok(Self { regex, replacement })
+    }
+
+    /// Replaces every match.
+    pub fn apply<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        self.regex.replace_all(text, self.replacement.as_str())
+    }
+}
+
+/// A header, or a part of the request line in the shape of one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HeaderKey {
+    /// `:method`.
+    Method,
+    /// `:scheme`.
+    Scheme,
+    /// `:authority` or `host`.
+    Authority,
+    /// `:path`.
+    Path,
+    /// A header.
+    Name(HeaderName),
+}
+
+impl HeaderKey {
+    /// Reads a name.
+    pub fn compile(name: &str) -> Result<Self, ConfigError> {
+        Ok(match name.to_ascii_lowercase().as_str() {
+            ":method" => Self::Method,
+            ":scheme" => Self::Scheme,
+            ":authority" | "host" => Self::Authority,
+            ":path" => Self::Path,
+            name => {
+                Self::Name(HeaderName::try_from(name).map_err(|_| {
+                    ConfigError::new("name", format!("{name:?} is not a header name"))
+                })?)
+            }
+        })
+    }
+
+    /// Its value; repeated headers are joined by commas.
+    pub fn value<'a>(&self, head: &RequestHead<'a>) -> Option<Cow<'a, str>> {
+        match self {
+            Self::Method => Some(Cow::Borrowed(head.method.as_str())),
+            Self::Scheme => Some(Cow::Borrowed(head.scheme)),
+            Self::Authority => Some(Cow::Borrowed(head.authority)),
+            Self::Path => Some(Cow::Borrowed(head.path)),
+            Self::Name(name) => joined(head.headers, name),
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+enum ValueTest {
+    Present(bool),
+    Text(StringMatch),
+    Range(std::ops::Range<i64>),
+}
+
+/// A `HeaderMatcher`, compiled.
+#[derive(Debug, Clone)]
+pub struct HeaderMatch {
+    key: HeaderKey,
+    test: ValueTest,
+    invert: bool,
+    missing_is_empty: bool,
+}
+
+impl HeaderMatch {
+    /// Compiles a matcher.
+    // Static configurations still use the deprecated forms.
+    #[allow(deprecated)]
+    pub fn compile(config: &HeaderMatcher) -> Result<Self, ConfigError> {
+        let test = match &config.header_match_specifier {
+            None => ValueTest::Present(true),
+            Some(HeaderMatchSpecifier::PresentMatch(present)) => ValueTest::Present(*present),
+            Some(HeaderMatchSpecifier::ExactMatch(text)) => {
+                ValueTest::Text(StringMatch::Exact(text.clone()))
+            }
+            Some(HeaderMatchSpecifier::PrefixMatch(text)) => {
+                ValueTest::Text(StringMatch::Prefix(text.clone()))
+            }
+            Some(HeaderMatchSpecifier::SuffixMatch(text)) => {
+                ValueTest::Text(StringMatch::Suffix(text.clone()))
+            }
+            Some(HeaderMatchSpecifier::ContainsMatch(text)) => {
+                ValueTest::Text(StringMatch::Contains(text.clone()))
+            }
+            Some(HeaderMatchSpecifier::SafeRegexMatch(regex)) => ValueTest::Text(
+                StringMatch::Regex(full_regex(regex).map_err(|e| e.within("safe_regex_match"))?),
+            ),
+            Some(HeaderMatchSpecifier::StringMatch(text)) => {
+                ValueTest::Text(StringMatch::compile(text).map_err(|e| e.within("string_match"))?)
+            }
+            Some(HeaderMatchSpecifier::RangeMatch(range)) => {
+                ValueTest::Range(range.start..range.end)
+            }
+        };
+        Ok(Self {
+            key: HeaderKey::compile(&config.name)?,
+            test,
+            invert: config.invert_match,
+            missing_is_empty: config.treat_missing_header_as_empty,
+        })
+    }
+
+    /// Whether the request matches. A missing header never matches a value, not even inverted, unless it
+    /// counts as empty.
+    pub fn matches(&self, head: &RequestHead<'_>) -> bool {
+        self.test(self.key.value(head))
+    }
+
+    /// The same for response headers.
+    pub fn matches_headers(&self, headers: &http::HeaderMap) -> bool {
+        match &self.key {
+            HeaderKey::Name(name) => self.test(joined(headers, name)),
+            _ => self.test(None),
+        }
+    }
+
+    fn test(&self, value: Option<Cow<'_, str>>) -> bool {
+        let hit = match (&self.test, value) {
+            (ValueTest::Present(present), value) => value.is_some() == *present,
+            (_, None) if !self.missing_is_empty => return false,
+            (ValueTest::Text(text), value) => text.matches(value.as_deref().unwrap_or_default()),
+            (ValueTest::Range(range), value) => value
+                .as_deref()
+                .unwrap_or_default()
+                .parse()
+                .is_ok_and(|number: i64| range.contains(&number)),
+        };
+        hit != self.invert
+    }
+}
+
+/// A `QueryParameterMatcher`, compiled.
+#[derive(Debug, Clone)]
+pub struct QueryMatch {
+    name: String,
+    test: ValueTest,
+}
+
+impl QueryMatch {
+    /// Compiles a matcher.
+    pub fn compile(config: &QueryParameterMatcher) -> Result<Self, ConfigError> {
+        let test = match &config.query_parameter_match_specifier {
+            None => ValueTest::Present(true),
+            Some(QueryParameterMatchSpecifier::PresentMatch(present)) => {
+                ValueTest::Present(*present)
+            }
+            Some(QueryParameterMatchSpecifier::StringMatch(text)) => {
+                ValueTest::Text(StringMatch::compile(text).map_err(|e| e.within("string_match"))?)
+            }
+        };
+        Ok(Self {
+            name: config.name.clone(),
+            test,
+        })
+    }
+
+    /// Whether the request matches: the first parameter of this name counts.
+    pub fn matches(&self, head: &RequestHead<'_>) -> bool {
+        match (&self.test, head.query_param(&self.name)) {
+            (ValueTest::Present(present), value) => value.is_some() == *present,
+            (ValueTest::Text(text), Some(value)) => text.matches(value),
+            _ => false,
+        }
+    }
+}
+
+/// A `ValueMatcher`, compiled.
+#[derive(Debug, Clone)]
+pub enum ValueMatch {
+    /// `null`.
+    Null,
+    /// A number in the half-open range.
+    Number(std::ops::Range<f64>),
+    /// Exactly this number.
+    Exactly(f64),
+    /// A string.
+    Text(StringMatch),
+    /// A boolean.
+    Bool(bool),
+    /// Anything (or nothing) but null.
+    Present(bool),
+    /// A list with such an element.
+    OneOf(Box<ValueMatch>),
+    /// One of these.
+    Or(Vec<ValueMatch>),
+}
+
+impl ValueMatch {
+    /// Compiles a matcher.
+    pub fn compile(config: &ValueMatcher) -> Result<Self, ConfigError> {
+        Ok(match &config.match_pattern {
+            Some(value_matcher::MatchPattern::NullMatch(_)) => Self::Null,
+            Some(value_matcher::MatchPattern::DoubleMatch(number)) => match &number.match_pattern {
+                Some(double_matcher::MatchPattern::Range(range)) => {
+                    Self::Number(range.start..range.end)
+                }
+                Some(double_matcher::MatchPattern::Exact(exact)) => Self::Exactly(*exact),
+                None => {
+                    return Err(ConfigError::new(
+                        "double_match",
+                        "has neither range nor exact",
+                    ));
+                }
+            },
+            Some(value_matcher::MatchPattern::StringMatch(text)) => {
+                Self::Text(StringMatch::compile(text).map_err(|e| e.within("string_match"))?)
+            }
+            Some(value_matcher::MatchPattern::BoolMatch(value)) => Self::Bool(*value),
+            Some(value_matcher::MatchPattern::PresentMatch(value)) => Self::Present(*value),
+            Some(value_matcher::MatchPattern::ListMatch(list)) => match &list.match_pattern {
+                Some(list_matcher::MatchPattern::OneOf(inner)) => Self::OneOf(Box::new(
+                    Self::compile(inner).map_err(|e| e.within("list_match.one_of"))?,
+                )),
+                None => return Err(ConfigError::new("list_match.one_of", "is missing")),
+            },
+            Some(value_matcher::MatchPattern::OrMatch(or)) => {
+                let each = |inner| Self::compile(inner).map_err(|e| e.within("or_match"));
+                Self::Or(
+                    or.value_matchers
+                        .iter()
+                        .map(each)
+                        .collect::<Result<_, _>>()?,
+                )
+            }
+            None => return Err(ConfigError::new("value", "has no pattern")),
+        })
+    }
+
+    /// Whether a value matches.
+    pub fn matches(&self, value: Option<&Value>) -> bool {
+        match (self, value) {
+            (Self::Null, value) => value.is_some_and(Value::is_null),
+            (Self::Number(range), value) => value
+                .and_then(Value::as_f64)
+                .is_some_and(|number| range.contains(&number)),
+            (Self::Exactly(exact), value) => value
+                .and_then(Value::as_f64)
+                .is_some_and(|number| number == *exact),
+            (Self::Text(text), value) => value
+                .and_then(Value::as_str)
+                .is_some_and(|value| text.matches(value)),
+            (Self::Bool(wanted), value) => value.and_then(Value::as_bool) == Some(*wanted),
+            (Self::Present(wanted), value) => {
+                value.is_some_and(|value| !value.is_null()) == *wanted
+            }
+            (Self::OneOf(inner), value) => value
+                .and_then(Value::as_array)
+                .is_some_and(|list| list.iter().any(|item| inner.matches(Some(item)))),
+            (Self::Or(any), value) => any.iter().any(|inner| inner.matches(value)),
+        }
+    }
+}
+
+/// A `MetadataMatcher`, compiled.
+#[derive(Debug, Clone)]
+pub struct MetadataMatch {
+    filter: String,
+    path: Vec<String>,
+    value: ValueMatch,
+    invert: bool,
+}
+
+impl MetadataMatch {
+    /// Compiles a matcher.
+    pub fn compile(config: &MetadataMatcher) -> Result<Self, ConfigError> {
+        let value = config
+            .value
+            .as_ref()
+            .ok_or_else(|| ConfigError::new("value", "is missing"))?;
+        let key = |segment: &metadata_matcher::PathSegment| match &segment.segment {
+            Some(metadata_matcher::path_segment::Segment::Key(key)) => key.clone(),
+            None => String::new(),
+        };
+        Ok(Self {
+            filter: config.filter.clone(),
+            path: config.path.iter().map(key).collect(),
+            value: ValueMatch::compile(value).map_err(|e| e.within("value"))?,
+            invert: config.invert,
+        })
+    }
+
+    /// Whether the metadata matches.
+    pub fn matches(&self, metadata: &Metadata) -> bool {
+        let mut value = metadata.get(&self.filter);
+        for key in &self.path {
+            value = value.and_then(|value| value.get(key));
+        }
+        self.value.matches(value) != self.invert
+    }
+}
+
+/// A share of requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fraction {
+    /// So many ...
+    pub numerator: u32,
+    /// ... of so many.
+    pub denominator: u32,
+}
+
+impl Fraction {
+    /// Every request.
+    pub const ALL: Self = Self {
+        numerator: 100,
+        denominator: 100,
+    };
+    /// No request.
+    pub const NONE: Self = Self {
+        numerator: 0,
+        denominator: 100,
+    };
+
+    /// Reads a fraction; a missing one is 0.
+    pub fn compile(config: Option<&FractionalPercent>) -> Self {
+        config.map_or(Self::NONE, |config| Self {
+            numerator: config.numerator,
+            denominator: match config.denominator {
+                1 => 10_000,
+                2 => 1_000_000,
+                _ => 100,
+            },
+        })
+    }
+
+    /// Reads the default value of a runtime fraction (there is no runtime); missing as a whole: `default`.
+    pub fn of_runtime(config: Option<&RuntimeFractionalPercent>, default: Self) -> Self {
+        config.map_or(default, |config| {
+            Self::compile(config.default_value.as_ref())
+        })
+    }
+
+    /// Whether a request with this random number is one of them.
+    pub fn hit(self, random: u64) -> bool {
+        random % u64::from(self.denominator) < u64::from(self.numerator)
+    }
+
+    /// Draws only if the outcome is open.
+    pub fn draw(self, random: &mut dyn FnMut() -> u64) -> bool {
+        self.numerator >= self.denominator || (self.numerator > 0 && self.hit(random()))
+    }
+}
+
+/// `filter_metadata` as JSON.
+pub fn metadata(config: Option<&xds::envoy::config::core::v3::Metadata>) -> Metadata {
+    let fields = config.iter().flat_map(|config| &config.filter_metadata);
+    fields
+        .map(|(filter, fields)| (filter.clone(), Value::Object(struct_to_json(fields))))
+        .collect()
+}
+
+/// A protobuf struct as JSON. Whole numbers become integers.
+pub fn struct_to_json(fields: &prost_types::Struct) -> serde_json::Map<String, Value> {
+    fields
+        .fields
+        .iter()
+        .map(|(key, value)| (key.clone(), value_to_json(value)))
+        .collect()
+}
+
+fn value_to_json(value: &prost_types::Value) -> Value {
+    use prost_types::value::Kind;
+    match &value.kind {
+        None | Some(Kind::NullValue(_)) => Value::Null,
+        Some(Kind::BoolValue(value)) => Value::Bool(*value),
+        Some(Kind::StringValue(value)) => Value::String(value.clone()),
+        Some(Kind::NumberValue(value)) if value.fract() == 0.0 && value.abs() < 9e15 => {
+            Value::from(*value as i64)
+        }
+        Some(Kind::NumberValue(value)) => Value::from(*value),
+        Some(Kind::StructValue(value)) => Value::Object(struct_to_json(value)),
+        Some(Kind::ListValue(value)) => {
+            Value::Array(value.values.iter().map(value_to_json).collect())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::{HeaderMap, HeaderValue, Method};
+
+    fn header(json: Value, headers: &[(&'static str, &'static str)]) -> bool {
+        let config: HeaderMatcher = xds::json::from_value(json, true).expect("a valid message");
+        let map: HeaderMap = headers
+            .iter()
+            .map(|(k, v)| (HeaderName::from_static(k), HeaderValue::from_static(v)))
+            .collect();
+        let head = RequestHead {
+            method: &Method::GET,
+            scheme: "http",
+            authority: "a:80",
+            path: "/",
+            headers: &map,
+        };
+        HeaderMatch::compile(&config)
+            .expect("compiles")
+            .matches(&head)
+    }
+
+    #[test]
+    fn a_missing_header_matches_inverted_only_if_it_counts_as_empty() {
+        let exact =
+            serde_json::json!({"name": "x", "string_match": {"exact": "1"}, "invert_match": true});
+        assert!(!header(exact.clone(), &[]));
+        assert!(header(exact.clone(), &[("x", "2")]));
+        assert!(!header(exact, &[("x", "1")]));
+        let empty = serde_json::json!({"name": "x", "string_match": {"exact": "1"}, "invert_match": true, "treat_missing_header_as_empty": true});
+        assert!(header(empty, &[]));
+        let absent = serde_json::json!({"name": "x", "present_match": true, "invert_match": true});
+        assert!(header(absent.clone(), &[]));
+        assert!(!header(absent, &[("x", "")]));
+    }
+
+    #[test]
+    fn header_values_are_tested_whole() {
+        let regex = serde_json::json!({"name": "x", "safe_regex_match": {"regex": "a|ab"}});
+        assert!(header(regex.clone(), &[("x", "ab")]));
+        assert!(!header(regex, &[("x", "abc")]));
+        assert!(header(
+            serde_json::json!({"name": ":authority", "exact_match": "a:80"}),
+            &[]
+        ));
+        assert!(header(
+            serde_json::json!({"name": "X", "range_match": {"start": "1", "end": "3"}}),
+            &[("x", "2")]
+        ));
+        assert!(!header(
+            serde_json::json!({"name": "x", "range_match": {"start": "1", "end": "3"}}),
+            &[("x", "3")]
+        ));
+        let case = serde_json::json!({"name": "x", "string_match": {"contains": "BC", "ignore_case": true}});
+        assert!(header(case, &[("x", "abcd")]));
+        assert!(header(
+            serde_json::json!({"name": "x", "string_match": {}}),
+            &[("x", "anything")]
+        ));
+    }
+
+    #[test]
+    fn a_substitution_uses_re2_groups() {
+        let config = RegexMatchAndSubstitute {
+            pattern: Some(RegexMatcher {
+                regex: "^/service/([^/]+)(/.*)$".into(),
+                ..Default::default()
+            }),
+            substitution: r"\2/instance/\1".into(),
+        };
+        assert_eq!(
+            Substitution::compile(&config)
+                .expect("compiles")
+                .apply("/service/foo/v1/api"),
+            "/v1/api/instance/foo"
+        );
+        let config = RegexMatchAndSubstitute {
+            substitution: r"\3".into(),
+            ..config
+        };
+        assert!(
+            Substitution::compile(&config).is_err(),
+            "there is no third group"
+        );
+    }
+
+    #[test]
+    fn claims_match_as_a_string_or_in_a_list() {
+        let config: MetadataMatcher = xds::json::from_value(
+            serde_json::json!({"filter": "jwt", "path": [{"key": "payload"}, {"key": "groups"}],
+                "value": {"or_match": {"value_matchers": [
+                    {"list_match": {"one_of": {"string_match": {"exact": "admin"}}}}, {"string_match": {"exact": "admin"}}]}}}),
+            true,
+        )
+        .expect("a valid message");
+        let matcher = MetadataMatch::compile(&config).expect("compiles");
+        let with = |claim: Value| {
+            let mut metadata = Metadata::new();
+            metadata.insert(
+                "jwt".into(),
+                serde_json::json!({"payload": {"groups": claim}}),
+            );
+            matcher.matches(&metadata)
+        };
+        assert!(
+            with("admin".into())
+                && with(serde_json::json!(["user", "admin"]))
+                && !with("user".into())
+        );
+        assert!(!matcher.matches(&Metadata::new()));
+    }
+}

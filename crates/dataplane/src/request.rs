@@ -119,7 +119,10 @@ pub fn path_only(path: &str) -> &str {
 }
 
 /// All values of a header joined by commas; `None` when it is absent. Borrows when there is one value.
-pub fn joined<'a>(headers: &'a HeaderMap, name: &str) -> Option<Cow<'a, str>> {
+pub fn joined<'a>(
+    headers: &'a HeaderMap,
+    name: impl http::header::AsHeaderName,
+) -> Option<Cow<'a, str>> {
     let mut values = headers.get_all(name).iter().map(text);
     let first = values.next()?;
     let Some(second) = values.next() else {
