@@ -1,0 +1,487 @@
+//! Admission webhooks: other programs change or refuse objects.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http_body_util::{BodyExt, Limited};
+use serde_json::{Value, json};
+
+use super::{Attributes, Operation};
+use crate::error::{ApiError, ApiResult};
+use crate::http_types::full;
+use crate::machinery;
+use crate::outbound::{self, Peer};
+use crate::state::Server;
+use crate::storage::Key;
+
+/// Largest answer of a webhook.
+const ANSWER_LIMIT: usize = 3 << 20;
+
+/// Calls the mutating webhooks that apply, in the order of their configurations' names.
+pub(crate) async fn mutate(
+    server: &Arc<Server>,
+    a: &Attributes<'_>,
+    object: &mut Value,
+) -> ApiResult<()> {
+    for hook in applicable(server, a, object, "mutatingwebhookconfigurations") {
+        let Some(answer) = call(server, a, object, &hook).await? else {
+            continue;
+        };
+        let Some(patch) = answer["patch"].as_str() else {
+            continue;
+        };
+        let name = hook["name"].as_str().unwrap_or("");
+        let fail =
+            |why: String| ApiError::internal(format!("failed calling webhook {name:?}: {why}"));
+        let bytes = STANDARD
+            .decode(patch)
+            .map_err(|e| fail(format!("the patch is not base64: {e}")))?;
+        let patch: json_patch::Patch = serde_json::from_slice(&bytes)
+            .map_err(|e| fail(format!("the patch is not a JSON patch: {e}")))?;
+        json_patch::patch(object, &patch)
+            .map_err(|e| fail(format!("the patch does not fit: {e}")))?;
+    }
+    Ok(())
+}
+
+/// Calls the validating webhooks that apply, all at once.
+pub(crate) async fn validate(
+    server: &Arc<Server>,
+    a: &Attributes<'_>,
+    object: &Value,
+) -> ApiResult<()> {
+    let hooks = applicable(server, a, object, "validatingwebhookconfigurations");
+    let calls = hooks.iter().map(|hook| call(server, a, object, hook));
+    for result in futures::future::join_all(calls).await {
+        result?;
+    }
+    Ok(())
+}
+
+fn applicable(server: &Server, a: &Attributes<'_>, object: &Value, plural: &str) -> Vec<Value> {
+    // The webhooks' own configuration is never asked about: a broken one must stay repairable.
+    if a.resource.group == "admissionregistration.k8s.io" || a.resource.is_virtual() {
+        return Vec::new();
+    }
+    let (configurations, _) = server
+        .storage
+        .cache()
+        .list(&format!("admissionregistration.k8s.io/{plural}"), "");
+    if configurations.is_empty() {
+        return Vec::new();
+    }
+    let namespace_labels = namespace_labels(server, a, object);
+    let mut out = Vec::new();
+    for (_, configuration) in configurations {
+        for hook in configuration.value["webhooks"]
+            .as_array()
+            .into_iter()
+            .flatten()
+        {
+            if applies(hook, a, object, namespace_labels.as_ref()) {
+                out.push(hook.clone());
+            }
+        }
+    }
+    out
+}
+
+/// The labels `namespaceSelector` looks at; `None` where there is no namespace.
+fn namespace_labels(server: &Server, a: &Attributes<'_>, object: &Value) -> Option<Value> {
+    if a.resource.is("", "namespaces") {
+        let own = if a.operation == Operation::Delete {
+            a.old?
+        } else {
+            object
+        };
+        return Some(own["metadata"]["labels"].clone());
+    }
+    if !a.resource.namespaced {
+        return None;
+    }
+    let key = Key::new(&"core/namespaces".into(), "", a.namespace);
+    let namespace = server.storage.cache().get(&key)?;
+    Some(namespace.value["metadata"]["labels"].clone())
+}
+
+/// Does a webhook want to be asked?
+pub(crate) fn applies(
+    hook: &Value,
+    a: &Attributes<'_>,
+    object: &Value,
+    namespace: Option<&Value>,
+) -> bool {
+    let has = |list: &Value, wanted: &str| {
+        list.as_array()
+            .into_iter()
+            .flatten()
+            .any(|v| v == "*" || v == wanted)
+    };
+    let rule_matches = |rule: &Value| {
+        let scope_ok = match rule["scope"].as_str() {
+            Some("Namespaced") => a.resource.namespaced,
+            Some("Cluster") => !a.resource.namespaced,
+            _ => true,
+        };
+        let resource_ok = rule["resources"].as_array().into_iter().flatten().any(|r| {
+            let (resource, sub) = r
+                .as_str()
+                .unwrap_or("")
+                .split_once('/')
+                .unwrap_or((r.as_str().unwrap_or(""), ""));
+            (resource == "*" || resource == a.resource.plural)
+                && (sub == a.subresource || (sub == "*" && !r.as_str().unwrap_or("").is_empty()))
+        });
+        scope_ok
+            && resource_ok
+            && has(&rule["operations"], a.operation.text())
+            && has(&rule["apiGroups"], &a.resource.group)
+            && has(&rule["apiVersions"], &a.resource.version)
+    };
+    if !hook["rules"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .any(rule_matches)
+    {
+        return false;
+    }
+    if let Some(labels) = namespace
+        && !machinery::selects(&hook["namespaceSelector"], labels)
+    {
+        return false;
+    }
+    let selector = &hook["objectSelector"];
+    let selected = |o: &Value| machinery::selects(selector, &o["metadata"]["labels"]);
+    (!object.is_null() && selected(object)) || a.old.is_some_and(selected)
+}
+
+/// The `AdmissionReview` a webhook is sent.
+pub(crate) fn review(a: &Attributes<'_>, object: &Value, uid: &str) -> Value {
+    let r = a.resource;
+    let kind = json!({"group": r.group, "version": r.version, "kind": r.kind});
+    let resource = json!({"group": r.group, "version": r.version, "resource": r.plural});
+    let options_kind = match a.operation {
+        Operation::Create => "CreateOptions",
+        Operation::Update => "UpdateOptions",
+        Operation::Delete => "DeleteOptions",
+    };
+    let mut request = json!({
+        "uid": uid, "kind": kind, "resource": resource,
+        "requestKind": kind, "requestResource": resource,
+        "operation": a.operation.text(), "userInfo": a.user.to_value(),
+        "object": object, "oldObject": a.old, "dryRun": a.dry_run,
+        "options": {"kind": options_kind, "apiVersion": "meta.k8s.io/v1"},
+    });
+    if !a.name.is_empty() {
+        request["name"] = a.name.into();
+    }
+    if r.namespaced || r.is("", "namespaces") {
+        request["namespace"] = a.namespace.into();
+    }
+    if !a.subresource.is_empty() {
+        request["subResource"] = a.subresource.into();
+        request["requestSubResource"] = a.subresource.into();
+    }
+    json!({"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "request": request})
+}
+
+/// Asks one webhook. `Ok(None)`: it could not be asked and does not insist.
+async fn call(
+    server: &Arc<Server>,
+    a: &Attributes<'_>,
+    object: &Value,
+    hook: &Value,
+) -> ApiResult<Option<Value>> {
+    let name = hook["name"].as_str().unwrap_or("");
+    server
+        .counters
+        .webhook_calls
+        .fetch_add(1, Ordering::Relaxed);
+    if a.dry_run && !matches!(hook["sideEffects"].as_str(), Some("None" | "NoneOnDryRun")) {
+        return Err(ApiError::bad_request(format!(
+            "admission webhook {name:?} does not support dry run"
+        )));
+    }
+    let uid = uuid::Uuid::new_v4().to_string();
+    match exchange(server, hook, &review(a, object, &uid), &uid).await {
+        Ok(response) => {
+            for text in response["warnings"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(Value::as_str)
+            {
+                a.warnings.lock().push(text.to_owned());
+            }
+            if response["allowed"] == true {
+                return Ok(Some(response));
+            }
+            Err(denied(name, &response["status"]))
+        }
+        Err(why) if hook["failurePolicy"] == "Ignore" => {
+            tracing::warn!(webhook = name, error = %why, "a webhook failed and is ignored");
+            Ok(None)
+        }
+        Err(why) => Err(ApiError::internal(format!(
+            "failed calling webhook {name:?}: {why}"
+        ))),
+    }
+}
+
+/// The refusal of a webhook in Kubernetes' words.
+pub(crate) fn denied(name: &str, status: &Value) -> ApiError {
+    let text = |k: &str| status[k].as_str().filter(|s| !s.is_empty());
+    let head = format!("admission webhook {name:?} denied the request");
+    let message = match text("message").or_else(|| text("reason")) {
+        Some(why) => format!("{head}: {why}"),
+        None => format!("{head} without explanation"),
+    };
+    let code = status["code"]
+        .as_u64()
+        .and_then(|c| u16::try_from(c).ok())
+        .filter(|c| *c >= 400)
+        .unwrap_or(400);
+    let reason = match text("reason") {
+        Some("Forbidden") => "Forbidden",
+        Some("Invalid") => "Invalid",
+        Some("Conflict") => "Conflict",
+        Some("NotFound") => "NotFound",
+        Some("InternalError") => "InternalError",
+        Some("BadRequest") => "BadRequest",
+        _ => "",
+    };
+    let mut e = ApiError::new(code, reason, message);
+    e.details = status["details"].clone();
+    e
+}
+
+async fn exchange(
+    server: &Server,
+    hook: &Value,
+    review: &Value,
+    uid: &str,
+) -> Result<Value, String> {
+    let seconds = hook["timeoutSeconds"].as_u64().unwrap_or(10).clamp(1, 30);
+    let (peer, host, path) = peer(server, &hook["clientConfig"], seconds)?;
+    let url = format!("https://{host}{path}");
+    let run = async {
+        let request = http::Request::post(&path)
+            .header(http::header::HOST, &host)
+            .header(http::header::CONTENT_TYPE, "application/json")
+            .header(http::header::ACCEPT, "application/json, */*")
+            .header(http::header::USER_AGENT, "kube-apiserver-admission")
+            .body(full(review.to_string()))
+            .map_err(|e| e.to_string())?;
+        let answer = outbound::send(&peer, request)
+            .await
+            .map_err(|e| outbound::explain(&e))?;
+        let code = answer.status();
+        let body = Limited::new(answer.into_body(), ANSWER_LIMIT)
+            .collect()
+            .await
+            .map_err(|e| outbound::explain(&e))?
+            .to_bytes();
+        if !code.is_success() {
+            return Err(format!(
+                "an error on the server ({code}): {}",
+                String::from_utf8_lossy(&body).trim()
+            ));
+        }
+        let v: Value =
+            serde_json::from_slice(&body).map_err(|e| format!("the answer is not JSON: {e}"))?;
+        if v["kind"] != "AdmissionReview" || !v["response"].is_object() {
+            return Err("the answer is no AdmissionReview with a response".to_owned());
+        }
+        if v["response"]["uid"] != uid {
+            return Err(format!(
+                "expected response.uid={uid:?}, got {}",
+                v["response"]["uid"]
+            ));
+        }
+        Ok(v["response"].clone())
+    };
+    match tokio::time::timeout(Duration::from_secs(seconds), run).await {
+        Ok(Ok(response)) => Ok(response),
+        Ok(Err(why)) => Err(format!("failed to call webhook: Post {url:?}: {why}")),
+        Err(_) => Err(format!(
+            "failed to call webhook: Post {url:?}: context deadline exceeded"
+        )),
+    }
+}
+
+/// Where a webhook is: address and trust, `host:port`, path with query.
+fn peer(server: &Server, config: &Value, seconds: u64) -> Result<(Peer, String, String), String> {
+    let bundle = match config["caBundle"].as_str().filter(|b| !b.is_empty()) {
+        Some(text) => {
+            let bytes = STANDARD
+                .decode(text)
+                .map_err(|e| format!("caBundle is not base64: {e}"))?;
+            String::from_utf8(bytes).map_err(|e| format!("caBundle is not PEM: {e}"))?
+        }
+        None => {
+            return Err(
+                "x509: certificate signed by unknown authority: clientConfig.caBundle is empty"
+                    .into(),
+            );
+        }
+    };
+    let tls = pki::tls::client_config(
+        runtime::tls::provider(),
+        &pki::tls::ServerTrust::Name { roots_pem: bundle },
+        None,
+        &[b"http/1.1"],
+    )
+    .map_err(|e| e.to_string())?;
+    let tls = Arc::new(tls);
+    let service = &config["service"];
+    if service.is_object() {
+        let name = service["name"].as_str().unwrap_or("");
+        let namespace = service["namespace"].as_str().unwrap_or("");
+        let port = service["port"].as_u64().unwrap_or(443);
+        let found = server
+            .storage
+            .cache()
+            .get(&Key::new(&"core/services".into(), namespace, name))
+            .ok_or_else(|| format!("service {name:?} not found"))?;
+        let ip: IpAddr = found.value["spec"]["clusterIP"]
+            .as_str()
+            .unwrap_or("")
+            .parse()
+            .map_err(|_| format!("service {namespace}/{name} has no cluster IP"))?;
+        let port = u16::try_from(port).map_err(|_| format!("port {port} is out of range"))?;
+        let path = service["path"].as_str().unwrap_or("/");
+        let host = format!("{name}.{namespace}.svc");
+        return Ok((
+            Peer {
+                address: SocketAddr::new(ip, port),
+                tls,
+                name: host.clone(),
+            },
+            format!("{host}:{port}"),
+            with_timeout(path, seconds),
+        ));
+    }
+    let url: http::Uri = config["url"]
+        .as_str()
+        .unwrap_or("")
+        .parse()
+        .map_err(|e| format!("clientConfig.url is not a URL: {e}"))?;
+    let host = url
+        .host()
+        .ok_or("clientConfig.url has no host")?
+        .trim_matches(['[', ']'])
+        .to_owned();
+    let port = url.port_u16().unwrap_or(443);
+    // Names are resolved where the server runs; addresses and localhost need no resolver.
+    let ip: IpAddr = if host == "localhost" {
+        IpAddr::from([127, 0, 0, 1])
+    } else {
+        host.parse()
+            .map_err(|_| format!("dial tcp: lookup {host}: only addresses can be dialed"))?
+    };
+    let path = url
+        .path_and_query()
+        .map_or("/", http::uri::PathAndQuery::as_str);
+    Ok((
+        Peer {
+            address: SocketAddr::new(ip, port),
+            tls,
+            name: host.clone(),
+        },
+        format!("{host}:{port}"),
+        with_timeout(path, seconds),
+    ))
+}
+
+fn with_timeout(path: &str, seconds: u64) -> String {
+    let glue = if path.contains('?') { '&' } else { '?' };
+    format!("{path}{glue}timeout={seconds}s")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::authn::User;
+    use crate::registry::Registry;
+    use parking_lot::Mutex;
+
+    fn with_pod(labels: Value, operation: Operation, f: impl FnOnce(&Attributes<'_>, &Value)) {
+        let registry = Registry::build(std::iter::empty());
+        let resource = registry.find("", "v1", "pods").unwrap().clone();
+        let (user, warnings) = (User::default(), Mutex::new(Vec::new()));
+        let a = Attributes {
+            operation,
+            resource: &resource,
+            namespace: "d",
+            name: "p",
+            subresource: "",
+            old: None,
+            user: &user,
+            dry_run: false,
+            warnings: &warnings,
+        };
+        f(&a, &json!({"metadata": {"labels": labels}}));
+    }
+
+    #[test]
+    fn the_injector_is_asked_about_pods_of_labelled_namespaces() {
+        let hook = json!({
+            "rules": [{"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"]}],
+            "namespaceSelector": {"matchExpressions": [{"key": "istio-injection", "operator": "In", "values": ["enabled"]}]},
+            "objectSelector": {"matchExpressions": [{"key": "sidecar.istio.io/inject", "operator": "NotIn", "values": ["false"]}]},
+        });
+        let enabled = json!({"istio-injection": "enabled"});
+        with_pod(json!({}), Operation::Create, |a, o| {
+            assert!(applies(&hook, a, o, Some(&enabled)));
+            assert!(!applies(&hook, a, o, Some(&json!({}))));
+        });
+        with_pod(
+            json!({"sidecar.istio.io/inject": "false"}),
+            Operation::Create,
+            |a, o| {
+                assert!(!applies(&hook, a, o, Some(&enabled)));
+            },
+        );
+        with_pod(json!({}), Operation::Update, |a, o| {
+            assert!(!applies(&hook, a, o, Some(&enabled)));
+        });
+    }
+
+    #[test]
+    fn denials_are_worded_as_kubernetes_words_them() {
+        let e = denied(
+            "v.istio.io",
+            &json!({"message": "bad", "code": 422, "reason": "Invalid"}),
+        );
+        assert_eq!(
+            e.message,
+            r#"admission webhook "v.istio.io" denied the request: bad"#
+        );
+        assert_eq!((e.code, e.reason), (422, "Invalid"));
+        assert_eq!(
+            denied("x", &Value::Null).message,
+            r#"admission webhook "x" denied the request without explanation"#
+        );
+        assert_eq!(denied("x", &Value::Null).code, 400);
+    }
+
+    #[test]
+    fn reviews_carry_what_webhooks_read() {
+        with_pod(json!({}), Operation::Create, |a, o| {
+            let r = review(a, o, "u")["request"].clone();
+            assert_eq!(
+                (&r["uid"], &r["namespace"], &r["operation"]),
+                (&json!("u"), &json!("d"), &json!("CREATE"))
+            );
+            assert_eq!(
+                r["kind"],
+                json!({"group": "", "version": "v1", "kind": "Pod"})
+            );
+        });
+    }
+}

@@ -1,0 +1,176 @@
+//! Objects a fresh cluster has: namespaces, the `kubernetes` Service, roles.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use crate::error::ApiResult;
+use crate::rest::write::{WriteOptions, Writer};
+use crate::state::Server;
+use crate::{authn, policy};
+
+const NAMESPACES: &[&str] = &["default", "kube-system", "kube-public", "kube-node-lease"];
+
+/// Creates what is missing and brings the addresses of the server up to date.
+pub(crate) async fn run(server: &Arc<Server>) -> ApiResult<()> {
+    let warnings = parking_lot::Mutex::new(Vec::new());
+    let writer = Writer {
+        server,
+        user: authn::itself(),
+        options: WriteOptions {
+            manager: "theater-apiserver".into(),
+            ..WriteOptions::default()
+        },
+        warnings: &warnings,
+    };
+    // Namespaces first: what lives in them needs them; the rest goes in together.
+    ensure_all(&writer, NAMESPACES.iter().map(|n| namespace(n)).collect()).await?;
+    let mut objects = policy::objects();
+    objects.push(kubernetes_service(server));
+    objects.push(authentication_config());
+    ensure_all(&writer, objects).await?;
+    replace(&writer, endpoints(server)).await?;
+    replace(&writer, endpoint_slice(server)).await
+}
+
+fn namespace(name: &str) -> Value {
+    json!({"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": name}})
+}
+
+fn kubernetes_service(server: &Server) -> Value {
+    json!({
+        "kind": "Service", "apiVersion": "v1",
+        "metadata": {"name": "kubernetes", "namespace": "default",
+            "labels": {"component": "apiserver", "provider": "kubernetes"}},
+        "spec": {
+            "clusterIP": server.allocator.pools.cluster.nth(1).to_string(),
+            "type": "ClusterIP", "sessionAffinity": "None",
+            "ports": [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": server.advertise.port()}],
+        },
+    })
+}
+
+fn endpoints(server: &Server) -> Value {
+    json!({
+        "kind": "Endpoints", "apiVersion": "v1",
+        "metadata": {"name": "kubernetes", "namespace": "default",
+            "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
+        "subsets": [{
+            "addresses": [{"ip": server.advertise.ip().to_string()}],
+            "ports": [{"name": "https", "port": server.advertise.port(), "protocol": "TCP"}],
+        }],
+    })
+}
+
+fn endpoint_slice(server: &Server) -> Value {
+    json!({
+        "kind": "EndpointSlice", "apiVersion": "discovery.k8s.io/v1",
+        "metadata": {"name": "kubernetes", "namespace": "default",
+            "labels": {"kubernetes.io/service-name": "kubernetes"}},
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": [server.advertise.ip().to_string()], "conditions": {"ready": true}}],
+        "ports": [{"name": "https", "port": server.advertise.port(), "protocol": "TCP"}],
+    })
+}
+
+/// Where webhooks and extensions look for how clients are told apart.
+fn authentication_config() -> Value {
+    json!({
+        "kind": "ConfigMap", "apiVersion": "v1",
+        "metadata": {"name": "extension-apiserver-authentication", "namespace": "kube-system"},
+        "data": {"requestheader-allowed-names": "[]"},
+    })
+}
+
+async fn ensure_all(writer: &Writer<'_>, objects: Vec<Value>) -> ApiResult<()> {
+    futures::future::try_join_all(objects.into_iter().map(|o| ensure(writer, o))).await?;
+    Ok(())
+}
+
+async fn ensure(writer: &Writer<'_>, object: Value) -> ApiResult<()> {
+    let (group, version) = api::meta::group_version(api::meta::api_version(&object));
+    let kind = api::meta::kind(&object);
+    let registry = writer.server.registry();
+    let Some(resource) = registry
+        .all()
+        .iter()
+        .find(|r| r.group == group && r.version == version && r.kind == kind)
+    else {
+        tracing::warn!(
+            kind,
+            group,
+            "a bootstrap object is of a kind that is not served"
+        );
+        return Ok(());
+    };
+    let namespace = api::meta::namespace(&object).to_owned();
+    let key = resource.key(&namespace, api::meta::name(&object));
+    if writer.server.storage.cache().get(&key).is_some() {
+        return Ok(());
+    }
+    match writer.create(resource, &namespace, object).await {
+        Err(e) if e.reason != "AlreadyExists" => Err(e),
+        _ => Ok(()),
+    }
+}
+
+/// Creates or overwrites: the address may be another one than at the last start.
+async fn replace(writer: &Writer<'_>, object: Value) -> ApiResult<()> {
+    ensure(writer, object.clone()).await?;
+    let (group, version) = api::meta::group_version(api::meta::api_version(&object));
+    let plural = if group.is_empty() {
+        "endpoints"
+    } else {
+        "endpointslices"
+    };
+    let registry = writer.server.registry();
+    let Some(resource) = registry.find(group, version, plural) else {
+        return Ok(());
+    };
+    let edit = |old: &Value| {
+        let mut new = old.clone();
+        for field in ["subsets", "endpoints", "ports"] {
+            if let Some(v) = object.get(field) {
+                new[field] = v.clone();
+            }
+        }
+        Ok(new)
+    };
+    writer
+        .update(resource, "default", "kubernetes", "", &edit)
+        .await?;
+    Ok(())
+}
+
+/// Removes events older than an hour, as the real server's leases do.
+pub(crate) async fn expire_events(server: Arc<Server>) {
+    use crate::storage::{Change, Expect, Key};
+    const LIFE: i64 = 3600;
+    let table: Arc<str> = "core/events".into();
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(std::time::Duration::from_secs(60)) => {}
+            () = server.shutdown.cancelled() => return,
+        }
+        let oldest = crate::state::unix_now() - LIFE;
+        let (events, _) = server.storage.cache().list(&table, "");
+        for (path, event) in events {
+            let last = event.value["lastTimestamp"]
+                .as_str()
+                .or_else(|| event.value["eventTime"].as_str())
+                .or_else(|| api::meta::creation_timestamp(&event.value))
+                .and_then(api::time::parse);
+            if last.is_some_and(|t| t.unix_timestamp() < oldest) {
+                let key = Key {
+                    table: table.clone(),
+                    path,
+                };
+                // Written again in between: it is not old any more.
+                let _ = server
+                    .storage
+                    .write(key, Expect::Revision(event.revision), Change::Delete(None))
+                    .await;
+            }
+        }
+    }
+}

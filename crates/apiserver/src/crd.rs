@@ -1,0 +1,246 @@
+//! CustomResourceDefinitions: kinds that come and go while the server runs.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::error::{ApiError, ApiResult};
+use crate::registry::{Registry, Resource, table_name};
+use crate::state::{Server, now};
+use crate::storage::{Change, Expect, Key};
+
+/// The group and plural of definitions.
+pub(crate) const GROUP: &str = "apiextensions.k8s.io";
+const TABLE: &str = "apiextensions.k8s.io/customresourcedefinitions";
+/// Holds a definition until its objects are gone.
+const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
+
+/// Is the resource that of definitions?
+pub(crate) fn is_definition(resource: &Resource) -> bool {
+    resource.is(GROUP, "customresourcedefinitions")
+}
+
+/// Are the names of a definition accepted, so that it is served?
+pub(crate) fn is_established(definition: &Value) -> bool {
+    definition["status"]["conditions"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .any(|c| c["type"] == "Established" && c["status"] == "True")
+}
+
+/// Everything served now.
+pub(crate) fn registry(server: &Server) -> Registry {
+    let (definitions, _) = server.storage.cache().list(TABLE, "");
+    Registry::build(definitions.iter().map(|(_, d)| &*d.value))
+}
+
+/// Writes status and finalizer of a definition on its way into the store: names are accepted
+/// at once unless another kind of the group has them.
+pub(crate) fn establish(server: &Server, definition: &mut Value) {
+    let clash = clash(&server.registry(), definition);
+    let at = now();
+    let mut status = crate::machinery::established(definition, &at);
+    if let Some((reason, message)) = clash {
+        status["acceptedNames"] = serde_json::json!({"plural": "", "kind": ""});
+        for (i, (kind, reason, message)) in [
+            ("NamesAccepted", reason, message.as_str()),
+            ("Established", "NotAccepted", "not all names are accepted"),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            status["conditions"][i] = serde_json::json!({
+                "lastTransitionTime": at, "message": message, "reason": reason,
+                "status": "False", "type": kind,
+            });
+        }
+    }
+    definition["status"] = status;
+    if api::meta::deletion_timestamp(definition).is_none() {
+        let mut finalizers: Vec<Value> =
+            api::meta::finalizers(definition).map(Value::from).collect();
+        if !finalizers.iter().any(|f| f == CLEANUP) {
+            finalizers.push(CLEANUP.into());
+        }
+        api::meta::set(definition, "finalizers", finalizers);
+    }
+}
+
+/// Which name of the definition another kind of its group already has.
+fn clash(registry: &Registry, definition: &Value) -> Option<(&'static str, String)> {
+    let spec = &definition["spec"];
+    let group = spec["group"].as_str()?;
+    let names = &spec["names"];
+    let plural = names["plural"].as_str()?;
+    for other in registry
+        .all()
+        .iter()
+        .filter(|r| r.group == group && r.plural != plural)
+    {
+        if names["kind"] == other.kind.as_str() {
+            return Some((
+                "KindConflict",
+                format!("{:?} is already in use", other.kind),
+            ));
+        }
+        if names["listKind"] == other.list_kind.as_str() {
+            return Some((
+                "ListKindConflict",
+                format!("{:?} is already in use", other.list_kind),
+            ));
+        }
+        if names["singular"] == other.singular.as_str() {
+            return Some((
+                "SingularConflict",
+                format!("{:?} is already in use", other.singular),
+            ));
+        }
+        for short in names["shortNames"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+        {
+            if other.short_names.iter().any(|s| s == short) {
+                return Some(("ShortNamesConflict", format!("{short:?} is already in use")));
+            }
+        }
+    }
+    None
+}
+
+/// Refuses objects of kinds that are about to disappear.
+pub(crate) fn check_alive(server: &Server, resource: &Resource) -> ApiResult<()> {
+    if resource.custom.is_none() {
+        return Ok(());
+    }
+    let name = format!("{}.{}", resource.plural, resource.group);
+    let dying = server
+        .storage
+        .cache()
+        .get(&Key::new(&TABLE.into(), "", &name))
+        .is_none_or(|d| api::meta::deletion_timestamp(&d.value).is_some());
+    if dying {
+        return Err(ApiError::method_not_allowed(
+            &resource.group,
+            &resource.plural,
+            "create",
+        ));
+    }
+    Ok(())
+}
+
+/// Removes the objects of dying definitions, then the definitions.
+pub(crate) async fn clean_up(server: &Arc<Server>) {
+    let (definitions, _) = server.storage.cache().list(TABLE, "");
+    for (name, definition) in definitions {
+        let d = &definition.value;
+        if api::meta::deletion_timestamp(d).is_none()
+            || !api::meta::finalizers(d).any(|f| f == CLEANUP)
+        {
+            continue;
+        }
+        let (Some(group), Some(plural)) = (
+            d["spec"]["group"].as_str(),
+            d["spec"]["names"]["plural"].as_str(),
+        ) else {
+            continue;
+        };
+        let table: Arc<str> = table_name(group, plural).into();
+        let (objects, _) = server.storage.cache().list(&table, "");
+        let mut held = false;
+        for (path, object) in objects {
+            let key = Key {
+                table: table.clone(),
+                path,
+            };
+            let expect = Expect::Revision(object.revision);
+            let change = if api::meta::finalizers(&object.value).next().is_none() {
+                Change::Delete(None)
+            } else if api::meta::deletion_timestamp(&object.value).is_none() {
+                held = true;
+                let mut marked = (*object.value).clone();
+                api::meta::set(&mut marked, "deletionTimestamp", now());
+                api::meta::set(&mut marked, "deletionGracePeriodSeconds", 0);
+                Change::Put(marked)
+            } else {
+                held = true;
+                continue;
+            };
+            if server.storage.write(key, expect, change).await.is_err() {
+                // Somebody else writes it; the next round looks again.
+                held = true;
+            }
+        }
+        if held {
+            continue;
+        }
+        let mut last = (**d).clone();
+        let rest: Vec<Value> = api::meta::finalizers(d)
+            .filter(|f| *f != CLEANUP)
+            .map(Value::from)
+            .collect();
+        let change = if rest.is_empty() {
+            api::meta::unset(&mut last, "finalizers");
+            Change::Delete(Some(last))
+        } else {
+            api::meta::set(&mut last, "finalizers", rest);
+            Change::Put(last)
+        };
+        let key = Key::new(&TABLE.into(), "", &name);
+        if server
+            .storage
+            .write(key, Expect::Revision(definition.revision), change)
+            .await
+            .is_ok()
+        {
+            server.rebuild_registry();
+        }
+    }
+}
+
+/// Watches definitions and keeps the registry and the clean-up going.
+pub(crate) async fn run(server: Arc<Server>) {
+    let mut changed = server.storage.cache().subscribe(TABLE);
+    loop {
+        changed.borrow_and_update();
+        server.rebuild_registry();
+        clean_up(&server).await;
+        let dying = server
+            .storage
+            .cache()
+            .list(TABLE, "")
+            .0
+            .iter()
+            .any(|(_, d)| api::meta::deletion_timestamp(&d.value).is_some());
+        tokio::select! {
+            c = changed.changed() => if c.is_err() { return },
+            // Objects of a dying definition may lose their finalizers without a word here.
+            () = tokio::time::sleep(std::time::Duration::from_millis(200)), if dying => {}
+            () = server.shutdown.cancelled() => return,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn names_of_other_kinds_are_refused() {
+        let a = json!({"metadata": {"name": "as.g.io"}, "spec": {"group": "g.io", "scope": "Namespaced",
+            "names": {"plural": "as", "kind": "A", "singular": "a", "shortNames": ["x"]},
+            "versions": [{"name": "v1", "served": true, "storage": true}]},
+            "status": {"conditions": [{"type": "Established", "status": "True"}]}});
+        let registry = Registry::build([&a].into_iter());
+        let mut b = a.clone();
+        assert_eq!(clash(&registry, &b), None, "its own names are its own");
+        b["spec"]["names"] = json!({"plural": "bs", "kind": "A", "singular": "b"});
+        assert_eq!(clash(&registry, &b).unwrap().0, "KindConflict");
+        b["spec"]["names"] =
+            json!({"plural": "bs", "kind": "B", "singular": "b", "shortNames": ["x"]});
+        assert_eq!(clash(&registry, &b).unwrap().0, "ShortNamesConflict");
+    }
+}

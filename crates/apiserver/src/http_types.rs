@@ -1,0 +1,128 @@
+//! Requests and answers as the handlers see them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Response, StatusCode, header};
+use http_body_util::{BodyExt, Full, Limited, StreamBody, combinators::UnsyncBoxBody};
+use hyper::body::{Frame, Incoming};
+use parking_lot::Mutex;
+use serde_json::Value;
+
+use crate::authn::User;
+use crate::error::{ApiError, ApiResult};
+use crate::target::Query;
+
+/// Largest request body: etcd's request limit times two, as the real API server has it.
+pub(crate) const BODY_LIMIT: usize = 3 * 1024 * 1024;
+/// How long a client may take to send a body.
+const BODY_TIME: Duration = Duration::from_secs(60);
+
+pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
+pub(crate) type Body = UnsyncBoxBody<Bytes, BoxError>;
+pub(crate) type Answer = Response<Body>;
+
+/// One authenticated request.
+pub(crate) struct Request {
+    pub method: Method,
+    pub path: String,
+    pub query: Query,
+    pub headers: HeaderMap,
+    pub user: Arc<User>,
+    /// Taken by the handler that reads it, or by the one that forwards it.
+    pub body: Mutex<Option<Incoming>>,
+    pub upgrade: Mutex<Option<hyper::upgrade::OnUpgrade>>,
+    /// Texts for `Warning` headers of the answer.
+    pub warnings: Mutex<Vec<String>>,
+}
+
+impl Request {
+    pub fn header(&self, name: header::HeaderName) -> &str {
+        self.headers
+            .get(name)
+            .and_then(|v| v.to_str().ok())
+            .unwrap_or("")
+    }
+
+    /// The media type of the body, without parameters.
+    pub fn content_type(&self) -> &str {
+        self.header(header::CONTENT_TYPE)
+            .split(';')
+            .next()
+            .unwrap_or("")
+            .trim()
+    }
+
+    /// The whole body, bounded in size and time.
+    pub async fn read_body(&self) -> ApiResult<Bytes> {
+        let Some(body) = self.body.lock().take() else {
+            return Ok(Bytes::new());
+        };
+        let limited = Limited::new(body, BODY_LIMIT).collect();
+        match tokio::time::timeout(BODY_TIME, limited).await {
+            Ok(Ok(collected)) => Ok(collected.to_bytes()),
+            Ok(Err(e)) if e.is::<http_body_util::LengthLimitError>() => Err(ApiError::too_large(
+                format!("Request entity too large: limit is {BODY_LIMIT}"),
+            )),
+            Ok(Err(e)) => Err(ApiError::bad_request(format!(
+                "the body could not be read: {e}"
+            ))),
+            Err(_) => Err(ApiError::new(
+                408,
+                "Timeout",
+                "the body of the request did not arrive in time",
+            )),
+        }
+    }
+}
+
+pub(crate) fn full(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into())
+        .map_err(|never| match never {})
+        .boxed_unsync()
+}
+
+pub(crate) fn bytes_answer(
+    code: StatusCode,
+    content_type: &'static str,
+    bytes: impl Into<Bytes>,
+) -> Answer {
+    let mut answer = Response::new(full(bytes));
+    *answer.status_mut() = code;
+    answer.headers_mut().insert(
+        header::CONTENT_TYPE,
+        header::HeaderValue::from_static(content_type),
+    );
+    answer
+}
+
+pub(crate) fn json_answer(code: StatusCode, value: &Value) -> Answer {
+    let mut text = value.to_string();
+    text.push('\n');
+    bytes_answer(code, "application/json", text)
+}
+
+pub(crate) fn text_answer(code: StatusCode, text: impl Into<Bytes>) -> Answer {
+    bytes_answer(code, "text/plain; charset=utf-8", text)
+}
+
+pub(crate) fn error_answer(e: &ApiError) -> Answer {
+    let code = StatusCode::from_u16(e.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut answer = json_answer(code, &e.to_value());
+    if let Some(seconds) = e.details.get("retryAfterSeconds").and_then(Value::as_u64) {
+        answer
+            .headers_mut()
+            .insert(header::RETRY_AFTER, seconds.into());
+    }
+    answer
+}
+
+/// A body that is produced as it is read.
+pub(crate) fn stream_body<S>(stream: S) -> Body
+where
+    S: futures::Stream<Item = Result<Bytes, BoxError>> + Send + 'static,
+{
+    use futures::StreamExt;
+    StreamBody::new(stream.map(|chunk| chunk.map(Frame::data))).boxed_unsync()
+}

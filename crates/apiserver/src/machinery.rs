@@ -1,0 +1,219 @@
+//! The seam to the pure Kubernetes machinery of the `api` crate: schemas, defaults, validation,
+//! patches, tables, selectors, looked up for a served resource.
+
+use api::patch::{PatchKind, Writer};
+use api::prune::FieldValidation;
+use api::selector::{FieldSelector, LabelSelector};
+use api::table::IncludeObject;
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use crate::error::{ApiError, ApiResult};
+use crate::registry::Resource;
+use crate::rest::write::WriteOptions;
+use crate::target::Query;
+
+/// Label and field selectors of a list or watch.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Filter {
+    labels: LabelSelector,
+    fields: FieldSelector,
+}
+
+impl Filter {
+    pub fn from_query(query: &Query, resource: &Resource) -> ApiResult<Self> {
+        Ok(Self {
+            labels: LabelSelector::parse(query.text("labelSelector"))?,
+            fields: FieldSelector::parse(query.text("fieldSelector"), &resource.info)?,
+        })
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty() && self.fields.is_empty()
+    }
+
+    pub fn matches(&self, object: &Value) -> bool {
+        self.is_empty() || (self.labels.matches(object) && self.fields.matches(object))
+    }
+}
+
+/// Does a `metav1.LabelSelector` select these labels? Null and `{}` select everything, as
+/// they do for webhooks.
+pub(crate) fn selects(selector: &Value, labels: &Value) -> bool {
+    selector.is_null() || LabelSelector::from_value(selector).matches_labels(labels)
+}
+
+/// A `meta.k8s.io/v1` Table of objects; `include` is `includeObject`.
+pub(crate) fn table(
+    resource: &Resource,
+    objects: &[&Value],
+    metadata: Value,
+    include: &str,
+    columns: bool,
+) -> Value {
+    let include = match include {
+        "None" => IncludeObject::None,
+        "Object" => IncludeObject::Object,
+        _ => IncludeObject::Metadata,
+    };
+    let now = api::time::Time::now_utc();
+    api::table::table(&resource.info, objects, metadata, include, columns, now)
+}
+
+/// Parses a body. The second value lists fields that are there twice.
+pub(crate) fn parse(
+    resource: &Resource,
+    content_type: &str,
+    bytes: &Bytes,
+) -> ApiResult<(Value, Vec<String>)> {
+    let yaml = match content_type {
+        "" | "application/json" | "*/*" => false,
+        "application/yaml" => true,
+        other => {
+            return Err(ApiError::unsupported_media_type(
+                other,
+                &["application/json", "application/yaml"],
+            ));
+        }
+    };
+    match resource.schema() {
+        Some(schema) => api::prune::parse(schema, bytes, yaml),
+        None => crate::body::parse(content_type, bytes, &resource.kind).map(|v| (v, Vec::new())),
+    }
+}
+
+/// Removes (or refuses) fields the schema does not know.
+pub(crate) fn decode(
+    resource: &Resource,
+    object: &mut Value,
+    duplicates: &[String],
+    validation: FieldValidation,
+) -> ApiResult<Vec<String>> {
+    match resource.schema() {
+        Some(schema) => api::prune::decode(schema, object, duplicates, validation),
+        None => Ok(Vec::new()),
+    }
+}
+
+/// Fills in default values.
+pub(crate) fn default(resource: &Resource, object: &mut Value) {
+    if let Some(schema) = resource.schema() {
+        api::defaults::apply(schema, object);
+    }
+}
+
+fn refuse(resource: &Resource, object: &Value, errors: &[api::field::FieldError]) -> ApiResult<()> {
+    if errors.is_empty() {
+        return Ok(());
+    }
+    Err(ApiError::invalid(
+        &resource.group,
+        &resource.kind,
+        api::meta::name(object),
+        errors,
+    ))
+}
+
+/// Refuses wrong new objects.
+pub(crate) fn validate_create(resource: &Resource, object: &Value) -> ApiResult<()> {
+    let errors = match resource.schema() {
+        Some(schema) => api::validate::create(&resource.info, schema, object),
+        None => Vec::new(),
+    };
+    refuse(resource, object, &errors)
+}
+
+/// Refuses wrong changes.
+pub(crate) fn validate_update(
+    resource: &Resource,
+    object: &Value,
+    old: &Value,
+    subresource: &str,
+) -> ApiResult<()> {
+    let sub = (!subresource.is_empty()).then_some(subresource);
+    let errors = match resource.schema() {
+        Some(schema) => api::validate::update(&resource.info, schema, object, old, sub),
+        None => Vec::new(),
+    };
+    refuse(resource, object, &errors)
+}
+
+/// Keeps `metadata.managedFields` for writes that are not applies.
+pub(crate) fn manage(
+    resource: &Resource,
+    old: Option<&Value>,
+    object: &mut Value,
+    options: &WriteOptions,
+    subresource: &str,
+    now: &str,
+) {
+    if let Some(schema) = resource.schema() {
+        let writer = Writer {
+            manager: &options.manager,
+            subresource,
+            now,
+        };
+        api::patch::track_update(schema, old, object, writer);
+    }
+}
+
+/// The media types of patches.
+pub(crate) fn patch_kind(content_type: &str) -> Option<PatchKind> {
+    Some(match content_type {
+        "application/json-patch+json" => PatchKind::Json,
+        "application/merge-patch+json" => PatchKind::Merge,
+        "application/strategic-merge-patch+json" => PatchKind::Strategic,
+        "application/apply-patch+yaml" | "application/apply-patch+json" => PatchKind::Apply,
+        _ => return None,
+    })
+}
+
+/// Applies a patch that is not a server-side apply.
+pub(crate) fn patched(
+    resource: &Resource,
+    kind: PatchKind,
+    object: &Value,
+    patch: &Value,
+) -> ApiResult<Value> {
+    match kind {
+        PatchKind::Json => api::patch::json(object, patch),
+        PatchKind::Merge => Ok(api::patch::merge(object, patch)),
+        PatchKind::Strategic => match resource.schema() {
+            Some(schema) => api::patch::strategic(schema, object, patch),
+            None => Ok(api::patch::merge(object, patch)),
+        },
+        PatchKind::Apply => Err(ApiError::internal("an apply is not a patch")),
+    }
+}
+
+/// Server-side apply.
+pub(crate) fn applied(
+    resource: &Resource,
+    live: Option<&Value>,
+    wanted: &Value,
+    options: &WriteOptions,
+    subresource: &str,
+    now: &str,
+) -> ApiResult<Value> {
+    let Some(schema) = resource.schema() else {
+        return Err(ApiError::bad_request(
+            "the resource cannot be applied: it has no schema",
+        ));
+    };
+    let writer = Writer {
+        manager: &options.manager,
+        subresource,
+        now,
+    };
+    api::patch::apply(schema, live, wanted, writer, options.force)
+}
+
+/// The `status` of a definition whose names are accepted.
+pub(crate) fn established(definition: &Value, now: &str) -> Value {
+    api::scheme::established_status(definition, now)
+}
+
+/// `metadata` of a table for one object.
+pub(crate) fn table_metadata(object: &Value) -> Value {
+    json!({"resourceVersion": api::meta::resource_version(object)})
+}

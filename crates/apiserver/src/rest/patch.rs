@@ -1,0 +1,138 @@
+//! Patches of all four kinds.
+
+use api::patch::PatchKind;
+use http::StatusCode;
+use serde_json::Value;
+
+use super::Call;
+use crate::error::{ApiError, ApiResult};
+use crate::http_types::Answer;
+use crate::machinery;
+use crate::state::now;
+
+impl Call<'_> {
+    /// The patch in the body and its kind.
+    pub async fn read_patch(&self) -> ApiResult<(PatchKind, Value)> {
+        let content_type = self.request.content_type();
+        let mut accepted = vec![
+            "application/json-patch+json",
+            "application/merge-patch+json",
+        ];
+        if self.resource.custom.is_none() {
+            accepted.push("application/strategic-merge-patch+json");
+        }
+        accepted.push("application/apply-patch+yaml");
+        let kind = machinery::patch_kind(content_type)
+            .filter(|k| self.resource.custom.is_none() || *k != PatchKind::Strategic)
+            .ok_or_else(|| ApiError::unsupported_media_type(content_type, &accepted))?;
+        let bytes = self.request.read_body().await?;
+        let patch = match kind {
+            PatchKind::Apply => {
+                crate::body::parse("application/yaml", &bytes, &self.resource.kind)?
+            }
+            _ => serde_json::from_slice(&bytes)
+                .map_err(|e| ApiError::bad_request(format!("error decoding patch: {e}")))?,
+        };
+        Ok((kind, patch))
+    }
+
+    /// Patches an object or one of its halves.
+    pub async fn patch(&self, subresource: &str) -> ApiResult<Answer> {
+        let (kind, patch) = self.read_patch().await?;
+        let namespace = super::scope(self);
+        let name = &self.target.name;
+        let mut options = self.options()?;
+        if kind != PatchKind::Apply {
+            let writer = self.writer(options);
+            let edit = |old: &Value| machinery::patched(&self.resource, kind, old, &patch);
+            let edit = |old: &Value| {
+                let new = edit(old)?;
+                check_identity(old, &new)?;
+                Ok(new)
+            };
+            let new = writer
+                .update(&self.resource, &namespace, name, subresource, &edit)
+                .await?;
+            return Ok(self.answer(StatusCode::OK, &new));
+        }
+        if self.request.query.text("fieldManager").is_empty() {
+            return Err(ApiError::new(
+                422,
+                "Invalid",
+                "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
+            ));
+        }
+        options.apply = true;
+        let mut wanted = patch;
+        crate::body::check_type(&self.resource, &mut wanted)?;
+        if api::meta::name(&wanted).is_empty() {
+            api::meta::set(&mut wanted, "name", name.clone());
+        }
+        if api::meta::name(&wanted) != name {
+            return Err(ApiError::bad_request(format!(
+                "the name of the object ({}) does not match the name on the URL ({name})",
+                api::meta::name(&wanted)
+            )));
+        }
+        if !wanted["metadata"]["managedFields"]
+            .as_array()
+            .is_none_or(Vec::is_empty)
+        {
+            return Err(ApiError::bad_request("metadata.managedFields must be nil"));
+        }
+        let writer = self.writer(options);
+        let at = now();
+        for _ in 0..8 {
+            let exists = self
+                .server
+                .storage
+                .cache()
+                .get(&self.resource.key(&namespace, name))
+                .is_some();
+            if exists {
+                let edit = |old: &Value| {
+                    machinery::applied(
+                        &self.resource,
+                        Some(old),
+                        &wanted,
+                        &writer.options,
+                        subresource,
+                        &at,
+                    )
+                };
+                match writer
+                    .update(&self.resource, &namespace, name, subresource, &edit)
+                    .await
+                {
+                    Err(e) if e.code == 404 => continue,
+                    other => return Ok(self.answer(StatusCode::OK, &other?)),
+                }
+            }
+            if !subresource.is_empty() {
+                return Err(self.resource.not_found(name));
+            }
+            let object =
+                machinery::applied(&self.resource, None, &wanted, &writer.options, "", &at)?;
+            match writer.create(&self.resource, &namespace, object).await {
+                Err(e) if e.reason == "AlreadyExists" => {}
+                other => return Ok(self.answer(StatusCode::CREATED, &other?)),
+            }
+        }
+        Err(ApiError::modified(
+            &self.resource.group,
+            &self.resource.plural,
+            name,
+        ))
+    }
+}
+
+/// A patch cannot turn an object into another one.
+fn check_identity(old: &Value, new: &Value) -> ApiResult<()> {
+    let (was, is) = (api::meta::name(old), api::meta::name(new));
+    if was != is {
+        return Err(ApiError::bad_request(format!(
+            "the name of the object ({is}) does not match the name on the URL ({was})"
+        )));
+    }
+    Ok(())
+}

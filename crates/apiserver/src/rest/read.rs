@@ -1,0 +1,232 @@
+//! Get and list.
+
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use crate::error::{ApiError, ApiResult};
+use crate::http_types::{Answer, Request, json_answer};
+use crate::machinery::Filter;
+use crate::negotiate::Form;
+use crate::registry::Resource;
+use crate::shape::{self, Page};
+use crate::state::Server;
+use crate::storage::Stored;
+
+/// Reads a `resourceVersion`; 0 when there is none. One from the future is refused, because
+/// the client knows another server's objects.
+pub(crate) fn revision(text: &str, current: u64) -> ApiResult<u64> {
+    if text.is_empty() {
+        return Ok(0);
+    }
+    let wanted: u64 = text.parse().map_err(|_| {
+        ApiError::bad_request(format!(
+            "resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"
+        ))
+    })?;
+    if wanted > current {
+        let mut e = ApiError::timeout(
+            &format!("Too large resource version: {wanted}, current: {current}"),
+            1,
+        );
+        e.details["causes"] = json!([{
+            "reason": "ResourceVersionTooLarge", "message": "Too large resource version"}]);
+        return Err(e);
+    }
+    Ok(wanted)
+}
+
+/// Where the next page begins.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Continue {
+    /// The revision the whole list is of; `None`: whatever is there now.
+    pub revision: Option<u64>,
+    /// The first key not yet shown.
+    pub start: String,
+}
+
+impl Continue {
+    pub fn encode(&self) -> String {
+        let rv = self.revision.map_or(-1, |r| i64::try_from(r).unwrap_or(-1));
+        let token = json!({"v": "meta.k8s.io/v1", "rv": rv, "start": self.start});
+        URL_SAFE_NO_PAD.encode(token.to_string())
+    }
+
+    pub fn decode(text: &str) -> ApiResult<Self> {
+        let parse = || -> Option<Self> {
+            let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
+            let v: Value = serde_json::from_slice(&bytes).ok()?;
+            (v["v"] == "meta.k8s.io/v1").then_some(())?;
+            Some(Self {
+                revision: match v["rv"].as_i64()? {
+                    -1 => None,
+                    n => Some(u64::try_from(n).ok()?),
+                },
+                start: v["start"].as_str()?.to_owned(),
+            })
+        };
+        parse().ok_or_else(|| {
+            ApiError::bad_request(
+                "continue key is not valid: encoded continue token is not of a known form",
+            )
+        })
+    }
+}
+
+const OLD_CONTINUE: &str = "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list.";
+
+fn expired_continue(start: &str) -> Answer {
+    let mut status = ApiError::expired(OLD_CONTINUE).to_value();
+    let next = Continue {
+        revision: None,
+        start: start.to_owned(),
+    };
+    status["metadata"] = json!({"continue": next.encode()});
+    json_answer(StatusCode::GONE, &status)
+}
+
+/// Answers a list.
+pub(crate) fn list(
+    server: &Server,
+    request: &Request,
+    resource: &Resource,
+    namespace: &str,
+    filter: &Filter,
+    form: Form,
+) -> ApiResult<Answer> {
+    let cache = server.storage.cache();
+    let query = &request.query;
+    let prefix = if namespace.is_empty() {
+        String::new()
+    } else {
+        format!("{namespace}/")
+    };
+    let limit: usize = match query.text("limit") {
+        "" => 0,
+        text => text.parse().map_err(|_| {
+            ApiError::bad_request(format!(
+                "limit: Invalid value: {text:?}: must be a number that is not negative"
+            ))
+        })?,
+    };
+    let wanted = revision(query.text("resourceVersion"), cache.revision())?;
+    let token = query.text("continue");
+    let mut start = String::new();
+    let (items, at) = if !token.is_empty() {
+        if wanted != 0 {
+            return Err(ApiError::bad_request(
+                "specifying resource version is not allowed when using continue",
+            ));
+        }
+        let token = Continue::decode(token)?;
+        start = token.start;
+        match token.revision {
+            Some(r) => match cache.list_at(&resource.table, &prefix, r) {
+                Ok(items) => (items, r),
+                Err(_) => return Ok(expired_continue(&start)),
+            },
+            None => cache.list(&resource.table, &prefix),
+        }
+    } else {
+        match query.text("resourceVersionMatch") {
+            "Exact" if wanted == 0 => {
+                return Err(ApiError::new(
+                    422,
+                    "Invalid",
+                    "ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Forbidden: resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
+                ));
+            }
+            "Exact" => {
+                let items = cache.list_at(&resource.table, &prefix, wanted).map_err(|old| {
+                    ApiError::expired(format!(
+                        "The resourceVersion for the provided list is too old: {} (oldest is {})",
+                        old.asked, old.oldest
+                    ))
+                })?;
+                (items, wanted)
+            }
+            "" | "NotOlderThan" => cache.list(&resource.table, &prefix),
+            other => {
+                return Err(ApiError::new(
+                    422,
+                    "Invalid",
+                    format!(
+                        "ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Unsupported value: {other:?}: supported values: \"Exact\", \"NotOlderThan\""
+                    ),
+                ));
+            }
+        }
+    };
+    let mut matching: Vec<(String, Arc<Stored>)> = items
+        .into_iter()
+        .filter(|(key, item)| key.as_str() >= start.as_str() && filter.matches(&item.value))
+        .collect();
+    let mut continue_token = String::new();
+    let mut remaining = None;
+    if limit > 0 && matching.len() > limit {
+        continue_token = Continue {
+            revision: Some(at),
+            start: matching[limit].0.clone(),
+        }
+        .encode();
+        if filter.is_empty() {
+            remaining = Some(matching.len() - limit);
+        }
+        matching.truncate(limit);
+    }
+    let page = Page {
+        resource,
+        items: matching.into_iter().map(|(_, item)| item).collect(),
+        revision: at,
+        continue_token,
+        remaining,
+    };
+    Ok(page.answer(form, query.text("includeObject")))
+}
+
+/// Answers a get of one object.
+pub(crate) fn get(
+    server: &Server,
+    request: &Request,
+    resource: &Resource,
+    namespace: &str,
+    name: &str,
+    form: Form,
+) -> ApiResult<Answer> {
+    let stored = server
+        .storage
+        .cache()
+        .get(&resource.key(namespace, name))
+        .ok_or_else(|| resource.not_found(name))?;
+    let value = shape::value_of(resource, &stored);
+    Ok(shape::object(
+        resource,
+        form,
+        request.query.text("includeObject"),
+        StatusCode::OK,
+        &value,
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn continue_tokens_survive_the_client() {
+        let token = Continue {
+            revision: Some(7),
+            start: "d/a".into(),
+        };
+        assert_eq!(Continue::decode(&token.encode()).unwrap(), token);
+        let any = Continue {
+            revision: None,
+            start: "d/a".into(),
+        };
+        assert_eq!(Continue::decode(&any.encode()).unwrap(), any);
+        assert_eq!(Continue::decode("%%%").unwrap_err().code, 400);
+    }
+}

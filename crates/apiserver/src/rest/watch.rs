@@ -1,0 +1,365 @@
+//! Watches: a resource's history as an endless answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http::StatusCode;
+use serde_json::json;
+use tokio::time::Instant;
+
+use crate::error::{ApiError, ApiResult};
+use crate::http_types::{Answer, BoxError, Request, bytes_answer, stream_body};
+use crate::machinery::{self, Filter};
+use crate::negotiate::{Form, Shape};
+use crate::registry::Resource;
+use crate::shape;
+use crate::state::Server;
+use crate::storage::{Event, Stored, TooOld};
+
+/// How often a watcher that allows bookmarks learns that nothing happened.
+const BOOKMARKS: Duration = Duration::from_secs(50);
+
+/// Where a watch begins.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Start {
+    /// With the present objects as `ADDED` events.
+    Present,
+    /// With the present objects and a bookmark that says where they end.
+    PresentMarked,
+    After(u64),
+}
+
+/// Reads where to begin; `current` is the newest revision there is.
+pub(crate) fn start(query: &crate::target::Query, current: u64) -> ApiResult<Start> {
+    let version = query.text("resourceVersion");
+    if query.flag("sendInitialEvents") {
+        if query.text("resourceVersionMatch") != "NotOlderThan" {
+            return Err(ApiError::new(
+                422,
+                "Invalid",
+                "ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+            ));
+        }
+        if !query.flag("allowWatchBookmarks") {
+            return Err(ApiError::new(
+                422,
+                "Invalid",
+                "ListOptions.meta.k8s.io \"\" is invalid: allowWatchBookmarks: Forbidden: sendInitialEvents requires allowWatchBookmarks",
+            ));
+        }
+        super::read::revision(version, current)?;
+        return Ok(Start::PresentMarked);
+    }
+    if query
+        .get("resourceVersionMatch")
+        .is_some_and(|m| !m.is_empty())
+        && !query.get("sendInitialEvents").is_some()
+    {
+        return Err(ApiError::new(
+            422,
+            "Invalid",
+            "ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+        ));
+    }
+    match super::read::revision(version, current)? {
+        0 if query.get("sendInitialEvents").is_some() => Ok(Start::After(current)),
+        0 => Ok(Start::Present),
+        after => Ok(Start::After(after)),
+    }
+}
+
+/// What an event means for a watcher that sees only some objects.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Seen {
+    Added,
+    Modified,
+    /// It was deleted, or no longer is what the watcher selects; the flag says which.
+    Deleted {
+        left: bool,
+    },
+    Nothing,
+}
+
+/// Decides what the watcher is told, from whether it saw the object before and sees it now.
+pub(crate) fn seen(before: bool, now: bool, deleted: bool) -> Seen {
+    match (before, now && !deleted) {
+        (false, true) => Seen::Added,
+        (true, true) => Seen::Modified,
+        (true, false) => Seen::Deleted { left: !deleted },
+        (false, false) => Seen::Nothing,
+    }
+}
+
+struct Watcher {
+    server: Arc<Server>,
+    resource: Arc<Resource>,
+    prefix: String,
+    filter: Filter,
+    form: Form,
+    include: String,
+    headers: bool,
+    bookmarks: bool,
+    start: Option<Start>,
+    cursor: u64,
+    changed: tokio::sync::watch::Receiver<u64>,
+    ends: Instant,
+    over: bool,
+}
+
+impl Watcher {
+    fn line(&mut self, out: &mut BytesMut, kind: &str, object: &[u8]) {
+        out.put_slice(b"{\"type\":\"");
+        out.put_slice(kind.as_bytes());
+        out.put_slice(b"\",\"object\":");
+        out.put_slice(object);
+        out.put_slice(b"}\n");
+    }
+
+    fn shaped(&mut self, object: &Stored) -> Bytes {
+        match self.form.shape {
+            Shape::Plain => shape::bytes_of(&self.resource, object),
+            Shape::Metadata => shape::metadata_only(&object.value).to_string().into(),
+            Shape::Table => {
+                let value = shape::value_of(&self.resource, object);
+                let table = machinery::table(
+                    &self.resource,
+                    &[&value],
+                    machinery::table_metadata(&value),
+                    &self.include,
+                    self.headers,
+                );
+                self.headers = false;
+                table.to_string().into()
+            }
+        }
+    }
+
+    fn event(&mut self, out: &mut BytesMut, event: &Event) {
+        if !event.key.starts_with(&self.prefix) {
+            return;
+        }
+        let before = event
+            .previous
+            .as_ref()
+            .is_some_and(|p| self.filter.matches(&p.value));
+        let now = self.filter.matches(&event.object.value);
+        match seen(before, now, event.deleted) {
+            Seen::Added => {
+                let bytes = self.shaped(&event.object);
+                self.line(out, "ADDED", &bytes);
+            }
+            Seen::Modified => {
+                let bytes = self.shaped(&event.object);
+                self.line(out, "MODIFIED", &bytes);
+            }
+            Seen::Deleted { left: false } => {
+                let bytes = self.shaped(&event.object);
+                self.line(out, "DELETED", &bytes);
+            }
+            Seen::Deleted { left: true } => {
+                // The last state the watcher could see, at the revision at which it left.
+                if let Some(previous) = &event.previous {
+                    let last = Stored::restamped(previous, event.revision);
+                    let bytes = self.shaped(&last);
+                    self.line(out, "DELETED", &bytes);
+                }
+            }
+            Seen::Nothing => {}
+        }
+    }
+
+    fn bookmark(&mut self, out: &mut BytesMut, end_of_initial: bool) {
+        let mut meta =
+            json!({"resourceVersion": self.cursor.to_string(), "creationTimestamp": null});
+        if end_of_initial {
+            meta["annotations"] = json!({"k8s.io/initial-events-end": "true"});
+        }
+        let object = match self.form.shape {
+            Shape::Table => json!({
+                "kind": "Table", "apiVersion": "meta.k8s.io/v1",
+                "metadata": {"resourceVersion": self.cursor.to_string()},
+                "columnDefinitions": null, "rows": [{"cells": [], "object": {
+                    "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": meta}}],
+            }),
+            Shape::Metadata => json!({
+                "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": meta}),
+            Shape::Plain => json!({
+                "kind": self.resource.kind, "apiVersion": self.resource.api_version(), "metadata": meta}),
+        };
+        self.line(out, "BOOKMARK", object.to_string().as_bytes());
+    }
+
+    fn failed(&mut self, e: &ApiError) -> Bytes {
+        self.over = true;
+        let mut out = BytesMut::new();
+        self.line(&mut out, "ERROR", e.to_value().to_string().as_bytes());
+        out.freeze()
+    }
+
+    /// The next bytes of the answer; `None` ends it.
+    async fn next(&mut self) -> Option<Bytes> {
+        if self.over {
+            return None;
+        }
+        if let Some(start) = self.start.take() {
+            match start {
+                Start::After(revision) => self.cursor = revision,
+                with @ (Start::Present | Start::PresentMarked) => {
+                    let (items, revision) = self
+                        .server
+                        .storage
+                        .cache()
+                        .list(&self.resource.table, &self.prefix);
+                    self.cursor = revision;
+                    let mut out = BytesMut::new();
+                    for (_, item) in items {
+                        if self.filter.matches(&item.value) {
+                            let bytes = self.shaped(&item);
+                            self.line(&mut out, "ADDED", &bytes);
+                        }
+                    }
+                    if with == Start::PresentMarked {
+                        self.bookmark(&mut out, true);
+                    }
+                    if !out.is_empty() {
+                        return Some(out.freeze());
+                    }
+                }
+            }
+        }
+        loop {
+            self.changed.borrow_and_update();
+            let batch = self
+                .server
+                .storage
+                .cache()
+                .since(&self.resource.table, self.cursor);
+            match batch {
+                Err(TooOld { asked, oldest }) => {
+                    let e =
+                        ApiError::expired(format!("too old resource version: {asked} ({oldest})"));
+                    return Some(self.failed(&e));
+                }
+                Ok(batch) => {
+                    let mut out = BytesMut::new();
+                    for event in &batch.events {
+                        self.event(&mut out, event);
+                    }
+                    self.cursor = batch.upto;
+                    if !out.is_empty() {
+                        return Some(out.freeze());
+                    }
+                }
+            }
+            let server = self.server.clone();
+            tokio::select! {
+                change = self.changed.changed() => {
+                    if change.is_err() {
+                        return None;
+                    }
+                }
+                () = tokio::time::sleep_until(self.ends) => {
+                    self.over = true;
+                    if !self.bookmarks {
+                        return None;
+                    }
+                    let mut out = BytesMut::new();
+                    self.bookmark(&mut out, false);
+                    return Some(out.freeze());
+                }
+                () = tokio::time::sleep(BOOKMARKS), if self.bookmarks => {
+                    let mut out = BytesMut::new();
+                    // Nothing of this resource may have happened, but time has passed elsewhere.
+                    if let Ok(batch) = self.server.storage.cache().since(&self.resource.table, self.cursor)
+                        && batch.events.is_empty()
+                    {
+                        self.cursor = batch.upto;
+                        self.bookmark(&mut out, false);
+                        return Some(out.freeze());
+                    }
+                }
+                () = server.shutdown.cancelled() => return None,
+            }
+        }
+    }
+}
+
+/// Answers a watch.
+pub(crate) fn watch(
+    server: &Arc<Server>,
+    request: &Request,
+    resource: &Arc<Resource>,
+    namespace: &str,
+    filter: Filter,
+    form: Form,
+) -> ApiResult<Answer> {
+    let start = start(&request.query, server.storage.cache().revision())?;
+    let seconds = match request
+        .query
+        .get("timeoutSeconds")
+        .and_then(|t| t.parse::<u64>().ok())
+    {
+        Some(n) if n > 0 => n,
+        // Spread over an hour, so that clients that came together do not come back together.
+        _ => 1800 + u64::from(rand::random::<u16>()) % 1800,
+    };
+    let watcher = Watcher {
+        changed: server.storage.cache().subscribe(&resource.table),
+        server: server.clone(),
+        resource: resource.clone(),
+        prefix: if namespace.is_empty() {
+            String::new()
+        } else {
+            format!("{namespace}/")
+        },
+        filter,
+        form,
+        include: request.query.text("includeObject").to_owned(),
+        headers: true,
+        bookmarks: request.query.flag("allowWatchBookmarks"),
+        start: Some(start),
+        cursor: 0,
+        ends: Instant::now() + Duration::from_secs(seconds),
+        over: false,
+    };
+    let guard = server.counters.watching();
+    let stream = futures::stream::unfold((watcher, guard), |(mut watcher, guard)| async move {
+        let chunk = watcher.next().await?;
+        Some((Ok::<_, BoxError>(chunk), (watcher, guard)))
+    });
+    let mut answer = bytes_answer(StatusCode::OK, "application/json", Bytes::new());
+    *answer.body_mut() = stream_body(stream);
+    Ok(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::target::Query;
+
+    #[test]
+    fn a_selective_watcher_sees_objects_come_and_go() {
+        assert_eq!(seen(false, true, false), Seen::Added);
+        assert_eq!(seen(true, true, false), Seen::Modified);
+        assert_eq!(seen(true, false, false), Seen::Deleted { left: true });
+        assert_eq!(seen(true, true, true), Seen::Deleted { left: false });
+        assert_eq!(seen(false, true, true), Seen::Nothing);
+    }
+
+    #[test]
+    fn watches_begin_where_they_were_told() {
+        let at = |q: &str| start(&Query::parse(q), 50);
+        assert_eq!(at("").unwrap(), Start::Present);
+        assert_eq!(at("resourceVersion=0").unwrap(), Start::Present);
+        assert_eq!(at("resourceVersion=7").unwrap(), Start::After(7));
+        assert_eq!(at("resourceVersion=x").unwrap_err().code, 400);
+        assert_eq!(at("resourceVersion=99").unwrap_err().code, 504);
+        assert_eq!(
+            at("sendInitialEvents=true&allowWatchBookmarks=true&resourceVersionMatch=NotOlderThan")
+                .unwrap(),
+            Start::PresentMarked
+        );
+        assert_eq!(at("sendInitialEvents=true").unwrap_err().code, 422);
+    }
+}

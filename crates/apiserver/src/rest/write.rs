@@ -1,0 +1,406 @@
+//! Create, update and patch: the way of an object into the store.
+
+use std::sync::Arc;
+
+use api::prune::FieldValidation;
+use parking_lot::Mutex;
+use serde_json::Value;
+
+use crate::admission::{self, Attributes, Operation};
+use crate::authn::User;
+use crate::error::{ApiError, ApiResult, from_write};
+use crate::machinery;
+use crate::registry::Resource;
+use crate::state::{Server, now};
+use crate::storage::{Change, Expect, Stored};
+use crate::strategy;
+use crate::target::Query;
+
+/// How often a write that nobody pinned to a version is tried again after losing a race.
+const ATTEMPTS: usize = 12;
+
+/// The options of a write.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct WriteOptions {
+    pub dry_run: bool,
+    pub field_validation: FieldValidation,
+    pub manager: String,
+    pub force: bool,
+    /// Fields the body has twice.
+    pub duplicates: Vec<String>,
+    /// A server-side apply keeps its own account of managed fields.
+    pub apply: bool,
+}
+
+impl Default for WriteOptions {
+    fn default() -> Self {
+        Self {
+            dry_run: false,
+            field_validation: FieldValidation::Warn,
+            manager: String::new(),
+            force: false,
+            duplicates: Vec::new(),
+            apply: false,
+        }
+    }
+}
+
+impl WriteOptions {
+    /// Reads them from a query; `user_agent` names the manager when nothing else does.
+    pub fn from_query(query: &Query, user_agent: &str) -> ApiResult<Self> {
+        let dry_run = dry_run(query.text("dryRun"))?;
+        let field_validation = match query.text("fieldValidation") {
+            "" | "Warn" => FieldValidation::Warn,
+            "Strict" => FieldValidation::Strict,
+            "Ignore" => FieldValidation::Ignore,
+            other => {
+                return Err(ApiError::new(
+                    422,
+                    "Invalid",
+                    format!(
+                        "CreateOptions.meta.k8s.io \"\" is invalid: fieldValidation: Unsupported value: {other:?}: supported values: \"Ignore\", \"Strict\", \"Warn\""
+                    ),
+                ));
+            }
+        };
+        let manager = match query.text("fieldManager") {
+            "" => user_agent.split('/').next().unwrap_or("").to_owned(),
+            named => named.to_owned(),
+        };
+        Ok(Self {
+            dry_run,
+            field_validation,
+            manager,
+            force: query.flag("force"),
+            duplicates: Vec::new(),
+            apply: false,
+        })
+    }
+}
+
+/// Is nothing to be written? Only `All` means so.
+pub(crate) fn dry_run(text: &str) -> ApiResult<bool> {
+    match text {
+        "" => Ok(false),
+        "All" => Ok(true),
+        other => Err(ApiError::new(
+            422,
+            "Invalid",
+            format!(
+                "CreateOptions.meta.k8s.io \"\" is invalid: dryRun: Unsupported value: {other:?}: supported values: \"All\""
+            ),
+        )),
+    }
+}
+
+/// Who writes, how, and where the warnings go.
+pub(crate) struct Writer<'a> {
+    pub server: &'a Arc<Server>,
+    pub user: Arc<User>,
+    pub options: WriteOptions,
+    pub warnings: &'a Mutex<Vec<String>>,
+}
+
+/// How a patch or update turns the stored object into the new one.
+pub(crate) type Edit<'a> = dyn Fn(&Value) -> ApiResult<Value> + Send + Sync + 'a;
+
+impl Writer<'_> {
+    fn warn(&self, text: String) {
+        let mut warnings = self.warnings.lock();
+        if !warnings.contains(&text) {
+            warnings.push(text);
+        }
+    }
+
+    fn attributes<'b>(
+        &'b self,
+        operation: Operation,
+        resource: &'b Resource,
+        namespace: &'b str,
+        name: &'b str,
+        subresource: &'b str,
+        old: Option<&'b Value>,
+    ) -> Attributes<'b> {
+        Attributes {
+            operation,
+            resource,
+            namespace,
+            name,
+            subresource,
+            old,
+            user: &self.user,
+            dry_run: self.options.dry_run,
+            warnings: self.warnings,
+        }
+    }
+
+    /// Removes or refuses what the schema does not know.
+    fn decode(&self, resource: &Resource, object: &mut Value) -> ApiResult<()> {
+        let duplicates = &self.options.duplicates;
+        let texts = machinery::decode(resource, object, duplicates, self.options.field_validation)?;
+        for text in texts {
+            self.warn(text);
+        }
+        Ok(())
+    }
+
+    /// Creates an object and returns it as stored.
+    pub async fn create(
+        &self,
+        resource: &Resource,
+        namespace: &str,
+        mut object: Value,
+    ) -> ApiResult<Value> {
+        if let Some(text) = resource.custom.as_ref().and_then(|c| c.deprecation.clone()) {
+            self.warn(text);
+        }
+        self.decode(resource, &mut object)?;
+        place(resource, namespace, &mut object)?;
+        if !api::meta::resource_version(&object).is_empty() {
+            return Err(ApiError::bad_request(
+                "resourceVersion should not be set on objects to be created",
+            ));
+        }
+        let generate = api::meta::generate_name(&object).to_owned();
+        let mut attempts = if api::meta::name(&object).is_empty() && !generate.is_empty() {
+            8
+        } else {
+            1
+        };
+        loop {
+            let mut candidate = object.clone();
+            if attempts > 0 && api::meta::name(&candidate).is_empty() && !generate.is_empty() {
+                let name = api::meta::generated_name(&generate, rand::random());
+                api::meta::set(&mut candidate, "name", name);
+            }
+            match self.create_named(resource, namespace, candidate).await {
+                Err(e) if e.reason == "AlreadyExists" && attempts > 1 => attempts -= 1,
+                other => return other,
+            }
+        }
+    }
+
+    async fn create_named(
+        &self,
+        resource: &Resource,
+        namespace: &str,
+        mut object: Value,
+    ) -> ApiResult<Value> {
+        let storage = &self.server.storage;
+        let uid = uuid::Uuid::new_v4().to_string();
+        let at = now();
+        strategy::prepare_create(resource, &mut object, &uid, &at);
+        machinery::default(resource, &mut object);
+        let name = api::meta::name(&object).to_owned();
+        let attributes = self.attributes(Operation::Create, resource, namespace, &name, "", None);
+        admission::mutate(self.server, &attributes, &mut object).await?;
+        machinery::default(resource, &mut object);
+        let reserved = admission::allocate(self.server, &attributes, &mut object)?;
+        if !self.options.apply {
+            machinery::manage(resource, None, &mut object, &self.options, "", &at);
+        }
+        if crate::crd::is_definition(resource) {
+            crate::crd::establish(self.server, &mut object);
+        }
+        crate::crd::check_alive(self.server, resource)?;
+        machinery::validate_create(resource, &object)?;
+        admission::validate(self.server, &attributes, &object).await?;
+        if self.options.dry_run {
+            if storage
+                .cache()
+                .get(&resource.key(namespace, &name))
+                .is_some()
+            {
+                return Err(ApiError::already_exists(
+                    &resource.group,
+                    &resource.plural,
+                    &name,
+                ));
+            }
+            return Ok(object);
+        }
+        let stored = self
+            .put(resource, namespace, &name, Expect::Absent, object)
+            .await?;
+        drop(reserved);
+        Ok(crate::shape::value_of(resource, &stored))
+    }
+
+    /// Writes and does what follows from the write at once.
+    pub async fn put(
+        &self,
+        resource: &Resource,
+        namespace: &str,
+        name: &str,
+        expect: Expect,
+        mut object: Value,
+    ) -> ApiResult<Arc<Stored>> {
+        if resource.version != resource.storage_version {
+            object["apiVersion"] =
+                api::meta::join_group_version(&resource.group, &resource.storage_version).into();
+        }
+        let stored = self
+            .server
+            .storage
+            .write(resource.key(namespace, name), expect, Change::Put(object))
+            .await
+            .map_err(|e| from_write(e, &resource.group, &resource.plural, name))?;
+        self.server.after_write(resource);
+        Ok(stored)
+    }
+
+    /// Changes an object: `edit` makes the new one from the stored one and is asked again
+    /// when somebody else wrote in between, unless the caller pinned a version.
+    pub async fn update(
+        &self,
+        resource: &Resource,
+        namespace: &str,
+        name: &str,
+        subresource: &str,
+        edit: &Edit<'_>,
+    ) -> ApiResult<Value> {
+        let key = resource.key(namespace, name);
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            let current = self
+                .server
+                .storage
+                .cache()
+                .get(&key)
+                .ok_or_else(|| resource.not_found(name))?;
+            let old = crate::shape::value_of(resource, &current);
+            let mut object = edit(&old)?;
+            let asked = api::meta::resource_version(&object).to_owned();
+            let pinned =
+                !asked.is_empty() && asked != "0" && asked != api::meta::resource_version(&old);
+            if pinned {
+                return Err(ApiError::modified(&resource.group, &resource.plural, name));
+            }
+            if asked.is_empty() && resource.custom.is_some() {
+                let e = api::field::FieldError {
+                    kind: api::field::ErrorType::Invalid,
+                    field: "metadata.resourceVersion".into(),
+                    shown: Some("0x0".into()),
+                    detail: "must be specified for an update".into(),
+                };
+                return Err(ApiError::invalid(
+                    &resource.group,
+                    &resource.kind,
+                    name,
+                    &[e],
+                ));
+            }
+            let wrong_uid = api::meta::uid(&object).to_owned();
+            if !wrong_uid.is_empty() && wrong_uid != api::meta::uid(&old) {
+                return Err(ApiError::conflict(
+                    &resource.group,
+                    &resource.plural,
+                    name,
+                    &format!(
+                        "Precondition failed: UID in precondition: {wrong_uid}, UID in object meta: {}",
+                        api::meta::uid(&old)
+                    ),
+                ));
+            }
+            let at = now();
+            self.decode(resource, &mut object)?;
+            place(resource, namespace, &mut object)?;
+            strategy::prepare_update(resource, &mut object, &old, subresource);
+            machinery::default(resource, &mut object);
+            let attributes = self.attributes(
+                Operation::Update,
+                resource,
+                namespace,
+                name,
+                subresource,
+                Some(&old),
+            );
+            admission::mutate(self.server, &attributes, &mut object).await?;
+            // A webhook may have touched what only the server may write.
+            strategy::prepare_update(resource, &mut object, &old, subresource);
+            machinery::default(resource, &mut object);
+            let reserved = admission::allocate(self.server, &attributes, &mut object)?;
+            if !self.options.apply {
+                machinery::manage(
+                    resource,
+                    Some(&old),
+                    &mut object,
+                    &self.options,
+                    subresource,
+                    &at,
+                );
+            }
+            if crate::crd::is_definition(resource) && subresource.is_empty() {
+                crate::crd::establish(self.server, &mut object);
+            }
+            machinery::validate_update(resource, &object, &old, subresource)?;
+            if subresource.is_empty() {}
+            admission::validate(self.server, &attributes, &object).await?;
+            if strategy::unchanged(&object, &old) {
+                return Ok(old);
+            }
+            if self.options.dry_run {
+                return Ok(object);
+            }
+            let expect = Expect::Revision(current.revision);
+            let done = if super::delete::is_over(&object) {
+                // The last finalizer went: nothing holds the object any more.
+                self.remove(resource, namespace, name, expect, Some(object))
+                    .await
+            } else {
+                self.put(resource, namespace, name, expect, object).await
+            };
+            drop(reserved);
+            match done {
+                Ok(stored) => return Ok(crate::shape::value_of(resource, &stored)),
+                // Tried again on the newer object; a version the caller pinned is stale by then.
+                Err(e) if e.reason == "Conflict" && attempt < ATTEMPTS => {}
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    /// Removes an object for good.
+    pub async fn remove(
+        &self,
+        resource: &Resource,
+        namespace: &str,
+        name: &str,
+        expect: Expect,
+        last: Option<Value>,
+    ) -> ApiResult<Arc<Stored>> {
+        let last = last.map(|mut object| {
+            if resource.version != resource.storage_version {
+                object["apiVersion"] =
+                    api::meta::join_group_version(&resource.group, &resource.storage_version)
+                        .into();
+            }
+            object
+        });
+        let stored = self
+            .server
+            .storage
+            .write(resource.key(namespace, name), expect, Change::Delete(last))
+            .await
+            .map_err(|e| from_write(e, &resource.group, &resource.plural, name))?;
+        self.server.after_write(resource);
+        Ok(stored)
+    }
+}
+
+/// Makes namespace and path agree.
+fn place(resource: &Resource, namespace: &str, object: &mut Value) -> ApiResult<()> {
+    if !resource.namespaced {
+        return Ok(());
+    }
+    let own = api::meta::namespace(object).to_owned();
+    if own.is_empty() {
+        api::meta::set(object, "namespace", namespace);
+    } else if own != namespace {
+        return Err(ApiError::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,235 @@
+//! Questions asked of the server: who is this, may they do that, give me a token.
+
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use crate::authn::{User, review_user};
+use crate::authz::{Action, Rbac};
+use crate::error::{ApiError, ApiResult};
+use crate::http_types::{Answer, json_answer};
+use crate::rest::Call;
+use crate::state::unix_now;
+
+/// Shortest and longest life of an issued token, in seconds.
+const LIFE: std::ops::RangeInclusive<i64> = 600..=(1 << 32);
+
+/// Answers a virtual resource: the question comes back with its `status`.
+pub(crate) async fn answer(call: &Call<'_>, mut object: Value) -> ApiResult<Value> {
+    let cache = call.server.storage.cache();
+    let rbac = Rbac(cache);
+    let me = &call.request.user;
+    let spec = object["spec"].clone();
+    let status = match call.resource.plural.as_str() {
+        "tokenreviews" => token_review(call, &spec),
+        "selfsubjectreviews" => json!({"userInfo": me.to_value()}),
+        "subjectaccessreviews" => access(&rbac, &review_user(&spec), &spec)?,
+        "selfsubjectaccessreviews" => access(&rbac, me, &spec)?,
+        "localsubjectaccessreviews" => {
+            if spec["resourceAttributes"]["namespace"] != call.target.namespace.as_str() {
+                return Err(ApiError::bad_request(
+                    "spec.resourceAttributes.namespace must match namespace",
+                ));
+            }
+            access(&rbac, &review_user(&spec), &spec)?
+        }
+        "selfsubjectrulesreviews" => rbac.rules_for(me, spec["namespace"].as_str().unwrap_or("")),
+        "bindings" => {
+            let pod = api::meta::name(&object).to_owned();
+            crate::rest::subresource::bind(call, &pod, &object).await?;
+            return Ok(
+                json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}),
+            );
+        }
+        other => {
+            return Err(ApiError::internal(format!("nothing answers {other}")));
+        }
+    };
+    object["status"] = status;
+    Ok(object)
+}
+
+fn access(rbac: &Rbac<'_>, user: &User, spec: &Value) -> ApiResult<Value> {
+    let text = |v: &Value| v.as_str().unwrap_or("").to_owned();
+    let r = &spec["resourceAttributes"];
+    let p = &spec["nonResourceAttributes"];
+    let action = if r.is_object() {
+        Action::Resource {
+            verb: text(&r["verb"]),
+            group: text(&r["group"]),
+            resource: text(&r["resource"]),
+            subresource: text(&r["subresource"]),
+            namespace: text(&r["namespace"]),
+            name: text(&r["name"]),
+        }
+    } else if p.is_object() {
+        Action::Path {
+            verb: text(&p["verb"]),
+            path: text(&p["path"]),
+        }
+    } else {
+        let e = api::field::FieldError::invalid(
+            "spec.resourceAttributes",
+            &Value::Null,
+            "exactly one of nonResourceAttributes or resourceAttributes must be specified",
+        );
+        return Err(ApiError::invalid(
+            "authorization.k8s.io",
+            "SubjectAccessReview",
+            "",
+            &[e],
+        ));
+    };
+    Ok(match rbac.allows(user, &action) {
+        Some(why) if why.is_empty() => json!({"allowed": true}),
+        Some(why) => json!({"allowed": true, "reason": why}),
+        None => json!({"allowed": false}),
+    })
+}
+
+fn token_review(call: &Call<'_>, spec: &Value) -> Value {
+    let audiences: Vec<String> = spec["audiences"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|a| a.as_str().map(str::to_owned))
+        .collect();
+    let token = spec["token"].as_str().unwrap_or("");
+    match call
+        .server
+        .tokens
+        .verify(&call.server.storage, token, &audiences, unix_now())
+    {
+        Ok((user, matched)) => {
+            json!({"authenticated": true, "user": user.to_value(), "audiences": matched})
+        }
+        Err(why) => json!({"user": {}, "error": format!("[invalid bearer token, {why}]")}),
+    }
+}
+
+/// `serviceaccounts/<name>/token`: issues a token.
+pub(crate) async fn token(call: &Call<'_>) -> ApiResult<Answer> {
+    let (ns, name) = (&call.target.namespace, &call.target.name);
+    let account = call
+        .server
+        .storage
+        .cache()
+        .get(&call.resource.key(ns, name))
+        .ok_or_else(|| call.resource.not_found(name))?;
+    let bytes = call.request.read_body().await?;
+    let mut request = crate::body::parse(call.request.content_type(), &bytes, "TokenRequest")?;
+    let seconds = request["spec"]["expirationSeconds"]
+        .as_i64()
+        .unwrap_or(3600);
+    if !LIFE.contains(&seconds) {
+        let why = if seconds < *LIFE.start() {
+            "may not specify a duration less than 10 minutes"
+        } else {
+            "may not specify a duration larger than 2^32 seconds"
+        };
+        let e = api::field::FieldError::invalid("spec.expirationSeconds", &json!(seconds), why);
+        return Err(ApiError::invalid(
+            "authentication.k8s.io",
+            "TokenRequest",
+            name,
+            &[e],
+        ));
+    }
+    let mut audiences: Vec<String> = request["spec"]["audiences"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|a| a.as_str().map(str::to_owned))
+        .collect();
+    if audiences.is_empty() {
+        audiences.push(call.server.tokens.issuer.clone());
+    }
+    let bound = bound_object(call, ns, &request["spec"]["boundObjectRef"])?;
+    let issued = unix_now();
+    let claims = pki::jwt::Claims {
+        aud: audiences.clone(),
+        exp: issued + seconds,
+        iat: issued,
+        iss: call.server.tokens.issuer.clone(),
+        jti: Some(uuid::Uuid::new_v4().to_string()),
+        kubernetes: Some(pki::jwt::Bound {
+            namespace: ns.clone(),
+            node: bound.1,
+            pod: bound.0,
+            serviceaccount: pki::jwt::ObjectId {
+                name: name.clone(),
+                uid: api::meta::uid(&account.value).to_owned(),
+            },
+        }),
+        nbf: issued,
+        sub: format!("system:serviceaccount:{ns}:{name}"),
+    };
+    let token = call
+        .server
+        .tokens
+        .signer
+        .sign(&claims)
+        .map_err(ApiError::internal)?;
+    let expires =
+        api::time::Time::from_unix_timestamp(issued + seconds).map_err(ApiError::internal)?;
+    request["kind"] = "TokenRequest".into();
+    request["apiVersion"] = "authentication.k8s.io/v1".into();
+    request["metadata"] =
+        json!({"name": name, "namespace": ns, "creationTimestamp": crate::state::now()});
+    request["spec"]["audiences"] = audiences.into();
+    request["spec"]["expirationSeconds"] = seconds.into();
+    request["status"] = json!({"token": token, "expirationTimestamp": api::time::rfc3339(expires)});
+    Ok(json_answer(StatusCode::CREATED, &request))
+}
+
+type BoundTo = (Option<pki::jwt::ObjectId>, Option<pki::jwt::ObjectId>);
+
+/// The pod a token is bound to, and its node.
+fn bound_object(call: &Call<'_>, namespace: &str, reference: &Value) -> ApiResult<BoundTo> {
+    if !reference.is_object() {
+        return Ok((None, None));
+    }
+    let name = reference["name"].as_str().unwrap_or("");
+    if reference["kind"] != "Pod" {
+        return Err(ApiError::bad_request(format!(
+            "cannot bind token for serviceaccount to {}: only pods are supported",
+            reference["kind"]
+        )));
+    }
+    let find = |plural: &str, ns: &str, name: &str| {
+        let key = crate::storage::Key::new(&format!("core/{plural}").into(), ns, name);
+        call.server.storage.cache().get(&key)
+    };
+    let pod = find("pods", namespace, name).ok_or_else(|| ApiError::not_found("", "pods", name))?;
+    let uid = api::meta::uid(&pod.value);
+    let asked = reference["uid"].as_str().unwrap_or("");
+    if !asked.is_empty() && asked != uid {
+        return Err(ApiError::conflict(
+            "",
+            "pods",
+            name,
+            &format!(
+                "the UID in the bound object reference ({asked}) does not match the UID in record. The object might have been deleted and then recreated"
+            ),
+        ));
+    }
+    let account = call.target.name.as_str();
+    if pod.value["spec"]["serviceAccountName"] != account {
+        return Err(ApiError::bad_request(format!(
+            "cannot bind token for serviceaccount {account:?} to pod running with different serviceaccount name."
+        )));
+    }
+    let node = pod.value["spec"]["nodeName"]
+        .as_str()
+        .filter(|n| !n.is_empty())
+        .map(|n| pki::jwt::ObjectId {
+            name: n.to_owned(),
+            uid: find("nodes", "", n)
+                .map(|o| api::meta::uid(&o.value).to_owned())
+                .unwrap_or_default(),
+        });
+    let pod = pki::jwt::ObjectId {
+        name: name.to_owned(),
+        uid: uid.to_owned(),
+    };
+    Ok((Some(pod), node))
+}

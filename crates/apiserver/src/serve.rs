@@ -1,0 +1,229 @@
+//! Connections: TLS, HTTP/1.1 and HTTP/2, and what every request goes through.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use http::{HeaderValue, Method, StatusCode, header};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use parking_lot::Mutex;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+
+use crate::authn::{self, User};
+use crate::authz::{Action, Rbac};
+use crate::error::{ApiError, ApiResult};
+use crate::http_types::{Answer, Request, error_answer};
+use crate::state::{Server, unix_now};
+use crate::target::{Query, Route, route};
+use crate::{other, rest, shape};
+
+/// How long a client may take to shake hands or to send the head of a request.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// How long open requests may finish when the server stops.
+const DRAIN: Duration = Duration::from_secs(2);
+
+/// Accepts connections until the server stops.
+pub(crate) async fn accept(
+    server: Arc<Server>,
+    listener: TcpListener,
+    tls: Arc<rustls::ServerConfig>,
+) {
+    let acceptor = TlsAcceptor::from(tls);
+    let connections = tokio_util::task::TaskTracker::new();
+    loop {
+        let accepted = tokio::select! {
+            a = listener.accept() => a,
+            () = server.shutdown.cancelled() => break,
+        };
+        let (stream, _) = match accepted {
+            Ok(pair) => pair,
+            Err(e) => {
+                // Out of file descriptors, most likely: give some time to come back.
+                tracing::warn!(error = %e, "a connection could not be accepted");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let (server, acceptor) = (server.clone(), acceptor.clone());
+        connections.spawn(async move {
+            server.counters.connections.fetch_add(1, Ordering::Relaxed);
+            connection(&server, acceptor, stream).await;
+            server.counters.connections.fetch_sub(1, Ordering::Relaxed);
+        });
+    }
+    drop(listener);
+    connections.close();
+    // Watches end by themselves when the token is cancelled; nobody else is waited for long.
+    let _ = tokio::time::timeout(DRAIN, connections.wait()).await;
+}
+
+async fn connection(server: &Arc<Server>, acceptor: TlsAcceptor, stream: TcpStream) {
+    // Small answers must not wait for more.
+    let _ = stream.set_nodelay(true);
+    let tls = match tokio::time::timeout(PATIENCE, acceptor.accept(stream)).await {
+        Ok(Ok(tls)) => tls,
+        Ok(Err(e)) => {
+            tracing::debug!(error = %e, "TLS handshake failed");
+            return;
+        }
+        Err(_) => return,
+    };
+    let certificate_user = tls
+        .get_ref()
+        .1
+        .peer_certificates()
+        .and_then(|chain| authn::certificate_user(chain.first()?))
+        .map(Arc::new);
+    let service = {
+        let server = server.clone();
+        service_fn(move |request| {
+            let (server, user) = (server.clone(), certificate_user.clone());
+            async move { Ok::<_, Infallible>(answer(&server, user, request).await) }
+        })
+    };
+    let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(PATIENCE)
+        .http2()
+        .timer(TokioTimer::new())
+        // One client keeps a watch per kind on one connection.
+        .max_concurrent_streams(4096)
+        .keep_alive_interval(Some(Duration::from_secs(30)))
+        .keep_alive_timeout(Duration::from_secs(20));
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(tls), service);
+    tokio::pin!(connection);
+    let result = tokio::select! {
+        r = connection.as_mut() => r,
+        () = server.shutdown.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(e) = result {
+        tracing::debug!(error = %e, "a connection ended");
+    }
+}
+
+/// Answers one request; failures become `Status` objects.
+async fn answer(
+    server: &Arc<Server>,
+    certificate: Option<Arc<User>>,
+    request: http::Request<Incoming>,
+) -> Answer {
+    let method = request.method().clone();
+    let path = request.uri().path().to_owned();
+    let mut request = request;
+    let upgrade = request
+        .headers()
+        .contains_key(header::UPGRADE)
+        .then(|| hyper::upgrade::on(&mut request));
+    let (parts, body) = request.into_parts();
+    let query = Query::parse(parts.uri.query().unwrap_or(""));
+    let audit = uuid::Uuid::new_v4().to_string();
+    let mut out = if other::is_public(&path) {
+        other::public(server, &query, &path)
+    } else {
+        match authenticate(server, certificate, &parts.headers) {
+            Err(e) => error_answer(&e),
+            Ok(user) => {
+                let request = Request {
+                    method: parts.method,
+                    path: path.clone(),
+                    query,
+                    headers: parts.headers,
+                    user,
+                    body: Mutex::new(Some(body)),
+                    upgrade: Mutex::new(upgrade),
+                    warnings: Mutex::new(Vec::new()),
+                };
+                let result = dispatch(server, &request).await;
+                let warnings = std::mem::take(&mut *request.warnings.lock());
+                shape::with_warnings(result.unwrap_or_else(|e| error_answer(&e)), &warnings)
+            }
+        }
+    };
+    let headers = out.headers_mut();
+    if let Ok(id) = HeaderValue::from_str(&audit) {
+        headers.insert("audit-id", id);
+    }
+    headers.insert(
+        header::CACHE_CONTROL,
+        HeaderValue::from_static("no-cache, private"),
+    );
+    let code = out.status();
+    if let Some(Route::Resource(t)) = route(&path) {
+        server
+            .counters
+            .answered(method.as_str(), &t.plural, code.as_u16());
+    }
+    if code == StatusCode::INTERNAL_SERVER_ERROR {
+        tracing::warn!(%method, path, "answered 500");
+    }
+    tracing::debug!(%method, path, code = code.as_u16(), "answered");
+    out
+}
+
+/// Who is asking: a token, when there is one, else the certificate; then whom they act as.
+fn authenticate(
+    server: &Server,
+    certificate: Option<Arc<User>>,
+    headers: &http::HeaderMap,
+) -> ApiResult<Arc<User>> {
+    let user = match (certificate, authn::bearer(headers)) {
+        (Some(user), _) => user,
+        (None, Some(token)) => match server
+            .tokens
+            .verify(&server.storage, &token, &[], unix_now())
+        {
+            Ok((user, _)) => Arc::new(user),
+            Err(why) => {
+                tracing::debug!(error = %why, "a token was refused");
+                return Err(ApiError::unauthorized());
+            }
+        },
+        (None, None) => return Err(ApiError::unauthorized()),
+    };
+    let Some(asked) = authn::impersonation(headers)? else {
+        return Ok(user);
+    };
+    for (resource, namespace, name) in asked.checks {
+        let (group, resource, subresource, namespace) = match resource {
+            // Extra fields are a subresource named by their key.
+            "userextras" => ("authentication.k8s.io", resource, namespace, String::new()),
+            _ => ("", resource, String::new(), namespace),
+        };
+        let action = Action::Resource {
+            verb: "impersonate".into(),
+            group: group.into(),
+            resource: resource.into(),
+            subresource,
+            namespace,
+            name,
+        };
+        Rbac(server.storage.cache()).require(&user, &action)?;
+    }
+    Ok(Arc::new(asked.user))
+}
+
+async fn dispatch(server: &Arc<Server>, request: &Request) -> ApiResult<Answer> {
+    let Some(route) = route(&request.path) else {
+        return Err(ApiError::bad_request("the path is not validly encoded"));
+    };
+    if request.method == Method::OPTIONS {
+        return Err(ApiError::new(
+            405,
+            "MethodNotAllowed",
+            "the server does not allow this method on the requested resource",
+        ));
+    }
+    match route {
+        Route::Resource(target) => rest::handle(server, request, &target).await,
+        Route::Other => other::handle(server, request),
+    }
+}

@@ -1,0 +1,99 @@
+//! What all requests share.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use parking_lot::{Mutex, RwLock};
+use runtime::CancellationToken;
+
+use crate::admission::service::Allocator;
+use crate::authn::Tokens;
+use crate::registry::{Registry, Resource};
+use crate::storage::Storage;
+
+/// The server behind all connections.
+pub(crate) struct Server {
+    pub storage: Arc<Storage>,
+    pub registry: RwLock<Arc<Registry>>,
+    pub tokens: Tokens,
+    pub allocator: Allocator,
+    pub kubelet: KubeletClient,
+    pub counters: Arc<Counters>,
+    pub shutdown: CancellationToken,
+    /// Where this server is reached by the cluster.
+    pub advertise: SocketAddr,
+}
+
+/// How kubelets are reached.
+pub(crate) struct KubeletClient {
+    pub tls: Option<Arc<rustls::ClientConfig>>,
+    pub port: u16,
+}
+
+impl Server {
+    pub fn registry(&self) -> Arc<Registry> {
+        self.registry.read().clone()
+    }
+
+    /// Looks at the definitions again.
+    pub fn rebuild_registry(&self) {
+        let fresh = Arc::new(crate::crd::registry(self));
+        *self.registry.write() = fresh;
+    }
+
+    /// What must have happened when a write is answered: a new kind is served at once.
+    pub fn after_write(&self, resource: &Resource) {
+        if crate::crd::is_definition(resource) {
+            self.rebuild_registry();
+        }
+    }
+}
+
+/// Counters of `/metrics`.
+#[derive(Default)]
+pub(crate) struct Counters {
+    /// Requests by (verb, resource, code).
+    pub requests: Mutex<BTreeMap<(String, String, u16), u64>>,
+    pub connections: AtomicI64,
+    pub watches: AtomicI64,
+    pub webhook_calls: AtomicU64,
+}
+
+/// Counts one open watch for as long as it lives.
+pub(crate) struct Watching(Arc<Counters>);
+
+impl Counters {
+    pub fn watching(self: &Arc<Self>) -> Watching {
+        self.watches.fetch_add(1, Ordering::Relaxed);
+        Watching(self.clone())
+    }
+
+    pub fn answered(&self, verb: &str, resource: &str, code: u16) {
+        *self
+            .requests
+            .lock()
+            .entry((verb.to_owned(), resource.to_owned(), code))
+            .or_default() += 1;
+    }
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        self.0.watches.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Seconds since the Unix epoch.
+pub(crate) fn unix_now() -> i64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| i64::try_from(d.as_secs()).unwrap_or(i64::MAX))
+}
+
+/// The present moment as `metav1.Time` shows it.
+pub(crate) fn now() -> String {
+    api::time::rfc3339(api::time::Time::now_utc())
+}

@@ -1,0 +1,187 @@
+//! Objects: durable on disk, current and recent in memory.
+
+mod cache;
+mod disk;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde_json::Value;
+use tokio::sync::{mpsc, oneshot};
+
+pub(crate) use cache::{Cache, Event, TooOld};
+pub(crate) use disk::{Change, Expect};
+
+/// Writes that may wait for the writer; more than that and the caller waits too.
+const QUEUE: usize = 1024;
+
+/// Where an object is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Key {
+    /// `apps/deployments`, `core/pods`.
+    pub table: Arc<str>,
+    /// `namespace/name`, or `name` where the resource has no namespaces.
+    pub path: String,
+}
+
+impl Key {
+    pub fn new(table: &Arc<str>, namespace: &str, name: &str) -> Self {
+        Self {
+            table: table.clone(),
+            path: if namespace.is_empty() {
+                name.to_owned()
+            } else {
+                format!("{namespace}/{name}")
+            },
+        }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let rest = text.strip_prefix("/registry/")?;
+        let mut parts = rest.splitn(3, '/');
+        let (group, plural, path) = (parts.next()?, parts.next()?, parts.next()?);
+        Some(Self {
+            table: format!("{group}/{plural}").into(),
+            path: path.to_owned(),
+        })
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "/registry/{}/{}", self.table, self.path)
+    }
+}
+
+/// One version of one object.
+#[derive(Debug)]
+pub(crate) struct Stored {
+    pub revision: u64,
+    pub value: Arc<Value>,
+    /// The object as JSON, ready to be sent.
+    pub bytes: Bytes,
+}
+
+impl Stored {
+    /// Stamps the revision into `metadata.resourceVersion`.
+    fn new(mut value: Value, revision: u64) -> Self {
+        if let Some(object) = value.as_object_mut() {
+            let meta = object
+                .entry("metadata")
+                .or_insert_with(|| Value::Object(Default::default()));
+            if let Some(meta) = meta.as_object_mut() {
+                meta.insert("resourceVersion".into(), revision.to_string().into());
+            }
+        }
+        let bytes = Bytes::from(value.to_string());
+        Self {
+            revision,
+            value: Arc::new(value),
+            bytes,
+        }
+    }
+
+    /// The same object, shown as of another revision.
+    pub fn restamped(other: &Self, revision: u64) -> Self {
+        Self::new((*other.value).clone(), revision)
+    }
+
+    fn to_disk(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(8 + self.bytes.len());
+        out.extend_from_slice(&self.revision.to_be_bytes());
+        out.extend_from_slice(&self.bytes);
+        out
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Result<Self, String> {
+        let (head, body) = bytes
+            .split_first_chunk::<8>()
+            .ok_or("shorter than its header")?;
+        let value = serde_json::from_slice(body).map_err(|e| e.to_string())?;
+        Ok(Self {
+            revision: u64::from_be_bytes(*head),
+            value: Arc::new(value),
+            bytes: Bytes::copy_from_slice(body),
+        })
+    }
+}
+
+/// The store cannot be opened or read.
+#[derive(Debug, thiserror::Error)]
+#[error("the object store {path} cannot be used: {what}")]
+pub struct StorageError {
+    /// The file.
+    pub path: PathBuf,
+    /// What went wrong.
+    pub what: String,
+}
+
+/// Why a write did not happen.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum WriteError {
+    Exists,
+    Missing,
+    /// Somebody else wrote in between.
+    Changed,
+    Disk(String),
+}
+
+/// The store: many readers, one writer thread.
+pub(crate) struct Storage {
+    cache: Arc<Cache>,
+    writes: mpsc::Sender<disk::Write>,
+}
+
+impl Storage {
+    /// Opens (or creates) `dir/objects.redb` and loads it.
+    ///
+    /// The second value is the writer thread: it ends when the last `Storage` is dropped, and
+    /// only then is the file closed.
+    pub fn open(dir: &Path) -> Result<(Arc<Self>, std::thread::JoinHandle<()>), StorageError> {
+        let fail = |what: std::io::Error| StorageError {
+            path: dir.to_owned(),
+            what: what.to_string(),
+        };
+        std::fs::create_dir_all(dir).map_err(fail)?;
+        let (db, loaded) = disk::open(&dir.join("objects.redb"))?;
+        let cache = Arc::new(Cache::new(loaded.revision, loaded.objects));
+        let (writes, inbox) = mpsc::channel(QUEUE);
+        let writer = {
+            let cache = cache.clone();
+            std::thread::Builder::new()
+                .name("apiserver-store".into())
+                .spawn(move || disk::write_loop(&db, &cache, inbox))
+                .map_err(fail)?
+        };
+        Ok((Arc::new(Self { cache, writes }), writer))
+    }
+
+    pub fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    pub async fn write(
+        &self,
+        key: Key,
+        expect: Expect,
+        change: Change,
+    ) -> Result<Arc<Stored>, WriteError> {
+        let (reply, answer) = oneshot::channel();
+        let closed = || WriteError::Disk("the store is closed".into());
+        self.writes
+            .send(disk::Write {
+                key,
+                expect,
+                change,
+                reply,
+            })
+            .await
+            .map_err(|_| closed())?;
+        answer.await.map_err(|_| closed())?
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,309 @@
+//! What the server itself writes into objects on their way in: identity, generation, initial
+//! status, and who may change which half of an object. Kubernetes calls this a strategy.
+
+use serde_json::{Map, Value, json};
+
+use crate::registry::Resource;
+
+/// Metadata only the server decides.
+const SYSTEM: &[&str] = &[
+    "uid",
+    "creationTimestamp",
+    "generation",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+];
+
+/// Kinds whose `metadata.generation` counts changes of what is wanted.
+fn counts_generations(r: &Resource) -> bool {
+    if r.custom.is_some() {
+        return true;
+    }
+    matches!(
+        (r.group.as_str(), r.plural.as_str()),
+        (
+            "apps" | "batch" | "policy" | "networking.k8s.io" | "discovery.k8s.io",
+            _
+        ) | ("admissionregistration.k8s.io" | "apiextensions.k8s.io", _)
+            | ("", "replicationcontrollers" | "podtemplates")
+            | ("scheduling.k8s.io", "priorityclasses")
+    ) && !matches!(r.plural.as_str(), "controllerrevisions")
+}
+
+/// Kinds whose creator may not set a status.
+fn status_is_cleared(r: &Resource) -> bool {
+    match &r.custom {
+        Some(custom) => custom.status,
+        None => r.has("status") && !r.is("", "nodes"),
+    }
+}
+
+/// The part of an object whose change is a new generation.
+fn wanted(r: &Resource, object: &Value) -> Map<String, Value> {
+    let keeps_status = r.custom.as_ref().is_some_and(|c| !c.status);
+    let mut out = Map::new();
+    for (k, v) in object.as_object().into_iter().flatten() {
+        match k.as_str() {
+            "kind" | "apiVersion" | "metadata" => {}
+            "status" if !keeps_status => {}
+            _ => {
+                out.insert(k.clone(), v.clone());
+            }
+        }
+    }
+    if r.is("apps", "deployments") {
+        out.insert(
+            "annotations".into(),
+            object["metadata"]["annotations"].clone(),
+        );
+    }
+    out
+}
+
+/// Fills in what a new object gets from the server.
+pub(crate) fn prepare_create(r: &Resource, object: &mut Value, uid: &str, now: &str) {
+    for field in SYSTEM.iter().chain(&["resourceVersion", "selfLink"]) {
+        api::meta::unset(object, field);
+    }
+    if !r.namespaced {
+        api::meta::unset(object, "namespace");
+    }
+    api::meta::set(object, "uid", uid);
+    api::meta::set(object, "creationTimestamp", now);
+    if counts_generations(r) {
+        api::meta::set(object, "generation", 1);
+    }
+    if status_is_cleared(r)
+        && let Some(map) = object.as_object_mut()
+    {
+        map.shift_remove("status");
+    }
+    match (r.group.as_str(), r.plural.as_str()) {
+        ("", "namespaces") => {
+            object["status"] = json!({"phase": "Active"});
+            let finalizers = &mut object["spec"]["finalizers"];
+            let mut list = finalizers.as_array().cloned().unwrap_or_default();
+            if !list.iter().any(|f| f == "kubernetes") {
+                list.push("kubernetes".into());
+            }
+            *finalizers = list.into();
+            let name = api::meta::name(object).to_owned();
+            label_namespace(object, &name);
+        }
+        ("", "pods") => {
+            let class = qos_class(&object["spec"]);
+            object["status"] = json!({"phase": "Pending", "qosClass": class});
+        }
+        ("", "services") => object["status"] = json!({"loadBalancer": {}}),
+        ("apps", _) if r.has("status") => {
+            // The real server leaves zero counts out, except where the type requires them.
+            object["status"] = if r.plural == "replicasets" {
+                json!({"replicas": 0})
+            } else {
+                json!({})
+            };
+        }
+        ("batch", "jobs") => object["status"] = json!({}),
+        _ => {}
+    }
+}
+
+/// Every namespace carries its own name as a label, so that selectors can name it.
+pub(crate) fn label_namespace(object: &mut Value, name: &str) {
+    let meta = api::meta::metadata_mut(object);
+    let labels = meta
+        .entry("labels")
+        .or_insert_with(|| Value::Object(Map::new()));
+    if let Some(labels) = labels.as_object_mut() {
+        labels.insert("kubernetes.io/metadata.name".into(), name.into());
+    }
+}
+
+/// The quality-of-service class of a pod: by the requests and limits of its containers.
+pub(crate) fn qos_class(spec: &Value) -> &'static str {
+    let mut guaranteed = true;
+    let mut any = false;
+    for list in ["initContainers", "containers"] {
+        for c in spec[list].as_array().into_iter().flatten() {
+            let res = &c["resources"];
+            for name in ["cpu", "memory"] {
+                let limit = &res["limits"][name];
+                let request = &res["requests"][name];
+                any |= !limit.is_null() || !request.is_null();
+                guaranteed &= !limit.is_null() && (request.is_null() || request == limit);
+            }
+        }
+    }
+    match (any, guaranteed) {
+        (false, _) => "BestEffort",
+        (true, true) => "Guaranteed",
+        (true, false) => "Burstable",
+    }
+}
+
+fn copy_field(to: &mut Value, from: &Value, field: &str) {
+    if let Some(map) = to.as_object_mut() {
+        match from.get(field) {
+            Some(v) => {
+                map.insert(field.into(), v.clone());
+            }
+            None => {
+                map.shift_remove(field);
+            }
+        }
+    }
+}
+
+/// Carries over what an update may not change, and counts the generation.
+///
+/// `subresource` is empty for the object itself; an update of `status` keeps everything else.
+pub(crate) fn prepare_update(r: &Resource, object: &mut Value, old: &Value, subresource: &str) {
+    let empty = Map::new();
+    let old_meta = old["metadata"].as_object().unwrap_or(&empty);
+    if subresource == "status" {
+        let status = object.get("status").cloned();
+        let meta = object["metadata"].clone();
+        let mut kept = old.clone();
+        copy_field(&mut kept, &json!({"status": status}), "status");
+        if status.is_none()
+            && let Some(map) = kept.as_object_mut()
+        {
+            map.shift_remove("status");
+        }
+        if r.custom.is_none() {
+            // Built-in kinds let labels, annotations and finalizers through with the status.
+            let owners = kept["metadata"].get("ownerReferences").cloned();
+            kept["metadata"] = meta;
+            let kept_meta = api::meta::metadata_mut(&mut kept);
+            match owners {
+                Some(o) => kept_meta.insert("ownerReferences".into(), o),
+                None => kept_meta.shift_remove("ownerReferences"),
+            };
+        } else if let Some(fields) = meta.get("managedFields") {
+            api::meta::set(&mut kept, "managedFields", fields.clone());
+        }
+        *object = kept;
+    } else if subresource.is_empty() {
+        let keep_status = match &r.custom {
+            Some(custom) => custom.status,
+            None => r.has("status"),
+        };
+        if keep_status {
+            copy_field(object, old, "status");
+        }
+        if r.is("", "namespaces") {
+            copy_field(object, old, "spec");
+            let name = api::meta::name(old).to_owned();
+            label_namespace(object, &name);
+        }
+    }
+    let meta = api::meta::metadata_mut(object);
+    for field in SYSTEM {
+        match old_meta.get(*field) {
+            Some(v) => {
+                meta.insert((*field).into(), v.clone());
+            }
+            None => {
+                meta.shift_remove(*field);
+            }
+        }
+    }
+    meta.shift_remove("selfLink");
+    if old_meta.contains_key("deletionTimestamp") {
+        // Nobody may hold a dying object longer than those who asked before it died.
+        let allowed: Vec<&Value> = old_meta
+            .get("finalizers")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .collect();
+        if let Some(list) = meta.get_mut("finalizers").and_then(Value::as_array_mut) {
+            list.retain(|f| allowed.contains(&f));
+        }
+    }
+    if counts_generations(r) && subresource != "status" && wanted(r, object) != wanted(r, old) {
+        let next = api::meta::generation(old) + 1;
+        api::meta::set(object, "generation", next);
+    }
+}
+
+/// Is nothing of importance different? Such writes are answered without being written.
+pub(crate) fn unchanged(new: &Value, old: &Value) -> bool {
+    let (Some(a), Some(b)) = (new.as_object(), old.as_object()) else {
+        return new == old;
+    };
+    let same_body = a.len() == b.len()
+        && a.iter()
+            .all(|(k, v)| k == "metadata" || b.get(k) == Some(v));
+    let essence = |o: &Value| -> Map<String, Value> {
+        let mut meta = o["metadata"].as_object().cloned().unwrap_or_default();
+        meta.shift_remove("resourceVersion");
+        if let Some(fields) = meta.get_mut("managedFields").and_then(Value::as_array_mut) {
+            for entry in fields {
+                if let Some(entry) = entry.as_object_mut() {
+                    entry.shift_remove("time");
+                }
+            }
+        }
+        meta
+    };
+    same_body && essence(new) == essence(old)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resource(group: &str, plural: &str) -> std::sync::Arc<Resource> {
+        let registry = crate::registry::Registry::build(std::iter::empty());
+        registry.find(group, "v1", plural).unwrap().clone()
+    }
+
+    #[test]
+    fn generation_counts_wishes_and_not_results() {
+        let r = resource("apps", "deployments");
+        let mut old =
+            json!({"metadata": {"name": "a"}, "spec": {"replicas": 1}, "status": {"x": 1}});
+        prepare_create(&r, &mut old, "u", "now");
+        assert_eq!(old["metadata"]["generation"], 1);
+        assert_eq!(old["status"], json!({}));
+        let mut new = old.clone();
+        new["spec"]["replicas"] = 2.into();
+        new["status"] = json!({"forged": true});
+        prepare_update(&r, &mut new, &old, "");
+        assert_eq!(new["metadata"]["generation"], 2);
+        assert_eq!(new["status"], json!({}));
+        let mut status = old.clone();
+        status["status"] = json!({"replicas": 1});
+        status["spec"]["replicas"] = 9.into();
+        prepare_update(&r, &mut status, &old, "status");
+        assert_eq!(status["metadata"]["generation"], 1);
+        assert_eq!(status["spec"]["replicas"], 1);
+        assert_eq!(status["status"]["replicas"], 1);
+    }
+
+    #[test]
+    fn the_server_owns_identity() {
+        let r = resource("", "configmaps");
+        let mut o = json!({"metadata": {"name": "a", "uid": "mine", "deletionTimestamp": "x"}});
+        prepare_create(&r, &mut o, "u", "now");
+        assert_eq!(o["metadata"]["uid"], "u");
+        assert!(o["metadata"].get("deletionTimestamp").is_none());
+        let mut new = o.clone();
+        new["metadata"]["uid"] = "other".into();
+        prepare_update(&r, &mut new, &o, "");
+        assert_eq!(new["metadata"]["uid"], "u");
+        assert!(unchanged(&new, &o));
+    }
+
+    #[test]
+    fn qos_follows_requests_and_limits() {
+        let of = |r: Value| qos_class(&json!({"containers": [{"resources": r}]}));
+        assert_eq!(of(json!({})), "BestEffort");
+        assert_eq!(of(json!({"requests": {"cpu": "1"}})), "Burstable");
+        assert_eq!(
+            of(json!({"limits": {"cpu": "1", "memory": "1Gi"}})),
+            "Guaranteed"
+        );
+    }
+}
