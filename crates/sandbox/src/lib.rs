@@ -7,6 +7,7 @@
 //! (mount and PID namespaces). Every program that uses it must therefore start with
 //!
 //! ```no_run
+//! use theater_sandbox as sandbox;
 //! let args: Vec<std::ffi::OsString> = std::env::args_os().collect();
 //! if args.get(1).is_some_and(|a| a == sandbox::INIT_COMMAND) {
 //!     sandbox::init_main(&args[2..]);
@@ -27,15 +28,23 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("theater-sandbox needs Linux");
 
+mod channel;
 pub mod cidr;
 pub mod container;
 mod error;
 mod helper;
+mod identity;
+mod links;
+mod netlink;
+mod nft;
 pub mod node;
 pub mod pod;
+mod probe;
 pub mod process;
 pub mod redirect;
+mod rootfs;
 pub mod service_nat;
+mod sys;
 pub mod world;
 
 pub use cidr::Cidr;
