@@ -1,6 +1,13 @@
 //! The four kinds of patches.
 
-use crate::schema::ObjectSchema;
+mod managed;
+mod ownership;
+mod strategic;
+
+pub use managed::{Writer, apply, track_update};
+pub use strategic::strategic;
+
+use crate::field::FieldError;
 use crate::status::StatusError;
 use serde_json::Value;
 
@@ -17,50 +24,138 @@ pub enum PatchKind {
     Apply,
 }
 
-/// JSON patch. Errors are 422 as the API server words them.
+impl PatchKind {
+    /// The kind of a `Content-Type` header (parameters ignored); custom resources know no strategic merge.
+    /// An unknown type is the 415 of the real server.
+    pub fn from_content_type(content_type: &str, builtin: bool) -> Result<Self, StatusError> {
+        match content_type.split(';').next().unwrap_or("").trim() {
+            "application/json-patch+json" => Ok(Self::Json),
+            "application/merge-patch+json" => Ok(Self::Merge),
+            "application/strategic-merge-patch+json" if builtin => Ok(Self::Strategic),
+            "application/apply-patch+yaml" => Ok(Self::Apply),
+            other => {
+                let mut accepted = vec![
+                    "application/json-patch+json",
+                    "application/merge-patch+json",
+                ];
+                if builtin {
+                    accepted.push("application/strategic-merge-patch+json");
+                }
+                accepted.push("application/apply-patch+yaml");
+                Err(StatusError::unsupported_media_type(other, &accepted))
+            }
+        }
+    }
+}
+
+/// A patched object that does not decode: 422 on the pseudo field `patch`, with the object and the reason.
+pub(crate) fn undecodable(patched: &Value, why: &str) -> StatusError {
+    let mut e = StatusError::invalid(
+        "",
+        "",
+        "",
+        &[FieldError::invalid(
+            "patch",
+            &patched.to_string().into(),
+            why,
+        )],
+    );
+    if let Some(d) = e.details.as_object_mut() {
+        d.retain(|k, _| k == "causes");
+    }
+    e
+}
+
+/// JSON patch. A patch that cannot be read is a 400; one that cannot be applied (a failed `test`, a missing path) a 422.
 pub fn json(obj: &Value, patch: &Value) -> Result<Value, StatusError> {
-    let _ = patch;
-    Ok(obj.clone())
+    if !patch.is_array() {
+        return Err(StatusError::bad_request(format!(
+            "error decoding patch: json: cannot unmarshal {} into Go value of type []handlers.jsonPatchOp",
+            type_name(patch)
+        )));
+    }
+    let rejected = || {
+        let mut e = StatusError::new(
+            422,
+            "Invalid",
+            "the server rejected our request due to an error in our request",
+        );
+        e.details = serde_json::json!({});
+        e
+    };
+    let ops: json_patch::Patch = serde_json::from_value(patch.clone()).map_err(|_| rejected())?;
+    let mut out = obj.clone();
+    json_patch::patch(&mut out, &ops).map_err(|_| rejected())?;
+    Ok(out)
+}
+
+fn type_name(v: &Value) -> &'static str {
+    match v {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
 }
 
 /// JSON merge patch.
-pub fn merge(obj: &Value, patch: &Value) -> Value {
-    let _ = patch;
-    obj.clone()
+pub fn merge(obj: &Value, patch: &Value) -> Result<Value, StatusError> {
+    must_be_object(patch)?;
+    let mut out = obj.clone();
+    json_patch::merge(&mut out, patch);
+    Ok(out)
 }
 
-/// Strategic merge patch, by the patch strategies and merge keys of the schema.
-pub fn strategic(schema: &ObjectSchema, obj: &Value, patch: &Value) -> Result<Value, StatusError> {
-    let _ = (schema, patch);
-    Ok(obj.clone())
+fn must_be_object(patch: &Value) -> Result<(), StatusError> {
+    if patch.is_object() {
+        return Ok(());
+    }
+    Err(StatusError::bad_request(format!(
+        "error decoding patch: json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
+        type_name(patch)
+    )))
 }
 
-/// Who writes, for `metadata.managedFields`.
-#[derive(Debug, Clone, Copy)]
-pub struct Writer<'a> {
-    /// Field manager: `?fieldManager=` or the user agent up to the first slash.
-    pub manager: &'a str,
-    /// The subresource written to; empty for the object itself.
-    pub subresource: &'a str,
-    /// RFC 3339.
-    pub now: &'a str,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
 
-/// Server-side apply: merges `applied` into `live` (`None`: the object is created) by field ownership and returns the new
-/// object with its managedFields. Conflicts without `force` are a 409 with a cause a field.
-pub fn apply(
-    schema: &ObjectSchema,
-    live: Option<&Value>,
-    applied: &Value,
-    writer: Writer,
-    force: bool,
-) -> Result<Value, StatusError> {
-    let _ = (schema, live, writer, force);
-    Ok(applied.clone())
-}
+    #[test]
+    fn json_patches_apply_or_are_refused() {
+        let o = json!({"data": {"a": "b"}});
+        let out = json(
+            &o,
+            &json!([{"op": "test", "path": "/data/a", "value": "b"}, {"op": "add", "path": "/data/c", "value": "d"}]),
+        );
+        assert_eq!(out.unwrap(), json!({"data": {"a": "b", "c": "d"}}));
+        let e = json(&o, &json!([{"op": "remove", "path": "/data/zz"}])).unwrap_err();
+        assert_eq!(
+            (e.code, e.message.as_str()),
+            (
+                422,
+                "the server rejected our request due to an error in our request"
+            )
+        );
+        assert_eq!(
+            json(&o, &json!({"op": "foo"})).unwrap_err().message,
+            "error decoding patch: json: cannot unmarshal object into Go value of type []handlers.jsonPatchOp"
+        );
+    }
 
-/// Updates `new.metadata.managedFields` for a write that is not an apply. `old`: the stored object, `None` on create.
-/// Call after defaulting and admission, before storing.
-pub fn track_update(schema: &ObjectSchema, old: Option<&Value>, new: &mut Value, writer: Writer) {
-    let _ = (schema, old, new, writer);
+    #[test]
+    fn merge_patches_remove_with_null() {
+        let out = merge(
+            &json!({"a": {"b": 1, "c": 2}}),
+            &json!({"a": {"b": null, "d": 3}}),
+        )
+        .unwrap();
+        assert_eq!(out, json!({"a": {"c": 2, "d": 3}}));
+        assert_eq!(
+            merge(&json!({}), &json!([1])).unwrap_err().message,
+            "error decoding patch: json: cannot unmarshal array into Go value of type map[string]interface {}"
+        );
+    }
 }

@@ -52,7 +52,7 @@ pub fn prune(schema: &ObjectSchema, obj: &mut Value) {
         // A wrong type here stops the walk; decode() is where it is an error.
         let _ = typed::walk_object(schema, obj, &mut unknown);
     } else {
-        custom::prune(schema, obj, &mut unknown);
+        let _ = custom::prune(schema, obj, &mut unknown);
     }
 }
 
@@ -66,20 +66,39 @@ pub fn decode(
     validation: FieldValidation,
 ) -> Result<Vec<String>, StatusError> {
     check_kind(schema, obj)?;
-    let mut unknown = Vec::new();
-    let original = (!duplicates.is_empty()).then(|| obj.clone());
-    let refuse = |why: String| {
+    walk(schema, obj, duplicates, validation).map_err(|why| {
         StatusError::bad_request(format!(
             "{} in version {} cannot be handled as a {}: {why}",
             schema.kind,
             quote(&schema.version),
             schema.kind
         ))
-    };
+    })
+}
+
+/// [`decode`] for the outcome of a patch: what is wrong is a 422 on the patch, with the patched object.
+pub fn decode_patched(
+    schema: &ObjectSchema,
+    obj: &mut Value,
+    validation: FieldValidation,
+) -> Result<Vec<String>, StatusError> {
+    check_kind(schema, obj)?;
+    let patched = obj.clone();
+    walk(schema, obj, &[], validation).map_err(|why| crate::patch::undecodable(&patched, &why))
+}
+
+fn walk(
+    schema: &ObjectSchema,
+    obj: &mut Value,
+    duplicates: &[String],
+    validation: FieldValidation,
+) -> Result<Vec<String>, String> {
+    let mut unknown = Vec::new();
+    let original = (!duplicates.is_empty()).then(|| obj.clone());
     if schema.builtin {
-        typed::walk_object(schema, obj, &mut unknown).map_err(refuse)?;
+        typed::walk_object(schema, obj, &mut unknown)?;
     } else {
-        custom::prune(schema, obj, &mut unknown);
+        custom::prune(schema, obj, &mut unknown)?;
     }
     if validation == FieldValidation::Ignore {
         return Ok(Vec::new());

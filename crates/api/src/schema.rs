@@ -336,6 +336,8 @@ pub struct ObjectSchema {
     pub kind: String,
     /// A custom resource that keeps unknown fields (`spec.preserveUnknownFields` or no schema).
     pub preserve_all: bool,
+    /// A custom resource whose status is written through a subresource only.
+    pub status_subresource: bool,
 }
 
 static DOCUMENTS: LazyLock<Mutex<HashMap<String, Option<Arc<Document>>>>> =
@@ -409,6 +411,7 @@ impl ObjectSchema {
             version: version.into(),
             kind: kind.into(),
             preserve_all: false,
+            status_subresource: false,
         })
     }
 
@@ -429,6 +432,7 @@ impl ObjectSchema {
             version: version.into(),
             kind: spec["names"]["kind"].as_str()?.into(),
             preserve_all: !schema.is_object() || spec["preserveUnknownFields"] == true,
+            status_subresource: v["subresources"]["status"].is_object(),
         })
     }
 

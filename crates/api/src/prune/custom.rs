@@ -5,14 +5,20 @@ use crate::field::child;
 use crate::schema::{Additional, Document, NodeId, ObjectSchema, Type};
 use serde_json::Value;
 
-/// Drops what the schema does not know; paths of what was dropped go to `unknown`, sorted.
-pub fn prune(schema: &ObjectSchema, obj: &mut Value, unknown: &mut Vec<String>) {
+/// Drops what the schema does not know; paths of what was dropped go to `unknown`, sorted. Metadata of a wrong type is
+/// the error.
+pub fn prune(
+    schema: &ObjectSchema,
+    obj: &mut Value,
+    unknown: &mut Vec<String>,
+) -> Result<(), String> {
     let start = unknown.len();
-    typed::walk_metadata(obj, "", unknown);
+    let metadata = typed::walk_metadata(obj, "", unknown);
     if !schema.preserve_all {
         walk(&schema.doc, schema.root, obj, "", true, unknown);
     }
     unknown[start..].sort();
+    metadata
 }
 
 fn walk(
@@ -25,7 +31,8 @@ fn walk(
 ) {
     let node = doc.resolve(id);
     if node.embedded {
-        typed::walk_metadata(v, path, unknown);
+        // Validation names what is wrong with an embedded object.
+        let _ = typed::walk_metadata(v, path, unknown);
     }
     match v {
         Value::Array(items) => {

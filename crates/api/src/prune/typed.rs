@@ -77,29 +77,31 @@ pub fn walk_object(
     w.walk(schema.root, obj, &at)
 }
 
-/// Decodes the metadata of a custom resource at `path`; values of a wrong type stay as they are.
-pub fn walk_metadata(obj: &mut Value, path: &str, unknown: &mut Vec<String>) {
+/// Decodes the metadata of an object at `path` that is not built in.
+pub fn walk_metadata(obj: &mut Value, path: &str, unknown: &mut Vec<String>) -> Result<(), String> {
     let (doc, id) = schema::object_meta();
     let Some(meta) = obj.get_mut("metadata").filter(|m| m.is_object()) else {
-        return;
+        return Ok(());
     };
     let path = child(path, "metadata");
     let had_time = meta.get("creationTimestamp").is_some();
     let mut w = Walk { doc: &doc, unknown };
-    let _ = w.walk(
+    // Only the metadata is decoded as a struct: type errors count from there.
+    let result = w.walk(
         id,
         meta,
         &At {
             owner: "",
             component: "",
             field: "metadata",
-            bare: path.clone(),
+            bare: String::new(),
             path,
         },
     );
     if !had_time && let Some(m) = meta.as_object_mut() {
         m.shift_remove("creationTimestamp");
     }
+    result
 }
 
 struct Walk<'a> {
