@@ -101,14 +101,14 @@ fn type_name(v: &Value) -> &'static str {
 }
 
 /// JSON merge patch.
-pub fn merge(obj: &Value, patch: &Value) -> Result<Value, StatusError> {
-    must_be_object(patch)?;
+pub fn merge(obj: &Value, patch: &Value) -> Value {
     let mut out = obj.clone();
     json_patch::merge(&mut out, patch);
-    Ok(out)
+    out
 }
 
-fn must_be_object(patch: &Value) -> Result<(), StatusError> {
+/// Refuses a merge or strategic merge patch that is no object, as the real server words it.
+pub fn must_be_object(patch: &Value) -> Result<(), StatusError> {
     if patch.is_object() {
         return Ok(());
     }
@@ -150,11 +150,10 @@ mod tests {
         let out = merge(
             &json!({"a": {"b": 1, "c": 2}}),
             &json!({"a": {"b": null, "d": 3}}),
-        )
-        .unwrap();
+        );
         assert_eq!(out, json!({"a": {"c": 2, "d": 3}}));
         assert_eq!(
-            merge(&json!({}), &json!([1])).unwrap_err().message,
+            must_be_object(&json!([1])).unwrap_err().message,
             "error decoding patch: json: cannot unmarshal array into Go value of type map[string]interface {}"
         );
     }

@@ -105,10 +105,7 @@ fn walk(
     }
     let problems = merge(original.as_ref(), duplicates, unknown);
     if validation == FieldValidation::Strict && !problems.is_empty() {
-        return Err(refuse(format!(
-            "strict decoding error: {}",
-            problems.join(", ")
-        )));
+        return Err(format!("strict decoding error: {}", problems.join(", ")));
     }
     Ok(problems)
 }
