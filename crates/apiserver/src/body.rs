@@ -6,12 +6,16 @@ use serde_json::Value;
 use crate::error::{ApiError, ApiResult};
 use crate::registry::Resource;
 
-const ACCEPTED: &[&str] = &["application/json", "application/yaml"];
+/// Kubernetes' own encoding.
+pub(crate) const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+/// What bodies may be.
+pub(crate) const ACCEPTED: &[&str] = &["application/json", "application/yaml", PROTOBUF];
 
 /// Parses a body by its media type. `kind` is what was expected, for the message.
 pub(crate) fn parse(content_type: &str, bytes: &Bytes, kind: &str) -> ApiResult<Value> {
     match content_type {
         "" | "application/json" | "*/*" => json(bytes, kind),
+        PROTOBUF => crate::protobuf::decode(bytes).map_err(|why| unreadable(kind, &why)),
         "application/yaml" => {
             let text = std::str::from_utf8(bytes).map_err(|e| unreadable(kind, &e.to_string()))?;
             yaml_serde::from_str(text).map_err(|e| unreadable(kind, &format!("yaml: {e}")))

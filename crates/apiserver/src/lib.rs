@@ -20,6 +20,7 @@ mod negotiate;
 mod other;
 mod outbound;
 mod policy;
+mod protobuf;
 mod registry;
 mod rest;
 mod review;

@@ -69,10 +69,14 @@ pub(crate) fn parse(
     let yaml = match content_type {
         "" | "application/json" | "*/*" => false,
         "application/yaml" => true,
+        crate::body::PROTOBUF if resource.custom.is_none() => {
+            let object = crate::body::parse(content_type, bytes, &resource.kind)?;
+            return Ok((object, Vec::new()));
+        }
         other => {
             return Err(ApiError::unsupported_media_type(
                 other,
-                &["application/json", "application/yaml"],
+                crate::body::ACCEPTED,
             ));
         }
     };
