@@ -1,0 +1,134 @@
+//! Which pods run: one worker for each pod that is bound to this node.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Pod;
+use kube_client::{Store, StoreEvent};
+use parking_lot::RwLock;
+use runtime::CancellationToken;
+use serde_json::Value;
+use tokio::sync::mpsc;
+
+use super::{Engine, PodHandle, worker};
+use crate::pod_sync::Input;
+
+/// Follows the pods of this node until `token` is cancelled.
+pub async fn manage(engine: Arc<Engine>, pods: Store, token: CancellationToken) {
+    tokio::select! {
+        () = token.cancelled() => return,
+        () = pods.wait_synced() => {}
+    }
+    clear_leftovers(&engine, &pods).await;
+    let mut changes = pods.subscribe();
+    loop {
+        let event = tokio::select! {
+            () = token.cancelled() => return,
+            event = changes.recv() => match event {
+                Some(event) => event,
+                None => return,
+            },
+        };
+        match event {
+            StoreEvent::Added(object) => update(&engine, &object),
+            StoreEvent::Modified { old, new } => {
+                // Deleted and created again under the same name between two looks.
+                if old["metadata"]["uid"] != new["metadata"]["uid"] {
+                    remove(&engine, &old);
+                }
+                update(&engine, &new);
+            }
+            StoreEvent::Deleted(object) => remove(&engine, &object),
+        }
+    }
+}
+
+fn uid(object: &Value) -> String {
+    object["metadata"]["uid"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned()
+}
+
+fn remove(engine: &Engine, object: &Value) {
+    if let Some(handle) = engine.pods.read().get(&uid(object)) {
+        handle.tell(Input::Removed);
+    } else {
+        engine.logs.remove_pod(&uid(object));
+    }
+}
+
+fn update(engine: &Arc<Engine>, object: &Arc<Value>) {
+    let pod: Arc<Pod> = match serde_json::from_value((**object).clone()) {
+        Ok(pod) => Arc::new(pod),
+        Err(problem) => {
+            tracing::error!(%problem, pod = %object["metadata"]["name"], "pod object cannot be read");
+            return;
+        }
+    };
+    let uid = uid(object);
+    if let Some(handle) = engine.pods.read().get(&uid) {
+        handle.tell(Input::Desired(pod));
+        return;
+    }
+    let ended = matches!(
+        object["status"]["phase"].as_str(),
+        Some("Succeeded" | "Failed")
+    );
+    let deleting = object["metadata"]["deletionTimestamp"].is_string();
+    if ended && !deleting {
+        return;
+    }
+    let (inbox, receiver) = mpsc::unbounded_channel();
+    let text = |value: &Option<String>| value.clone().unwrap_or_default();
+    let handle = Arc::new(PodHandle {
+        namespace: text(&pod.metadata.namespace),
+        name: text(&pod.metadata.name),
+        uid: uid.clone(),
+        status: RwLock::new(object["status"].clone()),
+        pod: RwLock::new(pod),
+        sandbox: RwLock::new(None),
+        ip: RwLock::new(None),
+        containers: RwLock::default(),
+        inbox,
+        token: CancellationToken::new(),
+    });
+    engine.pods.write().insert(uid, handle.clone());
+    tokio::spawn(worker::run(engine.clone(), handle, receiver));
+}
+
+/// Removes what pods that no longer exist left on disk, and makes sure that addresses of pods from
+/// before a restart are not the first to be given again.
+async fn clear_leftovers(engine: &Arc<Engine>, pods: &Store) {
+    let objects = pods.list();
+    let known: HashSet<String> = objects.iter().map(|object| uid(object)).collect();
+    {
+        let mut ipam = engine.ipam.lock();
+        let highest = objects
+            .iter()
+            .filter_map(|object| {
+                object["status"]["podIP"]
+                    .as_str()?
+                    .parse::<std::net::Ipv4Addr>()
+                    .ok()
+            })
+            .max();
+        if let Some(highest) = highest {
+            ipam.continue_after(highest);
+        }
+    }
+    engine.logs.retain(|uid| known.contains(uid));
+    for base in [&engine.dirs.ephemeral, &engine.dirs.persistent] {
+        for entry in std::fs::read_dir(base).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            // What is in memory belongs to processes that are gone; emptyDir directories of pods
+            // that go on survive, as they survive a reboot of a real node.
+            let stale = base == &engine.dirs.ephemeral
+                || name.to_str().is_none_or(|uid| !known.contains(uid));
+            if stale {
+                let path = entry.path();
+                let _ = tokio::task::spawn_blocking(move || crate::volumes::remove(&path)).await;
+            }
+        }
+    }
+}
