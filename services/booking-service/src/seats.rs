@@ -38,9 +38,9 @@ pub fn named(wish: &Wish) -> Result<Option<Vec<String>>> {
             "seats must be at most {hall}: the hall has no more"
         ))),
         Wish::Count(_) => Ok(None),
-        Wish::Labels(labels) if labels.is_empty() => {
-            Err(Error::BadRequest("seats must name at least one seat".into()))
-        }
+        Wish::Labels(labels) if labels.is_empty() => Err(Error::BadRequest(
+            "seats must name at least one seat".into(),
+        )),
         Wish::Labels(labels) => {
             let known = all();
             let mut chosen: Vec<String> = Vec::with_capacity(labels.len());
@@ -54,9 +54,7 @@ pub fn named(wish: &Wish) -> Result<Option<Vec<String>>> {
                     )));
                 }
                 if chosen.contains(&label) {
-                    return Err(Error::BadRequest(format!(
-                        "seats: {label} is named twice"
-                    )));
+                    return Err(Error::BadRequest(format!("seats: {label} is named twice")));
                 }
                 chosen.push(label);
             }

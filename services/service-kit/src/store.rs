@@ -72,7 +72,8 @@ impl Store {
         self.seeded
             .get_or_try_init(|| async {
                 if !self.seed.is_empty() {
-                    self.send::<i64>(&set_all_if_none_exists(&self.seed)).await?;
+                    self.send::<i64>(&set_all_if_none_exists(&self.seed))
+                        .await?;
                 }
                 Ok(())
             })
