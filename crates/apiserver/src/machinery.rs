@@ -2,7 +2,6 @@
 //! patches, tables, selectors, looked up for a served resource.
 
 use api::patch::{PatchKind, Writer};
-use api::prune::FieldValidation;
 use api::selector::{FieldSelector, LabelSelector};
 use api::table::IncludeObject;
 use bytes::Bytes;
@@ -86,16 +85,30 @@ pub(crate) fn parse(
     }
 }
 
-/// Removes (or refuses) fields the schema does not know.
+/// Removes (or refuses) fields the schema does not know; returns what to warn about.
 pub(crate) fn decode(
     resource: &Resource,
     object: &mut Value,
-    duplicates: &[String],
-    validation: FieldValidation,
+    options: &WriteOptions,
 ) -> ApiResult<Vec<String>> {
-    match resource.schema() {
-        Some(schema) => api::prune::decode(schema, object, duplicates, validation),
-        None => Ok(Vec::new()),
+    let Some(schema) = resource.schema() else {
+        return Ok(Vec::new());
+    };
+    if options.patch {
+        return api::prune::decode_patched(schema, object, options.field_validation);
+    }
+    api::prune::decode(
+        schema,
+        object,
+        &options.duplicates,
+        options.field_validation,
+    )
+}
+
+/// Removes what webhooks wrote and the schema does not know.
+pub(crate) fn prune(resource: &Resource, object: &mut Value) {
+    if let Some(schema) = resource.schema() {
+        api::prune::prune(schema, object);
     }
 }
 
@@ -159,17 +172,6 @@ pub(crate) fn manage(
         };
         api::patch::track_update(schema, old, object, writer);
     }
-}
-
-/// The media types of patches.
-pub(crate) fn patch_kind(content_type: &str) -> Option<PatchKind> {
-    Some(match content_type {
-        "application/json-patch+json" => PatchKind::Json,
-        "application/merge-patch+json" => PatchKind::Merge,
-        "application/strategic-merge-patch+json" => PatchKind::Strategic,
-        "application/apply-patch+yaml" | "application/apply-patch+json" => PatchKind::Apply,
-        _ => return None,
-    })
 }
 
 /// Applies a patch that is not a server-side apply.

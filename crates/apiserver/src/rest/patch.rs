@@ -13,18 +13,8 @@ use crate::state::now;
 impl Call<'_> {
     /// The patch in the body and its kind.
     pub async fn read_patch(&self) -> ApiResult<(PatchKind, Value)> {
-        let content_type = self.request.content_type();
-        let mut accepted = vec![
-            "application/json-patch+json",
-            "application/merge-patch+json",
-        ];
-        if self.resource.custom.is_none() {
-            accepted.push("application/strategic-merge-patch+json");
-        }
-        accepted.push("application/apply-patch+yaml");
-        let kind = machinery::patch_kind(content_type)
-            .filter(|k| self.resource.custom.is_none() || *k != PatchKind::Strategic)
-            .ok_or_else(|| ApiError::unsupported_media_type(content_type, &accepted))?;
+        let content_type = self.request.header(http::header::CONTENT_TYPE);
+        let kind = PatchKind::from_content_type(content_type, self.resource.custom.is_none())?;
         let bytes = self.request.read_body().await?;
         let patch = match kind {
             PatchKind::Apply => {
@@ -33,6 +23,9 @@ impl Call<'_> {
             _ => serde_json::from_slice(&bytes)
                 .map_err(|e| ApiError::bad_request(format!("error decoding patch: {e}")))?,
         };
+        if matches!(kind, PatchKind::Merge | PatchKind::Strategic) {
+            api::patch::must_be_object(&patch)?;
+        }
         Ok((kind, patch))
     }
 
@@ -42,6 +35,7 @@ impl Call<'_> {
         let namespace = super::scope(self);
         let name = &self.target.name;
         let mut options = self.options()?;
+        options.patch = true;
         if kind != PatchKind::Apply {
             let writer = self.writer(options);
             let edit = |old: &Value| machinery::patched(&self.resource, kind, old, &patch);

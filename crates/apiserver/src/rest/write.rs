@@ -30,6 +30,8 @@ pub(crate) struct WriteOptions {
     pub duplicates: Vec<String>,
     /// A server-side apply keeps its own account of managed fields.
     pub apply: bool,
+    /// The object is the outcome of a patch, and what is wrong with it is the patch's fault.
+    pub patch: bool,
 }
 
 impl Default for WriteOptions {
@@ -41,6 +43,7 @@ impl Default for WriteOptions {
             force: false,
             duplicates: Vec::new(),
             apply: false,
+            patch: false,
         }
     }
 }
@@ -49,20 +52,8 @@ impl WriteOptions {
     /// Reads them from a query; `user_agent` names the manager when nothing else does.
     pub fn from_query(query: &Query, user_agent: &str) -> ApiResult<Self> {
         let dry_run = dry_run(query.text("dryRun"))?;
-        let field_validation = match query.text("fieldValidation") {
-            "" | "Warn" => FieldValidation::Warn,
-            "Strict" => FieldValidation::Strict,
-            "Ignore" => FieldValidation::Ignore,
-            other => {
-                return Err(ApiError::new(
-                    422,
-                    "Invalid",
-                    format!(
-                        "CreateOptions.meta.k8s.io \"\" is invalid: fieldValidation: Unsupported value: {other:?}: supported values: \"Ignore\", \"Strict\", \"Warn\""
-                    ),
-                ));
-            }
-        };
+        let field_validation =
+            FieldValidation::parse(query.get("fieldValidation"), "CreateOptions")?;
         let manager = match query.text("fieldManager") {
             "" => user_agent.split('/').next().unwrap_or("").to_owned(),
             named => named.to_owned(),
@@ -74,6 +65,7 @@ impl WriteOptions {
             force: query.flag("force"),
             duplicates: Vec::new(),
             apply: false,
+            patch: false,
         })
     }
 }
@@ -136,8 +128,7 @@ impl Writer<'_> {
 
     /// Removes or refuses what the schema does not know.
     fn decode(&self, resource: &Resource, object: &mut Value) -> ApiResult<()> {
-        let duplicates = &self.options.duplicates;
-        let texts = machinery::decode(resource, object, duplicates, self.options.field_validation)?;
+        let texts = machinery::decode(resource, object, &self.options)?;
         for text in texts {
             self.warn(text);
         }
@@ -194,6 +185,7 @@ impl Writer<'_> {
         let name = api::meta::name(&object).to_owned();
         let attributes = self.attributes(Operation::Create, resource, namespace, &name, "", None);
         admission::mutate(self.server, &attributes, &mut object).await?;
+        machinery::prune(resource, &mut object);
         machinery::default(resource, &mut object);
         let reserved = admission::allocate(self.server, &attributes, &mut object)?;
         if !self.options.apply {
@@ -317,6 +309,7 @@ impl Writer<'_> {
                 Some(&old),
             );
             admission::mutate(self.server, &attributes, &mut object).await?;
+            machinery::prune(resource, &mut object);
             // A webhook may have touched what only the server may write.
             strategy::prepare_update(resource, &mut object, &old, subresource);
             machinery::default(resource, &mut object);
