@@ -2,7 +2,9 @@
 //! figures.
 
 mod channels;
+mod forward;
 mod logs;
+mod spdy;
 mod stats;
 mod streaming;
 
@@ -63,6 +65,10 @@ fn router(engine: Arc<Engine>) -> Router {
         .route(
             "/attach/{namespace}/{pod}/{container}",
             get(streaming::attach).post(streaming::attach),
+        )
+        .route(
+            "/portForward/{namespace}/{pod}",
+            get(forward::port_forward).post(forward::port_forward),
         )
         .route("/run/{namespace}/{pod}/{container}", post(streaming::run))
         .layer(middleware::from_fn(authorize))

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::extract::{Path, RawQuery, State};
 use axum::http::StatusCode;
@@ -19,6 +20,17 @@ use crate::cri::{ExecSpec, Input, Output, Process, run_to_end};
 use crate::engine::{Engine, Live};
 
 type Target = Path<(String, String, String)>;
+
+/// The upgrade, or why the request is none; looked at after the target, whose absence says more.
+pub(super) type Upgrade = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
+
+/// What a client hears that does not speak WebSocket.
+pub(super) fn no_upgrade(rejection: &WebSocketUpgradeRejection) -> Response {
+    let text = format!(
+        "unable to upgrade connection: this node speaks WebSocket only (kubectl 1.30 or newer): {rejection}"
+    );
+    (StatusCode::BAD_REQUEST, text).into_response()
+}
 
 /// The running container a request names, or the answer that says why there is none.
 fn find(
@@ -71,7 +83,7 @@ pub(super) async fn exec(
     State(engine): Shared,
     Path((namespace, pod, container)): Target,
     RawQuery(query): RawQuery,
-    upgrade: WebSocketUpgrade,
+    upgrade: Upgrade,
 ) -> Response {
     let query = query.unwrap_or_default();
     let live = match find(&engine, &namespace, &pod, &container) {
@@ -86,6 +98,10 @@ pub(super) async fn exec(
         )
             .into_response();
     }
+    let upgrade = match upgrade {
+        Ok(upgrade) => upgrade,
+        Err(rejection) => return no_upgrade(&rejection),
+    };
     let wanted = Wanted::new(&query);
     upgrade
         .protocols(PROTOCOLS)
@@ -131,7 +147,7 @@ pub(super) async fn attach(
     State(engine): Shared,
     Path((namespace, pod, container)): Target,
     RawQuery(query): RawQuery,
-    upgrade: WebSocketUpgrade,
+    upgrade: Upgrade,
 ) -> Response {
     let query = query.unwrap_or_default();
     let live = match find(&engine, &namespace, &pod, &container) {
@@ -142,6 +158,10 @@ pub(super) async fn attach(
         crate::pod_sync::roles(&handle.pod.read())
             .any(|(_, known)| known.name == container && known.stdin_once == Some(true))
     });
+    let upgrade = match upgrade {
+        Ok(upgrade) => upgrade,
+        Err(rejection) => return no_upgrade(&rejection),
+    };
     let wanted = Wanted::new(&query);
     upgrade.protocols(PROTOCOLS).on_upgrade(move |socket| async move {
         let (mut sink, mut source, closes) = open(socket);
