@@ -202,6 +202,11 @@ impl Walk<'_> {
             self.walk(id, &mut map[&key], &at)?;
             if self.left_out(node, &key, id, &map[&key]) {
                 map.shift_remove(&key);
+            } else if map[&key].as_array().is_some_and(Vec::is_empty)
+                && listed(&GO.always, &node.name, &key)
+            {
+                // An empty list does not survive the real server's storage.
+                map[&key] = Value::Null;
             }
         }
         self.complete(node, map);
@@ -364,13 +369,17 @@ fn timestamp(v: &mut Value, at: &At, micro: bool) -> Result<(), String> {
     let Value::String(s) = &*v else {
         return Err(mismatch(v, at, "string"));
     };
-    let Some(t) = time::parse(s) else {
+    let strict = !micro
+        || s.get(19..).is_some_and(|rest| {
+            rest.starts_with('.') && rest[1..].bytes().take_while(u8::is_ascii_digit).count() == 6
+        });
+    let Some(t) = time::parse(s).filter(|_| strict) else {
         let layout = if micro {
             "2006-01-02T15:04:05.000000Z07:00"
         } else {
             "2006-01-02T15:04:05Z07:00"
         };
-        let (rest, element) = unparsable(s);
+        let (rest, element) = unparsable(s, micro);
         return Err(format!(
             "parsing time {0:?} as {layout:?}: cannot parse {rest:?} as {element:?}",
             s
@@ -386,7 +395,7 @@ fn timestamp(v: &mut Value, at: &At, micro: bool) -> Result<(), String> {
 }
 
 /// The rest of a time where parsing fails, and the element of Go's layout that was expected there.
-fn unparsable(s: &str) -> (&str, &'static str) {
+fn unparsable(s: &str, micro: bool) -> (&str, &'static str) {
     let elements: [(&str, usize); 11] = [
         ("2006", 4),
         ("-", 1),
@@ -414,5 +423,5 @@ fn unparsable(s: &str) -> (&str, &'static str) {
         }
         rest = &rest[len..];
     }
-    (rest, "Z07:00")
+    (rest, if micro { ".000000" } else { "Z07:00" })
 }
