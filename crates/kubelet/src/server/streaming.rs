@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
+use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
 use axum::extract::{Path, RawQuery, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -139,7 +139,7 @@ pub(super) async fn exec(
                     finish(&mut sink, &channels::failure(&message)).await;
                 }
             }
-            let _ = sink.close().await;
+            close(&mut sink).await;
         })
 }
 
@@ -206,7 +206,7 @@ pub(super) async fn attach(
                 },
             }
         }
-        let _ = sink.close().await;
+        close(&mut sink).await;
     })
 }
 
@@ -242,6 +242,13 @@ fn open(socket: WebSocket) -> (Sink, SplitStream<WebSocket>, bool) {
     let closes = protocol.as_deref() == Some(PROTOCOLS[0]);
     let (sink, source) = socket.split();
     (sink, source, closes)
+}
+
+/// An orderly end: clients take any other close code for a lost connection.
+async fn close(sink: &mut Sink) {
+    let frame = CloseFrame { code: close_code::NORMAL, reason: "".into() };
+    let _ = sink.send(Message::Close(Some(frame))).await;
+    let _ = sink.close().await;
 }
 
 async fn finish(sink: &mut Sink, status: &serde_json::Value) {
