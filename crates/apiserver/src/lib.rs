@@ -213,6 +213,8 @@ pub async fn run(config: Config, token: CancellationToken) -> Result<Handle, Err
         },
         counters: Arc::default(),
         shutdown: token,
+        turns: state::Turns::default(),
+        readings: metrics_api::Readings::default(),
         advertise: config.advertise,
     });
     server.rebuild_registry();

@@ -19,7 +19,7 @@ use crate::error::{ApiError, ApiResult};
 use crate::http_types::{Answer, Request, error_answer};
 use crate::state::{Server, unix_now};
 use crate::target::{Query, Route, route};
-use crate::{other, rest, shape};
+use crate::{metrics_api, other, rest, shape};
 
 /// How long a client may take to shake hands or to send the head of a request.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -223,6 +223,9 @@ async fn dispatch(server: &Arc<Server>, request: &Request) -> ApiResult<Answer> 
         ));
     }
     match route {
+        Route::Resource(target) if target.group == metrics_api::GROUP => {
+            metrics_api::handle(server, request, &target).await
+        }
         Route::Resource(target) => rest::handle(server, request, &target).await,
         Route::Other => other::handle(server, request),
     }

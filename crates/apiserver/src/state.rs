@@ -12,7 +12,7 @@ use runtime::CancellationToken;
 use crate::admission::service::Allocator;
 use crate::authn::Tokens;
 use crate::registry::{Registry, Resource};
-use crate::storage::Storage;
+use crate::storage::{Key, Storage};
 
 /// The server behind all connections.
 pub(crate) struct Server {
@@ -23,8 +23,30 @@ pub(crate) struct Server {
     pub kubelet: KubeletClient,
     pub counters: Arc<Counters>,
     pub shutdown: CancellationToken,
+    pub turns: Turns,
+    pub readings: crate::metrics_api::Readings,
     /// Where this server is reached by the cluster.
     pub advertise: SocketAddr,
+}
+
+/// Where writers that lost a race for one object queue up, so that none of many is starved.
+pub(crate) struct Turns(Vec<tokio::sync::Mutex<()>>);
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self((0..64).map(|_| tokio::sync::Mutex::default()).collect())
+    }
+}
+
+impl Turns {
+    /// Waits for one's turn at an object (objects share queues, which does no harm).
+    pub async fn wait(&self, key: &Key) -> tokio::sync::MutexGuard<'_, ()> {
+        use std::hash::{Hash, Hasher};
+        let mut hasher = std::collections::hash_map::DefaultHasher::new();
+        key.hash(&mut hasher);
+        let n = usize::try_from(hasher.finish() % 64).unwrap_or(0);
+        self.0[n].lock().await
+    }
 }
 
 /// How kubelets are reached.

@@ -7,6 +7,7 @@ use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
+use tokio::io::AsyncWriteExt;
 
 use crate::error::{ApiError, ApiResult};
 use crate::http_types::{Answer, BoxError, full};
@@ -347,6 +348,8 @@ pub(crate) async fn upgrade(call: &Call<'_>, sub: &str) -> ApiResult<Answer> {
         if let Err(e) = tokio::io::copy_bidirectional(&mut client, &mut agent).await {
             tracing::debug!(error = %e, "a stream ended");
         }
+        // One side may have gone without a farewell; the other one gets a proper end.
+        let _ = tokio::join!(client.shutdown(), agent.shutdown());
     });
     Ok(out)
 }

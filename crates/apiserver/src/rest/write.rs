@@ -17,7 +17,7 @@ use crate::strategy;
 use crate::target::Query;
 
 /// How often a write that nobody pinned to a version is tried again after losing a race.
-const ATTEMPTS: usize = 12;
+const ATTEMPTS: usize = 50;
 
 /// The options of a write.
 #[derive(Debug, Clone, PartialEq)]
@@ -253,6 +253,7 @@ impl Writer<'_> {
     ) -> ApiResult<Value> {
         let key = resource.key(namespace, name);
         let mut attempt = 0;
+        let mut turn = None;
         loop {
             attempt += 1;
             let current = self
@@ -348,7 +349,11 @@ impl Writer<'_> {
             match done {
                 Ok(stored) => return Ok(crate::shape::value_of(resource, &stored)),
                 // Tried again on the newer object; a version the caller pinned is stale by then.
-                Err(e) if e.reason == "Conflict" && attempt < ATTEMPTS => {}
+                Err(e) if e.reason == "Conflict" && attempt < ATTEMPTS => {
+                    if turn.is_none() {
+                        turn = Some(self.server.turns.wait(&key).await);
+                    }
+                }
                 Err(e) => return Err(e),
             }
         }
