@@ -143,6 +143,8 @@ impl Encoder {
         block.put_u16_le(plain.len() as u16);
         block.put_u16_le(!(plain.len() as u16));
         block.put_slice(&plain);
+        // An empty stored block marks a flush: readers hand out what they have so far.
+        block.put_slice(&[0, 0, 0, 0xff, 0xff]);
         let mut payload = BytesMut::new();
         payload.put_u32(id);
         payload.put_slice(&block);
