@@ -122,6 +122,43 @@ fn compile_regex(pattern: &str, shown: &str) -> Result<Regex, ConfigError> {
         })
 }
 
+/// A URI template (`/pods/*/**`, `/{id}/x`) as a regular expression over the whole path: `*` and `{name}` are one
+/// segment or a part of it, `**` any number of segments.
+pub fn uri_template(template: &str) -> Result<Regex, ConfigError> {
+    let wrong =
+        |problem: &str| ConfigError::new("path_template", format!("{template:?} {problem}"));
+    if !template.starts_with('/') {
+        return Err(wrong("must begin with a slash"));
+    }
+    let segment = "[a-zA-Z0-9\\-._~%!$&'()+,;:@]+";
+    let rest = "[a-zA-Z0-9\\-._~%!$&'()+,;:@=/]*";
+    let glob = |glob: &str| match glob {
+        "**" => Ok(rest.to_owned()),
+        "*" => Ok(segment.to_owned()),
+        other => Err(wrong(&format!("has the unknown operator {other:?}"))),
+    };
+    let mut pattern = String::new();
+    let mut left = template;
+    while let Some(at) = left.find(['*', '{']) {
+        pattern.push_str(&regex::escape(&left[..at]));
+        left = &left[at..];
+        if let Some(after) = left.strip_prefix('{') {
+            let end = after.find('}').ok_or_else(|| wrong("has a { without }"))?;
+            let inner = &after[..end];
+            pattern.push_str(&glob(
+                inner.split_once('=').map_or("*", |(_, inner)| inner),
+            )?);
+            left = &after[end + 1..];
+        } else {
+            let stars = if left.starts_with("**") { 2 } else { 1 };
+            pattern.push_str(&glob(&left[..stars])?);
+            left = &left[stars..];
+        }
+    }
+    pattern.push_str(&regex::escape(left));
+    compile_regex(&format!(r"\A{pattern}\z"), template)
+}
+
 /// A search-and-replace with RE2's `\1` groups.
 #[derive(Debug, Clone)]
 pub struct Substitution {

@@ -1,0 +1,233 @@
+//! Redirects and rewrites.
+
+use http::HeaderValue;
+use xds::envoy::config::route::v3::{
+    RedirectAction, RouteAction,
+    redirect_action::{PathRewriteSpecifier, SchemeRewriteSpecifier},
+    route_action::HostRewriteSpecifier,
+};
+
+use super::hosts::port_start;
+use super::path::Match;
+use crate::error::ConfigError;
+use crate::matching::{HeaderKey, Substitution};
+use crate::request::{RequestHead, RequestHeadMut, path_only};
+
+/// A `RedirectAction`, compiled.
+#[derive(Debug)]
+pub(super) struct Redirect {
+    pub(super) status: u16,
+    scheme: Option<String>,
+    host: String,
+    port: Option<u32>,
+    path: RedirectPath,
+    strip_query: bool,
+}
+
+#[derive(Debug)]
+enum RedirectPath {
+    Keep,
+    Whole(String),
+    Prefix(String),
+    Regex(Substitution),
+}
+
+impl Redirect {
+    pub(super) fn compile(config: &RedirectAction) -> Result<Self, ConfigError> {
+        Ok(Self {
+            status: match config.response_code {
+                1 => 302,
+                2 => 303,
+                3 => 307,
+                4 => 308,
+                _ => 301,
+            },
+            scheme: match &config.scheme_rewrite_specifier {
+                Some(SchemeRewriteSpecifier::HttpsRedirect(true)) => Some("https".to_owned()),
+                Some(SchemeRewriteSpecifier::SchemeRedirect(scheme)) if !scheme.is_empty() => {
+                    Some(scheme.clone())
+                }
+                _ => None,
+            },
+            host: config.host_redirect.clone(),
+            port: Some(config.port_redirect).filter(|port| *port != 0),
+            path: match &config.path_rewrite_specifier {
+                Some(PathRewriteSpecifier::PathRedirect(path)) if !path.is_empty() => {
+                    RedirectPath::Whole(path.clone())
+                }
+                Some(PathRewriteSpecifier::PrefixRewrite(prefix)) => {
+                    RedirectPath::Prefix(prefix.clone())
+                }
+                Some(PathRewriteSpecifier::RegexRewrite(regex)) => RedirectPath::Regex(
+                    Substitution::compile(regex).map_err(|e| e.within("regex_rewrite"))?,
+                ),
+                Some(PathRewriteSpecifier::PathRewrite(rewrite)) if !rewrite.is_empty() => {
+                    return Err(ConfigError::new("path_rewrite", "is not supported"));
+                }
+                _ => RedirectPath::Keep,
+            },
+            strip_query: config.strip_query,
+        })
+    }
+
+    pub(super) fn location(&self, head: &RequestHead<'_>, matches: &Match) -> String {
+        let scheme = self.scheme.as_deref().unwrap_or(head.scheme);
+        let host = if self.host.is_empty() {
+            self.request_host(head, scheme)
+        } else {
+            &self.host
+        };
+        let port = self.port.map_or(String::new(), |port| format!(":{port}"));
+        let query = head.path.find('?').map_or("", |at| &head.path[at..]);
+        let query = if self.strip_query { "" } else { query };
+        let path = path_only(head.path);
+        let path = match &self.path {
+            RedirectPath::Keep => format!("{path}{query}"),
+            // The query of the configured path wins.
+            RedirectPath::Whole(whole) if whole.contains('?') => whole.clone(),
+            RedirectPath::Whole(whole) => format!("{whole}{query}"),
+            RedirectPath::Prefix(prefix) => {
+                format!(
+                    "{prefix}{}{query}",
+                    path.get(matches.matched_length(path)..).unwrap_or_default()
+                )
+            }
+            RedirectPath::Regex(regex) => format!("{}{query}", regex.apply(path)),
+        };
+        format!("{scheme}://{host}{port}{path}")
+    }
+
+    /// The host of the request; its port goes if another is given or if it was the default of the old scheme.
+    fn request_host<'a>(&self, head: &RequestHead<'a>, scheme: &str) -> &'a str {
+        let Some(at) = port_start(head.authority) else {
+            return head.authority;
+        };
+        let default = matches!(
+            (head.scheme, &head.authority[at..]),
+            ("https", ":443") | ("http", ":80")
+        );
+        if self.port.is_some() || (scheme != head.scheme && default) {
+            &head.authority[..at]
+        } else {
+            head.authority
+        }
+    }
+}
+
+/// What happens to host and path on the way to the upstream.
+#[derive(Debug, Default)]
+pub(super) struct Rewrite {
+    prefix: Option<String>,
+    regex: Option<Substitution>,
+    host: Option<Host>,
+    append_forwarded_host: bool,
+}
+
+#[derive(Debug)]
+enum Host {
+    Literal(String),
+    Header(HeaderKey),
+    PathRegex(Substitution),
+}
+
+impl Rewrite {
+    /// The rewrite, and whether the endpoint's name becomes the host.
+    // host_rewrite is an alias of old configurations.
+    #[allow(deprecated)]
+    pub(super) fn compile(config: &RouteAction) -> Result<(Self, bool), ConfigError> {
+        let mut automatic = false;
+        let host = match &config.host_rewrite_specifier {
+            Some(
+                HostRewriteSpecifier::HostRewriteLiteral(host)
+                | HostRewriteSpecifier::HostRewrite(host),
+            ) => Some(Host::Literal(host.clone())),
+            Some(HostRewriteSpecifier::HostRewriteHeader(name)) => Some(Host::Header(
+                HeaderKey::compile(name).map_err(|e| e.within("host_rewrite_header"))?,
+            )),
+            Some(HostRewriteSpecifier::HostRewritePathRegex(regex)) => Some(Host::PathRegex(
+                Substitution::compile(regex).map_err(|e| e.within("host_rewrite_path_regex"))?,
+            )),
+            Some(HostRewriteSpecifier::AutoHostRewrite(value)) => {
+                automatic = *value;
+                None
+            }
+            None => None,
+        };
+        if !config.path_rewrite.is_empty() || config.path_rewrite_policy.is_some() {
+            return Err(ConfigError::new(
+                "path_rewrite_policy",
+                "is not supported; use prefix_rewrite or regex_rewrite",
+            ));
+        }
+        let regex = config
+            .regex_rewrite
+            .as_ref()
+            .map(Substitution::compile)
+            .transpose();
+        let rewrite = Self {
+            prefix: Some(config.prefix_rewrite.clone()).filter(|prefix| !prefix.is_empty()),
+            regex: regex.map_err(|e| e.within("regex_rewrite"))?,
+            host,
+            append_forwarded_host: config.append_x_forwarded_host,
+        };
+        Ok((rewrite, automatic))
+    }
+
+    /// Replaces the host. The weighted cluster's rewrite comes first, so the route's own wins over it.
+    pub(super) fn host(
+        &self,
+        head: &mut RequestHeadMut<'_>,
+        weighted: Option<&str>,
+        suppress: bool,
+    ) {
+        if let Some(host) = weighted {
+            self.replace_host(head, host.to_owned(), suppress);
+        }
+        let host = match &self.host {
+            None => return,
+            Some(Host::Literal(host)) => host.clone(),
+            Some(Host::Header(key)) => match key.value(&head.view()) {
+                Some(value) if !value.is_empty() => value.into_owned(),
+                _ => return,
+            },
+            Some(Host::PathRegex(regex)) => regex.apply(path_only(head.path)).into_owned(),
+        };
+        self.replace_host(head, host, suppress);
+    }
+
+    fn replace_host(&self, head: &mut RequestHeadMut<'_>, host: String, suppress: bool) {
+        if self.append_forwarded_host
+            && let Ok(old) = HeaderValue::from_str(head.authority)
+        {
+            head.headers.append("x-forwarded-host", old);
+        }
+        if !suppress && let Ok(old) = HeaderValue::from_str(head.authority) {
+            head.headers.insert("x-envoy-original-host", old);
+        }
+        *head.authority = host;
+    }
+
+    /// Replaces the path.
+    pub(super) fn path(&self, head: &mut RequestHeadMut<'_>, matches: &Match, suppress: bool) {
+        let Some(path) = self.rewritten(head.path, matches) else {
+            return;
+        };
+        if !suppress && let Ok(old) = HeaderValue::from_str(head.path) {
+            head.headers.insert("x-envoy-original-path", old);
+        }
+        *head.path = path;
+    }
+
+    /// The new path, if it is rewritten.
+    pub(super) fn rewritten(&self, path: &str, matches: &Match) -> Option<String> {
+        if let Some(prefix) = &self.prefix {
+            return Some(format!(
+                "{prefix}{}",
+                path.get(matches.matched_length(path)..).unwrap_or_default()
+            ));
+        }
+        let regex = self.regex.as_ref()?;
+        let plain = path_only(path);
+        Some(format!("{}{}", regex.apply(plain), &path[plain.len()..]))
+    }
+}

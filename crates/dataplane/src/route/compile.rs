@@ -1,0 +1,504 @@
+//! Compiling route configurations.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderName;
+use xds::envoy::config::core::v3::{HeaderValueOption, data_source::Specifier};
+use xds::envoy::config::route::v3 as config;
+use xds::envoy::config::route::v3::{route, route_action};
+use xds::prost_types::Any;
+
+use super::action::{Redirect, Rewrite};
+use super::hosts::Hosts;
+use super::path::Match;
+use super::timeouts::StreamLimits;
+use super::{Action, FilterConfigs, Mirror, Route, RouteTable, VirtualHost, WeightedCluster, hash};
+use crate::circuit::Priority;
+use crate::cluster::duration;
+use crate::error::ConfigError;
+use crate::headers::HeaderMutations;
+use crate::matching::{Fraction, metadata};
+use crate::retry::RetryPolicy;
+
+/// What a level gives to the routes below it.
+#[derive(Clone, Default)]
+struct Level {
+    request_headers: Arc<HeaderMutations>,
+    response_headers: Arc<HeaderMutations>,
+    filters: Arc<FilterConfigs>,
+}
+
+impl Level {
+    fn compile(
+        request: (&[HeaderValueOption], &[String]),
+        response: (&[HeaderValueOption], &[String]),
+        filters: &BTreeMap<String, Any>,
+    ) -> Result<Self, ConfigError> {
+        Ok(Self {
+            request_headers: Arc::new(
+                HeaderMutations::compile(request.0, request.1).map_err(|e| e.within("request"))?,
+            ),
+            response_headers: Arc::new(
+                HeaderMutations::compile(response.0, response.1)
+                    .map_err(|e| e.within("response"))?,
+            ),
+            filters: Arc::new(filter_configs(filters)),
+        })
+    }
+}
+
+fn filter_configs(filters: &BTreeMap<String, Any>) -> FilterConfigs {
+    filters
+        .iter()
+        .map(|(name, config)| (name.clone(), Arc::new(config.clone())))
+        .collect()
+}
+
+pub(super) fn table(table: &config::RouteConfiguration) -> Result<RouteTable, Vec<ConfigError>> {
+    let mut errors = Vec::new();
+    let mut hosts = Hosts::new(table.ignore_port_in_host_matching);
+    let mut virtual_hosts = Vec::with_capacity(table.virtual_hosts.len());
+    let level = Level::compile(
+        (
+            &table.request_headers_to_add,
+            &table.request_headers_to_remove,
+        ),
+        (
+            &table.response_headers_to_add,
+            &table.response_headers_to_remove,
+        ),
+        &table.typed_per_filter_config,
+    );
+    let level = level.unwrap_or_else(|error| {
+        errors.push(error);
+        Level::default()
+    });
+    if !table.vhost_header.is_empty() {
+        errors.push(ConfigError::new("vhost_header", "is not supported"));
+    }
+    for (index, host) in table.virtual_hosts.iter().enumerate() {
+        let at = format!("virtual_hosts[{index}]");
+        for domain in &host.domains {
+            if !hosts.add(domain, index) {
+                let problem = format!(
+                    "the domain {domain:?} of {:?} belongs to an earlier virtual host",
+                    host.name
+                );
+                errors.push(ConfigError::new(format!("{at}.domains"), problem));
+            }
+        }
+        match virtual_host(table, host, &level) {
+            Ok(host) => virtual_hosts.push(host),
+            Err(found) => errors.extend(found.into_iter().map(|error| error.within(&at))),
+        }
+    }
+    if errors.is_empty() {
+        Ok(RouteTable {
+            name: table.name.as_str().into(),
+            hosts,
+            virtual_hosts,
+        })
+    } else {
+        Err(errors)
+    }
+}
+
+fn virtual_host(
+    table: &config::RouteConfiguration,
+    host: &config::VirtualHost,
+    above: &Level,
+) -> Result<VirtualHost, Vec<ConfigError>> {
+    let level = Level::compile(
+        (
+            &host.request_headers_to_add,
+            &host.request_headers_to_remove,
+        ),
+        (
+            &host.response_headers_to_add,
+            &host.response_headers_to_remove,
+        ),
+        &host.typed_per_filter_config,
+    )
+    .map_err(|error| vec![error])?;
+    let retry = host
+        .retry_policy
+        .as_ref()
+        .map(RetryPolicy::compile)
+        .transpose();
+    let retry = retry
+        .map_err(|error| vec![error.within("retry_policy")])?
+        .map(Arc::new);
+    if host.matcher.is_some() {
+        return Err(vec![ConfigError::new(
+            "matcher",
+            "is not supported; use routes",
+        )]);
+    }
+    let context = Context {
+        table,
+        host,
+        above,
+        level: &level,
+        retry,
+        name: host.name.as_str().into(),
+    };
+    let mut routes = Vec::with_capacity(host.routes.len());
+    let mut errors = Vec::new();
+    for (index, route) in host.routes.iter().enumerate() {
+        match context.route(route) {
+            Ok(route) => routes.push(Arc::new(route)),
+            Err(error) => errors.push(error.within(&format!("routes[{index}]"))),
+        }
+    }
+    let require_tls =
+        config::virtual_host::TlsRequirementType::try_from(host.require_tls).unwrap_or_default();
+    if errors.is_empty() {
+        let redirect = || {
+            Arc::new(Route {
+                action: Action::TlsRedirect,
+                ..context.blank()
+            })
+        };
+        let tls_redirect =
+            (require_tls != config::virtual_host::TlsRequirementType::None).then(redirect);
+        Ok(VirtualHost {
+            name: context.name.clone(),
+            require_tls,
+            routes,
+            tls_redirect,
+        })
+    } else {
+        Err(errors)
+    }
+}
+
+/// Where a route stands.
+struct Context<'a> {
+    table: &'a config::RouteConfiguration,
+    host: &'a config::VirtualHost,
+    above: &'a Level,
+    level: &'a Level,
+    retry: Option<Arc<RetryPolicy>>,
+    name: Arc<str>,
+}
+
+impl Context<'_> {
+    /// A route that does nothing of its own.
+    fn blank(&self) -> Route {
+        Route {
+            name: "".into(),
+            virtual_host: self.name.clone(),
+            stat_prefix: String::new(),
+            timeout: Some(Duration::from_secs(15)),
+            idle_timeout: None,
+            max_stream_duration: None,
+            grpc_timeout_max: None,
+            retry: None,
+            mirrors: Vec::new(),
+            weighted: Vec::new(),
+            cluster_not_found_status: 503,
+            priority: Priority::Default,
+            attempt_count_in_request: self.host.include_request_attempt_count,
+            attempt_count_in_response: self.host.include_attempt_count_in_response,
+            metadata: Arc::default(),
+            decorator: None,
+            decorator_propagate: true,
+            tracing: None,
+            rate_limits: Vec::new(),
+            auto_host_rewrite: false,
+            matches: Match::everything(),
+            action: Action::TlsRedirect,
+            request_headers: Vec::new(),
+            response_headers: Vec::new(),
+            rewrite: Rewrite::default(),
+            hash: Vec::new(),
+            upgrades: Vec::new(),
+            filters: vec![self.level.filters.clone(), self.above.filters.clone()],
+            max_stream: StreamLimits::default(),
+        }
+    }
+
+    fn route(&self, route: &config::Route) -> Result<Route, ConfigError> {
+        let own = Level::compile(
+            (
+                &route.request_headers_to_add,
+                &route.request_headers_to_remove,
+            ),
+            (
+                &route.response_headers_to_add,
+                &route.response_headers_to_remove,
+            ),
+            &route.typed_per_filter_config,
+        )?;
+        let matches = route
+            .r#match
+            .as_ref()
+            .ok_or_else(|| ConfigError::new("match", "is missing"))?;
+        let matches = Match::compile(matches, self.table.ignore_path_parameters_in_path_matching);
+        // What comes last wins where headers are overwritten.
+        let mut levels = [&own, self.level, self.above];
+        if self.table.most_specific_header_mutations_wins {
+            levels.reverse();
+        }
+        let some =
+            |mutations: &Arc<HeaderMutations>| (!mutations.is_empty()).then(|| mutations.clone());
+        let mut compiled = Route {
+            name: route.name.as_str().into(),
+            stat_prefix: route.stat_prefix.clone(),
+            metadata: Arc::new(metadata(route.metadata.as_ref())),
+            decorator: route
+                .decorator
+                .as_ref()
+                .map(|decorator| decorator.operation.clone()),
+            decorator_propagate: route
+                .decorator
+                .as_ref()
+                .and_then(|decorator| decorator.propagate)
+                .unwrap_or(true),
+            tracing: route.tracing.clone().map(Arc::new),
+            matches: matches.map_err(|e| e.within("match"))?,
+            request_headers: levels
+                .iter()
+                .filter_map(|level| some(&level.request_headers))
+                .collect(),
+            response_headers: levels
+                .iter()
+                .filter_map(|level| some(&level.response_headers))
+                .collect(),
+            filters: vec![
+                own.filters.clone(),
+                self.level.filters.clone(),
+                self.above.filters.clone(),
+            ],
+            ..self.blank()
+        };
+        match &route.action {
+            Some(route::Action::Route(action)) => self
+                .forward(action, &mut compiled)
+                .map_err(|e| e.within("route"))?,
+            Some(route::Action::Redirect(redirect)) => {
+                compiled.action = Action::Redirect(
+                    Redirect::compile(redirect).map_err(|e| e.within("redirect"))?,
+                );
+            }
+            Some(route::Action::DirectResponse(direct)) => {
+                compiled.action = self
+                    .direct(direct)
+                    .map_err(|e| e.within("direct_response"))?;
+            }
+            Some(route::Action::FilterAction(_) | route::Action::NonForwardingAction(_)) => {
+                return Err(ConfigError::new(
+                    "action",
+                    "only route, redirect and direct_response are supported",
+                ));
+            }
+            None => {
+                return Err(ConfigError::new(
+                    "action",
+                    "is missing: give route, redirect or direct_response",
+                ));
+            }
+        }
+        Ok(compiled)
+    }
+
+    fn direct(&self, direct: &config::DirectResponseAction) -> Result<Action, ConfigError> {
+        if direct.body_format.is_some() {
+            return Err(ConfigError::new("body_format", "is not supported"));
+        }
+        let body = match direct
+            .body
+            .as_ref()
+            .and_then(|body| body.specifier.as_ref())
+        {
+            None => Bytes::new(),
+            Some(Specifier::InlineString(text)) => Bytes::from(text.clone()),
+            Some(Specifier::InlineBytes(bytes)) => Bytes::from(bytes.clone()),
+            Some(_) => {
+                return Err(ConfigError::new(
+                    "body",
+                    "only inline_string and inline_bytes are supported",
+                ));
+            }
+        };
+        let limit = self
+            .table
+            .max_direct_response_body_size_bytes
+            .unwrap_or(4096) as usize;
+        if body.len() > limit {
+            return Err(ConfigError::new(
+                "body",
+                format!("has {} bytes; at most {limit} are allowed", body.len()),
+            ));
+        }
+        let status = u16::try_from(direct.status)
+            .ok()
+            .filter(|status| (100..600).contains(status));
+        let status = status.ok_or_else(|| {
+            ConfigError::new("status", format!("{} is not an HTTP status", direct.status))
+        })?;
+        Ok(Action::Direct { status, body })
+    }
+
+    // internal_redirect_action and cors are deprecated; they are looked at only to be refused.
+    #[allow(deprecated)]
+    fn forward(&self, action: &config::RouteAction, route: &mut Route) -> Result<(), ConfigError> {
+        use route_action::ClusterSpecifier as Cluster;
+        route.action = match &action.cluster_specifier {
+            Some(Cluster::Cluster(name)) => Action::Cluster(name.as_str().into()),
+            Some(Cluster::ClusterHeader(name)) => {
+                Action::ClusterHeader(HeaderName::try_from(name.as_str()).map_err(|_| {
+                    ConfigError::new("cluster_header", format!("{name:?} is not a header name"))
+                })?)
+            }
+            Some(Cluster::WeightedClusters(weighted)) => {
+                route.weighted = weighted
+                    .clusters
+                    .iter()
+                    .enumerate()
+                    .map(|(index, entry)| {
+                        weighted_cluster(entry).map_err(|e| e.within(&format!("clusters[{index}]")))
+                    })
+                    .collect::<Result<_, _>>()
+                    .map_err(|e| e.within("weighted_clusters"))?;
+                let total = route
+                    .weighted
+                    .iter()
+                    .map(|entry| u64::from(entry.weight))
+                    .sum();
+                if total == 0 {
+                    return Err(ConfigError::new(
+                        "weighted_clusters",
+                        "the weights add up to 0",
+                    ));
+                }
+                Action::Weighted(total)
+            }
+            Some(Cluster::ClusterSpecifierPlugin(_) | Cluster::InlineClusterSpecifierPlugin(_)) => {
+                return Err(ConfigError::new(
+                    "cluster_specifier_plugin",
+                    "is not supported",
+                ));
+            }
+            None => return Err(ConfigError::new("cluster", "is missing")),
+        };
+        let (rewrite, automatic) = Rewrite::compile(action)?;
+        let timeout = duration(action.timeout.as_ref()).unwrap_or(Duration::from_secs(15));
+        route.timeout = Some(timeout).filter(|timeout| !timeout.is_zero());
+        route.idle_timeout = duration(action.idle_timeout.as_ref());
+        let stream = action.max_stream_duration.as_ref();
+        route.max_stream_duration =
+            stream.and_then(|stream| duration(stream.max_stream_duration.as_ref()));
+        route.max_stream = StreamLimits::compile(stream);
+        route.max_stream.max_grpc_timeout = duration(action.max_grpc_timeout.as_ref());
+        route.max_stream.grpc_timeout_offset = duration(action.grpc_timeout_offset.as_ref());
+        route.grpc_timeout_max = stream
+            .and_then(|stream| duration(stream.grpc_timeout_header_max.as_ref()))
+            .or(route.max_stream.max_grpc_timeout);
+        route.retry = match &action.retry_policy {
+            Some(policy) => Some(Arc::new(
+                RetryPolicy::compile(policy).map_err(|e| e.within("retry_policy"))?,
+            )),
+            None => self.retry.clone(),
+        };
+        let mirrors = [
+            &action.request_mirror_policies,
+            &self.host.request_mirror_policies,
+            &self.table.request_mirror_policies,
+        ];
+        let mirrors = mirrors.into_iter().find(|mirrors| !mirrors.is_empty());
+        route.mirrors = mirrors
+            .into_iter()
+            .flatten()
+            .map(mirror)
+            .collect::<Result<_, _>>()?;
+        route.cluster_not_found_status = match action.cluster_not_found_response_code {
+            1 => 404,
+            2 => 500,
+            _ => 503,
+        };
+        route.priority = if action.priority == 1 {
+            Priority::High
+        } else {
+            Priority::Default
+        };
+        route.rate_limits = action.rate_limits.clone();
+        if action.rate_limits.is_empty() || action.include_vh_rate_limits == Some(true) {
+            route
+                .rate_limits
+                .extend(self.host.rate_limits.iter().cloned());
+        }
+        route.auto_host_rewrite = automatic;
+        route.rewrite = rewrite;
+        route.hash = action
+            .hash_policy
+            .iter()
+            .map(hash::Policy::compile)
+            .collect::<Result<_, _>>()
+            .map_err(|e| e.within("hash_policy"))?;
+        let upgrade = |upgrade: &route_action::UpgradeConfig| {
+            (
+                upgrade.upgrade_type.to_ascii_lowercase(),
+                upgrade.enabled.unwrap_or(true),
+            )
+        };
+        route.upgrades = action.upgrade_configs.iter().map(upgrade).collect();
+        Ok(())
+    }
+}
+
+fn weighted_cluster(
+    entry: &config::weighted_cluster::ClusterWeight,
+) -> Result<WeightedCluster, ConfigError> {
+    use config::weighted_cluster::cluster_weight::HostRewriteSpecifier;
+    if entry.name.is_empty() {
+        return Err(ConfigError::new(
+            "name",
+            "is missing (cluster_header is not supported in weighted clusters)",
+        ));
+    }
+    let request = HeaderMutations::compile(
+        &entry.request_headers_to_add,
+        &entry.request_headers_to_remove,
+    );
+    let response = HeaderMutations::compile(
+        &entry.response_headers_to_add,
+        &entry.response_headers_to_remove,
+    );
+    Ok(WeightedCluster {
+        cluster: entry.name.as_str().into(),
+        weight: entry.weight.unwrap_or(0),
+        request_headers: request.map_err(|e| e.within("request"))?,
+        response_headers: response.map_err(|e| e.within("response"))?,
+        host_rewrite: entry.host_rewrite_specifier.as_ref().map(|rewrite| {
+            let HostRewriteSpecifier::HostRewriteLiteral(host) = rewrite;
+            host.clone()
+        }),
+        filters: filter_configs(&entry.typed_per_filter_config),
+    })
+}
+
+fn mirror(policy: &route_action::RequestMirrorPolicy) -> Result<Mirror, ConfigError> {
+    let refuse = |field: &str| {
+        Err(ConfigError::new(
+            format!("request_mirror_policies.{field}"),
+            "is not supported",
+        ))
+    };
+    if !policy.cluster_header.is_empty() {
+        return refuse("cluster_header");
+    }
+    if !policy.request_headers_mutations.is_empty() {
+        return refuse("request_headers_mutations");
+    }
+    Ok(Mirror {
+        cluster: policy.cluster.as_str().into(),
+        fraction: Fraction::of_runtime(policy.runtime_fraction.as_ref(), Fraction::ALL),
+        shadow_suffix: !policy.disable_shadow_host_suffix_append,
+        host_rewrite: policy.host_rewrite_literal.clone(),
+        trace_sampled: policy.trace_sampled,
+    })
+}
