@@ -97,7 +97,7 @@ impl Links {
         self.socket.request(m)
     }
 
-    /// A pair of connected interfaces, both up: `near` here (attached to the bridge with index `master`), `far` in another network namespace.
+    /// A pair of connected interfaces: `near` here, up, attached to the bridge with index `master`; `far` in another network namespace, down.
     pub(crate) fn create_veth(
         &mut self,
         near: &End<'_>,
@@ -110,13 +110,13 @@ impl Links {
             CREATE_EXCL,
             format!("create veth pair {} - {}", near.name, far.name),
         );
-        let end = |m: &mut Message, e: &End<'_>| {
-            m.raw(&ifinfo(0, Some(true))).attr_str(IFLA_IFNAME, e.name);
+        let end = |m: &mut Message, e: &End<'_>, up| {
+            m.raw(&ifinfo(0, up)).attr_str(IFLA_IFNAME, e.name);
             if let Some(mac) = e.mac {
                 m.attr(IFLA_ADDRESS, &mac);
             }
         };
-        end(&mut m, near);
+        end(&mut m, near, Some(true));
         if let Some(master) = master {
             m.attr_u32(IFLA_MASTER, master);
         }
@@ -124,7 +124,8 @@ impl Links {
             m.attr(IFLA_INFO_KIND, b"veth");
             m.nest_raw(IFLA_INFO_DATA, |m| {
                 m.nest_raw(VETH_INFO_PEER, |m| {
-                    end(m, far);
+                    // Not up yet: it has no peer at this moment.
+                    end(m, far, None);
                     m.attr_u32(IFLA_NET_NS_FD, far_netns.as_raw_fd() as u32);
                 });
             });

@@ -192,6 +192,7 @@ fn connect(network: &PodNetwork, node: &mut Links, bridge: u32, pod: BorrowedFd<
     }
     let mut inside = Links::open()?;
     let eth0 = links::index("eth0")?;
+    inside.up(eth0, true)?;
     inside.add_address(eth0, Cidr::new(network.ip, network.prefix), false)?;
     inside.add_route(Cidr::new(network.gateway, 32), &Via::Link(eth0), None)?;
     inside.add_route(

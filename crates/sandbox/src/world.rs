@@ -256,6 +256,7 @@ impl World {
             ))?;
             let mut there = Links::open()?;
             let index = links::index(WAN_INTERFACE)?;
+            there.up(index, true)?;
             there.add_address(index, Cidr::new(wan.node, 32), false)?;
             there.add_route(
                 Cidr::new(wan.supervisor, 32),
