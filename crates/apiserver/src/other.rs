@@ -29,7 +29,9 @@ pub(crate) fn is_public(path: &str) -> bool {
 /// Answers a public path.
 pub(crate) fn public(server: &Server, request_query: &crate::target::Query, path: &str) -> Answer {
     if path.starts_with("/version") {
-        return json_answer(StatusCode::OK, &version());
+        // Indented, because people look at it with curl.
+        let text = serde_json::to_string_pretty(&version()).unwrap_or_default();
+        return bytes_answer(StatusCode::OK, "application/json", text);
     }
     let (kind, check) = path
         .trim_start_matches('/')

@@ -130,7 +130,7 @@ pub(crate) async fn token(call: &Call<'_>) -> ApiResult<Answer> {
         return Err(ApiError::invalid(
             "authentication.k8s.io",
             "TokenRequest",
-            name,
+            "",
             &[e],
         ));
     }

@@ -65,7 +65,7 @@ pub(crate) async fn mutate(
 ) -> ApiResult<()> {
     namespace::check(&server.storage, a)?;
     if a.creates("pods") {
-        service_account::admit(&server.storage, a, object)?;
+        service_account::admit(&server.storage, a, object).await?;
         pod::admit(object)?;
     }
     webhook::mutate(server, a, object).await

@@ -1,18 +1,24 @@
 //! Every pod runs as a service account and finds its token mounted.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::Attributes;
 use crate::error::{ApiError, ApiResult};
-use crate::storage::{Key, Storage};
+use crate::storage::{Key, Storage, Stored};
 
 /// Where containers find token, namespace and certificate authority.
 const MOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// Seconds a mounted token lives; the kubelet renews it.
 const TOKEN_SECONDS: i64 = 3607;
 
+/// How long a pod waits for its account: in a new namespace the controller may be a moment behind.
+const WAIT: Duration = Duration::from_secs(1);
+
 /// Sets the account and mounts its token, as the ServiceAccount admission plugin does.
-pub(crate) fn admit(storage: &Storage, a: &Attributes<'_>, pod: &mut Value) -> ApiResult<()> {
+pub(crate) async fn admit(storage: &Storage, a: &Attributes<'_>, pod: &mut Value) -> ApiResult<()> {
     let annotations = &pod["metadata"]["annotations"];
     if annotations.get("kubernetes.io/config.mirror").is_some() {
         return Ok(());
@@ -22,8 +28,8 @@ pub(crate) fn admit(storage: &Storage, a: &Attributes<'_>, pod: &mut Value) -> A
         .filter(|n| !n.is_empty())
         .unwrap_or("default")
         .to_owned();
-    let key = Key::new(&"core/serviceaccounts".into(), a.namespace, &wanted);
-    let Some(account) = storage.cache().get(&key) else {
+    let key = Key::new(&TABLE.into(), a.namespace, &wanted);
+    let Some(account) = find(storage, &key).await else {
         let why = format!(
             "error looking up service account {}/{wanted}: serviceaccount {wanted:?} not found",
             a.namespace
@@ -33,6 +39,23 @@ pub(crate) fn admit(storage: &Storage, a: &Attributes<'_>, pod: &mut Value) -> A
     let suffix = api::meta::generated_name("", rand::random());
     mount(pod, &wanted, &account.value, &suffix);
     Ok(())
+}
+
+const TABLE: &str = "core/serviceaccounts";
+
+async fn find(storage: &Storage, key: &Key) -> Option<Arc<Stored>> {
+    let mut changed = storage.cache().subscribe(TABLE);
+    let deadline = tokio::time::Instant::now() + WAIT;
+    loop {
+        changed.borrow_and_update();
+        if let Some(found) = storage.cache().get(key) {
+            return Some(found);
+        }
+        tokio::time::timeout_at(deadline, changed.changed())
+            .await
+            .ok()?
+            .ok()?;
+    }
 }
 
 /// Writes account, volume and mounts into the pod.

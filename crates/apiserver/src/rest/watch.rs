@@ -54,7 +54,7 @@ pub(crate) fn start(query: &crate::target::Query, current: u64) -> ApiResult<Sta
     if query
         .get("resourceVersionMatch")
         .is_some_and(|m| !m.is_empty())
-        && !query.get("sendInitialEvents").is_some()
+        && query.get("sendInitialEvents").is_none()
     {
         return Err(ApiError::new(
             422,

@@ -329,7 +329,6 @@ impl Writer<'_> {
                 crate::crd::establish(self.server, &mut object);
             }
             machinery::validate_update(resource, &object, &old, subresource)?;
-            if subresource.is_empty() {}
             admission::validate(self.server, &attributes, &object).await?;
             if strategy::unchanged(&object, &old) {
                 return Ok(old);
