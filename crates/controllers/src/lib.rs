@@ -1,1 +1,22 @@
-//! theater-controllers
+//! Controllers and scheduler: what makes a cluster do what its objects say.
+//!
+//! Every decision is a pure function over observed objects; thin loops around them follow the
+//! API server and carry the decisions out.
+
+pub mod action;
+mod claim;
+pub mod deployment;
+pub mod endpoints;
+pub mod graph;
+pub mod job;
+pub mod node;
+mod object;
+mod pods;
+pub mod queue;
+pub mod replicaset;
+mod run;
+pub mod scheduler;
+pub mod selector;
+mod work;
+
+pub use run::{Config, run};

@@ -19,7 +19,7 @@ pub enum Error {
         /// The text for people.
         message: String,
         /// `details` of the status: name, kind, causes, retryAfterSeconds; null when absent.
-        details: Value,
+        details: Box<Value>,
     },
     /// The API server could not be reached, or the connection broke.
     #[error("cannot reach {server}: {reason}")]
@@ -69,7 +69,7 @@ impl Error {
                     } else {
                         text.chars().take(2_000).collect()
                     },
-                    details: Value::Null,
+                    details: Box::new(Value::Null),
                 }
             }
         }
@@ -84,7 +84,7 @@ impl Error {
                 .unwrap_or(code),
             reason: status["reason"].as_str().unwrap_or_default().to_owned(),
             message: status["message"].as_str().unwrap_or_default().to_owned(),
-            details: status["details"].clone(),
+            details: Box::new(status["details"].clone()),
         }
     }
 

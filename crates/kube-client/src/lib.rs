@@ -8,6 +8,7 @@ mod client;
 mod config;
 pub mod discovery;
 mod error;
+pub mod events;
 mod kubeconfig;
 mod params;
 mod resource;

@@ -1,0 +1,40 @@
+//! The Job controller's loop.
+
+use api::time::Time;
+
+use super::{Context, Key, key_of, owner_key, states};
+use crate::action::Executor;
+use crate::job::{Observed, reconcile};
+use crate::work::{WorkQueue, Worked};
+
+pub(super) async fn run(context: &Context) {
+    let queue = WorkQueue::new();
+    let token = &context.token;
+    queue.feed(&context.jobs, token, |event| [key_of(event.object())]);
+    queue.feed(&context.pods, token, |event| {
+        states(event)
+            .filter_map(|pod| owner_key(pod, "Job"))
+            .collect::<Vec<_>>()
+    });
+    let executor = context.executor("job-controller");
+    let context = context.clone();
+    let work = {
+        let context = context.clone();
+        move |key| work(context.clone(), executor.clone(), key)
+    };
+    queue.run("job", &context.token, work).await;
+}
+
+async fn work(context: Context, executor: Executor, (ns, name): Key) -> Worked {
+    let Some(job) = context.jobs.get(&ns, &name) else {
+        return Ok(None);
+    };
+    let observed = Observed {
+        job,
+        pods: context.pods.list_namespace(&ns),
+        now: Time::now_utc(),
+    };
+    let (actions, again) = reconcile(&observed);
+    executor.run(actions).await?;
+    Ok(again)
+}

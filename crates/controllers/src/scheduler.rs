@@ -1,0 +1,40 @@
+//! The scheduler: chooses a node for every pod that has none.
+
+mod affinity;
+mod decide;
+mod filter;
+mod resources;
+mod run;
+mod score;
+mod taints;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+pub use decide::{Unfit, decide};
+pub use filter::{Rejection, filter};
+pub(crate) use run::run;
+pub(crate) use taints::tolerates_one as tolerates_taint;
+
+/// A node and what runs on it.
+#[derive(Debug, Clone)]
+pub struct NodeInfo {
+    /// The node.
+    pub node: Arc<Value>,
+    /// Pods on it that have not ended, those just assigned included.
+    pub pods: Vec<Arc<Value>>,
+}
+
+/// The cluster at one moment.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    /// Nodes, ordered by name.
+    pub nodes: Vec<NodeInfo>,
+    /// Labels of namespaces, for selectors of namespaces in pod affinity.
+    pub namespaces: BTreeMap<String, Value>,
+}

@@ -1,0 +1,326 @@
+//! The scheduler's loop: one decision at a time, bindings beside it.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::time::Time;
+use kube_client::events::{EventType, Note, Recorder};
+use kube_client::{
+    Client, Error, ListParams, NAMESPACES, NODES, PODS, PatchType, Store, StoreEvent,
+};
+use runtime::CancellationToken;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use super::{NodeInfo, Snapshot, decide};
+use crate::object::{condition, is_terminating, items, text};
+use crate::pods;
+
+/// The scheduler's name in pods.
+const NAME: &str = "default-scheduler";
+/// How long a pod waits whose binding failed.
+const BIND_RETRY: Duration = Duration::from_millis(200);
+
+type Key = (String, String);
+
+struct Scheduler {
+    client: Client,
+    recorder: Recorder,
+    pods: Store,
+    nodes: Store,
+    namespaces: Store,
+    /// Pods to decide about.
+    active: VecDeque<Key>,
+    /// Pods that fitted nowhere; they come again when the cluster changes.
+    waiting: HashSet<Key>,
+    /// Pods that were assigned but are not yet seen so: uid to pod with node.
+    assumed: HashMap<String, Arc<Value>>,
+    bindings: mpsc::UnboundedSender<(Key, String, Result<(), Error>)>,
+    token: CancellationToken,
+}
+
+/// Runs until `token` is cancelled.
+pub(crate) async fn run(client: Client, token: CancellationToken) {
+    let start = |resource| {
+        Store::start(
+            client.clone(),
+            resource,
+            None,
+            ListParams::default(),
+            &token,
+        )
+    };
+    let (pods, nodes, namespaces) = (start(PODS), start(NODES), start(NAMESPACES));
+    futures::join!(
+        pods.wait_synced(),
+        nodes.wait_synced(),
+        namespaces.wait_synced()
+    );
+    let (bindings, mut bound) = mpsc::unbounded_channel();
+    let mut pod_events = pods.subscribe();
+    let mut node_events = nodes.subscribe();
+    let mut scheduler = Scheduler {
+        recorder: Recorder::start(client.clone(), NAME, "", &token),
+        client,
+        pods,
+        nodes,
+        namespaces,
+        active: VecDeque::new(),
+        waiting: HashSet::new(),
+        assumed: HashMap::new(),
+        bindings,
+        token: token.clone(),
+    };
+    loop {
+        tokio::select! {
+            () = token.cancelled() => return,
+            Some(event) = pod_events.recv() => {
+                scheduler.pod_changed(&event);
+                while let Some(event) = pod_events.try_recv() {
+                    scheduler.pod_changed(&event);
+                }
+            }
+            Some(event) = node_events.recv() => scheduler.node_changed(&event),
+            Some((key, uid, result)) = bound.recv() => scheduler.binding_done(key, &uid, result),
+            else => return,
+        }
+        while let Some(key) = scheduler.active.pop_front() {
+            scheduler.schedule(key);
+        }
+    }
+}
+
+impl Scheduler {
+    fn pod_changed(&mut self, event: &StoreEvent) {
+        let pod = event.object();
+        let key = (
+            api::meta::namespace(pod).to_owned(),
+            api::meta::name(pod).to_owned(),
+        );
+        let assigned = !text(&pod["spec"]["nodeName"]).is_empty();
+        match event {
+            StoreEvent::Deleted(_) => {
+                self.assumed.remove(api::meta::uid(pod));
+                self.waiting.remove(&key);
+                // Room may have become free, or someone unwelcome has gone.
+                self.retry_waiting();
+            }
+            StoreEvent::Added(_) | StoreEvent::Modified { .. } if assigned => {
+                self.waiting.remove(&key);
+                self.assumed.remove(api::meta::uid(pod));
+                let news = match event {
+                    StoreEvent::Modified { old, new } => {
+                        pods::is_finished(old) != pods::is_finished(new)
+                            || text(&old["spec"]["nodeName"]).is_empty()
+                            || old["metadata"]["labels"] != new["metadata"]["labels"]
+                    }
+                    _ => true,
+                };
+                if news {
+                    self.retry_waiting();
+                }
+            }
+            StoreEvent::Added(_) => self.active.push_back(key),
+            StoreEvent::Modified { old, new } => {
+                // Its own status tells nothing new.
+                let relevant = old["spec"] != new["spec"]
+                    || old["metadata"]["labels"] != new["metadata"]["labels"]
+                    || !self.waiting.contains(&key);
+                if relevant && !self.active.contains(&key) {
+                    self.waiting.remove(&key);
+                    self.active.push_back(key);
+                }
+            }
+        }
+    }
+
+    fn node_changed(&mut self, event: &StoreEvent) {
+        let news = match event {
+            StoreEvent::Modified { old, new } => {
+                old["spec"] != new["spec"]
+                    || old["metadata"]["labels"] != new["metadata"]["labels"]
+                    || old["status"]["allocatable"] != new["status"]["allocatable"]
+            }
+            _ => true,
+        };
+        if news {
+            self.retry_waiting();
+        }
+    }
+
+    fn retry_waiting(&mut self) {
+        self.active.extend(self.waiting.drain());
+    }
+
+    fn binding_done(&mut self, key: Key, uid: &str, result: Result<(), Error>) {
+        if let Err(error) = result {
+            self.assumed.remove(uid);
+            // Gone, or assigned by someone else: the pod's own events tell.
+            if !error.is_not_found() && !error.is_conflict() {
+                tracing::warn!(pod = ?key, %error, "binding failed, will retry");
+            }
+            self.active.push_back(key);
+        }
+    }
+
+    fn schedule(&mut self, key: Key) {
+        let Some(pod) = self.pods.get(&key.0, &key.1) else {
+            return;
+        };
+        if !is_ours(&pod) || self.assumed.contains_key(api::meta::uid(&pod)) {
+            return;
+        }
+        let snapshot = self.snapshot();
+        match decide(&pod, &snapshot) {
+            Ok(node) => self.bind(key, &pod, node),
+            Err(unfit) => {
+                self.waiting.insert(key);
+                self.tell_unschedulable(&pod, unfit.message);
+            }
+        }
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        let mut by_node: BTreeMap<&str, Vec<Arc<Value>>> = BTreeMap::new();
+        let pods = self.pods.list();
+        let assumed =
+            |pod: &Arc<Value>| self.assumed.get(api::meta::uid(pod)).unwrap_or(pod).clone();
+        let pods: Vec<Arc<Value>> = pods
+            .iter()
+            .filter(|pod| !pods::is_finished(pod))
+            .map(assumed)
+            .collect();
+        for pod in &pods {
+            by_node
+                .entry(text(&pod["spec"]["nodeName"]))
+                .or_default()
+                .push(pod.clone());
+        }
+        let nodes = self.nodes.list();
+        Snapshot {
+            nodes: nodes
+                .iter()
+                .map(|node| NodeInfo {
+                    node: node.clone(),
+                    pods: by_node.remove(api::meta::name(node)).unwrap_or_default(),
+                })
+                .collect(),
+            namespaces: self
+                .namespaces
+                .list()
+                .iter()
+                .map(|ns| {
+                    (
+                        api::meta::name(ns).to_owned(),
+                        ns["metadata"]["labels"].clone(),
+                    )
+                })
+                .collect(),
+        }
+    }
+
+    fn bind(&mut self, key: Key, pod: &Arc<Value>, node: &str) {
+        let uid = api::meta::uid(pod).to_owned();
+        let mut assumed = pod.as_ref().clone();
+        assumed["spec"]["nodeName"] = node.into();
+        self.assumed.insert(uid.clone(), Arc::new(assumed));
+        let binding = json!({
+            "apiVersion": "v1",
+            "kind": "Binding",
+            "metadata": {"name": key.1, "namespace": key.0, "uid": uid},
+            "target": {"apiVersion": "v1", "kind": "Node", "name": node},
+        });
+        let note = Note {
+            regarding: pod.clone(),
+            field_path: None,
+            kind: EventType::Normal,
+            reason: "Scheduled",
+            message: format!("Successfully assigned {}/{} to {node}", key.0, key.1),
+            action: Some("Binding"),
+        };
+        let (client, recorder) = (self.client.clone(), self.recorder.clone());
+        let (bindings, token) = (self.bindings.clone(), self.token.clone());
+        tokio::spawn(async move {
+            let result = client
+                .create_sub(&PODS, Some(&key.0), &key.1, "binding", &binding)
+                .await;
+            if result.is_ok() {
+                recorder.note(note);
+            } else {
+                tokio::select! {
+                    () = tokio::time::sleep(BIND_RETRY) => {}
+                    () = token.cancelled() => {}
+                }
+            }
+            // The loop may have ended.
+            let _ = bindings.send((key, uid, result.map(drop)));
+        });
+    }
+
+    fn tell_unschedulable(&self, pod: &Arc<Value>, message: String) {
+        let known = condition(&pod["status"]["conditions"], "PodScheduled");
+        if known.is_some_and(|known| known["message"] == message.as_str()) {
+            return;
+        }
+        let patch = unschedulable_patch(pod, &message, Time::now_utc());
+        self.recorder.note(Note {
+            regarding: pod.clone(),
+            field_path: None,
+            kind: EventType::Warning,
+            reason: "FailedScheduling",
+            message,
+            action: Some("Scheduling"),
+        });
+        let (client, pod) = (self.client.clone(), pod.clone());
+        tokio::spawn(async move {
+            let (ns, name) = (api::meta::namespace(&pod), api::meta::name(&pod));
+            let merge = PatchType::Merge;
+            if let Err(error) = client
+                .patch(&PODS, Some(ns), name, &merge, &patch, Some("status"))
+                .await
+            {
+                // It changed meanwhile; its event brings it back here.
+                tracing::debug!(ns, name, %error, "condition PodScheduled not written");
+            }
+        });
+    }
+}
+
+/// Not assigned, not ending, not gated, and meant for this scheduler.
+fn is_ours(pod: &Value) -> bool {
+    let scheduler = text(&pod["spec"]["schedulerName"]);
+    text(&pod["spec"]["nodeName"]).is_empty()
+        && !is_terminating(pod)
+        && !pods::is_finished(pod)
+        && items(&pod["spec"]["schedulingGates"]).is_empty()
+        && (scheduler.is_empty() || scheduler == NAME)
+}
+
+/// Conditions are a list, so the patch names the version it was made for.
+pub(super) fn unschedulable_patch(pod: &Value, message: &str, now: Time) -> Value {
+    let known = condition(&pod["status"]["conditions"], "PodScheduled");
+    let since = known
+        .filter(|known| known["status"] == "False")
+        .map_or_else(
+            || api::time::rfc3339(now).into(),
+            |known| known["lastTransitionTime"].clone(),
+        );
+    let mut conditions: Vec<Value> = items(&pod["status"]["conditions"])
+        .iter()
+        .filter(|entry| entry["type"] != "PodScheduled")
+        .cloned()
+        .collect();
+    conditions.push(json!({
+        "type": "PodScheduled",
+        "status": "False",
+        "reason": "Unschedulable",
+        "message": message,
+        "lastProbeTime": null,
+        "lastTransitionTime": since,
+    }));
+    json!({
+        "metadata": {"resourceVersion": api::meta::resource_version(pod)},
+        "status": {"conditions": conditions},
+    })
+}
