@@ -52,7 +52,7 @@ pub fn capacity(data_dir: &Path) -> BTreeMap<String, Quantity> {
     set("memory", format!("{memory}Ki"));
     set("pods", "250".into());
     if let Ok(stat) = nix::sys::statvfs::statvfs(data_dir) {
-        let kib = stat.blocks() as u64 * stat.fragment_size() as u64 / 1024;
+        let kib = stat.blocks() * stat.fragment_size() / 1024;
         set("ephemeral-storage", format!("{kib}Ki"));
     }
     capacity

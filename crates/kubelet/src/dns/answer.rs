@@ -127,11 +127,9 @@ fn fill(response: &mut Message, table: &Table, query: &Query, turn: usize) {
         found = find(table, &target.to_ascii_lowercase());
     }
     match found {
-        Found::Nothing => {
-            // An alias to nothing is still an answer.
-            if response.answers.is_empty() {
-                response.metadata.response_code = ResponseCode::NXDomain;
-            }
+        // An alias to nothing is still an answer.
+        Found::Nothing if response.answers.is_empty() => {
+            response.metadata.response_code = ResponseCode::NXDomain;
         }
         Found::Addresses(mut addresses) if wants(RecordType::A) => {
             if !addresses.is_empty() {

@@ -75,6 +75,8 @@ pub struct PodHandle {
     pub name: String,
     /// Uid.
     pub uid: String,
+    /// When this node first saw it.
+    pub seen_at: std::time::Instant,
     /// The object as last seen.
     pub pod: RwLock<Arc<Pod>>,
     /// The status as last computed.

@@ -85,6 +85,7 @@ fn update(engine: &Arc<Engine>, object: &Arc<Value>) {
         namespace: text(&pod.metadata.namespace),
         name: text(&pod.metadata.name),
         uid: uid.clone(),
+        seen_at: std::time::Instant::now(),
         status: RwLock::new(object["status"].clone()),
         pod: RwLock::new(pod),
         sandbox: RwLock::new(None),

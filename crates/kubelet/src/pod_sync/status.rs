@@ -179,7 +179,7 @@ impl PodMachine {
                         !self.initialized
                             && tracked.exited().is_none_or(|ended| ended.exit_code != 0)
                     }
-                    Role::Sidecar => !self.initialized && !(tracked.running() && tracked.started),
+                    Role::Sidecar => !(self.initialized || tracked.running() && tracked.started),
                     Role::Main => false,
                 }
             })

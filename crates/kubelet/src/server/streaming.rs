@@ -246,7 +246,10 @@ fn open(socket: WebSocket) -> (Sink, SplitStream<WebSocket>, bool) {
 
 /// An orderly end: clients take any other close code for a lost connection.
 async fn close(sink: &mut Sink) {
-    let frame = CloseFrame { code: close_code::NORMAL, reason: "".into() };
+    let frame = CloseFrame {
+        code: close_code::NORMAL,
+        reason: "".into(),
+    };
     let _ = sink.send(Message::Close(Some(frame))).await;
     let _ = sink.close().await;
 }

@@ -16,7 +16,10 @@ fn pod(volumes: Value) -> Pod {
     .unwrap()
 }
 
-fn content(volume: Value) -> Result<Option<BTreeMap<String, (String, u32)>>, String> {
+/// Path → content and mode.
+type Shown = BTreeMap<String, (String, u32)>;
+
+fn content(volume: Value) -> Result<Option<Shown>, String> {
     let pod = pod(json!([volume]));
     let mut objects = Objects::new();
     objects.insert(
