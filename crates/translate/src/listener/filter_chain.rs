@@ -1,0 +1,89 @@
+//! Filter chains of outbound listeners and what they match.
+
+use crate::context::{Context, ListenerClass};
+use crate::names;
+use crate::network_filters::{logged_proxy, outbound_chain};
+use crate::proto::seconds;
+use xds::envoy::config::core::v3::{CidrRange, Metadata};
+use xds::envoy::config::listener::v3::{Filter, FilterChain, FilterChainMatch};
+
+/// Application protocols of plain HTTP.
+pub(crate) const PLAIN_HTTP: [&str; 2] = ["http/1.1", "h2c"];
+
+/// A chain while its listener is being put together.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Chain {
+    pub(crate) server_names: Vec<String>,
+    pub(crate) cidrs: Vec<String>,
+    /// Only what looks like plain HTTP.
+    pub(crate) sniffed_http: bool,
+    pub(crate) filters: Vec<Filter>,
+    pub(crate) metadata: Option<Metadata>,
+}
+
+impl Chain {
+    pub(crate) fn is_match_all(&self) -> bool {
+        self.server_names.is_empty() && self.cidrs.is_empty() && !self.sniffed_http
+    }
+
+    /// Whether both would match the same connections.
+    pub(crate) fn same_match(&self, other: &Self) -> bool {
+        self.server_names == other.server_names && self.cidrs == other.cidrs && self.sniffed_http == other.sniffed_http
+    }
+
+    pub(crate) fn finish(self) -> FilterChain {
+        let filter_chain_match = (!self.is_match_all()).then(|| self.chain_match());
+        FilterChain {
+            filter_chain_match,
+            filters: self.filters,
+            metadata: self.metadata,
+            transport_socket_connect_timeout: Some(seconds(15)),
+            ..Default::default()
+        }
+    }
+
+    fn chain_match(&self) -> FilterChainMatch {
+        let mut out = FilterChainMatch::default();
+        if !self.server_names.iter().any(|name| name == "*") {
+            out.server_names = self.server_names.clone();
+        }
+        let mut cidrs = self.cidrs.clone();
+        cidrs.sort();
+        out.prefix_ranges = cidrs.iter().filter_map(|cidr| cidr_range(cidr)).collect();
+        if self.sniffed_http {
+            out.application_protocols = PLAIN_HTTP.map(str::to_owned).to_vec();
+            out.transport_protocol = "raw_buffer".to_owned();
+        }
+        out
+    }
+}
+
+/// `10.0.0.0/8`, or an address.
+pub(crate) fn cidr_range(text: &str) -> Option<CidrRange> {
+    let (address, length) = match text.split_once('/') {
+        Some((address, length)) => (address, length.parse().ok()?),
+        None => (text, if text.contains(':') { 128 } else { 32 }),
+    };
+    crate::host::is_ip(address).then(|| CidrRange { address_prefix: address.to_owned(), prefix_len: Some(length) })
+}
+
+/// The chain for everything that no other chain takes: to the address the client asked for, or nowhere.
+pub(crate) fn fallthrough(context: &Context<'_>) -> FilterChain {
+    FilterChain {
+        filter_chain_match: Some(FilterChainMatch::default()),
+        filters: unknown_traffic(context),
+        name: names::PASSTHROUGH_CHAIN.to_owned(),
+        ..Default::default()
+    }
+}
+
+/// Filters for connections to unknown destinations.
+pub(crate) fn unknown_traffic(context: &Context<'_>) -> Vec<Filter> {
+    let cluster = match (&context.scope.egress_proxy, context.scope.mode) {
+        (_, api::istio::OutboundTrafficPolicyMode::RegistryOnly) => names::BLACK_HOLE,
+        (Some(cluster), _) => cluster.as_str(),
+        (None, _) => names::PASSTHROUGH,
+    };
+    let class = ListenerClass::SidecarOutbound;
+    outbound_chain(context, class, &logged_proxy(context, class, cluster))
+}

@@ -1,0 +1,288 @@
+//! Listeners of gateways.
+
+use super::filter_chain::Chain;
+use super::inbound::MESH_ALL;
+use super::inspectors;
+use super::tcp_routes::{self, Static};
+use crate::cluster::outbound;
+use crate::cluster::tls::{OWN_CERTIFICATE, ROOT_CERTIFICATES, combined, secret};
+use crate::context::{Context, ListenerClass};
+use crate::gateway_servers::{GatewayServer, Kind, MergedServers, intersection};
+use crate::hcm::{self, HcmSpec, Routes};
+use crate::names;
+use crate::network_filters::{logged_proxy, outbound_chain};
+use crate::proto::{address, transport_socket};
+use crate::protocol::Protocol;
+use crate::security;
+use crate::host;
+use api::istio::{ServerTlsMode, ServerTlsSettings, TlsProtocol};
+use std::collections::HashSet;
+use xds::envoy::config::core::v3::{TrafficDirection, TransportSocket};
+use xds::envoy::config::listener::v3::{Filter, FilterChain, FilterChainMatch, Listener};
+use xds::envoy::extensions::transport_sockets::tls::v3 as tls;
+
+const CLASS: ListenerClass = ListenerClass::Gateway;
+
+pub(crate) fn listeners(context: &Context<'_>, merged: &MergedServers<'_>) -> Vec<Listener> {
+    merged.listeners.iter().filter_map(|((bind, port), servers)| listener(context, bind, *port, servers)).collect()
+}
+
+fn listener(context: &Context<'_>, bind: &str, port: u32, servers: &[GatewayServer<'_>]) -> Option<Listener> {
+    let bind = if bind.is_empty() { "0.0.0.0" } else { bind };
+    let mut chains: Vec<FilterChain> = Vec::new();
+    let mut plain_http = false;
+    let mut sni_taken = HashSet::new();
+    for server in servers {
+        match server.kind() {
+            Kind::PlainHttp if plain_http => {}
+            Kind::PlainHttp => {
+                plain_http = true;
+                let filters = vec![http(context, server, format!("outbound_{bind}_{port}"))];
+                chains.push(Chain { filters, ..Chain::default() }.finish());
+            }
+            Kind::Https => {
+                let prefix = if server.server.name.is_empty() { format!("outbound_{bind}_{port}") } else { server.server.name.clone() };
+                let filters = vec![http(context, server, prefix)];
+                chains.push(terminating(context, server, filters, true));
+            }
+            Kind::TlsTcp => {
+                if let Some(filters) = tcp_filters(context, server) {
+                    chains.push(terminating(context, server, filters, false));
+                }
+            }
+            Kind::PlainTcp => {
+                if let Some(filters) = tcp_filters(context, server) {
+                    chains.push(Chain { filters, ..Chain::default() }.finish());
+                }
+            }
+            Kind::Passthrough => chains.extend(passthrough(context, server, &mut sni_taken)),
+            Kind::AutoPassthrough => chains.extend(auto_passthrough(context, server)),
+        }
+    }
+    if chains.is_empty() {
+        return None;
+    }
+    let mut out = Listener {
+        name: names::listener(bind, port),
+        address: Some(address(bind, port)),
+        traffic_direction: TrafficDirection::Outbound as i32,
+        max_connections_to_accept_per_socket_event: Some(1),
+        access_log: context.logs.listener(CLASS),
+        filter_chains: chains,
+        ..Default::default()
+    };
+    if context.proxy_config.gateway_topology.as_ref().is_some_and(|topology| topology.proxy_protocol.is_some()) {
+        out.listener_filters.push(inspectors::proxy_protocol());
+    }
+    if servers.iter().any(|server| !matches!(server.kind(), Kind::PlainHttp | Kind::PlainTcp)) {
+        out.listener_filters.push(inspectors::tls());
+    }
+    if let Some(settings) = &context.proxy_config.connection_settings {
+        let edge = settings.profile == api::istio::ConnectionProfile::Edge;
+        out.per_connection_buffer_limit_bytes =
+            settings.listener_per_connection_buffer_limit_bytes.or(edge.then_some(32_768));
+    }
+    Some(out)
+}
+
+fn http(context: &Context<'_>, server: &GatewayServer<'_>, stat_prefix: String) -> Filter {
+    let protocol = server.server.port.as_ref().map_or(Protocol::Http, |port| Protocol::parse(&port.protocol));
+    let mut spec = HcmSpec::new(CLASS, stat_prefix, Routes::Rds(server.route_name.clone()), protocol);
+    spec.policies = security::http_policies(context, CLASS);
+    hcm::filter(context, spec)
+}
+
+/// A chain that ends TLS.
+fn terminating(context: &Context<'_>, server: &GatewayServer<'_>, mut filters: Vec<Filter>, http: bool) -> FilterChain {
+    let settings = server.server.tls.clone().unwrap_or_default();
+    let mut server_names = server.plain_hosts();
+    server_names.sort();
+    server_names.dedup();
+    if settings.mode == ServerTlsMode::IstioMutual && !http {
+        filters.splice(0..0, crate::network_filters::metadata_exchange(context));
+    }
+    let any = server_names.iter().any(|name| name == "*");
+    let chain = Chain { server_names: if any { Vec::new() } else { server_names }, filters, ..Chain::default() };
+    FilterChain { transport_socket: Some(server_tls(&settings, http)), ..chain.finish() }
+}
+
+/// TLS of a server.
+fn server_tls(settings: &ServerTlsSettings, http: bool) -> TransportSocket {
+    let mesh = settings.mode == ServerTlsMode::IstioMutual;
+    let client = matches!(settings.mode, ServerTlsMode::Mutual | ServerTlsMode::OptionalMutual) || mesh;
+    let alpn: &[&str] = if mesh && !http { &["istio-peer-exchange", "h2", "http/1.1"] } else { &["h2", "http/1.1"] };
+    let by_secret = |name: &str| secret(&format!("kubernetes://{name}"), true);
+    let mut certificates = Vec::new();
+    let mut root = None;
+    if mesh {
+        certificates.push(secret(OWN_CERTIFICATE, false));
+        root = Some(secret(ROOT_CERTIFICATES, false));
+    } else if !settings.credential_names.is_empty() || !settings.credential_name.is_empty() {
+        if settings.credential_names.is_empty() {
+            certificates.push(by_secret(&settings.credential_name));
+        }
+        certificates.extend(settings.credential_names.iter().map(|name| by_secret(name)));
+        let first = settings.credential_names.first().unwrap_or(&settings.credential_name);
+        let ca = if settings.ca_cert_credential_name.is_empty() {
+            format!("{first}-cacert")
+        } else {
+            settings.ca_cert_credential_name.clone()
+        };
+        root = Some(by_secret(&ca));
+    } else {
+        let file = |certificate: &str, key: &str| secret(&format!("file-cert:{certificate}~{key}"), false);
+        if settings.tls_certificates.is_empty() {
+            certificates.push(file(&settings.server_certificate, &settings.private_key));
+        }
+        certificates.extend(settings.tls_certificates.iter().map(|own| file(&own.server_certificate, &own.private_key)));
+        if !settings.ca_certificates.is_empty() {
+            root = Some(secret(&format!("file-root:{}", settings.ca_certificates), false));
+        }
+    }
+    let mut validation = None;
+    if client && let Some(root) = root {
+        validation = Some(combined(&settings.subject_alt_names, &settings.ca_crl, root));
+        if let Some(tls::common_tls_context::ValidationContextType::CombinedValidationContext(context)) = &mut validation
+            && let Some(default) = &mut context.default_validation_context
+        {
+            default.verify_certificate_spki = settings.verify_certificate_spki.clone();
+            default.verify_certificate_hash = settings.verify_certificate_hash.clone();
+        }
+    }
+    let common = tls::CommonTlsContext {
+        tls_params: params(settings),
+        tls_certificate_sds_secret_configs: certificates,
+        alpn_protocols: alpn.iter().map(|alpn| (*alpn).to_owned()).collect(),
+        validation_context_type: validation,
+        ..Default::default()
+    };
+    let config = tls::DownstreamTlsContext {
+        common_tls_context: Some(common),
+        require_client_certificate: Some(client && settings.mode != ServerTlsMode::OptionalMutual),
+        ..Default::default()
+    };
+    transport_socket("envoy.transport_sockets.tls", xds::any::pack(&config))
+}
+
+fn params(settings: &ServerTlsSettings) -> Option<tls::TlsParameters> {
+    use tls::tls_parameters::TlsProtocol as Version;
+    let version = |version: TlsProtocol| match version {
+        TlsProtocol::TlsAuto => Version::TlsAuto,
+        TlsProtocol::V1_0 => Version::TlSv10,
+        TlsProtocol::V1_1 => Version::TlSv11,
+        TlsProtocol::V1_2 => Version::TlSv12,
+        TlsProtocol::V1_3 => Version::TlSv13,
+    };
+    let (min, max) = (settings.min_protocol_version, settings.max_protocol_version);
+    if min == TlsProtocol::TlsAuto && max == TlsProtocol::TlsAuto && settings.cipher_suites.is_empty() {
+        return None;
+    }
+    Some(tls::TlsParameters {
+        tls_minimum_protocol_version: version(min) as i32,
+        tls_maximum_protocol_version: version(max) as i32,
+        cipher_suites: settings.cipher_suites.clone(),
+        ..Default::default()
+    })
+}
+
+/// The filters of the first `tcp` rule that is for this server.
+fn tcp_filters(context: &Context<'_>, server: &GatewayServer<'_>) -> Option<Vec<Filter>> {
+    let known = known(context, server);
+    for config in &context.scope.listeners.first()?.virtual_services {
+        if !config.is_for_gateway(&server.gateway) || !intersects(server, config) {
+            continue;
+        }
+        for rule in &config.spec.tcp {
+            if rule.matches.is_empty() || rule.matches.iter().any(|condition| known.holds_tcp(condition)) {
+                return Some(tcp_routes::filters(context, CLASS, config, &rule.route, server.declared_port()));
+            }
+        }
+    }
+    None
+}
+
+fn intersects(server: &GatewayServer<'_>, config: &crate::virtual_service::VirtualServiceConfig) -> bool {
+    let hosts: Vec<&str> = config.spec.hosts.iter().map(String::as_str).collect();
+    !intersection(&server.hosts_for(&config.namespace), &hosts).is_empty()
+}
+
+struct Known<'a> {
+    gateway: [&'a str; 1],
+    server: &'a GatewayServer<'a>,
+    context: &'a Context<'a>,
+}
+
+fn known<'a>(context: &'a Context<'a>, server: &'a GatewayServer<'a>) -> Known<'a> {
+    Known { gateway: [server.gateway.as_str()], server, context }
+}
+
+impl Known<'_> {
+    fn as_static(&self) -> Static<'_> {
+        Static {
+            port: self.server.declared_port(),
+            gateways: &self.gateway,
+            labels: &self.context.proxy.labels,
+            namespace: &self.context.proxy.namespace,
+        }
+    }
+
+    fn holds_tcp(&self, condition: &api::istio::L4MatchAttributes) -> bool {
+        self.as_static().tcp(condition)
+    }
+
+    fn holds_tls(&self, condition: &api::istio::TlsMatchAttributes) -> bool {
+        self.as_static().tls(condition)
+    }
+}
+
+/// Chains that forward by server name, from `tls` rules.
+fn passthrough(context: &Context<'_>, server: &GatewayServer<'_>, taken: &mut HashSet<String>) -> Vec<FilterChain> {
+    let known = known(context, server);
+    let mut out = Vec::new();
+    for config in context.scope.listeners.iter().flat_map(|listener| &listener.virtual_services) {
+        if !config.is_for_gateway(&server.gateway) || !intersects(server, config) {
+            continue;
+        }
+        for rule in &config.spec.tls {
+            for condition in rule.matches.iter().filter(|condition| known.holds_tls(condition)) {
+                if condition.sni_hosts.iter().any(|name| taken.contains(name)) {
+                    continue;
+                }
+                taken.extend(condition.sni_hosts.iter().cloned());
+                let filters = tcp_routes::filters(context, CLASS, config, &rule.route, server.declared_port());
+                out.push(Chain { server_names: condition.sni_hosts.clone(), filters, ..Chain::default() }.finish());
+            }
+        }
+    }
+    out
+}
+
+/// Chains whose server name is the name of a cluster.
+fn auto_passthrough(context: &Context<'_>, server: &GatewayServer<'_>) -> Vec<FilterChain> {
+    let mut out = Vec::new();
+    for service in context.scope.services.iter().filter(|service| !service.mesh_external && service.external_name.is_none()) {
+        let wanted = server.hosts_for(&service.namespace).iter().any(|name| host::matches(name, &service.host));
+        if !wanted {
+            continue;
+        }
+        let rule = context.snapshot.destination_rules.outbound(context.proxy, &service.host, &service.namespace);
+        for port in outbound::ports(service) {
+            let subsets = rule.iter().flat_map(|rule| &rule.spec.subsets).map(|subset| subset.name.as_str());
+            for subset in [""].into_iter().chain(subsets) {
+                let cluster = names::outbound_sni(port.number, subset, &service.host);
+                let mut proxy = logged_proxy(context, CLASS, &cluster);
+                crate::network_filters::apply_rule(&mut proxy, rule.map(AsRef::as_ref), subset);
+                let chain = Chain {
+                    server_names: vec![cluster],
+                    filters: outbound_chain(context, CLASS, &proxy),
+                    ..Chain::default()
+                };
+                let mut chain = chain.finish();
+                let condition = chain.filter_chain_match.get_or_insert_with(FilterChainMatch::default);
+                condition.application_protocols = MESH_ALL.map(str::to_owned).to_vec();
+                out.push(chain);
+            }
+        }
+    }
+    out
+}

@@ -1,0 +1,326 @@
+//! The service registry: services, endpoints and network gateways of all clusters and of ServiceEntries.
+
+pub(crate) mod kubernetes;
+pub(crate) mod network;
+pub(crate) mod service_entry;
+
+use crate::objects::Labels;
+use crate::protocol::Protocol;
+use crate::visibility::Visibility;
+use crate::{Locality, host};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+/// The address of services that have none.
+pub(crate) const UNSPECIFIED: &str = "0.0.0.0";
+
+/// How endpoints of a service are found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Resolution {
+    /// Known endpoints (EDS).
+    Static,
+    /// The address the client asked for.
+    Passthrough,
+    /// DNS, all answers.
+    Dns,
+    /// DNS, one answer at a time.
+    DnsRoundRobin,
+    /// DNS for the host of each request.
+    DynamicDns,
+    /// Another name of a service (ExternalName).
+    Alias,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ServicePort {
+    pub(crate) number: u32,
+    pub(crate) name: String,
+    pub(crate) protocol: Protocol,
+    /// As written in the Kubernetes service or ServiceEntry.
+    pub(crate) target: TargetPort,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum TargetPort {
+    Same,
+    Number(u32),
+    Name(String),
+}
+
+/// A service, or one address of a ServiceEntry.
+#[derive(Debug, Clone)]
+pub(crate) struct Service {
+    /// The name in the registry, with capitals if it was written so.
+    pub(crate) host: String,
+    /// Short name of a Kubernetes service; for a ServiceEntry the host.
+    pub(crate) name: String,
+    pub(crate) namespace: String,
+    pub(crate) created: String,
+    pub(crate) kubernetes: bool,
+    pub(crate) mesh_external: bool,
+    pub(crate) ports: Vec<ServicePort>,
+    /// `0.0.0.0` if there is none.
+    pub(crate) address: String,
+    /// Cluster IPs by cluster.
+    pub(crate) cluster_vips: BTreeMap<String, Vec<String>>,
+    /// Address from the ServiceEntry's status, for proxies that capture DNS.
+    pub(crate) auto_address: Option<String>,
+    pub(crate) resolution: Resolution,
+    pub(crate) visibility: Visibility,
+    pub(crate) selector: Labels,
+    pub(crate) labels: Labels,
+    /// Accounts from annotations, and SANs of a ServiceEntry.
+    pub(crate) accounts: BTreeSet<String>,
+    /// SANs of a ServiceEntry.
+    pub(crate) subject_alt_names: Vec<String>,
+    pub(crate) external_name: Option<String>,
+    /// Hosts of ExternalName services that point here.
+    pub(crate) aliases: Vec<String>,
+    pub(crate) node_local: bool,
+    pub(crate) traffic_distribution: TrafficDistribution,
+    /// Whether a ServiceEntry has a workloadSelector.
+    pub(crate) selects_workloads: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum TrafficDistribution {
+    #[default]
+    Any,
+    PreferClose,
+    PreferSameNode,
+}
+
+impl TrafficDistribution {
+    pub(crate) fn parse(text: &str) -> Self {
+        match text.to_ascii_lowercase().replace('-', "").as_str() {
+            "preferclose" | "prefersamezone" => Self::PreferClose,
+            "prefersamenode" => Self::PreferSameNode,
+            _ => Self::Any,
+        }
+    }
+}
+
+impl Service {
+    pub(crate) fn port(&self, number: u32) -> Option<&ServicePort> {
+        self.ports.iter().find(|port| port.number == number)
+    }
+
+    /// Addresses for a proxy of a cluster, the main one first.
+    pub(crate) fn addresses_for(&self, cluster: &str, dns_capture: bool) -> Vec<&str> {
+        if let Some(vips) = self.cluster_vips.get(cluster).filter(|vips| !vips.is_empty()) {
+            return vips.iter().map(String::as_str).collect();
+        }
+        if dns_capture && self.address == UNSPECIFIED
+            && let Some(auto) = &self.auto_address
+        {
+            return vec![auto];
+        }
+        vec![&self.address]
+    }
+
+    pub(crate) fn address_for(&self, cluster: &str, dns_capture: bool) -> &str {
+        self.addresses_for(cluster, dns_capture)[0]
+    }
+
+    /// A Kubernetes service without an address of its own, or a ServiceEntry without resolution.
+    pub(crate) fn is_headless(&self) -> bool {
+        self.resolution == Resolution::Passthrough
+    }
+
+    pub(crate) fn key(&self) -> ServiceKey {
+        (self.host.clone(), self.namespace.clone())
+    }
+}
+
+/// Host and namespace.
+pub(crate) type ServiceKey = (String, String);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Health {
+    /// Not said in EDS.
+    Unset,
+    Healthy,
+    Unhealthy,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Endpoint {
+    pub(crate) address: String,
+    pub(crate) port: u32,
+    pub(crate) port_name: String,
+    pub(crate) labels: Arc<Labels>,
+    pub(crate) namespace: String,
+    pub(crate) network: String,
+    pub(crate) cluster: String,
+    pub(crate) locality: Locality,
+    /// 0 counts as 1.
+    pub(crate) weight: u32,
+    /// Whether it has a sidecar.
+    pub(crate) mtls: bool,
+    pub(crate) service_account: String,
+    pub(crate) workload: String,
+    pub(crate) node: String,
+    pub(crate) health: Health,
+}
+
+impl Endpoint {
+    pub(crate) fn weight(&self) -> u32 {
+        self.weight.max(1)
+    }
+
+    /// `workload;namespace;canonical name;canonical revision;cluster`, for telemetry.
+    pub(crate) fn workload_metadata(&self) -> String {
+        let name = canonical_name(&self.labels, &self.workload);
+        let revision = canonical_revision(&self.labels);
+        let revision = if revision == "latest" { "" } else { revision };
+        format!("{};{};{name};{revision};{}", self.workload, self.namespace, self.cluster)
+    }
+
+    /// A label, also those that come from the topology.
+    pub(crate) fn label(&self, key: &str) -> &str {
+        match key {
+            "topology.kubernetes.io/region" => &self.locality.region,
+            "topology.kubernetes.io/zone" => &self.locality.zone,
+            "topology.istio.io/subzone" => &self.locality.subzone,
+            "topology.istio.io/cluster" => &self.cluster,
+            "topology.istio.io/network" => &self.network,
+            "kubernetes.io/hostname" if !self.node.is_empty() => &self.node,
+            _ => self.labels.get(key).map(String::as_str).unwrap_or_default(),
+        }
+    }
+
+    pub(crate) fn has_labels(&self, selector: &Labels) -> bool {
+        selector.iter().all(|(key, value)| self.label(key) == value)
+    }
+}
+
+/// The canonical service of a workload.
+pub(crate) fn canonical_name<'a>(labels: &'a Labels, workload: &'a str) -> &'a str {
+    ["service.istio.io/canonical-name", "app.kubernetes.io/name", "app"]
+        .iter()
+        .find_map(|key| labels.get(*key))
+        .map_or(workload, String::as_str)
+}
+
+/// The canonical revision of a workload.
+pub(crate) fn canonical_revision(labels: &Labels) -> &str {
+    ["service.istio.io/canonical-revision", "app.kubernetes.io/version", "version"]
+        .iter()
+        .find_map(|key| labels.get(*key))
+        .map_or("latest", String::as_str)
+}
+
+/// Everything that is known about services.
+#[derive(Debug, Default)]
+pub(crate) struct Registry {
+    /// Oldest first, then by name, then by namespace.
+    pub(crate) services: Vec<Arc<Service>>,
+    /// Endpoints by service, in the order of EDS: by registry and cluster.
+    pub(crate) endpoints: HashMap<ServiceKey, Vec<Endpoint>>,
+    /// Identities by service.
+    pub(crate) accounts: HashMap<ServiceKey, BTreeSet<String>>,
+    pub(crate) gateways: network::NetworkGateways,
+    by_host: HashMap<String, Vec<usize>>,
+    by_address: HashMap<String, Vec<AddressUse>>,
+}
+
+/// Index of the service, name of its port, port of the endpoint, cluster.
+pub(crate) type AddressUse = (usize, String, u32, String);
+
+impl Registry {
+    pub(crate) fn new(mut services: Vec<Service>, mut endpoints: Vec<(ServiceKey, Endpoint)>, gateways: network::NetworkGateways) -> Self {
+        services.sort_by(|a, b| (&a.created, &a.name, &a.namespace).cmp(&(&b.created, &b.name, &b.namespace)));
+        resolve_aliases(&mut services);
+        let services: Vec<Arc<Service>> = services.into_iter().map(Arc::new).collect();
+        let mut by_host: HashMap<String, Vec<usize>> = HashMap::new();
+        for (index, service) in services.iter().enumerate() {
+            by_host.entry(service.host.to_ascii_lowercase()).or_default().push(index);
+        }
+        let mut grouped: HashMap<ServiceKey, Vec<Endpoint>> = HashMap::new();
+        for (key, endpoint) in endpoints.drain(..) {
+            grouped.entry(key).or_default().push(endpoint);
+        }
+        let mut by_address: HashMap<String, Vec<AddressUse>> = HashMap::new();
+        for (index, service) in services.iter().enumerate() {
+            for endpoint in grouped.get(&service.key()).into_iter().flatten() {
+                let entry = (index, endpoint.port_name.clone(), endpoint.port, endpoint.cluster.clone());
+                by_address.entry(endpoint.address.clone()).or_default().push(entry);
+            }
+        }
+        Self { services, endpoints: grouped, accounts: HashMap::new(), gateways, by_host, by_address }
+    }
+
+    /// All services of a host, oldest first; the case of the host does not matter.
+    pub(crate) fn services_of(&self, host: &str) -> impl Iterator<Item = &Arc<Service>> {
+        self.by_host.get(&host.to_ascii_lowercase()).into_iter().flatten().map(|index| &self.services[*index])
+    }
+
+    pub(crate) fn endpoints_of(&self, service: &Service) -> &[Endpoint] {
+        self.endpoints.get(&(service.host.clone(), service.namespace.clone())).map_or(&[], Vec::as_slice)
+    }
+
+    /// Service ports whose endpoints have this address.
+    pub(crate) fn by_address(&self, address: &str) -> &[AddressUse] {
+        self.by_address.get(address).map_or(&[], Vec::as_slice)
+    }
+
+    /// Fills in the identities of services.
+    pub(crate) fn compute_accounts(&mut self, trust_domain: &str, aliases: &[String]) {
+        for service in &self.services {
+            let mut accounts = service.accounts.clone();
+            for endpoint in self.endpoints.get(&service.key()).into_iter().flatten() {
+                if endpoint.service_account.is_empty() {
+                    continue;
+                }
+                let path = format!("/ns/{}/sa/{}", endpoint.namespace, endpoint.service_account);
+                accounts.insert(format!("spiffe://{trust_domain}{path}"));
+            }
+            let mut expanded = accounts.clone();
+            for account in &accounts {
+                let Some((domain, path)) = account.strip_prefix("spiffe://").and_then(|rest| rest.split_once('/')) else { continue };
+                let known = domain == trust_domain || aliases.iter().any(|alias| alias == domain);
+                if known && !aliases.is_empty() {
+                    for domain in aliases.iter().map(String::as_str).chain([trust_domain]) {
+                        expanded.insert(format!("spiffe://{domain}/{path}"));
+                    }
+                }
+            }
+            self.accounts.entry(service.key()).or_default().extend(expanded);
+        }
+    }
+}
+
+/// ExternalName services become further names of the service they point to, also through other ExternalName services.
+fn resolve_aliases(services: &mut [Service]) {
+    let targets: HashMap<String, String> = services
+        .iter()
+        .filter_map(|service| Some((service.host.clone(), service.external_name.clone()?)))
+        .collect();
+    let concrete: HashMap<String, usize> = services
+        .iter()
+        .enumerate()
+        .filter(|(_, service)| service.external_name.is_none())
+        .map(|(index, service)| (service.host.clone(), index))
+        .collect();
+    let mut found: BTreeMap<usize, Vec<String>> = BTreeMap::new();
+    for start in targets.keys() {
+        let mut current = start;
+        for _ in 0..10 {
+            let Some(next) = targets.get(current) else { break };
+            if let Some(index) = concrete.get(next) {
+                found.entry(*index).or_default().push(start.clone());
+                break;
+            }
+            current = next;
+        }
+    }
+    for (index, mut aliases) in found {
+        aliases.sort();
+        services[index].aliases = aliases;
+    }
+}
+
+/// Whether a host belongs to a list of hosts with wildcards.
+pub(crate) fn any_host_matches(host_name: &str, hosts: &[String]) -> bool {
+    hosts.iter().any(|rule| host::matches(rule, host_name))
+}

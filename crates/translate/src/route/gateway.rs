@@ -1,0 +1,124 @@
+//! Routes of gateways: those of all VirtualServices that are bound to a server, by host.
+
+use super::configuration;
+use super::http_route::{self, RouteScope};
+use super::matches;
+use super::sidecar::attempt_count;
+use crate::context::Context;
+use crate::gateway_servers::{GatewayServer, intersection};
+use crate::host;
+use std::collections::{BTreeMap, HashMap};
+use xds::envoy::config::route::v3::{Route, RouteConfiguration, VirtualHost, virtual_host::TlsRequirementType};
+
+/// The route configuration that some servers share.
+pub(crate) fn configuration_of(context: &Context<'_>, name: &str, servers: &[&GatewayServer<'_>]) -> RouteConfiguration {
+    let mut hosts: BTreeMap<String, VirtualHost> = BTreeMap::new();
+    let mut order: Vec<String> = Vec::new();
+    let mut built: HashMap<(String, String, String), Vec<Route>> = HashMap::new();
+    for server in servers {
+        add_server(context, server, &mut hosts, &mut order, &mut built);
+    }
+    let mut virtual_hosts = if hosts.is_empty() {
+        let port = servers.first().map_or(0, |server| server.declared_port());
+        vec![VirtualHost { name: format!("blackhole:{port}"), domains: vec!["*".to_owned()], ..Default::default() }]
+    } else {
+        collapse(hosts)
+    };
+    for host in &mut virtual_hosts {
+        let (last, first): (Vec<Route>, Vec<Route>) =
+            std::mem::take(&mut host.routes).into_iter().partition(|route| route.r#match.as_ref().is_some_and(matches::is_catch_all));
+        host.routes = first.into_iter().chain(last).collect();
+    }
+    virtual_hosts.sort_by(|a, b| a.name.cmp(&b.name));
+    configuration(name.to_owned(), virtual_hosts)
+}
+
+fn add_server(
+    context: &Context<'_>,
+    server: &GatewayServer<'_>,
+    hosts: &mut BTreeMap<String, VirtualHost>,
+    order: &mut Vec<String>,
+    built: &mut HashMap<(String, String, String), Vec<Route>>,
+) {
+    let port = server.declared_port();
+    let redirect = server.server.tls.as_ref().is_some_and(|tls| tls.https_redirect);
+    let lookup = |name: &str| context.scope.service(name).cloned().or_else(|| context.alias_target(name));
+    let new_host = |name: &str, routes: Vec<Route>| VirtualHost {
+        name: format!("{name}:{port}"),
+        domains: vec![name.to_owned()],
+        routes,
+        include_request_attempt_count: attempt_count(context),
+        require_tls: if redirect { TlsRequirementType::All as i32 } else { 0 },
+        ..Default::default()
+    };
+    for config in context.scope.listeners.iter().flat_map(|listener| &listener.virtual_services) {
+        if !config.is_for_gateway(&server.gateway) {
+            continue;
+        }
+        let own: Vec<&str> = config.spec.hosts.iter().map(String::as_str).collect();
+        let common = intersection(&server.hosts_for(&config.namespace), &own);
+        if common.is_empty() {
+            continue;
+        }
+        let key = (server.gateway.clone(), config.namespace.clone(), config.name.clone());
+        let routes = built.entry(key).or_insert_with(|| {
+            let gateways = [server.gateway.as_str()];
+            let scope = RouteScope { port, gateways: &gateways, tls: server.server.tls.is_some(), service: &lookup };
+            http_route::routes(context, config, &scope)
+        });
+        if routes.is_empty() {
+            continue;
+        }
+        for name in common {
+            let name = name.to_ascii_lowercase();
+            match hosts.get_mut(&name) {
+                Some(known) => {
+                    known.routes.extend(routes.iter().cloned());
+                    if redirect {
+                        known.require_tls = TlsRequirementType::All as i32;
+                    }
+                }
+                None => {
+                    order.push(name.clone());
+                    hosts.insert(name.clone(), new_host(&name, routes.clone()));
+                }
+            }
+        }
+    }
+    if redirect {
+        for name in &server.hosts {
+            let name = name.to_ascii_lowercase();
+            match hosts.get_mut(&name) {
+                Some(known) => known.require_tls = TlsRequirementType::All as i32,
+                None => {
+                    hosts.insert(name.clone(), new_host(&name, Vec::new()));
+                }
+            }
+        }
+    }
+}
+
+/// Hosts with the same routes share a virtual host.
+fn collapse(hosts: BTreeMap<String, VirtualHost>) -> Vec<VirtualHost> {
+    let mut out: Vec<VirtualHost> = Vec::new();
+    for (name, host) in hosts {
+        let same = out.iter_mut().find(|other| {
+            !host.routes.is_empty() && other.routes == host.routes && other.require_tls == host.require_tls && port_of(&other.name) == port_of(&host.name)
+        });
+        match same {
+            Some(other) => other.domains.push(name),
+            None => out.push(host),
+        }
+    }
+    for host in &mut out {
+        if host.domains.len() > 1 {
+            host.domains.sort_by(|a, b| host::by_specificity(a, b));
+            host.name = format!("{}:{}", host.domains[0], port_of(&host.name));
+        }
+    }
+    out
+}
+
+fn port_of(name: &str) -> &str {
+    name.rsplit_once(':').map_or("", |(_, port)| port)
+}

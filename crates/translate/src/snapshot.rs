@@ -1,0 +1,314 @@
+//! Everything a control plane knows at one moment, indexed once so that building many proxies is cheap.
+
+use crate::destination_rule::DestinationRules;
+use crate::objects::{Config, selects, text, typed};
+use crate::peer_authentication::PeerPolicies;
+use crate::registry::kubernetes::Cluster;
+use crate::registry::{Endpoint, Registry, Service, ServiceKey, network, service_entry};
+use crate::virtual_service::{VirtualServiceConfig, prepare};
+use crate::{Problem, host};
+use api::istio::{
+    AuthorizationPolicy, DestinationRule, EnvoyFilter, ExtensionProvider, Gateway, MeshConfig, MeshNetworks, PeerAuthentication, ProxyConfig,
+    RequestAuthentication, ServiceEntry, Sidecar, Telemetry, VirtualService, WorkloadEntry,
+};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+/// The Kubernetes objects of one cluster.
+#[derive(Debug, Clone, Default)]
+pub struct ClusterObjects {
+    /// The id of the cluster.
+    pub id: String,
+    /// Its network, if it is not known from MeshNetworks or from the label of the system namespace.
+    pub network: Option<String>,
+    /// Namespaces, Nodes, Pods, Services, EndpointSlices (in any order); others are skipped.
+    pub objects: Vec<Arc<Value>>,
+}
+
+/// What a [`Snapshot`] is made from.
+#[derive(Debug, Clone, Default)]
+pub struct SnapshotInput {
+    /// The cluster whose istiod this is: its services come first, and the Istio configuration is its own.
+    pub config_cluster: String,
+    /// All clusters that are read.
+    pub clusters: Vec<ClusterObjects>,
+    /// Istio objects of the config cluster.
+    pub config: Vec<Arc<Value>>,
+    /// The settings of the mesh.
+    pub mesh: MeshConfig,
+    /// The networks of the mesh.
+    pub networks: MeshNetworks,
+    /// Domain of Kubernetes services; empty means `cluster.local`.
+    pub domain: String,
+}
+
+/// Everything a control plane knows at one moment.
+#[derive(Debug)]
+pub struct Snapshot {
+    pub(crate) config_cluster: String,
+    pub(crate) domain: String,
+    pub(crate) mesh: MeshConfig,
+    pub(crate) clusters: Vec<Cluster>,
+    pub(crate) registry: Registry,
+    pub(crate) virtual_services: Vec<Arc<VirtualServiceConfig>>,
+    pub(crate) destination_rules: DestinationRules,
+    pub(crate) gateways: Vec<Config<Gateway>>,
+    pub(crate) sidecars: Vec<Config<Sidecar>>,
+    pub(crate) peer_policies: PeerPolicies,
+    pub(crate) request_authentications: Vec<Config<RequestAuthentication>>,
+    pub(crate) authorization_policies: Vec<Config<AuthorizationPolicy>>,
+    pub(crate) telemetries: Vec<Config<Telemetry>>,
+    pub(crate) envoy_filters: Vec<Config<EnvoyFilter>>,
+    pub(crate) proxy_configs: Vec<Config<ProxyConfig>>,
+    /// Share of traced requests where nothing else says, in percent (istiod's PILOT_TRACE_SAMPLING).
+    pub(crate) trace_sampling: f64,
+    problems: Vec<Problem>,
+}
+
+impl Snapshot {
+    /// Reads plain objects and indexes them. What cannot be read is left out and becomes a problem.
+    pub fn from_objects(input: SnapshotInput) -> Self {
+        let mut problems = Vec::new();
+        let domain = if input.domain.is_empty() { "cluster.local".to_owned() } else { input.domain.clone() };
+        let mesh = input.mesh;
+        let root = mesh.root_namespace().to_owned();
+        let config = Typed::read(&input.config, &mut problems);
+        let mut objects = input.clusters;
+        for cluster in &mut objects {
+            if let Some(network) = network::of_cluster(&input.networks, &cluster.id) {
+                cluster.network = Some(network);
+            }
+        }
+        objects.sort_by_key(|cluster| (cluster.id != input.config_cluster, cluster.id.clone()));
+        let clusters: Vec<Cluster> = objects
+            .iter()
+            .map(|cluster| Cluster::read(cluster, &root, &domain, mesh.trust_domain(), &mut problems))
+            .collect();
+        let mut gateways = BTreeSet::new();
+        for cluster in &objects {
+            network::from_services(cluster, &mut gateways);
+        }
+        network::from_mesh_networks(&input.networks, &objects, &domain, &mut gateways);
+        let (services, endpoints) = collect(&clusters, &objects, &config, &mesh, &input.config_cluster, &domain);
+        let mut registry = Registry::new(services, endpoints, network::NetworkGateways::new(gateways));
+        registry.compute_accounts(mesh.trust_domain(), &mesh.trust_domain_aliases);
+        let virtual_services =
+            prepare(config.virtual_services, &domain, &mesh.default_virtual_service_export_to, &mut problems);
+        let destination_rules =
+            DestinationRules::new(config.destination_rules, &domain, &root, &mesh.default_destination_rule_export_to);
+        let peer_policies = PeerPolicies::new(config.peer_authentications, &root);
+        Self {
+            config_cluster: input.config_cluster,
+            domain,
+            clusters,
+            registry,
+            virtual_services,
+            destination_rules,
+            gateways: config.gateways,
+            sidecars: config.sidecars,
+            peer_policies,
+            request_authentications: config.request_authentications,
+            authorization_policies: config.authorization_policies,
+            telemetries: config.telemetries,
+            envoy_filters: config.envoy_filters,
+            proxy_configs: config.proxy_configs,
+            trace_sampling: 1.0,
+            mesh,
+            problems,
+        }
+    }
+
+    /// Sets the share of traced requests where nothing else says, in percent; 1 if this is not called.
+    #[must_use]
+    pub fn with_trace_sampling(mut self, percent: f64) -> Self {
+        self.trace_sampling = percent;
+        self
+    }
+
+    /// What could not be read, whatever the proxy.
+    pub fn problems(&self) -> &[Problem] {
+        &self.problems
+    }
+
+    /// The settings of the mesh.
+    pub fn mesh(&self) -> &MeshConfig {
+        &self.mesh
+    }
+
+    pub(crate) fn cluster(&self, id: &str) -> Option<&Cluster> {
+        self.clusters.iter().find(|cluster| cluster.id == id)
+    }
+
+    pub(crate) fn provider(&self, name: &str) -> Option<&ExtensionProvider> {
+        self.mesh.extension_providers.iter().find(|provider| provider.name == name)
+    }
+
+    /// Whether only endpoints of the client's own cluster count for a host.
+    pub(crate) fn is_cluster_local(&self, host_name: &str) -> bool {
+        let mut best: Option<(&str, bool)> = None;
+        let mut consider = |rule: &'_ str, local: bool| -> Option<bool> {
+            if !host::is_wildcard(rule) {
+                return (rule == host_name).then_some(local);
+            }
+            host::matches(rule, host_name).then_some(local)
+        };
+        let istiod = format!("istiod.{}.svc.{}", self.mesh.root_namespace(), self.domain);
+        let defaults = [
+            (format!("*.kube-system.svc.{}", self.domain), true),
+            (format!("kubernetes.default.svc.{}", self.domain), true),
+            (istiod, true),
+        ];
+        let settings: Vec<(&str, bool)> = self
+            .mesh
+            .service_settings
+            .iter()
+            .filter_map(|settings| Some((settings, settings.settings.as_ref()?.cluster_local)))
+            .flat_map(|(settings, local)| settings.hosts.iter().map(move |rule| (rule.as_str(), local)))
+            .collect();
+        // A setting replaces the default of the same host.
+        let defaults = defaults.iter().filter(|(rule, _)| !settings.iter().any(|(other, _)| other == rule));
+        for (rule, local) in defaults.map(|(rule, local)| (rule.as_str(), *local)).chain(settings.iter().copied()) {
+            let Some(local) = consider(rule, local) else { continue };
+            let better = best.is_none_or(|(other, _)| host::by_specificity(rule, other).is_le());
+            if better {
+                best = Some((rule, local));
+            }
+        }
+        best.is_some_and(|(_, local)| local)
+    }
+
+    /// Services that a namespace sees, private ones first, then those exported to it, then public ones; each oldest first.
+    pub(crate) fn services_visible_to<'a>(&'a self, namespace: &'a str) -> Vec<&'a Arc<Service>> {
+        use crate::visibility::Visibility;
+        let of = |wanted: fn(&Visibility) -> bool| {
+            self.registry
+                .services
+                .iter()
+                .filter(move |service| wanted(&service.visibility) && service.visibility.allows(&service.namespace, namespace))
+        };
+        of(|visibility| *visibility == Visibility::Private)
+            .chain(of(|visibility| matches!(visibility, Visibility::Namespaces(_))))
+            .chain(of(|visibility| *visibility == Visibility::Public))
+            .collect()
+    }
+
+    /// VirtualServices that a namespace sees, in the order in which they count.
+    pub(crate) fn virtual_services_visible_to<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a Arc<VirtualServiceConfig>> {
+        use crate::visibility::Visibility;
+        let of = move |wanted: fn(&Visibility) -> bool| {
+            self.virtual_services
+                .iter()
+                .filter(move |config| wanted(&config.visibility) && config.visibility.allows(&config.namespace, namespace))
+        };
+        of(|visibility| *visibility == Visibility::Private)
+            .chain(of(|visibility| matches!(visibility, Visibility::Namespaces(_))))
+            .chain(of(|visibility| *visibility == Visibility::Public))
+    }
+}
+
+fn collect(
+    clusters: &[Cluster],
+    objects: &[ClusterObjects],
+    config: &Typed,
+    mesh: &MeshConfig,
+    config_cluster: &str,
+    domain: &str,
+) -> (Vec<Service>, Vec<(ServiceKey, Endpoint)>) {
+    let mut services: Vec<Service> = Vec::new();
+    let mut endpoints = Vec::new();
+    for entry in &config.service_entries {
+        services.extend(service_entry::services(entry, &mesh.default_service_export_to));
+        endpoints.extend(service_entry::endpoints(entry, &config.workload_entries, clusters, config_cluster));
+    }
+    let mut merged: Vec<Service> = Vec::new();
+    let mut index: HashMap<String, usize> = HashMap::new();
+    for cluster in clusters {
+        for service in &cluster.services {
+            match index.get(&service.host) {
+                Some(first) => {
+                    let first = &mut merged[*first];
+                    first.cluster_vips.extend(service.cluster_vips.clone());
+                    first.accounts.extend(service.accounts.iter().cloned());
+                }
+                None => {
+                    index.insert(service.host.clone(), merged.len());
+                    merged.push(service.clone());
+                }
+            }
+        }
+    }
+    if let Some(own) = clusters.iter().find(|cluster| cluster.id == config_cluster) {
+        endpoints.extend(service_entry::of_kubernetes_services(&own.services, &config.workload_entries, config_cluster));
+    }
+    let mut ids: Vec<usize> = (0..clusters.len()).collect();
+    ids.sort_by_key(|index| &clusters[*index].id);
+    for index in ids {
+        endpoints.extend(clusters[index].endpoints(&objects[index], domain));
+    }
+    services.extend(merged);
+    (services, endpoints)
+}
+
+/// Istio objects by kind, oldest first.
+#[derive(Default)]
+struct Typed {
+    virtual_services: Vec<Config<VirtualService>>,
+    destination_rules: Vec<Config<DestinationRule>>,
+    gateways: Vec<Config<Gateway>>,
+    service_entries: Vec<Config<ServiceEntry>>,
+    workload_entries: Vec<Config<WorkloadEntry>>,
+    sidecars: Vec<Config<Sidecar>>,
+    peer_authentications: Vec<Config<PeerAuthentication>>,
+    request_authentications: Vec<Config<RequestAuthentication>>,
+    authorization_policies: Vec<Config<AuthorizationPolicy>>,
+    telemetries: Vec<Config<Telemetry>>,
+    envoy_filters: Vec<Config<EnvoyFilter>>,
+    proxy_configs: Vec<Config<ProxyConfig>>,
+}
+
+impl Typed {
+    fn read(objects: &[Arc<Value>], problems: &mut Vec<Problem>) -> Self {
+        let mut out = Self::default();
+        // Sorted once by age, so that every list is.
+        let mut sorted: Vec<&Arc<Value>> = objects.iter().collect();
+        sorted.sort_by_key(|object| {
+            (
+                text(object, &["metadata", "creationTimestamp"]),
+                text(object, &["metadata", "name"]),
+                text(object, &["metadata", "namespace"]),
+            )
+        });
+        for object in sorted {
+            match text(object, &["kind"]) {
+                "VirtualService" => out.virtual_services.extend(typed(object, problems)),
+                "DestinationRule" => out.destination_rules.extend(typed(object, problems)),
+                "Gateway" if text(object, &["apiVersion"]).starts_with("networking.istio.io") => {
+                    out.gateways.extend(typed(object, problems));
+                }
+                "ServiceEntry" => out.service_entries.extend(typed(object, problems)),
+                "WorkloadEntry" => out.workload_entries.extend(typed(object, problems)),
+                "Sidecar" => out.sidecars.extend(typed(object, problems)),
+                "PeerAuthentication" => out.peer_authentications.extend(typed(object, problems)),
+                "RequestAuthentication" => out.request_authentications.extend(typed(object, problems)),
+                "AuthorizationPolicy" => out.authorization_policies.extend(typed(object, problems)),
+                "Telemetry" => out.telemetries.extend(typed(object, problems)),
+                "EnvoyFilter" => out.envoy_filters.extend(typed(object, problems)),
+                "ProxyConfig" => out.proxy_configs.extend(typed(object, problems)),
+                _ => {}
+            }
+        }
+        out
+    }
+}
+
+/// Whether a policy with an optional selector applies to a workload: those of the root namespace to all namespaces.
+pub(crate) fn policy_applies(
+    policy_namespace: &str,
+    selector: Option<&BTreeMap<String, String>>,
+    root: &str,
+    namespace: &str,
+    labels: &BTreeMap<String, String>,
+) -> bool {
+    (policy_namespace == root || policy_namespace == namespace) && selector.is_none_or(|selector| selects(selector, labels))
+}
