@@ -1,2 +1,155 @@
-//! theater
-fn main() {}
+//! `theater`: two Kubernetes clusters with one service mesh and a theater on one machine.
+//!
+//! This crate only wires: every part lives in a crate of its own.
+
+mod applets;
+mod catalog;
+mod cluster;
+mod commands;
+mod language;
+mod state;
+mod supervisor;
+mod topology;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+
+use crate::state::StateDir;
+use crate::supervisor::ports::Wishes;
+
+/// Two Kubernetes clusters, one Istio-compatible mesh and a theater, on one machine
+#[derive(Parser)]
+#[command(name = "theater", version, arg_required_else_help = true)]
+struct Arguments {
+    /// Where objects, bookings and keys are kept [default: ~/.local/state/theater]
+    #[arg(long, global = true, env = state::STATE_VARIABLE, value_name = "DIR", hide_env = true)]
+    state_dir: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start everything and stay in the foreground; brings back a cluster that has ended
+    Up {
+        /// The one port of the page and the API, for http:// and https:// [default: 80 and 443, else 8080]
+        #[arg(long)]
+        port: Option<u16>,
+        /// Port of the first cluster's API server; the second has the next one [default: 6443]
+        #[arg(long)]
+        api_port: Option<u16>,
+    },
+    /// Print what a shell needs: eval "$(theater env)"
+    Env,
+    /// Show the running theater
+    Status,
+    /// Stop the running theater; objects and bookings are kept
+    Down,
+    /// Return to the initial scene
+    Reset {
+        /// Remove everything in the state directory, keys included (of a stopped theater)
+        #[arg(long)]
+        all: bool,
+    },
+    /// Show what the clusters themselves log
+    Logs {
+        /// Only this cluster
+        cluster: Option<String>,
+        /// Lines from the end
+        #[arg(long, default_value_t = 50)]
+        tail: usize,
+        /// Keep printing
+        #[arg(long, short)]
+        follow: bool,
+    },
+    /// One cluster; started by `up`
+    #[command(hide = true)]
+    Cluster {
+        /// Its name
+        name: String,
+    },
+    /// A program of a built-in image
+    #[command(hide = true, disable_help_flag = true)]
+    Applet {
+        /// Its name
+        name: String,
+        /// Its arguments
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+}
+
+fn main() -> ExitCode {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    // Sandboxes re-execute this program and need it before any thread exists.
+    if args.get(1).is_some_and(|arg| arg == sandbox::INIT_COMMAND) {
+        sandbox::init_main(&args[2..]);
+    }
+    let name = args
+        .first()
+        .and_then(|arg| Path::new(arg).file_name())
+        .map(|name| name.to_string_lossy().into_owned())
+        .unwrap_or_default();
+    if name != "theater"
+        && let Some(code) = applets::run(&name, args[1..].to_vec())
+    {
+        return code;
+    }
+    let arguments = Arguments::parse();
+    match run(arguments) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("theater: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<ExitCode> {
+    if let Command::Applet { name, args } = arguments.command {
+        return applets::run(&name, args)
+            .with_context(|| format!("there is no built-in program {name:?}"));
+    }
+    let state = StateDir::open(arguments.state_dir)?;
+    match arguments.command {
+        Command::Up { port, api_port } => up(
+            state,
+            &supervisor::Options {
+                wishes: Wishes {
+                    entry: port,
+                    api: api_port,
+                },
+            },
+        )?,
+        Command::Env => commands::env(&state)?,
+        Command::Status => commands::status(&state)?,
+        Command::Down => commands::down(&state)?,
+        Command::Reset { all } => commands::reset(&state, all)?,
+        Command::Logs {
+            cluster,
+            tail,
+            follow,
+        } => commands::logs::run(&state, cluster.as_deref(), tail, follow)?,
+        Command::Cluster { name } => cluster::main(&state, &name)?,
+        Command::Applet { .. } => {}
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn up(state: StateDir, options: &supervisor::Options) -> Result<()> {
+    let Some(lock) = state.try_lock()? else {
+        return commands::up_again(&state);
+    };
+    let doors = supervisor::open_and_enter(options, lock)?;
+    runtime::log::init(runtime::log::Level::WARN);
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start")?
+        .block_on(supervisor::run(state, doors))
+}

@@ -39,6 +39,12 @@ impl StateDir {
         Ok(Self { root })
     }
 
+    /// The directory that is used when none is named, as it is after links are resolved.
+    #[must_use]
+    pub fn default_path() -> Option<PathBuf> {
+        default_root().and_then(|root| root.canonicalize().ok())
+    }
+
     /// The directory itself.
     #[must_use]
     pub fn root(&self) -> &Path {

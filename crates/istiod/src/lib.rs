@@ -1,1 +1,21 @@
-//! theater-istiod
+//! istiod: the mesh's control plane. It watches the clusters, translates what they hold into
+//! configuration for each proxy (crate `translate`), sends it over xDS, signs workload certificates
+//! and adds sidecars to pods. It speaks to clusters and proxies in the field's protocols only.
+
+pub mod ads;
+pub mod authenticate;
+pub mod ca;
+pub mod ca_service;
+pub mod clusters;
+mod debug;
+mod generate;
+pub mod identity;
+mod program;
+mod root_cert;
+mod server;
+mod tls_stream;
+pub mod webhook;
+mod world;
+
+pub use program::main;
+pub use server::{Config, Ports, run};

@@ -1,0 +1,43 @@
+//! The programs of the built-in images: this binary under other names, as `argv[0]` or by
+//! `theater applet NAME`.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+/// Runs the program called `name`, if there is one; `args` are without its name.
+pub fn run(name: &str, args: Vec<OsString>) -> Option<ExitCode> {
+    Some(match name {
+        "user-service" => user_service::main(),
+        "movie-service" => movie_service::main(),
+        "booking-service" => booking_service::main(),
+        "api-gateway" => api_gateway::main(),
+        "redis-server" => redis_image::server_main(args),
+        "redis-cli" => redis_image::cli_main(args),
+        "http-echo" => http_echo_image::main(args),
+        "curl" => curl_image::curl_main(args),
+        "wget" => curl_image::wget_main(args),
+        "pilot-discovery" => istiod::main(args),
+        "istio-iptables" => iptables(args),
+        "pilot-agent" => match args.first().and_then(|arg| arg.to_str()) {
+            Some("istio-iptables") => iptables(args.into_iter().skip(1).collect()),
+            _ => proxy::agent::main(args),
+        },
+        // Sandboxes start containers without one of our names with this program as well.
+        name if shell_image::APPLETS.contains(&name) => shell_image::main(name, args),
+        _ => return None,
+    })
+}
+
+fn iptables(args: Vec<OsString>) -> ExitCode {
+    let args: Vec<String> = args
+        .into_iter()
+        .map(|arg| arg.to_string_lossy().into_owned())
+        .collect();
+    match sandbox::redirect::Redirect::parse(&args).and_then(|redirect| redirect.apply()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("istio-iptables: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

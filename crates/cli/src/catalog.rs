@@ -1,0 +1,131 @@
+//! The images every node has: all of them are this program under other names.
+
+use std::path::Path;
+
+use kubelet::catalog::{Image, ImageCatalog};
+
+/// Where a machine's own Redis may be.
+const REAL_REDIS: [&str; 3] = [
+    "/usr/bin/redis-server",
+    "/usr/local/bin/redis-server",
+    "/usr/bin/valkey-server",
+];
+
+/// What every application image has beside its program, as small images do.
+const TOOLS: [&str; 2] = ["curl", "wget"];
+
+/// The catalogue of this program.
+#[must_use]
+pub fn images() -> ImageCatalog {
+    let mut images = Vec::new();
+    for name in [
+        "user-service",
+        "movie-service",
+        "booking-service",
+        "api-gateway",
+    ] {
+        images.push(image(&[name], &[name], &[], &[name]));
+    }
+    images.push(redis(real_redis()));
+    images.push(image(
+        &["hashicorp/http-echo", "http-echo"],
+        &["http-echo"],
+        &[],
+        &["http-echo"],
+    ));
+    images.push(image(
+        &["curlimages/curl", "curl"],
+        &[],
+        &["curl", "--help"],
+        &["curl"],
+    ));
+    images.push(image(&["busybox", "alpine"], &[], &["sh"], &["sh"]));
+    images.push(image(
+        &["istio/proxyv2", "proxyv2"],
+        &["pilot-agent"],
+        &[],
+        &["pilot-agent", "istio-iptables"],
+    ));
+    images.push(image(
+        &["istio/pilot", "pilot"],
+        &["pilot-discovery"],
+        &[],
+        &["pilot-discovery"],
+    ));
+    ImageCatalog { images }
+}
+
+fn image(names: &[&str], entrypoint: &[&str], cmd: &[&str], applets: &[&str]) -> Image {
+    let owned = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect();
+    Image {
+        names: owned(names),
+        entrypoint: owned(entrypoint),
+        cmd: owned(cmd),
+        applets: applets
+            .iter()
+            .chain(&TOOLS)
+            .chain(shell_image::APPLETS)
+            .map(|text| (*text).to_owned())
+            .collect(),
+        size_bytes: program_size(),
+        ..Image::default()
+    }
+}
+
+/// The store: the machine's own Redis when it has one, else the built-in server.
+fn redis(real: Option<&str>) -> Image {
+    match real {
+        Some(program) => Image {
+            host_programs: true,
+            ..image(&["redis", "valkey"], &[program], &[], &[])
+        },
+        None => image(
+            &["redis", "valkey"],
+            &["redis-server"],
+            &[],
+            &["redis-server", "redis-cli"],
+        ),
+    }
+}
+
+fn real_redis() -> Option<&'static str> {
+    REAL_REDIS
+        .into_iter()
+        .find(|program| Path::new(program).exists())
+}
+
+fn program_size() -> u64 {
+    std::env::current_exe()
+        .and_then(std::fs::metadata)
+        .map_or(0, |metadata| metadata.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_are_found_whatever_their_registry_and_tag() {
+        let images = images();
+        for reference in [
+            "harbor.example.com/theater-msa/user-service:v3",
+            "theater-msa/api-gateway:latest",
+            "redis:7-alpine",
+            "docker.io/istio/proxyv2:1.31.0",
+            "hashicorp/http-echo",
+            "curlimages/curl:8.5.0",
+        ] {
+            assert!(images.resolve(reference).is_some(), "{reference}");
+        }
+        assert!(images.resolve("nginx").is_none());
+    }
+
+    #[test]
+    fn the_store_is_the_machines_own_redis_or_the_built_in_one() {
+        assert_eq!(redis(None).entrypoint, ["redis-server"]);
+        assert!(!redis(None).host_programs);
+        let real = redis(Some("/usr/bin/redis-server"));
+        assert_eq!(real.entrypoint, ["/usr/bin/redis-server"]);
+        assert!(real.host_programs);
+    }
+}

@@ -1,0 +1,818 @@
+//! The running supervisor.
+
+use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::{Context, Result, bail};
+use base64::Engine;
+use kube_client::{Auth, Client, Config, DEPLOYMENTS, ENDPOINTS, ListParams, SECRETS, SERVICES};
+use runtime::CancellationToken;
+use sandbox::Cidr;
+use sandbox::world::{ClusterCommand, ClusterProcess, WanSubnet, World};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use super::apply::{self, IfExists};
+use super::authorities::{self, Authorities};
+use super::control::{self, Answer, ClusterStatus, Request};
+use super::kubeconfig::{self, User};
+use super::ports::{self, Wishes};
+use super::progress::{Pods, Progress};
+use super::relay::{self, Target};
+use super::scene;
+use crate::language;
+use crate::state::{StateDir, StateLock, make_private_dir, write_private};
+use crate::topology::{CLUSTERS, ClusterFacts, WAN_PREFIX};
+
+/// How long a cluster's API server may take to answer.
+const API_LIMIT: Duration = Duration::from_secs(20);
+
+/// How long everything may take to become ready before `up` says what is missing. It goes on running.
+const READY_LIMIT: Duration = Duration::from_secs(60);
+
+/// How long clusters get to end in order.
+const STOP_LIMIT: Duration = Duration::from_secs(5);
+
+/// How often things that cannot be watched are looked at while starting.
+const POLL: Duration = Duration::from_millis(10);
+
+/// Options of `theater up`.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Ports.
+    pub wishes: Wishes,
+}
+
+/// What a run tells the commands that come after it (`theater env`, `status`).
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RunFile {
+    /// The supervisor's process.
+    pub pid: u32,
+    /// `localhost`, with a port where needed.
+    pub domain: String,
+    /// API servers by cluster name.
+    pub apis: BTreeMap<String, String>,
+}
+
+impl RunFile {
+    /// Address of the page.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("https://theater.{}", self.domain)
+    }
+}
+
+/// The host's side, opened before the process left the host's network.
+pub struct Doors {
+    entry: ports::Entry,
+    apis: Vec<Vec<TcpListener>>,
+    world: World,
+    _lock: StateLock,
+}
+
+/// Opens the host-facing ports, then leaves the host's network. Must run while the process has one
+/// thread.
+///
+/// # Errors
+/// When a port is taken or the machine forbids namespaces; the message says what to do.
+pub fn open_and_enter(options: &Options, lock: StateLock) -> Result<Doors> {
+    let entry = ports::open_entry(options.wishes)?;
+    let count = u16::try_from(CLUSTERS.len()).unwrap_or(u16::MAX);
+    let apis = ports::open_apis(options.wishes, count)?;
+    let world = sandbox::world::enter()?;
+    Ok(Doors {
+        entry,
+        apis,
+        world,
+        _lock: lock,
+    })
+}
+
+/// A cluster as the supervisor holds it.
+struct Running {
+    facts: &'static ClusterFacts,
+    api: String,
+    process: Mutex<Option<Arc<ClusterProcess>>>,
+    client: Client,
+}
+
+struct Supervisor {
+    state: StateDir,
+    world: World,
+    authorities: Authorities,
+    clusters: Vec<Running>,
+    run: RunFile,
+    token: CancellationToken,
+    /// Names of clusters that ended by themselves.
+    ended: mpsc::UnboundedSender<(usize, String)>,
+    stopped: tokio::sync::watch::Sender<bool>,
+}
+
+/// Runs the theater until it is told to end.
+///
+/// # Errors
+/// When it cannot be started; whatever was started has ended then.
+pub async fn run(state: StateDir, doors: Doors) -> Result<()> {
+    let started = Instant::now();
+    println!("{}", language::starting());
+    for (port, error) in &doors.entry.skipped {
+        println!("{}", language::port_skipped(port, error));
+    }
+    let authorities = authorities::load_or_create(&state.authorities(), SystemTime::now())?;
+    let token = runtime::shutdown::on_signal()?;
+    let apis: Vec<String> = doors
+        .apis
+        .iter()
+        .map(|listeners| {
+            let port = listeners.first().and_then(ports::port_of).unwrap_or(0);
+            format!("https://127.0.0.1:{port}")
+        })
+        .collect();
+    let run = RunFile {
+        pid: std::process::id(),
+        domain: doors.entry.domain.clone(),
+        apis: CLUSTERS
+            .iter()
+            .zip(&apis)
+            .map(|(cluster, api)| (cluster.name.to_owned(), api.clone()))
+            .collect(),
+    };
+    write_client_files(&state, &authorities, &run)?;
+
+    let (ended, mut endings) = mpsc::unbounded_channel();
+    let clusters = CLUSTERS
+        .iter()
+        .zip(&apis)
+        .map(|(facts, api)| {
+            Ok(Running {
+                facts,
+                api: api.clone(),
+                process: Mutex::new(None),
+                client: admin_client(&authorities, facts)?,
+            })
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let supervisor = Arc::new(Supervisor {
+        state,
+        world: doors.world,
+        authorities,
+        clusters,
+        run,
+        token: token.clone(),
+        ended,
+        stopped: tokio::sync::watch::Sender::new(false),
+    });
+    control::serve(&supervisor.state.control_socket(), Arc::new(Control(supervisor.clone())))
+        .context("cannot open the control socket")?;
+    for (cluster, listeners) in CLUSTERS.iter().zip(doors.apis) {
+        serve_all(listeners, Target::Fixed(cluster.api_address()), &token);
+    }
+    for index in 0..supervisor.clusters.len() {
+        supervisor.start_cluster(index)?;
+    }
+    let outcome = tokio::select! {
+        () = token.cancelled() => Ok(()),
+        outcome = supervisor.bring_up(doors.entry.listeners, started) => outcome,
+    };
+    if outcome.is_ok() && !token.is_cancelled() {
+        loop {
+            tokio::select! {
+                () = token.cancelled() => break,
+                Some((index, status)) = endings.recv() => {
+                    let name = supervisor.clusters[index].facts.name;
+                    println!("{}", language::cluster_died(name, status));
+                }
+            }
+        }
+    }
+    println!("{}", language::stopping());
+    supervisor.stop().await;
+    supervisor.stopped.send_replace(true);
+    // The answer to `theater down` is on its way.
+    tokio::task::yield_now().await;
+    println!("{}", language::stopped());
+    outcome
+}
+
+fn admin_client(authorities: &Authorities, facts: &ClusterFacts) -> Result<Client> {
+    let keys = &authorities.clusters[facts.name];
+    let admin = authorities::client(keys, "theater-admin", &["system:masters"], SystemTime::now())?;
+    let auth = Auth::ClientCert {
+        cert_pem: admin.chain_pem,
+        key_pem: admin.key_pem,
+    };
+    let server = format!("https://{}", facts.api_address());
+    Ok(Client::new(Config::new(server, keys.api.cert.clone(), auth))?)
+}
+
+/// Writes the kubeconfig, the CA bundle and the run file.
+fn write_client_files(state: &StateDir, authorities: &Authorities, run: &RunFile) -> Result<()> {
+    let mut contexts = Vec::new();
+    for cluster in &CLUSTERS {
+        let keys = &authorities.clusters[cluster.name];
+        let admin =
+            authorities::client(keys, "theater-admin", &["system:masters"], SystemTime::now())?;
+        contexts.push(kubeconfig::Context {
+            name: cluster.name.to_owned(),
+            server: run.apis[cluster.name].clone(),
+            ca: keys.api.cert.clone(),
+            user: User::Certificate {
+                cert: admin.chain_pem,
+                key: admin.key_pem,
+            },
+        });
+    }
+    let text = yaml_serde::to_string(&kubeconfig::render(&contexts))?;
+    let write = |path: &Path, text: &str| {
+        write_private(path, text.as_bytes())
+            .with_context(|| format!("cannot write {}", path.display()))
+    };
+    write(&state.kubeconfig(), &text)?;
+    write(&state.ca_bundle(), &ca_bundle(&authorities.host.cert))?;
+    write(&state.run_file(), &serde_json::to_string_pretty(run)?)?;
+    make_private_dir(&state.bin())?;
+    let program = state.bin().join("theater");
+    // A link that is there already may point to an older program.
+    let _ = std::fs::remove_file(&program);
+    std::os::unix::fs::symlink(std::env::current_exe()?, &program)
+        .with_context(|| format!("cannot link {}", program.display()))
+}
+
+/// The theater's authority together with those the machine trusts: a bundle replaces the machine's.
+fn ca_bundle(own: &str) -> String {
+    let system = [
+        "/etc/ssl/certs/ca-certificates.crt",
+        "/etc/pki/tls/certs/ca-bundle.crt",
+        "/etc/ssl/cert.pem",
+    ]
+    .iter()
+    .find_map(|path| std::fs::read_to_string(path).ok())
+    .unwrap_or_default();
+    format!("{own}{system}")
+}
+
+fn serve_all(listeners: Vec<TcpListener>, target: Target, token: &CancellationToken) {
+    for listener in listeners {
+        let token = token.clone();
+        tokio::spawn(async move {
+            if let Err(error) = relay::serve(listener, target, token).await {
+                tracing::error!(%error, "a host-facing port is lost");
+            }
+        });
+    }
+}
+
+impl Supervisor {
+    /// Starts a cluster's process and connects it to the WAN.
+    fn start_cluster(self: &Arc<Self>, index: usize) -> Result<()> {
+        let cluster = &self.clusters[index];
+        let facts = cluster.facts;
+        let directory = self.state.cluster(facts.name);
+        make_private_dir(&directory)?;
+        let log_path = directory.join("cluster.log");
+        let log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&log_path)
+            .with_context(|| format!("cannot open {}", log_path.display()))?;
+        let process = self.world.spawn_cluster(ClusterCommand {
+            name: facts.name.to_owned(),
+            args: vec![
+                "cluster".into(),
+                facts.name.into(),
+                "--state-dir".into(),
+                self.state.root().into(),
+            ],
+            env: Vec::new(),
+            stdin: None,
+            stdout: Some(OwnedFd::from(log.try_clone()?)),
+            stderr: Some(OwnedFd::from(log)),
+        })?;
+        self.world.connect_wan(
+            &process,
+            &WanSubnet {
+                subnet: Cidr::new(facts.wan_network(), WAN_PREFIX),
+                node: facts.wan_ip(),
+                supervisor: facts.wan_gateway(),
+            },
+        )?;
+        let process = Arc::new(process);
+        *lock(&cluster.process) = Some(process.clone());
+        let supervisor = self.clone();
+        tokio::spawn(async move {
+            let status = process.wait().await;
+            if supervisor.token.is_cancelled() {
+                return;
+            }
+            *lock(&supervisor.clusters[index].process) = None;
+            // Nobody listens any more when the supervisor ends.
+            let _ = supervisor.ended.send((index, format!("{status:?}")));
+        });
+        Ok(())
+    }
+
+    /// Waits for the clusters, applies the scene the first time, and shows how it gets ready.
+    async fn bring_up(&self, entry: Vec<TcpListener>, started: Instant) -> Result<()> {
+        futures::future::try_join_all(self.clusters.iter().map(async |cluster| {
+            self.wait_api(cluster).await?;
+            let seconds = format!("{:.2}", started.elapsed().as_secs_f64());
+            println!(
+                "{}",
+                language::cluster_ready(cluster.facts.name, cluster.facts.provider, seconds)
+            );
+            Ok::<_, anyhow::Error>(())
+        }))
+        .await?;
+        let fresh = !self.state.scene_marker().exists();
+        if fresh {
+            futures::future::try_join_all(
+                self.clusters.iter().map(|cluster| self.apply_scene(cluster)),
+            )
+            .await?;
+            write_private(&self.state.scene_marker(), b"")?;
+        }
+        let address = self.ingress_address().await?;
+        let target = Target::ByFirstByte {
+            tls: (address, 443).into(),
+            plain: (address, 80).into(),
+        };
+        serve_all(entry, target, &self.token);
+        self.wait_ready(started).await?;
+        self.print_screen(started);
+        Ok(())
+    }
+
+    async fn wait_api(&self, cluster: &Running) -> Result<()> {
+        let deadline = Instant::now() + API_LIMIT;
+        let mut last = String::new();
+        while Instant::now() < deadline {
+            if lock(&cluster.process).is_none() {
+                bail!(
+                    "cluster {} ended while starting; see {}",
+                    cluster.facts.name,
+                    self.log_path(cluster).display()
+                );
+            }
+            match cluster.client.raw(&http::Method::GET, "/readyz", None, None).await {
+                Ok((status, _)) if status.is_success() => return Ok(()),
+                Ok((status, _)) => last = format!("status {status}"),
+                Err(error) => last = error.to_string(),
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        bail!(language::not_ready_in_time(
+            format!("cluster {}", cluster.facts.name),
+            API_LIMIT.as_secs(),
+            format!("{last}; see {}", self.log_path(cluster).display()),
+        ))
+    }
+
+    fn log_path(&self, cluster: &Running) -> std::path::PathBuf {
+        self.state.cluster(cluster.facts.name).join("cluster.log")
+    }
+
+    /// Applies the mesh and the theater to one cluster.
+    async fn apply_scene(&self, cluster: &Running) -> Result<()> {
+        let engine = &base64::engine::general_purpose::STANDARD;
+        let mesh_ca = engine.encode(&self.authorities.mesh_root.cert);
+        let mesh = scene::mesh(cluster.facts, &mesh_ca)?;
+        let theater = scene::theater(cluster.facts)?;
+        let theater: Vec<Value> = theater
+            .iter()
+            .map(|object| apply::as_applied(&object.object, &object.applied))
+            .collect();
+        let (late, early): (Vec<Value>, Vec<Value>) =
+            theater.into_iter().partition(apply::makes_pods);
+        // Secrets need their namespaces; everything else may come in any order.
+        let (namespaces, mesh): (Vec<Value>, Vec<Value>) = mesh
+            .into_iter()
+            .partition(|object| object["kind"] == "Namespace");
+        let crds = api::istio::crds();
+        futures::try_join!(
+            apply::all(&cluster.client, &crds, IfExists::Replace),
+            apply::all(&cluster.client, &namespaces, IfExists::Replace),
+        )?;
+        let keys = self.key_secrets(cluster)?;
+        apply::all(&cluster.client, &keys, IfExists::Replace).await?;
+        apply::all(&cluster.client, &mesh, IfExists::Replace).await?;
+        apply::all(&cluster.client, &early, IfExists::Replace).await?;
+        let remotes = self.remote_secrets(cluster).await?;
+        apply::all(&cluster.client, &remotes, IfExists::Replace).await?;
+        self.wait_istiod(cluster).await?;
+        apply::all(&cluster.client, &late, IfExists::Replace).await
+    }
+
+    /// The Secrets that hold the cluster's part of the mesh's authority and the entry's certificate.
+    fn key_secrets(&self, cluster: &Running) -> Result<Vec<Value>> {
+        let mesh = &self.authorities.clusters[cluster.facts.name].mesh;
+        let entry = authorities::entry(
+            &self.authorities,
+            &["theater.localhost", "*.localhost", "localhost"],
+            SystemTime::now(),
+        )?;
+        Ok(vec![
+            secret(
+                "istio-system",
+                "cacerts",
+                "Opaque",
+                &[
+                    ("ca-cert.pem", &mesh.cert),
+                    ("ca-key.pem", &mesh.key),
+                    ("cert-chain.pem", &format!("{}{}", mesh.cert, mesh.ancestors)),
+                    ("root-cert.pem", &self.authorities.mesh_root.cert),
+                ],
+            ),
+            secret(
+                "istio-system",
+                "theater-tls",
+                "kubernetes.io/tls",
+                &[("tls.crt", &entry.chain_pem), ("tls.key", &entry.key_pem)],
+            ),
+        ])
+    }
+
+    /// How this cluster reads the others: for istiod the reader's account, for the theater's page one
+    /// that may read what the page shows.
+    async fn remote_secrets(&self, cluster: &Running) -> Result<Vec<Value>> {
+        let mut secrets = Vec::new();
+        for other in &self.clusters {
+            if other.facts.name == cluster.facts.name {
+                continue;
+            }
+            let name = other.facts.name;
+            let reader =
+                token_kubeconfig(&self.authorities, other, "istio-system", "istio-reader-service-account")
+                    .await?;
+            let mut remote = secret(
+                "istio-system",
+                &format!("istio-remote-secret-{name}"),
+                "Opaque",
+                &[(name, &reader)],
+            );
+            remote["metadata"]["labels"] = json!({"istio/multiCluster": "true"});
+            remote["metadata"]["annotations"] = json!({"networking.istio.io/cluster": name});
+            secrets.push(remote);
+            let page =
+                token_kubeconfig(&self.authorities, other, "theater-msa", "api-gateway").await?;
+            secrets.push(secret(
+                "theater-msa",
+                "remote-cluster-kubeconfig",
+                "Opaque",
+                &[("kubeconfig", &page)],
+            ));
+        }
+        Ok(secrets)
+    }
+
+    /// Waits until istiod can inject sidecars: its Service has an endpoint.
+    async fn wait_istiod(&self, cluster: &Running) -> Result<()> {
+        let deadline = Instant::now() + READY_LIMIT;
+        while Instant::now() < deadline {
+            let endpoints = cluster
+                .client
+                .get(&ENDPOINTS, Some("istio-system"), "istiod")
+                .await;
+            if endpoints.is_ok_and(|endpoints| {
+                endpoints["subsets"][0]["addresses"][0]["ip"].is_string()
+            }) {
+                return Ok(());
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        bail!(language::not_ready_in_time(
+            format!("istiod ({})", cluster.facts.name),
+            READY_LIMIT.as_secs(),
+            format!(
+                "kubectl --kubeconfig {} --context {} -n istio-system describe pods",
+                self.state.kubeconfig().display(),
+                cluster.facts.name
+            ),
+        ))
+    }
+
+    /// Address of the public gateway of the first cluster.
+    async fn ingress_address(&self) -> Result<std::net::IpAddr> {
+        let service = self.clusters[0]
+            .client
+            .get(&SERVICES, Some("istio-system"), "istio-ingressgateway")
+            .await
+            .context("the cluster has no Service istio-system/istio-ingressgateway; `theater reset` makes it again")?;
+        service["status"]["loadBalancer"]["ingress"][0]["ip"]
+            .as_str()
+            .and_then(|ip| ip.parse().ok())
+            .context("Service istio-system/istio-ingressgateway has no load-balancer address")
+    }
+
+    /// Waits until all pods are ready and a request through everything is answered.
+    async fn wait_ready(&self, started: Instant) -> Result<()> {
+        let mut progress = Progress::new();
+        loop {
+            let mut counts = Vec::new();
+            for cluster in &self.clusters {
+                let list = cluster
+                    .client
+                    .list(&DEPLOYMENTS, None, &ListParams::default())
+                    .await?;
+                counts.push((cluster.facts.name.to_owned(), Pods::of(&list.items)));
+            }
+            progress.show(&counts);
+            if counts.iter().all(|(_, pods)| pods.all_ready()) {
+                return Ok(());
+            }
+            if started.elapsed() > READY_LIMIT {
+                println!(
+                    "{}",
+                    language::not_ready_in_time(
+                        "the theater",
+                        READY_LIMIT.as_secs(),
+                        "kubectl get pods -A"
+                    )
+                );
+                return Ok(());
+            }
+            tokio::time::sleep(POLL * 3).await;
+        }
+    }
+
+    fn print_screen(&self, started: Instant) {
+        println!("{}", language::all_ready(format!("{:.2}", started.elapsed().as_secs_f64())));
+        println!();
+        println!("{}", language::url_page(self.run.url()));
+        for cluster in &self.clusters {
+            println!("{}", language::url_api(cluster.facts.name, &cluster.api));
+        }
+        println!();
+        println!("{}", language::what_next());
+        let default = self.state.root() == StateDir::default_path().unwrap_or_default();
+        let option = if default {
+            String::new()
+        } else {
+            format!(" --state-dir {}", self.state.root().display())
+        };
+        let program = std::env::current_exe().unwrap_or_else(|_| "theater".into());
+        println!("  eval \"$({} env{option})\"", program.display());
+        println!("  kubectl get pods -n theater-msa --context=ctx1 -o wide");
+        println!("  curl https://theater.$DOMAIN/users/");
+        println!();
+        println!("{}", language::how_to_stop());
+    }
+
+    fn status(&self) -> Answer {
+        Answer::Status {
+            pid: self.run.pid,
+            url: self.run.url(),
+            clusters: self
+                .clusters
+                .iter()
+                .map(|cluster| ClusterStatus {
+                    name: cluster.facts.name.to_owned(),
+                    pid: lock(&cluster.process).as_ref().map(|process| process.pid()),
+                    api: cluster.api.clone(),
+                })
+                .collect(),
+        }
+    }
+
+    fn revive(self: &Arc<Self>) -> Result<Vec<String>> {
+        let mut revived = Vec::new();
+        for index in 0..self.clusters.len() {
+            if lock(&self.clusters[index].process).is_none() {
+                self.start_cluster(index)?;
+                revived.push(self.clusters[index].facts.name.to_owned());
+            }
+        }
+        Ok(revived)
+    }
+
+    /// Ends the clusters: in order first, then by force.
+    async fn stop(&self) {
+        let processes: Vec<Arc<ClusterProcess>> = self
+            .clusters
+            .iter()
+            .filter_map(|cluster| lock(&cluster.process).clone())
+            .collect();
+        for process in &processes {
+            if let Err(error) = process.kill(libc::SIGTERM) {
+                tracing::warn!(%error, "cannot stop cluster {}", process.name());
+            }
+        }
+        let all = futures::future::join_all(processes.iter().map(|process| process.wait()));
+        if tokio::time::timeout(STOP_LIMIT, all).await.is_err() {
+            for process in &processes {
+                // The namespace goes with its first process, whatever is still in it.
+                let _ = process.kill(libc::SIGKILL);
+            }
+        }
+        // Leftovers of a run that has ended mislead the next command.
+        let _ = std::fs::remove_file(self.state.control_socket());
+        let _ = std::fs::remove_file(self.state.run_file());
+    }
+}
+
+/// A lock that a panic elsewhere does not take away.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+fn secret(namespace: &str, name: &str, kind: &str, data: &[(&str, &str)]) -> Value {
+    let engine = &base64::engine::general_purpose::STANDARD;
+    let data: BTreeMap<&str, String> = data
+        .iter()
+        .map(|(key, value)| (*key, engine.encode(value)))
+        .collect();
+    json!({
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"namespace": namespace, "name": name},
+        "type": kind,
+        "data": data,
+    })
+}
+
+/// A kubeconfig with a token of a service account of `cluster`, for its address on the WAN.
+async fn token_kubeconfig(
+    authorities: &Authorities,
+    cluster: &Running,
+    namespace: &str,
+    account: &str,
+) -> Result<String> {
+    let request = json!({
+        "apiVersion": "authentication.k8s.io/v1",
+        "kind": "TokenRequest",
+        "spec": {"expirationSeconds": 365 * 24 * 3600},
+    });
+    let token = request_token(cluster, namespace, account, &request).await?;
+    let address: SocketAddr = cluster.facts.api_address();
+    Ok(kubeconfig::render(&[kubeconfig::Context {
+        name: cluster.facts.name.to_owned(),
+        server: format!("https://{address}"),
+        ca: authorities.clusters[cluster.facts.name].api.cert.clone(),
+        user: User::Token(token),
+    }])
+    .to_string())
+}
+
+/// Asks for a token; the account may be a moment away, as both clusters are set up side by side.
+async fn request_token(
+    cluster: &Running,
+    namespace: &str,
+    account: &str,
+    request: &Value,
+) -> Result<String> {
+    let deadline = Instant::now() + API_LIMIT;
+    loop {
+        let answer = cluster
+            .client
+            .create_sub(
+                &kube_client::SERVICE_ACCOUNTS,
+                Some(namespace),
+                account,
+                "token",
+                request,
+            )
+            .await;
+        match answer {
+            Ok(answer) => {
+                return answer["status"]["token"]
+                    .as_str()
+                    .map(ToOwned::to_owned)
+                    .context("the API server gave no token");
+            }
+            Err(error) if error.is_not_found() && Instant::now() < deadline => {
+                tokio::time::sleep(POLL).await;
+            }
+            Err(error) => {
+                return Err(error).with_context(|| {
+                    format!("token of {namespace}/{account} in {}", cluster.facts.name)
+                });
+            }
+        }
+    }
+}
+
+struct Control(Arc<Supervisor>);
+
+impl control::Handler for Control {
+    async fn handle(&self, request: Request) -> Answer {
+        match request {
+            Request::Status => self.0.status(),
+            Request::Revive => match self.0.revive() {
+                Ok(clusters) => Answer::Revived { clusters },
+                Err(error) => Answer::Failed {
+                    message: format!("{error:#}"),
+                },
+            },
+            Request::Reset => match self.0.reset().await {
+                Ok(()) => Answer::Done,
+                Err(error) => Answer::Failed {
+                    message: format!("{error:#}"),
+                },
+            },
+            Request::Stop => {
+                let mut stopped = self.0.stopped.subscribe();
+                self.0.token.cancel();
+                let _ = stopped.wait_for(|stopped| *stopped).await;
+                Answer::Done
+            }
+        }
+    }
+}
+
+impl Supervisor {
+    /// Puts the initial scene back: what the theater applied is as it was applied, what was added to
+    /// its namespaces is gone, and the store begins anew.
+    async fn reset(&self) -> Result<()> {
+        futures::future::try_join_all(self.clusters.iter().map(|cluster| self.reset_scene(cluster)))
+            .await
+            .map(|_| ())
+    }
+
+    async fn reset_scene(&self, cluster: &Running) -> Result<()> {
+        let client = &cluster.client;
+        let wanted: Vec<Value> = scene::theater(cluster.facts)?
+            .iter()
+            .map(|object| apply::as_applied(&object.object, &object.applied))
+            .collect();
+        let keep: Vec<(String, String)> = wanted
+            .iter()
+            .map(|object| {
+                let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+                (text(&object["kind"]), text(&object["metadata"]["name"]))
+            })
+            .collect();
+        let kinds = [
+            kube_client::VIRTUAL_SERVICES,
+            kube_client::DESTINATION_RULES,
+            kube_client::ENVOY_FILTERS,
+            kube_client::PEER_AUTHENTICATIONS,
+            kube_client::REQUEST_AUTHENTICATIONS,
+            kube_client::AUTHORIZATION_POLICIES,
+            kube_client::SERVICE_ENTRIES,
+            kube_client::SIDECARS,
+            DEPLOYMENTS,
+            SERVICES,
+        ];
+        for kind in kinds {
+            let list = client
+                .list(&kind, Some("theater-msa"), &ListParams::default())
+                .await?;
+            for object in list.items {
+                let name = object["metadata"]["name"].as_str().unwrap_or_default();
+                let ours = keep.iter().any(|(k, n)| *k == kind.kind && n == name);
+                if !ours {
+                    client
+                        .delete(&kind, Some("theater-msa"), name, &Default::default())
+                        .await?;
+                }
+            }
+        }
+        for object in &wanted {
+            replace(client, object).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Makes an object exactly what `wanted` says, keeping what the server adds by itself.
+async fn replace(client: &Client, wanted: &Value) -> Result<()> {
+    let resource = apply::resource_of(wanted)?;
+    let namespace = wanted["metadata"]["namespace"].as_str();
+    let name = wanted["metadata"]["name"].as_str().unwrap_or_default();
+    let current = match client.get(&resource, namespace, name).await {
+        Ok(current) => current,
+        Err(error) if error.is_not_found() => {
+            return apply::one(client, wanted, IfExists::Keep).await;
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let mut object = wanted.clone();
+    object["metadata"]["resourceVersion"] = current["metadata"]["resourceVersion"].clone();
+    if wanted["kind"] == "Service" {
+        for field in ["clusterIP", "clusterIPs"] {
+            object["spec"][field] = current["spec"][field].clone();
+        }
+    }
+    client
+        .update(&resource, namespace, name, &object)
+        .await
+        .with_context(|| format!("{} {name}", resource.kind))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_base64() {
+        let secret = secret("n", "s", "Opaque", &[("a", "hello")]);
+        assert_eq!(secret["data"]["a"], "aGVsbG8=");
+        assert_eq!(secret["kind"], SECRETS.kind.as_ref());
+    }
+}

@@ -1,0 +1,85 @@
+//! HTTP endpoints beside the mesh protocols: readiness, version, and what istioctl and people ask a
+//! control plane (`/debug/*`).
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use xds::type_url;
+
+use crate::ads::stream::{ConnectionStatus, Connections};
+use crate::world::Mesh;
+
+/// What the endpoints show.
+#[derive(Clone)]
+pub struct Debug {
+    /// The current version of the mesh.
+    pub worlds: watch::Receiver<Option<Arc<Mesh>>>,
+    /// The connected proxies.
+    pub connections: Arc<Connections>,
+}
+
+/// The routes.
+pub fn routes(debug: Debug) -> Router {
+    Router::new()
+        .route("/ready", get(ready))
+        .route("/version", get(version))
+        .route("/debug/connections", get(connections))
+        .route("/debug/syncz", get(syncz))
+        .with_state(debug)
+}
+
+async fn ready(State(debug): State<Debug>) -> (StatusCode, &'static str) {
+    if debug.worlds.borrow().is_some() {
+        (StatusCode::OK, "")
+    } else {
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "waiting for the clusters to be read\n",
+        )
+    }
+}
+
+async fn version() -> Json<Value> {
+    Json(json!({"version": env!("CARGO_PKG_VERSION"), "status": "Clean"}))
+}
+
+async fn connections(State(debug): State<Debug>) -> Json<Value> {
+    let clients: Vec<Value> = debug
+        .connections
+        .list()
+        .iter()
+        .map(|connection| json!({"connectionId": connection.node}))
+        .collect();
+    Json(json!({"totalClients": clients.len(), "clients": clients}))
+}
+
+async fn syncz(State(debug): State<Debug>) -> Json<Value> {
+    Json(debug.connections.list().iter().map(sync_status).collect())
+}
+
+/// One proxy in the form `istioctl proxy-status` reads.
+fn sync_status(connection: &ConnectionStatus) -> Value {
+    let name = connection.node.split('~').nth(2).unwrap_or_default();
+    let mut status = json!({
+        "cluster_id": connection.cluster,
+        "proxy": name,
+        "istio_version": connection.version,
+    });
+    for of_type in &connection.types {
+        let name = match of_type.type_url.as_str() {
+            type_url::CLUSTER => "cluster",
+            type_url::ENDPOINT => "endpoint",
+            type_url::LISTENER => "listener",
+            type_url::ROUTE => "route",
+            _ => continue,
+        };
+        status[format!("{name}_sent")] = of_type.sent.clone().into();
+        status[format!("{name}_acked")] = of_type.acked.clone().into();
+    }
+    status
+}

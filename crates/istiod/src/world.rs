@@ -1,0 +1,209 @@
+//! One version of the mesh, from which every proxy's configuration is made; and the loop that makes
+//! the next version when something changes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine;
+use serde_json::Value;
+use tokio::sync::watch;
+use translate::{ProxyInfo, Snapshot};
+use xds::envoy::config::core::v3::{DataSource, data_source::Specifier};
+use xds::envoy::extensions::transport_sockets::tls::v3::{
+    CertificateValidationContext, Secret, TlsCertificate, secret,
+};
+use xds::prost_types::Any;
+
+use crate::ads::session::{Generated, World};
+use crate::authenticate::Authenticator;
+use crate::clusters::Clusters;
+
+/// Changes that come within this time of one another are one change: `kubectl apply` of a file
+/// is one push.
+const QUIET: Duration = Duration::from_millis(3);
+
+/// Under constant change a new version is made this often all the same.
+const LONGEST: Duration = Duration::from_millis(50);
+
+/// One version of the mesh.
+pub struct Mesh {
+    version: u64,
+    snapshot: Snapshot,
+    clusters: Arc<Clusters>,
+}
+
+impl Mesh {
+    /// The snapshot it is made from.
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+}
+
+impl World for Mesh {
+    fn version(&self) -> u64 {
+        self.version
+    }
+
+    fn generate(&self, proxy: &ProxyInfo) -> Generated {
+        let output = translate::build(&self.snapshot, proxy);
+        for problem in &output.problems {
+            tracing::warn!(node = proxy.id, %problem, "configuration problem");
+        }
+        crate::generate::by_type(&output)
+    }
+
+    fn secret(&self, proxy: &ProxyInfo, name: &str) -> Option<Any> {
+        let reference = CredentialName::parse(name, &proxy.namespace)?;
+        // Only gateways ask, and only for credentials beside them: a sidecar must not be able to
+        // read the keys of its namespace.
+        if !proxy.is_router() || reference.namespace != proxy.namespace {
+            tracing::warn!(node = proxy.id, secret = name, "refused a credential");
+            return None;
+        }
+        let object = self
+            .clusters
+            .secret(&reference.namespace, &reference.name)?;
+        let secret = credential(name, reference.ca_only, &object);
+        if secret.is_none() {
+            tracing::warn!(
+                secret = name,
+                "Secret {}/{} has no usable tls.crt and tls.key (or ca.crt)",
+                reference.namespace,
+                reference.name
+            );
+        }
+        secret.map(|secret| xds::any::pack(&secret))
+    }
+}
+
+/// A credential as a gateway asks for it: `kubernetes://name`, `kubernetes://namespace/name` or
+/// `kubernetes-gateway://namespace/name`, with `-cacert` at the end for the CA of client certificates.
+#[derive(Debug, PartialEq, Eq)]
+struct CredentialName {
+    namespace: String,
+    name: String,
+    ca_only: bool,
+}
+
+impl CredentialName {
+    fn parse(text: &str, own_namespace: &str) -> Option<Self> {
+        let rest = text
+            .strip_prefix("kubernetes://")
+            .or_else(|| text.strip_prefix("kubernetes-gateway://"))?;
+        let (namespace, name) = rest.split_once('/').unwrap_or((own_namespace, rest));
+        let (name, ca_only) = match name.strip_suffix("-cacert") {
+            Some(name) => (name, true),
+            None => (name, false),
+        };
+        (!name.is_empty()).then(|| Self {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            ca_only,
+        })
+    }
+}
+
+/// The secret for a proxy from a Secret object of type `kubernetes.io/tls` or of the generic form
+/// (`cert`, `key`, `cacert`).
+fn credential(name: &str, ca_only: bool, object: &Value) -> Option<Secret> {
+    let data = |keys: [&str; 2]| {
+        keys.iter().find_map(|key| {
+            let text = object["data"][*key].as_str()?;
+            base64::engine::general_purpose::STANDARD.decode(text).ok()
+        })
+    };
+    let inline = |bytes: Vec<u8>| DataSource {
+        specifier: Some(Specifier::InlineBytes(bytes.into())),
+        ..Default::default()
+    };
+    let kind = if ca_only {
+        let ca = data(["ca.crt", "cacert"])?;
+        secret::Type::ValidationContext(CertificateValidationContext {
+            trusted_ca: Some(inline(ca)),
+            ..Default::default()
+        })
+    } else {
+        secret::Type::TlsCertificate(TlsCertificate {
+            certificate_chain: Some(inline(data(["tls.crt", "cert"])?)),
+            private_key: Some(inline(data(["tls.key", "key"])?)),
+            ..Default::default()
+        })
+    };
+    Some(Secret {
+        name: name.to_owned(),
+        r#type: Some(kind),
+    })
+}
+
+/// Makes the first version once everything is read, and a new one after every change.
+pub async fn follow(
+    clusters: Arc<Clusters>,
+    authenticator: Arc<Authenticator>,
+    domain: String,
+    worlds: watch::Sender<Option<Arc<Mesh>>>,
+) {
+    let mut changes = clusters.changes();
+    clusters.wait_synced().await;
+    let mut version = 0;
+    loop {
+        changes.mark_unchanged();
+        clusters.follow_remotes();
+        authenticator.set_clients(clusters.clients());
+        version += 1;
+        let started = std::time::Instant::now();
+        let snapshot = Snapshot::from_objects(clusters.input(&domain));
+        for problem in snapshot.problems() {
+            tracing::warn!(%problem, "configuration problem");
+        }
+        tracing::debug!(version, elapsed = ?started.elapsed(), "new version");
+        worlds.send_replace(Some(Arc::new(Mesh {
+            version,
+            snapshot,
+            clusters: clusters.clone(),
+        })));
+        if changes.changed().await.is_err() {
+            return;
+        }
+        settle(&mut changes).await;
+    }
+}
+
+/// Waits until changes pause for [`QUIET`], at most [`LONGEST`].
+async fn settle(changes: &mut watch::Receiver<u64>) {
+    let quiet =
+        async { while let Ok(Ok(())) = tokio::time::timeout(QUIET, changes.changed()).await {} };
+    let _ = tokio::time::timeout(LONGEST, quiet).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn credential_names_of_all_forms() {
+        let parse = |text| CredentialName::parse(text, "istio-system");
+        let name = parse("kubernetes://theater-tls").unwrap();
+        assert_eq!(
+            (name.namespace.as_str(), name.name.as_str()),
+            ("istio-system", "theater-tls")
+        );
+        let name = parse("kubernetes-gateway://other/tls-cacert").unwrap();
+        assert_eq!(
+            (name.namespace.as_str(), name.name.as_str(), name.ca_only),
+            ("other", "tls", true)
+        );
+        assert_eq!(parse("default"), None);
+        assert_eq!(parse("kubernetes://"), None);
+    }
+
+    #[test]
+    fn both_forms_of_secrets_are_read() {
+        for (certificate, key) in [("tls.crt", "tls.key"), ("cert", "key")] {
+            let object = json!({"data": {certificate: "Yw==", key: "aw=="}});
+            assert!(credential("n", false, &object).is_some(), "{certificate}");
+        }
+        assert!(credential("n", false, &json!({"data": {"tls.crt": "Yw=="}})).is_none());
+        assert!(credential("n", true, &json!({"data": {"ca.crt": "Yw=="}})).is_some());
+    }
+}
