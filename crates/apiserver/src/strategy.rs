@@ -103,8 +103,76 @@ pub(crate) fn prepare_create(r: &Resource, object: &mut Value, uid: &str, now: &
                 json!({})
             };
         }
-        ("batch", "jobs") => object["status"] = json!({}),
+        ("batch", "jobs") => {
+            object["status"] = json!({});
+            select_pods_of_job(object, uid);
+        }
         _ => {}
+    }
+    mirror_addresses(r, object);
+}
+
+/// A job finds its pods by its own uid, unless its author says how.
+fn select_pods_of_job(job: &mut Value, uid: &str) {
+    if job["spec"]["manualSelector"] == true || !job["spec"]["template"].is_object() {
+        return;
+    }
+    let name = api::meta::name(job).to_owned();
+    let labels = api::meta::map_mut(api_template_metadata(job), "labels");
+    for (key, value) in [("controller-uid", uid), ("job-name", name.as_str())] {
+        labels.insert(key.to_owned(), value.into());
+        labels.insert(format!("batch.kubernetes.io/{key}"), value.into());
+    }
+    let all = Value::Object(labels.clone());
+    job["spec"]["selector"]["matchLabels"]["batch.kubernetes.io/controller-uid"] = uid.into();
+    if api::meta::labels(job).next().is_none() {
+        api::meta::set(job, "labels", all);
+    }
+}
+
+fn api_template_metadata(job: &mut Value) -> &mut Value {
+    let metadata = &mut job["spec"]["template"]["metadata"];
+    if !metadata.is_object() {
+        *metadata = json!({});
+    }
+    metadata
+}
+
+/// Old and new form of an address are kept alike, whichever one the writer knows.
+fn mirror_addresses(r: &Resource, object: &mut Value) {
+    let pairs = match (r.group.as_str(), r.plural.as_str()) {
+        ("", "pods") => ("status", "podIP", "podIPs"),
+        ("", "nodes") => ("spec", "podCIDR", "podCIDRs"),
+        _ => return,
+    };
+    let (half, one, many) = pairs;
+    let Some(map) = object.get_mut(half).and_then(Value::as_object_mut) else {
+        return;
+    };
+    let wrap = |v: &str| {
+        if half == "status" {
+            json!({"ip": v})
+        } else {
+            json!(v)
+        }
+    };
+    let first = |list: &Value| {
+        list[0]["ip"]
+            .as_str()
+            .or_else(|| list[0].as_str())
+            .unwrap_or("")
+            .to_owned()
+    };
+    let single = map
+        .get(one)
+        .and_then(Value::as_str)
+        .unwrap_or("")
+        .to_owned();
+    let leading = map.get(many).map(first).unwrap_or_default();
+    if single.is_empty() && !leading.is_empty() {
+        map.insert(one.into(), leading.into());
+    } else if !single.is_empty() && single != leading {
+        map.insert(many.into(), json!([wrap(&single)]));
     }
 }
 
@@ -221,6 +289,7 @@ pub(crate) fn prepare_update(r: &Resource, object: &mut Value, old: &Value, subr
             list.retain(|f| allowed.contains(&f));
         }
     }
+    mirror_addresses(r, object);
     if counts_generations(r) && subresource != "status" && wanted(r, object) != wanted(r, old) {
         let next = api::meta::generation(old) + 1;
         api::meta::set(object, "generation", next);
@@ -280,6 +349,35 @@ mod tests {
         assert_eq!(status["metadata"]["generation"], 1);
         assert_eq!(status["spec"]["replicas"], 1);
         assert_eq!(status["status"]["replicas"], 1);
+    }
+
+    #[test]
+    fn a_job_finds_its_pods() {
+        let r = resource("batch", "jobs");
+        let mut job = json!({"metadata": {"name": "j"}, "spec": {"template": {"metadata": {"creationTimestamp": null}, "spec": {}}}});
+        prepare_create(&r, &mut job, "u", "now");
+        assert_eq!(
+            job["spec"]["selector"]["matchLabels"],
+            json!({"batch.kubernetes.io/controller-uid": "u"})
+        );
+        assert_eq!(
+            job["spec"]["template"]["metadata"]["labels"]["job-name"],
+            "j"
+        );
+        assert_eq!(
+            job["metadata"]["labels"],
+            job["spec"]["template"]["metadata"]["labels"]
+        );
+    }
+
+    #[test]
+    fn a_pod_has_its_address_in_both_forms() {
+        let r = resource("", "pods");
+        let old = json!({"metadata": {"name": "p"}, "status": {"phase": "Pending"}});
+        let mut new = old.clone();
+        new["status"]["podIP"] = "10.0.0.1".into();
+        prepare_update(&r, &mut new, &old, "status");
+        assert_eq!(new["status"]["podIPs"], json!([{"ip": "10.0.0.1"}]));
     }
 
     #[test]

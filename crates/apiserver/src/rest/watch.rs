@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::{BufMut, Bytes, BytesMut};
 use http::StatusCode;
 use serde_json::json;
@@ -173,7 +175,20 @@ impl Watcher {
         let mut meta =
             json!({"resourceVersion": self.cursor.to_string(), "creationTimestamp": null});
         if end_of_initial {
-            meta["annotations"] = json!({"k8s.io/initial-events-end": "true"});
+            // The empty list lets a client build its answer from events as if it had listed.
+            let (kind, version) = match self.form.shape {
+                Shape::Plain => (
+                    self.resource.list_kind.as_str(),
+                    self.resource.api_version(),
+                ),
+                Shape::Metadata => ("PartialObjectMetadataList", "meta.k8s.io/v1".to_owned()),
+                Shape::Table => ("Table", "meta.k8s.io/v1".to_owned()),
+            };
+            let list = json!({"kind": kind, "apiVersion": version, "metadata": {}, "items": []});
+            meta["annotations"] = json!({
+                "k8s.io/initial-events-end": "true",
+                "kubernetes.io/initial-events-list-blueprint": STANDARD.encode(list.to_string()),
+            });
         }
         let object = match self.form.shape {
             Shape::Table => json!({
