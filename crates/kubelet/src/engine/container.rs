@@ -98,6 +98,13 @@ async fn launch(
         stopping: CancellationToken::new(),
         stop: parking_lot::Mutex::new(None),
     });
+    tracing::debug!(
+        pod = handle.name,
+        container = name,
+        instance,
+        since_pod_seen = ?handle.seen_at.elapsed(),
+        "container started"
+    );
     handle
         .containers
         .write()

@@ -17,7 +17,8 @@ use crate::pod_sync::Input;
 pub async fn manage(engine: Arc<Engine>, pods: Store, token: CancellationToken) {
     tokio::select! {
         () = token.cancelled() => return,
-        () = pods.wait_synced() => {}
+        // Containers are born with the variables of all services: these must be known.
+        () = async { pods.wait_synced().await; engine.stores.services.wait_synced().await } => {}
     }
     clear_leftovers(&engine, &pods).await;
     let mut changes = pods.subscribe();
