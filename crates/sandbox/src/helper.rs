@@ -115,6 +115,7 @@ impl Answer {
         Err(match self {
             Answer::Started { pid } => return Ok(pid),
             Answer::Ended { pid } => {
+                // It has ended or is about to; the reaper sees to it.
                 drop(Process::adopt(pid));
                 return Ok(0);
             }

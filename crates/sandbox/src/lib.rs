@@ -41,6 +41,7 @@ pub mod node;
 pub mod pod;
 mod probe;
 pub mod process;
+mod reaper;
 pub mod redirect;
 mod rootfs;
 pub mod service_nat;

@@ -309,7 +309,12 @@ impl Table {
 
     /// Puts it into the current network namespace, all at once.
     pub(crate) fn commit(self) -> Result<()> {
-        open()?.transaction(SUBSYSTEM, self.messages)
+        self.commit_with(&mut open()?)
+    }
+
+    /// The same over a socket of the namespace meant.
+    pub(crate) fn commit_with(self, socket: &mut Socket) -> Result<()> {
+        socket.transaction(SUBSYSTEM, self.messages)
     }
 }
 
@@ -325,7 +330,8 @@ pub(crate) fn delete(name: &str) -> Result<()> {
     t.commit()
 }
 
-fn open() -> Result<Socket> {
+/// A socket for the current network namespace.
+pub(crate) fn open() -> Result<Socket> {
     Socket::open(NETFILTER).map_err(|e| Error::sys("open a netfilter netlink socket", e))
 }
 

@@ -2,13 +2,12 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Mutex;
+use std::sync::Arc;
 
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use tokio::sync::watch;
 
 use crate::error::Context;
-use crate::{Result, sys};
+use crate::{Result, reaper, sys};
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -43,21 +42,23 @@ impl ExitStatus {
     }
 }
 
-/// A child of this process. Dropping it kills the process (SIGKILL) and reaps it.
+/// A child of this process. Dropping it kills the process (SIGKILL). It is reaped as soon as it has ended, whether anybody waits or not:
+/// the first process of a container cannot end before every other of the container has been reaped.
 #[derive(Debug)]
 pub struct Process {
     pid: i32,
-    pidfd: OwnedFd,
-    status: Mutex<Option<ExitStatus>>,
+    pidfd: Arc<OwnedFd>,
+    status: watch::Receiver<Option<ExitStatus>>,
 }
 
 impl Process {
     /// Takes over a child that has not been waited for.
     pub(crate) fn adopt(pid: i32) -> io::Result<Self> {
+        let pidfd = Arc::new(sys::pidfd_open(pid)?);
         Ok(Self {
             pid,
-            pidfd: sys::pidfd_open(pid)?,
-            status: Mutex::new(None),
+            status: reaper::watch(pidfd.clone())?,
+            pidfd,
         })
     }
 
@@ -72,42 +73,17 @@ impl Process {
     }
 
     /// Waits for the end. Any number of tasks may wait; each gets the same answer. Cancel safe.
-    /// Needs a tokio runtime with I/O enabled.
     pub async fn wait(&self) -> ExitStatus {
-        loop {
-            if let Some(status) = self.try_wait() {
-                return status;
-            }
-            // A pidfd is readable once its process has ended. Each waiter registers a descriptor of its own.
-            let readable = async {
-                let fd = self.pidfd.try_clone()?;
-                // SAFETY: the descriptor is owned by the AsyncFd and stays the same until dropped.
-                let fd = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }
-                    .map_err(|e| e.into_parts().1)?;
-                fd.readable().await.map(drop)
-            };
-            if let Err(error) = readable.await {
-                tracing::warn!(pid = self.pid, %error, "cannot watch a process, asking again");
-                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-            }
-        }
+        let mut status = self.status.clone();
+        let ended = status.wait_for(Option::is_some).await.map(|s| *s);
+        // The reaper never lets go of a process before its end.
+        ended.ok().flatten().unwrap_or(ExitStatus::Code(255))
     }
 
     /// The exit status if it has ended.
     #[must_use]
     pub fn try_wait(&self) -> Option<ExitStatus> {
-        let mut status = self
-            .status
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        if status.is_none() {
-            *status = sys::wait_pidfd(self.pidfd.as_fd(), false).unwrap_or_else(|error| {
-                // Someone else reaped our child: its status is lost, not its end.
-                tracing::error!(pid = self.pid, %error, "exit status lost");
-                Some(ExitStatus::Code(255))
-            });
-        }
-        *status
+        *self.status.borrow()
     }
 
     /// Sends a signal (e.g. `libc::SIGTERM` = 15). A process that has already ended is not an error.
@@ -126,15 +102,8 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        if self.try_wait().is_some() {
-            return;
-        }
-        let _ = self.kill(libc::SIGKILL);
-        // Dying takes the kernel a moment; nobody should wait for it here, and no zombie should stay.
-        if let Ok(pidfd) = self.pidfd.try_clone() {
-            let _ = std::thread::Builder::new()
-                .name("reap".into())
-                .spawn(move || sys::wait_pidfd(pidfd.as_fd(), true));
+        if self.try_wait().is_none() {
+            let _ = self.kill(libc::SIGKILL);
         }
     }
 }

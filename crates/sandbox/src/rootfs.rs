@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
@@ -16,15 +17,17 @@ const PROGRAM: &str = "/bin/theater";
 const ROOT_BYTES: u64 = 256 << 20;
 
 /// A detached copy of this executable's mount, taken while still in the caller's mount namespace. `None` when its file has
-/// been replaced and no mount of ours leads to it: it is copied then.
+/// been replaced (the kernel does not mount deleted files) or no mount of ours leads to it: it is copied then.
 pub(crate) fn own_executable() -> Option<OwnedFd> {
-    let by_path = || {
-        let path = fs::read_link(SELF).ok()?;
-        let (there, running) = (fs::metadata(&path).ok()?, fs::metadata(SELF).ok()?);
-        let same = (there.dev(), there.ino()) == (running.dev(), running.ino());
-        same.then(|| sys::open_tree(&path).ok()).flatten()
-    };
+    let path = fs::read_link(SELF).ok()?;
+    let (there, running) = (fs::metadata(&path).ok(), fs::metadata(SELF).ok()?);
+    let same =
+        there.is_some_and(|there| (there.dev(), there.ino()) == (running.dev(), running.ino()));
+    if !same && path.as_os_str().as_bytes().ends_with(b" (deleted)") {
+        return None;
+    }
     // The link leads to the mount that the program was executed from; that one may belong to another namespace.
+    let by_path = || same.then(|| sys::open_tree(&path).ok()).flatten();
     let tree = sys::open_tree(SELF).ok().or_else(by_path)?;
     sys::mount_set(
         Some(tree.as_fd()),
@@ -168,7 +171,12 @@ pub(crate) fn enter(
     let stage = stage.ok_or_else(|| {
         Error::Invalid("none of /sys, /mnt, /tmp exists to build a root at".into())
     })?;
-    let size = spec.limits.root_bytes.unwrap_or(ROOT_BYTES);
+    let copied = if program.is_none() {
+        fs::metadata(SELF).map_or(0, |m| m.len())
+    } else {
+        0
+    };
+    let size = spec.limits.root_bytes.unwrap_or(ROOT_BYTES) + copied;
     sys::mount(
         "tmpfs",
         stage,

@@ -2,8 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::os::unix::fs::MetadataExt;
+use std::sync::{Mutex, PoisonError};
 
 use crate::Result;
+use crate::error::Context;
+use crate::netlink::Socket;
 use crate::nft::{
     self, ChainKind, Hook, PRIORITY_DSTNAT, PRIORITY_SRCNAT, SetKind, Step, Table, Value, Verdict,
 };
@@ -49,7 +53,17 @@ const TABLE: &str = "theater-services";
 /// # Errors
 /// The kernel refused the transaction; the old rules then stay.
 pub fn apply(rules: &[NatRule]) -> Result<()> {
-    table(rules).commit()
+    // Closing such a socket waits until the kernel has cleared the old rules away, ten times as long as the transaction: keep it.
+    static SOCKET: Mutex<Option<(u64, Socket)>> = Mutex::new(None);
+    let namespace = std::fs::metadata("/proc/thread-self/ns/net")
+        .doing("look at the network namespace")?
+        .ino();
+    let mut kept = SOCKET.lock().unwrap_or_else(PoisonError::into_inner);
+    let socket = match &mut *kept {
+        Some((its, socket)) if *its == namespace => socket,
+        other => &mut other.insert((namespace, nft::open()?)).1,
+    };
+    table(rules).commit_with(socket)
 }
 
 /// Removes the rules of [`apply`]; none is not an error.

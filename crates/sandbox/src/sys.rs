@@ -85,10 +85,10 @@ pub(crate) fn pidfd_signal(fd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     .map(drop)
 }
 
-/// Reaps a child. `None`: still running (only without `block`).
-pub(crate) fn wait_pidfd(fd: BorrowedFd<'_>, block: bool) -> io::Result<Option<ExitStatus>> {
+/// Reaps a child. `None`: still running.
+pub(crate) fn wait_pidfd(fd: BorrowedFd<'_>) -> io::Result<Option<ExitStatus>> {
     const P_PIDFD: libc::idtype_t = 3;
-    let flags = libc::WEXITED | if block { 0 } else { libc::WNOHANG };
+    let flags = libc::WEXITED | libc::WNOHANG;
     loop {
         let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
         // SAFETY: info is valid for writes; zeroed is a valid siginfo_t.
@@ -114,6 +114,57 @@ pub(crate) fn wait_pidfd(fd: BorrowedFd<'_>, block: bool) -> io::Result<Option<E
                 }));
             }
         }
+    }
+}
+
+/// Waits for descriptors to become readable.
+pub(crate) struct Epoll(OwnedFd);
+
+impl Epoll {
+    pub(crate) fn new() -> io::Result<Self> {
+        // SAFETY: no memory involved.
+        check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) }).map(|fd| Self(own(fd)))
+    }
+
+    pub(crate) fn add(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        let mut event = libc::epoll_event {
+            events: libc::EPOLLIN as u32,
+            u64: fd.as_raw_fd() as u64,
+        };
+        // SAFETY: event outlives the call.
+        check(unsafe {
+            libc::epoll_ctl(
+                self.0.as_raw_fd(),
+                libc::EPOLL_CTL_ADD,
+                fd.as_raw_fd(),
+                &raw mut event,
+            )
+        })
+        .map(drop)
+    }
+
+    pub(crate) fn remove(&self, fd: BorrowedFd<'_>) {
+        // SAFETY: a null event is allowed for removal.
+        unsafe {
+            libc::epoll_ctl(
+                self.0.as_raw_fd(),
+                libc::EPOLL_CTL_DEL,
+                fd.as_raw_fd(),
+                std::ptr::null_mut(),
+            )
+        };
+    }
+
+    /// Numbers of readable descriptors; none when interrupted.
+    pub(crate) fn wait(&self) -> Vec<RawFd> {
+        let mut events = [libc::epoll_event { events: 0, u64: 0 }; 32];
+        // SAFETY: room for 32 events.
+        let n = unsafe { libc::epoll_wait(self.0.as_raw_fd(), events.as_mut_ptr(), 32, -1) };
+        events
+            .iter()
+            .take(n.max(0) as usize)
+            .map(|e| e.u64 as RawFd)
+            .collect()
     }
 }
 

@@ -7,6 +7,8 @@ mod cases;
 mod tool;
 
 use std::ffi::OsString;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
@@ -20,6 +22,7 @@ fn main() -> ExitCode {
         "tool" => tool::main(&args[2..]),
         "cluster" => agent::main(),
         "case" => cases::run(args[2].to_str().expect("a case name")),
+        "probe" => probe(),
         _ => harness(&args[1..]),
     }
 }
@@ -39,23 +42,88 @@ fn harness(args: &[OsString]) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let mut failed = 0;
-    for (name, _) in cases::CASES
-        .iter()
-        .filter(|(n, _)| filters.is_empty() || filters.iter().any(|f| n.contains(**f)))
-    {
-        let start = Instant::now();
-        let status = Command::new("/proc/self/exe")
-            .args(["case", name])
-            .status()
-            .expect("run a case");
-        let ok = status.success();
-        failed += u32::from(!ok);
-        println!(
-            "test {name} ... {} ({:.0?})",
-            if ok { "ok" } else { "FAILED" },
-            start.elapsed()
-        );
+    let selected = |name: &str| filters.is_empty() || filters.iter().any(|f| name.contains(**f));
+    // What root may do, an ordinary user should be able to do too: in a user namespace.
+    let ordinary = ordinary_user();
+    for user in [None, ordinary.as_ref()] {
+        if user.is_some_and(|u| u.skip.is_some()) {
+            continue;
+        }
+        for (name, _) in cases::CASES.iter().filter(|(n, _)| selected(n)) {
+            let start = Instant::now();
+            let mut command =
+                user.map_or_else(|| Command::new("/proc/self/exe"), Ordinary::command);
+            let status = command.args(["case", name]).status().expect("run a case");
+            let ok = status.success();
+            failed += u32::from(!ok);
+            let who = if user.is_some() {
+                " as an ordinary user"
+            } else {
+                ""
+            };
+            println!(
+                "test {name}{who} ... {} ({:.0?})",
+                if ok { "ok" } else { "FAILED" },
+                start.elapsed()
+            );
+        }
+    }
+    if let Some(reason) = ordinary.and_then(|u| u.skip) {
+        println!("as an ordinary user: skipped: {reason}");
     }
     println!("\ntest result: {} failed", failed);
     ExitCode::from(u8::from(failed > 0))
+}
+
+/// Another user who runs a copy of this program.
+struct Ordinary {
+    directory: tempfile::TempDir,
+    skip: Option<String>,
+}
+
+impl Ordinary {
+    fn command(&self) -> Command {
+        const NOBODY: u32 = 65534;
+        let mut command = Command::new(self.directory.path().join("program"));
+        command
+            .uid(NOBODY)
+            .gid(NOBODY)
+            .current_dir("/")
+            .env("TMPDIR", self.directory.path());
+        command
+    }
+}
+
+/// When run by root; otherwise every case runs as an ordinary user anyway.
+fn ordinary_user() -> Option<Ordinary> {
+    // SAFETY: no memory involved.
+    if unsafe { libc::geteuid() } != 0 {
+        return None;
+    }
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let program = directory.path().join("program");
+    std::fs::copy("/proc/self/exe", &program).expect("copy the program");
+    for (path, mode) in [(directory.path(), 0o1777), (&program, 0o755)] {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+            .expect("set permissions");
+    }
+    let mut user = Ordinary {
+        directory,
+        skip: None,
+    };
+    let output = user.command().arg("probe").output().expect("probe");
+    if !output.status.success() {
+        user.skip = Some(String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    }
+    Some(user)
+}
+
+fn probe() -> ExitCode {
+    match sandbox::world::probe() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(reason) => {
+            println!("{reason}");
+            ExitCode::FAILURE
+        }
+    }
 }
