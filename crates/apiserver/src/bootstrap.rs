@@ -29,8 +29,13 @@ pub(crate) async fn run(server: &Arc<Server>) -> ApiResult<()> {
     objects.push(kubernetes_service(server));
     objects.push(authentication_config());
     ensure_all(&writer, objects).await?;
-    replace(&writer, endpoints(server)).await?;
-    replace(&writer, endpoint_slice(server)).await
+    for object in [endpoints(server), endpoint_slice(server)] {
+        if let Err(e) = replace(&writer, object).await {
+            // A loopback address, for instance, is none that pods could use.
+            tracing::warn!(error = %e, "the address of this server is not announced in the cluster");
+        }
+    }
+    Ok(())
 }
 
 fn namespace(name: &str) -> Value {

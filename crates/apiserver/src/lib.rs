@@ -11,6 +11,7 @@ mod authn;
 mod authz;
 mod body;
 mod bootstrap;
+mod convert;
 mod crd;
 mod error;
 mod http_types;

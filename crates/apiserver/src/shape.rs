@@ -4,31 +4,21 @@ use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 
+use crate::convert;
 use crate::http_types::{Answer, bytes_answer};
 use crate::machinery;
 use crate::negotiate::{Encoding, Form, Shape};
 use crate::registry::Resource;
 use crate::storage::Stored;
 
-/// An object as one version shows it. Custom resources of several versions share one schema,
-/// so only `apiVersion` changes.
-pub(crate) fn in_version(resource: &Resource, object: &Value) -> Option<Value> {
-    if resource.version == resource.storage_version {
-        return None;
-    }
-    let mut copy = object.clone();
-    copy["apiVersion"] = resource.api_version().into();
-    Some(copy)
-}
-
 /// The stored object in the resource's version.
 pub(crate) fn value_of(resource: &Resource, stored: &Stored) -> Value {
-    in_version(resource, &stored.value).unwrap_or_else(|| (*stored.value).clone())
+    convert::shown(resource, &stored.value).unwrap_or_else(|| (*stored.value).clone())
 }
 
 /// Its JSON, without building it anew where that is not needed.
 pub(crate) fn bytes_of(resource: &Resource, stored: &Stored) -> Bytes {
-    match in_version(resource, &stored.value) {
+    match convert::shown(resource, &stored.value) {
         None => stored.bytes.clone(),
         Some(copy) => copy.to_string().into(),
     }

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::admission::{self, Attributes, Operation};
 use crate::authn::User;
+use crate::convert;
 use crate::error::{ApiError, ApiResult, from_write};
 use crate::machinery;
 use crate::registry::Resource;
@@ -227,10 +228,7 @@ impl Writer<'_> {
         expect: Expect,
         mut object: Value,
     ) -> ApiResult<Arc<Stored>> {
-        if resource.version != resource.storage_version {
-            object["apiVersion"] =
-                api::meta::join_group_version(&resource.group, &resource.storage_version).into();
-        }
+        convert::to_stored(resource, &mut object);
         let stored = self
             .server
             .storage
@@ -368,11 +366,7 @@ impl Writer<'_> {
         last: Option<Value>,
     ) -> ApiResult<Arc<Stored>> {
         let last = last.map(|mut object| {
-            if resource.version != resource.storage_version {
-                object["apiVersion"] =
-                    api::meta::join_group_version(&resource.group, &resource.storage_version)
-                        .into();
-            }
+            convert::to_stored(resource, &mut object);
             object
         });
         let stored = self
