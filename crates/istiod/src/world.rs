@@ -32,13 +32,6 @@ pub struct Mesh {
     clusters: Arc<Clusters>,
 }
 
-impl Mesh {
-    /// The snapshot it is made from.
-    pub fn snapshot(&self) -> &Snapshot {
-        &self.snapshot
-    }
-}
-
 impl World for Mesh {
     fn version(&self) -> u64 {
         self.version

@@ -103,7 +103,9 @@ fn pods_are_what_the_real_injector_makes_of_them() {
         "resources",
     ] {
         let expected = normalised(read(case, "out")["spec"]["template"].clone());
-        let seen = inject(&pod(&read(case, "in")), "theater-msa", &injection(case));
+        let given = read(case, "in");
+        let namespace = given["metadata"]["namespace"].as_str().unwrap_or("default");
+        let seen = inject(&pod(&given), namespace, &injection(case));
         if let Some(difference) = difference(&normalised(seen), &expected, "pod") {
             wrong.push(format!("{case}: {difference}"));
         }

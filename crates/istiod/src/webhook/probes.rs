@@ -22,16 +22,19 @@ pub fn rewrite(container: &mut Value, probers: &mut Map<String, Value>) {
         let Some(prober) = prober(probe, &ports) else {
             continue;
         };
-        let headers = probe
-            .get("httpGet")
-            .and_then(|http| http.get("httpHeaders"))
-            .cloned();
+        let own = probe.get("httpGet").cloned();
         probe.remove("httpGet");
         probe.remove("tcpSocket");
         probe.remove("grpc");
         let mut http = json!({"path": path, "port": STATUS_PORT});
-        if let Some(headers) = headers {
-            http["httpHeaders"] = headers;
+        if let Some(own) = own {
+            if let Some(headers) = own.get("httpHeaders") {
+                http["httpHeaders"] = headers.clone();
+            }
+            // The agent makes the TLS connection; it is asked in plain text.
+            if own.get("scheme").is_some() {
+                http["scheme"] = "HTTP".into();
+            }
         }
         probe.insert("httpGet".into(), http);
         probers.insert(path, prober);
