@@ -63,7 +63,7 @@ async fn run(state: &StateDir, facts: &'static ClusterFacts) -> Result<()> {
 
     let client = |user: &str, groups: &[&str]| component_client(keys, user, groups, now);
     let manager = controllers::Config {
-        manager: client("system:kube-controller-manager", &[])?,
+        controller_manager: client("system:kube-controller-manager", &[])?,
         scheduler: client("system:kube-scheduler", &[])?,
         root_ca_pem: keys.api.cert.clone(),
     };
