@@ -88,6 +88,14 @@ impl FieldError {
             detail: detail.into(),
         }
     }
+    /// An invalid value that is shown as given: for values that Kubernetes prints as Go structs and maps.
+    pub fn invalid_go(
+        field: impl Into<String>,
+        shown: impl Into<String>,
+        detail: impl Into<String>,
+    ) -> Self {
+        Self::new(ErrorType::Invalid, field, Some(shown.into()), detail)
+    }
     /// `Required value`.
     pub fn required(field: impl Into<String>, detail: impl Into<String>) -> Self {
         Self::new(ErrorType::Required, field, None, detail)

@@ -16,7 +16,6 @@ pattern!(
     r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
 );
 pattern!(QUALIFIED, r"^([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]$");
-pattern!(C_IDENTIFIER_LIKE, r"^[-._a-zA-Z][-._a-zA-Z0-9]*$");
 pattern!(CONFIG_KEY, r"^[-._a-zA-Z0-9]+$");
 pattern!(PORT_NAME, r"^[-a-z0-9]+$");
 
@@ -25,12 +24,12 @@ fn regex_error(what: &str, regex: &str, examples: &[&str]) -> String {
     let quoted: Vec<String> = examples.iter().map(|e| format!("'{e}'")).collect();
     format!(
         "{what} (e.g. {}, regex used for validation is '{regex}')",
-        quoted.join(", or ")
+        quoted.join(",  or ")
     )
 }
 
 fn max_length(n: usize) -> String {
-    format!("must be no more than {n} bytes")
+    format!("must be no more than {n} characters")
 }
 
 /// RFC 1123 label: most name parts, namespaces, container names.
@@ -223,11 +222,6 @@ pub fn port_number(n: i64) -> Vec<String> {
     } else {
         vec!["must be between 1 and 65535, inclusive".into()]
     }
-}
-
-/// `true` for names that C and shells accept with dots and dashes added (legacy environment names).
-pub fn relaxed_identifier(s: &str) -> bool {
-    C_IDENTIFIER_LIKE.is_match(s)
 }
 
 #[cfg(test)]

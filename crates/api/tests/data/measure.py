@@ -3,7 +3,7 @@
 
     measure.py            (kubectl's current context names the server; certificates are taken from the kubeconfig)
 """
-import json, os, ssl, subprocess, urllib.request, urllib.error, yaml
+import json, os, ssl, subprocess, time, urllib.request, urllib.error, yaml
 
 here = os.path.dirname(os.path.abspath(__file__))
 cfg = json.loads(subprocess.check_output(["kubectl", "config", "view", "--raw", "--minify", "-o", "json"]))
@@ -45,6 +45,7 @@ def answer(code, warnings, body):
         out["status"] = body
     else:
         m = body["metadata"]
+        out["managed"] = m.get("managedFields")
         for k in ("uid", "creationTimestamp", "managedFields", "resourceVersion", "generation", "selfLink"):
             m.pop(k, None)
         out["object"] = body
@@ -62,6 +63,12 @@ if __name__ == "__main__":
         results = []
         for case in yaml.safe_load(open(here + "/update.yaml")):
             p = path(case["o"])
+            call("DELETE", p + "/" + case["o"]["metadata"]["name"] + "?gracePeriodSeconds=0&propagationPolicy=Background")
+            call("PATCH", p + "/" + case["o"]["metadata"]["name"], {"metadata": {"finalizers": None}}, "application/merge-patch+json")
+            for _ in range(50):
+                if call("GET", p + "/" + case["o"]["metadata"]["name"])[0] == 404:
+                    break
+                time.sleep(0.1)
             code, _, _, old = call("POST", p, case["o"])
             assert code == 201, (case["c"], old)
             one = p + "/" + old["metadata"]["name"]
@@ -71,6 +78,6 @@ if __name__ == "__main__":
             code, _, warnings, body = call("PATCH", one + case.get("sub", "") + "?dryRun=All", case["p"], case.get("t", "application/merge-patch+json"))
             results.append({"case": case["c"], "old": old, "patch": case["p"], "type": case.get("t", "application/merge-patch+json"),
                             "sub": case.get("sub", ""), **answer(code, warnings, body)})
-            call("DELETE", one + "?gracePeriodSeconds=0")
+            call("DELETE", one + "?gracePeriodSeconds=0&propagationPolicy=Background")
         json.dump(results, open(here + "/update.json", "w"), indent=1, ensure_ascii=False)
         print(len(results), "update cases")

@@ -1,0 +1,197 @@
+//! CustomResourceDefinitions.
+
+use super::{Errors, immutable, list, names, text};
+use crate::field::FieldError;
+use serde_json::Value;
+
+/// A definition, new or changed.
+pub fn create(obj: &Value) -> Errors {
+    let spec = &obj["spec"];
+    let mut out = Vec::new();
+    let (group, plural) = (text(&spec["group"]), text(&spec["names"]["plural"]));
+    if text(&obj["metadata"]["name"]) != format!("{plural}.{group}") {
+        out.push(FieldError::invalid(
+            "metadata.name",
+            &obj["metadata"]["name"],
+            "must be spec.names.plural+\".\"+spec.group",
+        ));
+    }
+    if group.is_empty() {
+        out.push(FieldError::required("spec.group", ""));
+    } else {
+        out.extend(super::invalid_each(
+            "spec.group",
+            &spec["group"],
+            names::dns_subdomain(group),
+        ));
+        if !group.contains('.') {
+            out.push(FieldError::invalid(
+                "spec.group",
+                &spec["group"],
+                "should be a domain with at least one dot",
+            ));
+        }
+    }
+    match text(&spec["scope"]) {
+        "" => out.push(FieldError::required("spec.scope", "")),
+        "Cluster" | "Namespaced" => {}
+        other => out.push(FieldError::not_supported(
+            "spec.scope",
+            &other.into(),
+            &["Cluster", "Namespaced"],
+        )),
+    }
+    let versions = list(&spec["versions"]);
+    if versions.iter().filter(|v| v["storage"] == true).count() != 1 {
+        // Go prints the whole list as structs here; the names are what helps.
+        let shown: Vec<&str> = versions.iter().map(|v| text(&v["name"])).collect();
+        let shown = format!("[{}]", shown.join(", "));
+        out.push(FieldError::invalid_go(
+            "spec.versions",
+            shown,
+            "must have exactly one version marked as storage version",
+        ));
+    }
+    out.extend(crd_names(&spec["names"]));
+    let single = versions.len() == 1;
+    for (i, v) in versions.iter().enumerate() {
+        let path = format!("spec.versions[{i}]");
+        out.extend(super::invalid_each(
+            &format!("{path}.name"),
+            &v["name"],
+            names::dns_1035_label(text(&v["name"])),
+        ));
+        let schema = &v["schema"]["openAPIV3Schema"];
+        if !schema.is_object() {
+            out.push(FieldError::required(
+                format!("{path}.schema.openAPIV3Schema"),
+                "schemas are required",
+            ));
+            continue;
+        }
+        // One version's schema is reported where it used to be in the old API.
+        let at = if single {
+            "spec.validation.openAPIV3Schema".to_string()
+        } else {
+            format!("{path}.schema.openAPIV3Schema")
+        };
+        if spec["preserveUnknownFields"] != true {
+            out.extend(structural(&at, schema, true));
+        }
+    }
+    if list(&obj["status"]["storedVersions"]).is_empty()
+        && !versions.iter().any(|v| v["storage"] == true)
+    {
+        out.push(FieldError::invalid_go(
+            "status.storedVersions",
+            "[]string(nil)",
+            "must have at least one stored version",
+        ));
+    }
+    out
+}
+
+fn crd_names(names_: &Value) -> Errors {
+    let mut out = Vec::new();
+    for key in ["plural", "singular"] {
+        out.extend(super::invalid_each(
+            &format!("spec.names.{key}"),
+            &names_[key],
+            names::dns_1035_label(text(&names_[key])),
+        ));
+    }
+    for (i, s) in list(&names_["shortNames"]).iter().enumerate() {
+        out.extend(super::invalid_each(
+            &format!("spec.names.shortNames[{i}]"),
+            s,
+            names::dns_1035_label(text(s)),
+        ));
+    }
+    for key in ["kind", "listKind"] {
+        for m in names::dns_1035_label(&text(&names_[key]).to_lowercase()) {
+            out.push(FieldError::invalid(
+                format!("spec.names.{key}"),
+                &names_[key],
+                format!("may have mixed case, but should otherwise match: {m}"),
+            ));
+        }
+    }
+    if names_["kind"] == names_["listKind"] && names_["kind"].is_string() {
+        out.push(FieldError::invalid(
+            "spec.names.listKind",
+            &names_["listKind"],
+            "kind and listKind may not be the same",
+        ));
+    }
+    out
+}
+
+/// Every field of a structural schema says its type.
+fn structural(path: &str, schema: &Value, root: bool) -> Errors {
+    let mut out = Vec::new();
+    let free = schema["x-kubernetes-int-or-string"] == true
+        || schema["x-kubernetes-preserve-unknown-fields"] == true;
+    if text(&schema["type"]).is_empty() && (root || !free) {
+        let what = if root {
+            "must not be empty at the root"
+        } else {
+            "must not be empty for specified object fields"
+        };
+        out.push(FieldError::required(format!("{path}.type"), what));
+    } else if root && text(&schema["type"]) != "object" {
+        out.push(FieldError::invalid(
+            format!("{path}.type"),
+            &schema["type"],
+            "must be object at the root",
+        ));
+    }
+    for (k, v) in schema["properties"].as_object().into_iter().flatten() {
+        out.extend(structural(&format!("{path}.properties[{k}]"), v, false));
+    }
+    if schema["items"].is_object() {
+        out.extend(structural(
+            &format!("{path}.items"),
+            &schema["items"],
+            false,
+        ));
+    }
+    if schema["additionalProperties"].is_object() {
+        out.extend(structural(
+            &format!("{path}.additionalProperties"),
+            &schema["additionalProperties"],
+            false,
+        ));
+    }
+    out
+}
+
+/// What an established definition may not change.
+pub fn update(obj: &Value, old: &Value) -> Errors {
+    let established = list(&old["status"]["conditions"])
+        .iter()
+        .any(|c| c["type"] == "Established" && c["status"] == "True");
+    let mut out = Vec::new();
+    if established {
+        out.extend(immutable(
+            "spec.scope",
+            &obj["spec"]["scope"],
+            &old["spec"]["scope"],
+        ));
+        out.extend(immutable(
+            "spec.names.kind",
+            &obj["spec"]["names"]["kind"],
+            &old["spec"]["names"]["kind"],
+        ));
+    }
+    out.extend(immutable(
+        "spec.group",
+        &obj["spec"]["group"],
+        &old["spec"]["group"],
+    ));
+    out.extend(immutable(
+        "spec.names.plural",
+        &obj["spec"]["names"]["plural"],
+        &old["spec"]["names"]["plural"],
+    ));
+    out
+}

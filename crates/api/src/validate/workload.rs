@@ -1,0 +1,286 @@
+//! Deployments, ReplicaSets, Jobs.
+
+use super::{Errors, gostring, immutable, label_selector, labels, nonnegative, pod, text};
+use crate::field::FieldError;
+use crate::meta;
+use crate::selector::LabelSelector;
+use serde_json::Value;
+
+/// Selector, template labels and pod template of a workload.
+fn selector_and_template(spec: &Value) -> Errors {
+    let mut out = Vec::new();
+    let selector = &spec["selector"];
+    let mut usable = true;
+    if selector.is_object() {
+        let errors = label_selector("spec.selector", selector);
+        usable = errors.is_empty();
+        out.extend(errors);
+        if LabelSelector::from_value(selector).is_empty() {
+            let shown = gostring::label_selector(selector);
+            out.push(FieldError::invalid_go(
+                "spec.selector",
+                shown,
+                "empty selector is invalid for deployment",
+            ));
+        }
+    } else {
+        out.push(FieldError::required("spec.selector", ""));
+    }
+    if !usable {
+        out.push(FieldError::invalid_go(
+            "spec.selector",
+            gostring::label_selector(selector),
+            "invalid label selector",
+        ));
+        return out;
+    }
+    let template = &spec["template"];
+    let found = &template["metadata"]["labels"];
+    let wanted = LabelSelector::from_value(selector);
+    if !wanted.is_empty() && !wanted.matches_labels(found) {
+        out.push(FieldError::invalid_go(
+            "spec.template.metadata.labels",
+            gostring::string_map(found),
+            "`selector` does not match template `labels`",
+        ));
+    }
+    out.extend(template_errors(template));
+    let policy = &template["spec"]["restartPolicy"];
+    if *policy != "Always" && policy.is_string() {
+        out.push(FieldError::not_supported(
+            "spec.template.spec.restartPolicy",
+            policy,
+            &["Always"],
+        ));
+    }
+    if !template["spec"]["activeDeadlineSeconds"].is_null() {
+        out.push(FieldError::forbidden(
+            "spec.template.spec.activeDeadlineSeconds",
+            "activeDeadlineSeconds in ReplicaSet is not Supported",
+        ));
+    }
+    out
+}
+
+/// Labels, annotations and pod spec of a template.
+fn template_errors(template: &Value) -> Errors {
+    let mut out = labels("spec.template.labels", &template["metadata"]["labels"]);
+    for (k, _) in meta::annotations(template) {
+        out.extend(super::invalid_each(
+            "spec.template.annotations",
+            &k.into(),
+            super::names::qualified_name(&k.to_lowercase()),
+        ));
+    }
+    out.extend(pod::spec("spec.template.spec", &template["spec"]));
+    out
+}
+
+/// A Deployment.
+pub fn deployment(obj: &Value) -> Errors {
+    let spec = &obj["spec"];
+    let mut out = Vec::new();
+    out.extend(nonnegative("spec.replicas".into(), &spec["replicas"]));
+    out.extend(selector_and_template(spec));
+    out.extend(strategy(&spec["strategy"]));
+    for key in [
+        "minReadySeconds",
+        "revisionHistoryLimit",
+        "progressDeadlineSeconds",
+    ] {
+        out.extend(nonnegative(format!("spec.{key}"), &spec[key]));
+    }
+    let deadline = &spec["progressDeadlineSeconds"];
+    if deadline
+        .as_i64()
+        .is_some_and(|d| d <= spec["minReadySeconds"].as_i64().unwrap_or(0))
+    {
+        out.push(FieldError::invalid(
+            "spec.progressDeadlineSeconds",
+            deadline,
+            "must be greater than minReadySeconds",
+        ));
+    }
+    out
+}
+
+fn strategy(s: &Value) -> Errors {
+    let mut out = Vec::new();
+    let rolling = &s["rollingUpdate"];
+    match text(&s["type"]) {
+        "Recreate" => {
+            if !rolling.is_null() {
+                out.push(FieldError::forbidden(
+                    "spec.strategy.rollingUpdate",
+                    "may not be specified when strategy `type` is 'Recreate'",
+                ));
+            }
+        }
+        "RollingUpdate" => {
+            let path = "spec.strategy.rollingUpdate";
+            for key in ["maxUnavailable", "maxSurge"] {
+                out.extend(count_or_percent(&format!("{path}.{key}"), &rolling[key]));
+            }
+            let zero = |v: &Value| {
+                matches!(v.as_str().map(|s| s.trim_end_matches('%')), Some("0"))
+                    || v.as_i64() == Some(0)
+            };
+            let unavailable = &rolling["maxUnavailable"];
+            let path = format!("{path}.maxUnavailable");
+            if zero(unavailable) && zero(&rolling["maxSurge"]) {
+                out.push(FieldError::invalid_go(
+                    path.as_str(),
+                    gostring::int_or_string(unavailable),
+                    "may not be 0 when `maxSurge` is 0",
+                ));
+            }
+            if unavailable
+                .as_str()
+                .and_then(|s| s.strip_suffix('%')?.parse::<i64>().ok())
+                .is_some_and(|p| p > 100)
+            {
+                out.push(FieldError::invalid_go(
+                    path,
+                    gostring::int_or_string(unavailable),
+                    "must not be greater than 100%",
+                ));
+            }
+        }
+        other => {
+            let mut e = FieldError::not_supported(
+                "spec.strategy",
+                &Value::Null,
+                &["Recreate", "RollingUpdate"],
+            );
+            let quoted = crate::field::quote(other);
+            e.shown = Some(format!(
+                "apps.DeploymentStrategy{{Type:{quoted}, RollingUpdate:(*apps.RollingUpdateDeployment)(nil)}}"
+            ));
+            out.push(e);
+        }
+    }
+    out
+}
+
+fn count_or_percent(path: &str, v: &Value) -> Option<FieldError> {
+    match v {
+        Value::String(s) => {
+            let percent = s
+                .strip_suffix('%')
+                .is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
+            (!percent).then(|| {
+                FieldError::invalid_go(
+                    path,
+                    gostring::int_or_string(v),
+                    "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')",
+                )
+            })
+        }
+        _ => nonnegative(path.into(), v),
+    }
+}
+
+/// A ReplicaSet.
+pub fn replica_set(obj: &Value) -> Errors {
+    let spec = &obj["spec"];
+    let mut out = Vec::new();
+    out.extend(nonnegative("spec.replicas".into(), &spec["replicas"]));
+    out.extend(nonnegative(
+        "spec.minReadySeconds".into(),
+        &spec["minReadySeconds"],
+    ));
+    out.extend(selector_and_template(spec));
+    out
+}
+
+/// Selectors of Deployments and ReplicaSets are fixed.
+pub fn selector_update(obj: &Value, old: &Value) -> Option<FieldError> {
+    let (new, old) = (&obj["spec"]["selector"], &old["spec"]["selector"]);
+    (new != old).then(|| {
+        FieldError::invalid_go(
+            "spec.selector",
+            gostring::label_selector(new),
+            "field is immutable",
+        )
+    })
+}
+
+/// A Job.
+pub fn job(obj: &Value) -> Errors {
+    let spec = &obj["spec"];
+    let mut out = Vec::new();
+    for key in [
+        "parallelism",
+        "completions",
+        "activeDeadlineSeconds",
+        "backoffLimit",
+        "ttlSecondsAfterFinished",
+    ] {
+        out.extend(nonnegative(format!("spec.{key}"), &spec[key]));
+    }
+    match text(&spec["completionMode"]) {
+        "NonIndexed" | "Indexed" | "" => {}
+        _ => out.push(FieldError::not_supported(
+            "spec.completionMode",
+            &spec["completionMode"],
+            &["Indexed", "NonIndexed"],
+        )),
+    }
+    let template = &spec["template"];
+    out.extend(template_errors(template));
+    if !matches!(
+        text(&template["spec"]["restartPolicy"]),
+        "OnFailure" | "Never"
+    ) {
+        out.push(FieldError::required(
+            "spec.template.spec.restartPolicy",
+            "valid values: \"OnFailure\", \"Never\"",
+        ));
+    }
+    out
+}
+
+/// What a Job refuses to change.
+pub fn job_update(obj: &Value, old: &Value) -> Errors {
+    let (new, old_spec) = (&obj["spec"], &old["spec"]);
+    let mut out = Vec::new();
+    let indexed =
+        text(&new["completionMode"]) == "Indexed" && new["completions"] == new["parallelism"];
+    if !indexed {
+        out.extend(immutable(
+            "spec.completions",
+            &new["completions"],
+            &old_spec["completions"],
+        ));
+    }
+    if new["selector"] != old_spec["selector"] {
+        out.push(FieldError::invalid_go(
+            "spec.selector",
+            gostring::label_selector(&new["selector"]),
+            "field is immutable",
+        ));
+    }
+    // A suspended job that has not started may be told where to run.
+    let (mut a, mut b) = (new["template"].clone(), old_spec["template"].clone());
+    let movable = old_spec["suspend"] == true && old["status"]["startTime"].is_null();
+    if movable {
+        for t in [&mut a, &mut b] {
+            for key in ["nodeSelector", "affinity", "tolerations", "schedulingGates"] {
+                if let Some(m) = t.get_mut("spec").and_then(Value::as_object_mut) {
+                    m.shift_remove(key);
+                }
+            }
+            if let Some(m) = t.get_mut("metadata").and_then(Value::as_object_mut) {
+                m.shift_remove("labels");
+                m.shift_remove("annotations");
+            }
+        }
+    }
+    out.extend(immutable("spec.template", &a, &b));
+    out.extend(immutable(
+        "spec.completionMode",
+        &new["completionMode"],
+        &old_spec["completionMode"],
+    ));
+    out
+}
