@@ -23,6 +23,8 @@ use crate::{metrics_api, other, rest, shape};
 
 /// How long a client may take to shake hands or to send the head of a request.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// Bytes waiting to be sent on one connection or stream.
+const BUFFER: usize = 64 << 10;
 /// How long open requests may finish when the server stops.
 const DRAIN: Duration = Duration::from_secs(2);
 
@@ -90,10 +92,12 @@ async fn connection(server: &Arc<Server>, acceptor: TlsAcceptor, stream: TcpStre
         .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(PATIENCE)
+        .max_buf_size(BUFFER)
         .http2()
         .timer(TokioTimer::new())
         // One client keeps a watch per kind on one connection.
         .max_concurrent_streams(4096)
+        .max_send_buf_size(BUFFER)
         .keep_alive_interval(Some(Duration::from_secs(30)))
         .keep_alive_timeout(Duration::from_secs(20));
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(tls), service);

@@ -22,6 +22,9 @@ use crate::storage::{Event, Stored, TooOld};
 /// How often a watcher that allows bookmarks learns that nothing happened.
 const BOOKMARKS: Duration = Duration::from_secs(50);
 
+/// What is put together at once for one watcher: a client that does not read holds no more.
+const CHUNK: usize = 32 << 10;
+
 /// Where a watch begins.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Start {
@@ -258,10 +261,15 @@ impl Watcher {
                 }
                 Ok(batch) => {
                     let mut out = BytesMut::new();
+                    self.cursor = batch.upto;
                     for event in &batch.events {
                         self.event(&mut out, event);
+                        if out.len() > CHUNK {
+                            // The rest stays in the history, where all watchers share it.
+                            self.cursor = event.revision;
+                            break;
+                        }
                     }
-                    self.cursor = batch.upto;
                     if !out.is_empty() {
                         return Some(out.freeze());
                     }
