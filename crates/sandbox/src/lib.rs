@@ -16,6 +16,40 @@
 //!
 //! before it starts any thread.
 //!
+//! A cluster process then runs, for example:
+//!
+//! ```no_run
+//! # use theater_sandbox as sandbox;
+//! use sandbox::container::{Container, ContainerSpec, ExecSpec, RootFs};
+//! use sandbox::pod::{PodNetwork, PodSandbox};
+//! # async fn example() -> sandbox::Result<()> {
+//! let network = PodNetwork {
+//!     name: "default/web".into(),
+//!     ip: [10, 10, 0, 5].into(),
+//!     prefix: 16,
+//!     gateway: [10, 10, 0, 1].into(),
+//!     bridge: "cni0".into(),
+//!     hostname: "web".into(),
+//! };
+//! let pod = PodSandbox::create(network).await?;
+//! let spec = ContainerSpec {
+//!     name: "default/web/server".into(),
+//!     argv: vec!["http-echo".into(), "-text=hello".into()],
+//!     rootfs: RootFs { applets: vec!["http-echo".into(), "sh".into()], ..RootFs::default() },
+//!     ..ContainerSpec::default()
+//! };
+//! let (container, stdio) = Container::start(&pod, &spec).await?;
+//! let logs = stdio.stdout; // the read end of a pipe
+//! let ls = ExecSpec { argv: vec!["sh".into(), "-c".into(), "ls /".into()], ..ExecSpec::default() };
+//! let (process, _streams) = container.exec(&ls).await?;
+//! println!("exec ended with {}", process.wait().await.exit_code());
+//! container.kill(15)?;
+//! println!("container ended with {}", container.wait().await.exit_code());
+//! pod.destroy().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! From the outside in:
 //!
 //! - [`world`]: the supervisor leaves the host's network, starts clusters, links them.

@@ -68,7 +68,7 @@ impl Machine {
             _ if self.none_allowed => {
                 ("user.max_user_namespaces is 0".to_owned(), "run `sudo sysctl -w user.max_user_namespaces=15000`")
             }
-            Some(libc::EPERM | libc::EACCES | libc::ENOSPC) if self.container => (
+            Some(libc::EPERM | libc::EACCES | libc::ENOSPC | libc::EROFS) if self.container => (
                 format!("the container around this process forbids it: {error}"),
                 "start that container with `--privileged` (or with `--security-opt seccomp=unconfined --security-opt apparmor=unconfined --cap-add SYS_ADMIN --cap-add NET_ADMIN`)",
             ),
@@ -98,18 +98,22 @@ pub(crate) fn unsupported(feature: &str, error: &io::Error) -> Unsupported {
     Machine::here().explain(feature, error)
 }
 
+/// Turns a refused system call into what is missing and the remedy.
+pub(crate) fn because(feature: &'static str) -> impl FnOnce(Error) -> Error {
+    move |e| match e {
+        Error::System { source, .. } => Error::Unsupported(unsupported(feature, &source)),
+        e => e,
+    }
+}
+
 /// Helper: does once, in namespaces of its own, what sandboxes do.
 pub(crate) fn helper() -> Reply {
     leave_host(libc::CLONE_NEWNET | libc::CLONE_NEWNS | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC)?;
-    let feature = |name: &'static str| {
-        move |e: Error| match e {
-            Error::System { source, .. } => Error::Unsupported(unsupported(name, &source)),
-            e => e,
-        }
-    };
-    mounts().map_err(feature("private mounts (mount, open_tree, mount_setattr)"))?;
-    network().map_err(feature("virtual networks (veth, bridge)"))?;
-    firewall().map_err(feature(
+    mounts().map_err(because("private mounts (mount, open_tree, mount_setattr)"))?;
+    links::sysctl("net/ipv4/ip_forward", "1")
+        .map_err(because("network settings under /proc/sys"))?;
+    network().map_err(because("virtual networks (veth, bridge)"))?;
+    firewall().map_err(because(
         "address translation (nf_tables with nat, redir, masq, numgen, reject)",
     ))?;
     // Whether /proc may be mounted shows only inside a PID namespace.

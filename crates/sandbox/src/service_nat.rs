@@ -46,7 +46,8 @@ pub struct NatRule {
 const TABLE: &str = "theater-services";
 
 /// Replaces all rules of the current network namespace in one transaction: a packet sees either all old or all new rules.
-/// They hold for pods, for processes of the node and for packets from the WAN. Existing connections keep their endpoint.
+/// They hold for pods, for processes of the node and for packets from the WAN. Existing connections keep their endpoint; so does a UDP client
+/// that keeps sending from one port, until 30 seconds of silence (120 for a flow with answers).
 /// Of two rules for the same address, port and protocol, the first counts.
 /// Takes a few milliseconds for hundreds of rules; blocking.
 ///

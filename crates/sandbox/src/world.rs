@@ -81,7 +81,7 @@ pub fn enter() -> Result<World> {
         ("net/ipv4/conf/all/rp_filter", "0"),
         ("net/ipv4/conf/default/rp_filter", "0"),
     ] {
-        links::sysctl(path, value)?;
+        links::sysctl(path, value).map_err(probe::because("network settings under /proc/sys"))?;
     }
     links::sysctl_if_present("net/ipv6/conf/default/disable_ipv6", "1")?;
     Ok(World {

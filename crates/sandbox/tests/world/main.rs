@@ -4,6 +4,9 @@
 
 mod agent;
 mod cases;
+mod containers;
+mod load;
+mod network;
 mod tool;
 
 use std::ffi::OsString;
