@@ -1,6 +1,7 @@
-//! Runs the controllers against any API server: `controllers KUBECONFIG`.
+//! Runs controllers and scheduler against any API server:
+//! `controllers KUBECONFIG [KUBECONFIG_OF_THE_SCHEDULER]`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use kube_client::{Client, Kubeconfig};
 use theater_controllers::{Config, run};
@@ -8,27 +9,29 @@ use theater_controllers::{Config, run};
 #[tokio::main]
 async fn main() {
     runtime::log::init(runtime::log::Level::INFO);
-    let Some(path) = std::env::args_os().nth(1).map(PathBuf::from) else {
-        eprintln!("usage: controllers KUBECONFIG");
+    let paths: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
+    let (Some(manager), scheduler) = (paths.first(), paths.get(1)) else {
+        eprintln!("usage: controllers KUBECONFIG [KUBECONFIG_OF_THE_SCHEDULER]");
         std::process::exit(2);
     };
-    if let Err(error) = start(&path).await {
+    if let Err(error) = start(manager, scheduler.unwrap_or(manager)).await {
         eprintln!("controllers: {error}");
         std::process::exit(1);
     }
 }
 
-async fn start(path: &std::path::Path) -> Result<(), Box<dyn std::error::Error>> {
-    let text = std::fs::read_to_string(path)?;
-    let directory = path.parent().unwrap_or(std::path::Path::new("."));
-    let config = Kubeconfig::parse(&text)?.config(None, directory)?;
+async fn start(manager: &Path, scheduler: &Path) -> Result<(), Box<dyn std::error::Error>> {
     let token = runtime::shutdown::on_signal()?;
-    let root_ca_pem = config.ca_pem.clone();
-    let client = |name: &str| Client::new(config.clone().user_agent(format!("{name}/v1.32")));
+    let read = |path: &Path| -> Result<_, Box<dyn std::error::Error>> {
+        let text = std::fs::read_to_string(path)?;
+        let directory = path.parent().unwrap_or(Path::new("."));
+        Ok(Kubeconfig::parse(&text)?.config(None, directory)?)
+    };
+    let (manager, scheduler) = (read(manager)?, read(scheduler)?);
     let config = Config {
-        controller_manager: client("kube-controller-manager")?,
-        scheduler: client("kube-scheduler")?,
-        root_ca_pem,
+        root_ca_pem: manager.ca_pem.clone(),
+        controller_manager: Client::new(manager.user_agent("kube-controller-manager/v1.32"))?,
+        scheduler: Client::new(scheduler.user_agent("kube-scheduler/v1.32"))?,
     };
     run(config, token).await;
     Ok(())

@@ -292,24 +292,25 @@ impl Plan {
                 .iter()
                 .map(|set| Action::delete(REPLICA_SETS, set)),
         );
-        if let Some(revision) = self.revision
-            && api::meta::annotation(&self.deployment, REVISION) != Some(&revision.to_string())
-        {
-            let patch = json!({"metadata": {"annotations": {REVISION: revision.to_string()}}});
-            decision
-                .actions
-                .push(Action::patch(DEPLOYMENTS, &self.deployment, patch));
-        }
         let mut status = self.status();
         if progress == Progress::Estimate {
             decision.again = super::rollout::estimate(&mut self, &status);
         }
         status["conditions"] = Value::Array(std::mem::take(&mut self.conditions));
         let status = omit_empty(status);
-        decision.actions.extend(
-            status_patch(&self.deployment, &status)
-                .map(|patch| Action::status(DEPLOYMENTS, &self.deployment, patch)),
-        );
+        let mut patch = status_patch(&self.deployment, &status).unwrap_or_else(|| json!({}));
+        // The annotation is written together with the status: written to the object itself it
+        // would count as a new generation.
+        if let Some(revision) = self.revision.map(|revision| revision.to_string())
+            && api::meta::annotation(&self.deployment, REVISION) != Some(&revision)
+        {
+            patch["metadata"] = json!({"annotations": {REVISION: revision}});
+        }
+        if patch != json!({}) {
+            decision
+                .actions
+                .push(Action::status(DEPLOYMENTS, &self.deployment, patch));
+        }
         decision
     }
 
