@@ -27,8 +27,17 @@ impl Hosts {
     pub(super) fn add(&mut self, domain: &str, host: usize) -> bool {
         let domain = domain.to_ascii_lowercase();
         if domain == "*" {
-            return self.any.replace(host).is_none();
+            let free = self.any.is_none();
+            self.any = self.any.or(Some(host));
+            return free;
         }
+        let insert = |names: &mut HashMap<String, usize>, name: &str| {
+            let free = !names.contains_key(name);
+            if free {
+                names.insert(name.to_owned(), host);
+            }
+            free
+        };
         let by_length = |wildcards: &mut Vec<(usize, HashMap<String, usize>)>, text: &str| {
             let place = match wildcards.binary_search_by(|(length, _)| text.len().cmp(length)) {
                 Ok(place) => place,
@@ -37,14 +46,14 @@ impl Hosts {
                     place
                 }
             };
-            wildcards[place].1.insert(text.to_owned(), host).is_none()
+            insert(&mut wildcards[place].1, text)
         };
         if let Some(suffix) = domain.strip_prefix('*') {
             by_length(&mut self.suffixes, suffix)
         } else if let Some(prefix) = domain.strip_suffix('*') {
             by_length(&mut self.prefixes, prefix)
         } else {
-            self.exact.insert(domain, host).is_none()
+            insert(&mut self.exact, &domain)
         }
     }
 

@@ -5,16 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
-use xds::envoy::config::cluster::v3::Cluster;
-use xds::envoy::config::core::v3::TransportSocket;
-use xds::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use xds::envoy::extensions::transport_sockets::tls::v3::UpstreamTlsContext;
 
-use crate::address::Address;
 use crate::circuit::Thresholds;
-use crate::error::ConfigError;
 use crate::outlier::OutlierConfig;
 use crate::stream::Metadata;
+
+mod compile;
+mod hosts;
+
+pub use compile::transport;
+pub use hosts::{Health, Host, HostSet, Locality, LocalityHosts};
 
 /// How the endpoints of a cluster are found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -202,105 +203,6 @@ pub struct TransportMatch {
     pub name: String,
     criteria: serde_json::Map<String, Value>,
     transport: Transport,
-}
-
-impl ClusterConfig {
-    /// Compiles a cluster. All errors are collected.
-    pub fn compile(config: &Cluster) -> Result<Self, Vec<ConfigError>> {
-        unimplemented!("{config:?}")
-    }
-
-    /// The transport to an endpoint with this metadata (`envoy.transport_socket_match` in it counts), and the
-    /// name of the match.
-    pub fn transport(&self, endpoint: &Metadata) -> (&Transport, Option<&str>) {
-        let _ = endpoint;
-        unimplemented!("{:?}", self.transports)
-    }
-}
-
-/// Compiles a transport socket of an upstream.
-pub fn transport(config: Option<&TransportSocket>) -> Result<Transport, ConfigError> {
-    unimplemented!("{config:?}")
-}
-
-/// What the control plane says about the health of an endpoint.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Health {
-    /// `HEALTHY` or `UNKNOWN`.
-    #[default]
-    Healthy,
-    /// `DEGRADED`: used when the healthy ones are not enough.
-    Degraded,
-    /// `UNHEALTHY`, `TIMEOUT`.
-    Unhealthy,
-    /// `DRAINING`: unhealthy, too.
-    Draining,
-}
-
-/// Region, zone and sub-zone.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Locality {
-    /// The region.
-    pub region: String,
-    /// The zone.
-    pub zone: String,
-    /// The sub-zone.
-    pub sub_zone: String,
-}
-
-/// One endpoint.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Host {
-    /// Its address.
-    pub address: Address,
-    /// Its name; empty when it has none.
-    pub hostname: String,
-    /// Its weight, at least 1.
-    pub weight: u32,
-    /// What the control plane says about it.
-    pub health: Health,
-    /// Where it is.
-    pub locality: Arc<Locality>,
-    /// Its priority, 0 first.
-    pub priority: u32,
-    /// `metadata.filter_metadata` of the endpoint.
-    pub metadata: Arc<Metadata>,
-}
-
-/// The hosts of one locality at one priority.
-#[derive(Debug, Clone, PartialEq)]
-pub struct LocalityHosts {
-    /// Where.
-    pub locality: Arc<Locality>,
-    /// `load_balancing_weight`; `None` gets no traffic when localities are weighted.
-    pub weight: Option<u32>,
-    /// Indexes into [`HostSet::hosts`].
-    pub hosts: Vec<usize>,
-}
-
-/// All endpoints of a cluster at one time.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct HostSet {
-    /// The endpoints, in the order of the message; an address occurs once.
-    pub hosts: Vec<Arc<Host>>,
-    /// By priority, then by locality.
-    pub priorities: Vec<Vec<LocalityHosts>>,
-    /// `overprovisioning_factor` in percent, 140 by default.
-    pub overprovisioning: u32,
-}
-
-impl HostSet {
-    /// Compiles a `ClusterLoadAssignment`.
-    pub fn compile(config: &ClusterLoadAssignment) -> Result<Self, Vec<ConfigError>> {
-        unimplemented!("{config:?}")
-    }
-
-    /// The same set with every named host replaced by its addresses (`resolve` gives them; an empty answer
-    /// removes the host). For DNS clusters.
-    pub fn resolved(&self, resolve: &mut dyn FnMut(&str) -> Vec<IpAddr>) -> Self {
-        let _ = resolve("");
-        unimplemented!()
-    }
 }
 
 /// A protobuf duration; negative ones count as zero.

@@ -3,13 +3,11 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use http::HeaderMap;
-use xds::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager;
+use crate::address::Cidr;
 
-use crate::error::ConfigError;
-use crate::local_reply::LocalReply;
-use crate::request::RequestHeadMut;
-use crate::stream::Connection;
+mod compile;
+mod head;
+mod path;
 
 /// What to do with escaped slashes (`%2F`, `%5C`) in paths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,6 +111,19 @@ pub struct HttpConn {
     pub strip_matching_port: bool,
     /// `strip_trailing_host_dot`.
     pub strip_trailing_dot: bool,
+    /// What counts as inside; nothing by default.
+    internal: Vec<Cidr>,
+    certificate_details: Vec<CertificateDetail>,
+}
+
+/// A part of our own element in x-forwarded-client-cert.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum CertificateDetail {
+    Cert,
+    Subject,
+    Uri,
+    Dns,
+    Issuer,
 }
 
 /// What came of looking at a path.
@@ -133,51 +144,6 @@ pub struct Ingress {
     pub remote: SocketAddr,
     /// Whether it came from inside (`x-envoy-internal: true`).
     pub internal: bool,
-}
-
-impl HttpConn {
-    /// Compiles the settings.
-    pub fn compile(config: &HttpConnectionManager) -> Result<Self, ConfigError> {
-        unimplemented!("{config:?}")
-    }
-
-    /// Checks and normalises the path of a request (`normalize_path`, `merge_slashes`, escaped slashes).
-    pub fn normalize(&self, path: &mut String) -> PathOutcome {
-        unimplemented!("{path}")
-    }
-
-    /// Prepares the head of a request: hop-by-hop headers, x-forwarded-for, -proto, -client-cert,
-    /// x-request-id, x-envoy-* of strangers, via. `new_request_id` is a fresh UUID, used when one is needed.
-    /// `Err`: answer this.
-    pub fn request(
-        &self,
-        head: &mut RequestHeadMut<'_>,
-        connection: &Connection,
-        new_request_id: &dyn Fn() -> String,
-    ) -> Result<Ingress, LocalReply> {
-        let _ = (head, connection, new_request_id);
-        unimplemented!()
-    }
-
-    /// Prepares response headers: hop-by-hop headers, server, date (if missing), via, request id.
-    /// `date` is the IMF-fixdate of now. `local` for replies of our own, `upgrade` for a 101.
-    pub fn response(
-        &self,
-        headers: &mut HeaderMap,
-        date: &str,
-        request_id: Option<&str>,
-        local: bool,
-        upgrade: bool,
-    ) {
-        unimplemented!("{headers:?} {date} {request_id:?} {local} {upgrade}")
-    }
-
-    /// Whether an upgrade to this protocol is allowed, given what the route says (`None`: nothing).
-    pub fn upgrade_allowed(&self, protocol: &str, route: Option<bool>) -> bool {
-        route.unwrap_or_else(|| {
-            self.upgrades
-                .iter()
-                .any(|allowed| allowed.eq_ignore_ascii_case(protocol))
-        })
-    }
+    /// `:scheme` for routing: the request's own, else that of x-forwarded-proto.
+    pub scheme: &'static str,
 }

@@ -1,0 +1,647 @@
+//! Compiling clusters.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use xds::envoy::config::cluster::v3::cluster::{
+    self, ClusterDiscoveryType, LbConfig, common_lb_config::LocalityConfigSpecifier,
+};
+use xds::envoy::config::cluster::v3::{Cluster, load_balancing_policy::Policy};
+use xds::envoy::config::core::v3::{
+    HttpProtocolOptions as CommonOptions, TransportSocket, transport_socket,
+};
+use xds::envoy::extensions::load_balancing_policies as policies;
+use xds::envoy::extensions::transport_sockets::tls::v3::{
+    UpstreamTlsContext, common_tls_context::ValidationContextType,
+};
+use xds::envoy::extensions::upstreams::http::v3::{
+    HttpProtocolOptions,
+    http_protocol_options::{UpstreamProtocolOptions, explicit_http_config::ProtocolConfig},
+};
+
+use super::{
+    ClusterConfig, Discovery, DnsOptions, HostSet, LbPolicy, SlowStart, TcpKeepalive, Transport,
+    TransportMatch, Transports, UpstreamProtocol, duration,
+};
+use crate::circuit::Thresholds;
+use crate::error::ConfigError;
+use crate::matching::{metadata, struct_to_json};
+use crate::outlier::OutlierConfig;
+use crate::stream::Metadata;
+
+const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+const TRANSPORT_MATCH: &str = "envoy.transport_socket_match";
+
+impl ClusterConfig {
+    /// Compiles a cluster. All errors are collected.
+    // http2_protocol_options and the like are deprecated, but static configurations still have them.
+    #[allow(deprecated)]
+    pub fn compile(config: &Cluster) -> Result<Self, Vec<ConfigError>> {
+        let mut errors = Vec::new();
+        let mut keep = |error: ConfigError| errors.push(error);
+        let discovery = discovery(config).map_err(&mut keep).ok();
+        let lb = lb_policy(config).map_err(&mut keep).ok();
+        let transports = Transports::compile(config).map_err(&mut keep).ok();
+        let http = match config
+            .typed_extension_protocol_options
+            .get(HTTP_OPTIONS)
+            .map(xds::any::unpack::<HttpProtocolOptions>)
+        {
+            None => None,
+            Some(Ok(options)) => options,
+            Some(Err(error)) => {
+                keep(ConfigError::new(
+                    "typed_extension_protocol_options",
+                    format!("cannot be read: {error}"),
+                ));
+                None
+            }
+        };
+        let mut assignment = None;
+        if let Some(endpoints) = &config.load_assignment {
+            match HostSet::compile(endpoints) {
+                Ok(set) => assignment = Some(Arc::new(set)),
+                Err(found) => errors.extend(
+                    found
+                        .into_iter()
+                        .map(|error| error.within("load_assignment")),
+                ),
+            }
+        }
+        if config.name.is_empty() {
+            errors.push(ConfigError::new("name", "is missing"));
+        }
+        let (Some(discovery), Some(lb), Some(transports), true) =
+            (discovery, lb, transports, errors.is_empty())
+        else {
+            return Err(errors);
+        };
+        let common_lb = config.common_lb_config.as_ref();
+        let hashing = common_lb.and_then(|lb| lb.consistent_hashing_lb_config.as_ref());
+        let default = CommonOptions::default();
+        let common = http
+            .as_ref()
+            .and_then(|http| http.common_http_protocol_options.as_ref())
+            .or(config.common_http_protocol_options.as_ref())
+            .unwrap_or(&default);
+        let http2 = http
+            .as_ref()
+            .map_or(config.http2_protocol_options.as_ref(), http2_options);
+        let limit = |limit: Option<Duration>| limit.filter(|limit| !limit.is_zero());
+        let keepalive = config
+            .upstream_connection_options
+            .as_ref()
+            .and_then(|options| options.tcp_keepalive.as_ref());
+        let seconds = |value: Option<u32>| value.map(|value| Duration::from_secs(value.into()));
+        let max_requests = common
+            .max_requests_per_connection
+            .or(config.max_requests_per_connection);
+        Ok(Self {
+            name: config.name.as_str().into(),
+            stat_name: if config.alt_stat_name.is_empty() {
+                &config.name
+            } else {
+                &config.alt_stat_name
+            }
+            .as_str()
+            .into(),
+            discovery,
+            dns: DnsOptions {
+                refresh: duration(config.dns_refresh_rate.as_ref())
+                    .unwrap_or(Duration::from_secs(5)),
+                jitter: duration(config.dns_jitter.as_ref()).unwrap_or_default(),
+                respect_ttl: config.respect_dns_ttl,
+                ipv4: config.dns_lookup_family != cluster::DnsLookupFamily::V6Only as i32,
+                ipv6: config.dns_lookup_family != cluster::DnsLookupFamily::V4Only as i32,
+            },
+            assignment,
+            lb,
+            panic_threshold: common_lb
+                .and_then(|lb| lb.healthy_panic_threshold.as_ref())
+                .map_or(50.0, |percent| percent.value),
+            locality_weighted: common_lb.is_some_and(|lb| {
+                matches!(
+                    lb.locality_config_specifier,
+                    Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(_))
+                )
+            }),
+            hash_host_names: hashing.is_some_and(|hashing| hashing.use_hostname_for_hashing),
+            hash_balance_factor: hashing.and_then(|hashing| hashing.hash_balance_factor),
+            connect_timeout: duration(config.connect_timeout.as_ref())
+                .unwrap_or(Duration::from_secs(5)),
+            thresholds: Thresholds::of(config.circuit_breakers.as_ref()),
+            outlier: config
+                .outlier_detection
+                .as_ref()
+                .map(|outlier| Arc::new(OutlierConfig::compile(outlier))),
+            protocol: match http
+                .as_ref()
+                .and_then(|http| http.upstream_protocol_options.as_ref())
+            {
+                Some(UpstreamProtocolOptions::ExplicitHttpConfig(explicit)) => {
+                    match &explicit.protocol_config {
+                        Some(ProtocolConfig::Http2ProtocolOptions(_)) => UpstreamProtocol::Http2,
+                        _ => UpstreamProtocol::Http1,
+                    }
+                }
+                Some(UpstreamProtocolOptions::UseDownstreamProtocolConfig(_)) => {
+                    UpstreamProtocol::Downstream
+                }
+                Some(UpstreamProtocolOptions::AutoConfig(_)) => UpstreamProtocol::Auto,
+                None if config.http2_protocol_options.is_some() => UpstreamProtocol::Http2,
+                None => UpstreamProtocol::Http1,
+            },
+            max_requests_per_connection: max_requests.filter(|max| *max > 0).map(u64::from),
+            idle_timeout: limit(Some(
+                duration(common.idle_timeout.as_ref()).unwrap_or(Duration::from_secs(3600)),
+            )),
+            max_connection_duration: limit(duration(common.max_connection_duration.as_ref())),
+            max_concurrent_streams: http2.and_then(|http2| http2.max_concurrent_streams),
+            http2_keepalive: http2
+                .and_then(|http2| http2.connection_keepalive.as_ref())
+                .and_then(|keepalive| {
+                    let interval = duration(keepalive.interval.as_ref())
+                        .filter(|interval| !interval.is_zero())?;
+                    Some((
+                        interval,
+                        duration(keepalive.timeout.as_ref()).unwrap_or(Duration::from_secs(20)),
+                    ))
+                }),
+            buffer_limit: config.per_connection_buffer_limit_bytes.unwrap_or(1 << 20),
+            bind_address: config
+                .upstream_bind_config
+                .as_ref()
+                .and_then(|bind| bind.source_address.as_ref())
+                .and_then(|address| address.address.parse().ok()),
+            tcp_keepalive: keepalive.map(|keepalive| TcpKeepalive {
+                probes: keepalive.keepalive_probes,
+                time: seconds(keepalive.keepalive_time),
+                interval: seconds(keepalive.keepalive_interval),
+            }),
+            pool_per_downstream_connection: config.connection_pool_per_downstream_connection,
+            filters: config
+                .filters
+                .iter()
+                .map(|filter| filter.name.clone())
+                .collect(),
+            metadata: Arc::new(metadata(config.metadata.as_ref())),
+            secrets: transports.secrets(),
+            transports,
+        })
+    }
+
+    /// The transport to an endpoint with this metadata (`envoy.transport_socket_match` in it counts), and the
+    /// name of the match.
+    pub fn transport(&self, endpoint: &Metadata) -> (&Transport, Option<&str>) {
+        let labels = endpoint
+            .get(TRANSPORT_MATCH)
+            .and_then(|labels| labels.as_object());
+        let fits = |entry: &&TransportMatch| {
+            entry
+                .criteria
+                .iter()
+                .all(|(key, value)| labels.and_then(|labels| labels.get(key)) == Some(value))
+        };
+        match self.transports.matches.iter().find(fits) {
+            Some(entry) => (&entry.transport, Some(&entry.name)),
+            None => (&self.transports.plain, None),
+        }
+    }
+
+    /// All transports an endpoint may have, for preparing them ahead.
+    pub fn transports(&self) -> impl Iterator<Item = &Transport> {
+        self.transports
+            .matches
+            .iter()
+            .map(|entry| &entry.transport)
+            .chain([&self.transports.plain])
+    }
+}
+
+fn http2_options(
+    http: &HttpProtocolOptions,
+) -> Option<&xds::envoy::config::core::v3::Http2ProtocolOptions> {
+    match http.upstream_protocol_options.as_ref()? {
+        UpstreamProtocolOptions::ExplicitHttpConfig(explicit) => {
+            match explicit.protocol_config.as_ref()? {
+                ProtocolConfig::Http2ProtocolOptions(http2) => Some(http2),
+                _ => None,
+            }
+        }
+        UpstreamProtocolOptions::UseDownstreamProtocolConfig(downstream) => {
+            downstream.http2_protocol_options.as_ref()
+        }
+        UpstreamProtocolOptions::AutoConfig(auto) => auto.http2_protocol_options.as_ref(),
+    }
+}
+
+fn discovery(config: &Cluster) -> Result<Discovery, ConfigError> {
+    let original = || match &config.lb_config {
+        Some(LbConfig::OriginalDstLbConfig(original)) => Discovery::OriginalDst {
+            header: original
+                .use_http_header
+                .then(|| match original.http_header_name.as_str() {
+                    "" => "x-envoy-original-dst-host".to_owned(),
+                    name => name.to_owned(),
+                }),
+            port: original
+                .upstream_port_override
+                .and_then(|port| u16::try_from(port).ok()),
+        },
+        _ => Discovery::OriginalDst {
+            header: None,
+            port: None,
+        },
+    };
+    match &config.cluster_discovery_type {
+        None => Ok(Discovery::Static),
+        Some(ClusterDiscoveryType::Type(kind)) => match cluster::DiscoveryType::try_from(*kind) {
+            Ok(cluster::DiscoveryType::Static) => Ok(Discovery::Static),
+            Ok(cluster::DiscoveryType::StrictDns) => Ok(Discovery::StrictDns),
+            Ok(cluster::DiscoveryType::LogicalDns) => Ok(Discovery::LogicalDns),
+            Ok(cluster::DiscoveryType::Eds) => {
+                let service = config
+                    .eds_cluster_config
+                    .as_ref()
+                    .map(|eds| eds.service_name.as_str());
+                Ok(Discovery::Eds(
+                    service
+                        .filter(|name| !name.is_empty())
+                        .unwrap_or(&config.name)
+                        .to_owned(),
+                ))
+            }
+            Ok(cluster::DiscoveryType::OriginalDst) => Ok(original()),
+            Err(_) => Err(ConfigError::new(
+                "type",
+                format!("{kind} is not a known discovery type"),
+            )),
+        },
+        Some(ClusterDiscoveryType::ClusterType(custom)) => match custom.name.as_str() {
+            "envoy.clusters.dynamic_forward_proxy" => Ok(Discovery::DynamicForwardProxy),
+            "envoy.cluster.static" => Ok(Discovery::Static),
+            "envoy.cluster.strict_dns" => Ok(Discovery::StrictDns),
+            "envoy.cluster.logical_dns" => Ok(Discovery::LogicalDns),
+            "envoy.cluster.original_dst" => Ok(original()),
+            name => Err(ConfigError::new(
+                "cluster_type",
+                format!("{name:?} is not supported"),
+            )),
+        },
+    }
+}
+
+fn slow_start(config: Option<&cluster::SlowStartConfig>) -> SlowStart {
+    config.map_or_else(SlowStart::default, |config| SlowStart {
+        window: duration(config.slow_start_window.as_ref()).filter(|window| !window.is_zero()),
+        aggression: config
+            .aggression
+            .as_ref()
+            .map_or(1.0, |aggression| aggression.default_value),
+        min_weight_percent: config
+            .min_weight_percent
+            .as_ref()
+            .map_or(10.0, |percent| percent.value),
+    })
+}
+
+fn ring(min: Option<u64>, max: Option<u64>, hash: i32, xx: i32) -> Result<LbPolicy, ConfigError> {
+    let (min, max) = (min.unwrap_or(1024), max.unwrap_or(8 << 20));
+    if min > max || max > 8 << 20 {
+        return Err(ConfigError::new(
+            "ring_hash_lb_config",
+            format!("needs minimum {min} <= maximum {max} <= 8388608"),
+        ));
+    }
+    if hash != xx {
+        return Err(ConfigError::new(
+            "ring_hash_lb_config.hash_function",
+            "only XX_HASH is supported",
+        ));
+    }
+    Ok(LbPolicy::RingHash {
+        min,
+        max,
+        murmur: false,
+    })
+}
+
+fn maglev(table: Option<u64>) -> Result<LbPolicy, ConfigError> {
+    let table = table.unwrap_or(65_537);
+    let prime = table > 1
+        && (2..)
+            .take_while(|divisor| divisor * divisor <= table)
+            .all(|divisor| table % divisor != 0);
+    if !prime || table > 5_000_011 {
+        return Err(ConfigError::new(
+            "maglev_lb_config.table_size",
+            format!("{table} must be a prime up to 5000011"),
+        ));
+    }
+    Ok(LbPolicy::Maglev { table })
+}
+
+fn lb_policy(config: &Cluster) -> Result<LbPolicy, ConfigError> {
+    if let Some(list) = &config.load_balancing_policy {
+        let known = list
+            .policies
+            .iter()
+            .find_map(|policy| listed_policy(policy).transpose());
+        return known.unwrap_or_else(|| {
+            Err(ConfigError::new(
+                "load_balancing_policy",
+                "has no policy that is supported",
+            ))
+        });
+    }
+    use cluster::LbPolicy as Kind;
+    Ok(
+        match (Kind::try_from(config.lb_policy), &config.lb_config) {
+            (Ok(Kind::RoundRobin), Some(LbConfig::RoundRobinLbConfig(lb))) => {
+                LbPolicy::RoundRobin(slow_start(lb.slow_start_config.as_ref()))
+            }
+            (Ok(Kind::RoundRobin), _) => LbPolicy::RoundRobin(SlowStart::default()),
+            (Ok(Kind::LeastRequest), Some(LbConfig::LeastRequestLbConfig(lb))) => {
+                LbPolicy::LeastRequest {
+                    choices: lb.choice_count.unwrap_or(2).max(1),
+                    bias: lb
+                        .active_request_bias
+                        .as_ref()
+                        .map_or(1.0, |bias| bias.default_value),
+                    slow_start: slow_start(lb.slow_start_config.as_ref()),
+                }
+            }
+            (Ok(Kind::LeastRequest), _) => LbPolicy::LeastRequest {
+                choices: 2,
+                bias: 1.0,
+                slow_start: SlowStart::default(),
+            },
+            (Ok(Kind::Random), _) => LbPolicy::Random,
+            (Ok(Kind::RingHash), Some(LbConfig::RingHashLbConfig(lb))) => ring(
+                lb.minimum_ring_size,
+                lb.maximum_ring_size,
+                lb.hash_function,
+                0,
+            )?,
+            (Ok(Kind::RingHash), _) => ring(None, None, 0, 0)?,
+            (Ok(Kind::Maglev), Some(LbConfig::MaglevLbConfig(lb))) => maglev(lb.table_size)?,
+            (Ok(Kind::Maglev), _) => maglev(None)?,
+            (Ok(Kind::ClusterProvided), _) => LbPolicy::ClusterProvided,
+            (Ok(Kind::LoadBalancingPolicyConfig), _) => {
+                return Err(ConfigError::new(
+                    "load_balancing_policy",
+                    "is missing, though lb_policy refers to it",
+                ));
+            }
+            (Err(_), _) => {
+                return Err(ConfigError::new(
+                    "lb_policy",
+                    format!("{} is not a known policy", config.lb_policy),
+                ));
+            }
+        },
+    )
+}
+
+/// One entry of `load_balancing_policy`; `None` if it is of an unknown kind.
+fn listed_policy(policy: &Policy) -> Result<Option<LbPolicy>, ConfigError> {
+    let Some(any) = policy
+        .typed_extension_config
+        .as_ref()
+        .and_then(|extension| extension.typed_config.as_ref())
+    else {
+        return Ok(None);
+    };
+    let kind = xds::any::message_name(any);
+    let Some(kind) = kind.strip_prefix("envoy.extensions.load_balancing_policies.") else {
+        return Ok(None);
+    };
+    let wrong = |error| {
+        ConfigError::new(
+            "load_balancing_policy",
+            format!("{kind} cannot be read: {error}"),
+        )
+    };
+    Ok(Some(match kind {
+        "round_robin.v3.RoundRobin" => LbPolicy::RoundRobin(SlowStart::default()),
+        "random.v3.Random" => LbPolicy::Random,
+        "cluster_provided.v3.ClusterProvided" => LbPolicy::ClusterProvided,
+        "least_request.v3.LeastRequest" => {
+            let lb = xds::any::unpack::<policies::least_request::v3::LeastRequest>(any)
+                .map_err(wrong)?
+                .unwrap_or_default();
+            LbPolicy::LeastRequest {
+                choices: lb.choice_count.unwrap_or(2).max(1),
+                bias: lb
+                    .active_request_bias
+                    .as_ref()
+                    .map_or(1.0, |bias| bias.default_value),
+                slow_start: SlowStart::default(),
+            }
+        }
+        "ring_hash.v3.RingHash" => {
+            let lb = xds::any::unpack::<policies::ring_hash::v3::RingHash>(any)
+                .map_err(wrong)?
+                .unwrap_or_default();
+            // DEFAULT_HASH is XX_HASH.
+            ring(
+                lb.minimum_ring_size,
+                lb.maximum_ring_size,
+                i32::from(lb.hash_function > 1),
+                0,
+            )?
+        }
+        "maglev.v3.Maglev" => {
+            let lb = xds::any::unpack::<policies::maglev::v3::Maglev>(any)
+                .map_err(wrong)?
+                .unwrap_or_default();
+            maglev(lb.table_size)?
+        }
+        _ => return Ok(None),
+    }))
+}
+
+/// Compiles a transport socket of an upstream.
+pub fn transport(config: Option<&TransportSocket>) -> Result<Transport, ConfigError> {
+    let Some(config) = config else {
+        return Ok(Transport::Raw);
+    };
+    let Some(transport_socket::ConfigType::TypedConfig(any)) = &config.config_type else {
+        return match config.name.as_str() {
+            "envoy.transport_sockets.raw_buffer" => Ok(Transport::Raw),
+            name => Err(ConfigError::new(
+                "typed_config",
+                format!("of transport socket {name:?} is missing"),
+            )),
+        };
+    };
+    match xds::any::message_name(any) {
+        "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer" => Ok(Transport::Raw),
+        _ => match xds::any::unpack::<UpstreamTlsContext>(any) {
+            Ok(Some(tls)) => Ok(Transport::Tls(Arc::new(tls))),
+            Ok(None) => Err(ConfigError::new(
+                "typed_config",
+                format!("the transport socket {} is not supported", any.type_url),
+            )),
+            Err(error) => Err(ConfigError::new(
+                "typed_config",
+                format!("is not a valid UpstreamTlsContext: {error}"),
+            )),
+        },
+    }
+}
+
+impl Transports {
+    fn compile(config: &Cluster) -> Result<Self, ConfigError> {
+        let mut matches = Vec::with_capacity(config.transport_socket_matches.len());
+        for entry in &config.transport_socket_matches {
+            let at = || {
+                format!(
+                    "transport_socket_matches[{:?}].transport_socket",
+                    entry.name
+                )
+            };
+            matches.push(TransportMatch {
+                name: entry.name.clone(),
+                criteria: entry
+                    .r#match
+                    .as_ref()
+                    .map(struct_to_json)
+                    .unwrap_or_default(),
+                transport: transport(entry.transport_socket.as_ref())
+                    .map_err(|error| error.within(&at()))?,
+            });
+        }
+        let plain = transport(config.transport_socket.as_ref())
+            .map_err(|error| error.within("transport_socket"))?;
+        Ok(Self { plain, matches })
+    }
+
+    fn secrets(&self) -> Vec<String> {
+        let mut names = Vec::new();
+        for transport in self
+            .matches
+            .iter()
+            .map(|entry| &entry.transport)
+            .chain([&self.plain])
+        {
+            let Transport::Tls(tls) = transport else {
+                continue;
+            };
+            let Some(common) = &tls.common_tls_context else {
+                continue;
+            };
+            names.extend(
+                common
+                    .tls_certificate_sds_secret_configs
+                    .iter()
+                    .map(|secret| secret.name.clone()),
+            );
+            let validation = match &common.validation_context_type {
+                Some(ValidationContextType::ValidationContextSdsSecretConfig(secret)) => {
+                    Some(secret)
+                }
+                Some(ValidationContextType::CombinedValidationContext(both)) => {
+                    both.validation_context_sds_secret_config.as_ref()
+                }
+                _ => None,
+            };
+            names.extend(validation.map(|secret| secret.name.clone()));
+        }
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn compile(json: Value) -> Result<ClusterConfig, Vec<ConfigError>> {
+        ClusterConfig::compile(&xds::json::from_value(json, true).expect("a valid message"))
+    }
+
+    #[test]
+    fn what_is_not_said_is_envoys_default() {
+        let cluster = compile(json!({"name": "c"})).expect("compiles");
+        assert_eq!(cluster.discovery, Discovery::Static);
+        assert_eq!(cluster.lb, LbPolicy::RoundRobin(SlowStart::default()));
+        assert_eq!(cluster.connect_timeout, Duration::from_secs(5));
+        assert_eq!(cluster.idle_timeout, Some(Duration::from_secs(3600)));
+        assert_eq!(cluster.panic_threshold, 50.0);
+        assert_eq!(cluster.protocol, UpstreamProtocol::Http1);
+        assert_eq!(cluster.thresholds[0].connections, 1024);
+    }
+
+    /// What istiod sends for a service with a sidecar on the other side.
+    #[test]
+    fn an_istio_cluster_chooses_its_transport_by_endpoint() {
+        let cluster = compile(json!({
+            "name": "outbound|80||a", "alt_stat_name": "outbound|80||a;", "type": "EDS", "lb_policy": "LEAST_REQUEST",
+            "eds_cluster_config": {"service_name": "outbound|80||a"}, "common_lb_config": {"healthy_panic_threshold": {}},
+            "transport_socket_matches": [
+                {"name": "tlsMode-istio", "match": {"tlsMode": "istio"}, "transport_socket": {"name": "envoy.transport_sockets.tls",
+                    "typed_config": {"@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+                        "sni": "outbound_.80_._.a", "common_tls_context": {"tls_certificate_sds_secret_configs": [{"name": "default"}],
+                            "combined_validation_context": {"validation_context_sds_secret_config": {"name": "ROOTCA"}}}}}},
+                {"name": "tlsMode-disabled", "match": {}, "transport_socket": {"name": "envoy.transport_sockets.raw_buffer",
+                    "typed_config": {"@type": "type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"}}}],
+            "typed_extension_protocol_options": {HTTP_OPTIONS: {"@type": format!("type.googleapis.com/{HTTP_OPTIONS}"),
+                "common_http_protocol_options": {"idle_timeout": "0s", "max_requests_per_connection": 1},
+                "use_downstream_protocol_config": {"http_protocol_options": {}, "http2_protocol_options": {"max_concurrent_streams": 7}}}}
+        }))
+        .expect("compiles");
+        assert_eq!(cluster.discovery, Discovery::Eds("outbound|80||a".into()));
+        assert_eq!(
+            (cluster.panic_threshold, cluster.protocol),
+            (0.0, UpstreamProtocol::Downstream)
+        );
+        assert_eq!(
+            (cluster.idle_timeout, cluster.max_requests_per_connection),
+            (None, Some(1))
+        );
+        assert_eq!(cluster.max_concurrent_streams, Some(7));
+        assert_eq!(cluster.secrets, ["ROOTCA", "default"]);
+        let with = |labels: Value| {
+            let mut metadata = Metadata::new();
+            metadata.insert(TRANSPORT_MATCH.into(), labels);
+            cluster.transport(&metadata).1.map(str::to_owned)
+        };
+        assert_eq!(
+            with(json!({"tlsMode": "istio"})).as_deref(),
+            Some("tlsMode-istio")
+        );
+        assert_eq!(
+            with(json!({"tlsMode": "other"})).as_deref(),
+            Some("tlsMode-disabled")
+        );
+        assert_eq!(
+            cluster.transport(&Metadata::new()).1,
+            Some("tlsMode-disabled")
+        );
+        assert!(matches!(
+            cluster.transports().next(),
+            Some(Transport::Tls(_))
+        ));
+    }
+
+    #[test]
+    fn every_error_is_named() {
+        let errors = compile(
+            json!({"name": "c", "lb_policy": "MAGLEV", "maglev_lb_config": {"table_size": "65536"},
+            "cluster_type": {"name": "envoy.clusters.aggregate"}}),
+        )
+        .expect_err("invalid");
+        let text: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        assert!(
+            text[0].contains("cluster_type: \"envoy.clusters.aggregate\" is not supported"),
+            "{text:?}"
+        );
+        assert!(
+            text[1].contains("maglev_lb_config.table_size: 65536 must be a prime"),
+            "{text:?}"
+        );
+    }
+}
