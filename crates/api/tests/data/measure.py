@@ -72,6 +72,8 @@ if __name__ == "__main__":
             code, _, _, old = call("POST", p, case["o"])
             assert code == 201, (case["c"], old)
             one = p + "/" + old["metadata"]["name"]
+            time.sleep(1)  # controllers have their say first
+            old = call("GET", one)[3]
             if case.get("status"):
                 call("PATCH", one + "/status", {"status": case["status"]}, "application/merge-patch+json")
                 old = call("GET", one)[3]
