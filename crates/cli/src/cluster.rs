@@ -21,6 +21,9 @@ use crate::topology::{API_PORT, CLUSTER_PREFIX, ClusterFacts, WAN_PREFIX};
 /// The bridge the pods are on.
 const BRIDGE: &str = "cni0";
 
+/// Where the node agent answers the API server (Kubernetes' own port for it).
+const KUBELET_PORT: u16 = 10250;
+
 /// Size at which a container's log is rotated.
 const LOG_BYTES: u64 = 10 * 1024 * 1024;
 
@@ -71,7 +74,7 @@ async fn run(state: &StateDir, facts: &'static ClusterFacts) -> Result<()> {
     let node_client = client(&node_user, &["system:nodes"])?;
     let agent = node_agent(&directory, facts, keys, now, node_client)?;
     tokio::select! {
-        result = controllers::run(manager, token.clone()) => result.context("controllers")?,
+        () = controllers::run(manager, token.clone()) => {}
         result = kubelet::run(agent, token.clone()) => result.context("node agent")?,
         () = server.stopped() => {}
     }
@@ -116,7 +119,7 @@ async fn start_api_server(
             cert_pem: kubelet_client.chain_pem,
             key_pem: kubelet_client.key_pem,
             ca_pem: keys.api.cert.clone(),
-            port: kubelet::PORT,
+            port: KUBELET_PORT,
         }),
     };
     Ok(apiserver::run(config, token.clone()).await?)

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, bail};
 use base64::Engine;
-use kube_client::{Auth, Client, Config, DEPLOYMENTS, ENDPOINTS, ListParams, SECRETS, SERVICES};
+use kube_client::{Auth, Client, Config, DEPLOYMENTS, ENDPOINTS, ListParams, SERVICES};
 use runtime::CancellationToken;
 use sandbox::Cidr;
 use sandbox::world::{ClusterCommand, ClusterProcess, WanSubnet, World};
@@ -359,7 +359,7 @@ impl Supervisor {
                     self.log_path(cluster).display()
                 );
             }
-            match cluster.client.raw(&http::Method::GET, "/readyz", None, None).await {
+            match cluster.client.raw(http::Method::GET, "/readyz", None, None).await {
                 Ok((status, _)) if status.is_success() => return Ok(()),
                 Ok((status, _)) => last = format!("status {status}"),
                 Err(error) => last = error.to_string(),
@@ -799,7 +799,7 @@ async fn replace(client: &Client, wanted: &Value) -> Result<()> {
         }
     }
     client
-        .update(&resource, namespace, name, &object)
+        .update(&resource, namespace, &object)
         .await
         .with_context(|| format!("{} {name}", resource.kind))?;
     Ok(())
@@ -813,6 +813,6 @@ mod tests {
     fn secrets_are_base64() {
         let secret = secret("n", "s", "Opaque", &[("a", "hello")]);
         assert_eq!(secret["data"]["a"], "aGVsbG8=");
-        assert_eq!(secret["kind"], SECRETS.kind.as_ref());
+        assert_eq!(secret["kind"], "Secret");
     }
 }

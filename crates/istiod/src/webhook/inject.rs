@@ -480,10 +480,12 @@ fn init_container(pod: &Value, injection: &Injection, resources: &Value) -> Valu
     for (flag, key) in [
         ("-q", "includeOutboundPorts"),
         ("-o", "excludeOutboundPorts"),
+        ("-k", "kubevirtInterfaces"),
+        ("-c", "excludeInterfaces"),
     ] {
-        let ports = traffic(key, "");
-        if !ports.is_empty() {
-            args.extend([flag.to_owned(), ports]);
+        let value = traffic(key, "");
+        if !value.is_empty() {
+            args.extend([flag.to_owned(), value]);
         }
     }
     args.push(agent_log_level(pod));
