@@ -8,12 +8,12 @@ use crate::telemetry::{AccessLogSpec, Telemetry};
 use api::istio::{AccessLogEncoding, ExtensionProvider, FileAccessLogProvider};
 use serde_json::{Map, Value, json};
 use xds::envoy::config::accesslog::v3::{
-    AccessLog, AccessLogFilter, AndFilter, ExtensionFilter, ResponseFlagFilter, access_log, access_log_filter::FilterSpecifier,
-    extension_filter,
+    AccessLog, AccessLogFilter, AndFilter, ExtensionFilter, ResponseFlagFilter, access_log,
+    access_log_filter::FilterSpecifier, extension_filter,
 };
 use xds::envoy::config::core::v3::{
-    DataSource, GrpcService, JsonFormatOptions, SubstitutionFormatString, TypedExtensionConfig, data_source, grpc_service,
-    substitution_format_string::Format,
+    DataSource, GrpcService, JsonFormatOptions, SubstitutionFormatString, TypedExtensionConfig,
+    data_source, grpc_service, substitution_format_string::Format,
 };
 use xds::envoy::extensions::access_loggers::file::v3::{FileAccessLog, file_access_log};
 use xds::envoy::extensions::access_loggers::filters::cel::v3::ExpressionFilter;
@@ -38,11 +38,17 @@ const JSON_FORMAT: [(&str, &str); 24] = [
     ("response_code", "%RESPONSE_CODE%"),
     ("response_flags", "%RESPONSE_FLAGS%"),
     ("response_code_details", "%RESPONSE_CODE_DETAILS%"),
-    ("connection_termination_details", "%CONNECTION_TERMINATION_DETAILS%"),
+    (
+        "connection_termination_details",
+        "%CONNECTION_TERMINATION_DETAILS%",
+    ),
     ("bytes_received", "%BYTES_RECEIVED%"),
     ("bytes_sent", "%BYTES_SENT%"),
     ("duration", "%DURATION%"),
-    ("upstream_service_time", "%RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)%"),
+    (
+        "upstream_service_time",
+        "%RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)%",
+    ),
     ("x_forwarded_for", "%REQ(X-FORWARDED-FOR)%"),
     ("user_agent", "%REQ(USER-AGENT)%"),
     ("request_id", "%REQ(X-REQUEST-ID)%"),
@@ -53,7 +59,20 @@ const JSON_FORMAT: [(&str, &str); 24] = [
     ("downstream_local_address", "%DOWNSTREAM_LOCAL_ADDRESS%"),
     ("downstream_remote_address", "%DOWNSTREAM_REMOTE_ADDRESS%"),
     ("requested_server_name", "%REQUESTED_SERVER_NAME%"),
-    ("upstream_transport_failure_reason", "%UPSTREAM_TRANSPORT_FAILURE_REASON%"),
+    (
+        "upstream_transport_failure_reason",
+        "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
+    ),
+];
+
+/// Filter state that Istio's filters leave about the two sides.
+const OTEL_FILTER_STATE: [&str; 6] = [
+    "upstream_peer",
+    "downstream_peer",
+    "wasm.upstream_peer",
+    "wasm.upstream_peer_id",
+    "wasm.downstream_peer",
+    "wasm.downstream_peer_id",
 ];
 
 /// A log and what it needs to know to become one of a listener.
@@ -61,9 +80,6 @@ const JSON_FORMAT: [(&str, &str); 24] = [
 struct Log {
     log: AccessLog,
     filter: Option<AccessLogFilter>,
-    /// Only for HTTP, or only for TCP.
-    http: bool,
-    tcp: bool,
 }
 
 /// The logs of a proxy, by class of listener.
@@ -78,7 +94,10 @@ pub(crate) struct AccessLogs {
 impl AccessLogs {
     pub(crate) fn new(snapshot: &Snapshot, telemetry: &Telemetry<'_>, scope: &Scope<'_>) -> Self {
         let of = |class| match telemetry.access_logs(class) {
-            Some(specs) => specs.iter().filter_map(|spec| from_spec(snapshot, scope, spec)).collect(),
+            Some(specs) => specs
+                .iter()
+                .filter_map(|spec| from_spec(snapshot, scope, spec))
+                .collect(),
             None => mesh_file(snapshot).into_iter().collect(),
         };
         Self {
@@ -97,14 +116,12 @@ impl AccessLogs {
         }
     }
 
-    /// Logs of an HTTP filter chain.
-    pub(crate) fn http(&self, class: ListenerClass) -> Vec<AccessLog> {
-        self.of(class).iter().filter(|log| log.http).map(|log| with_filter(log, log.filter.clone())).collect()
-    }
-
-    /// Logs of a TCP filter chain.
-    pub(crate) fn tcp(&self, class: ListenerClass) -> Vec<AccessLog> {
-        self.of(class).iter().filter(|log| log.tcp).map(|log| with_filter(log, log.filter.clone())).collect()
+    /// Logs of a filter chain.
+    pub(crate) fn chain(&self, class: ListenerClass) -> Vec<AccessLog> {
+        self.of(class)
+            .iter()
+            .map(|log| with_filter(log, log.filter.clone()))
+            .collect()
     }
 
     /// Logs of connections for which a listener has no filter chain.
@@ -113,11 +130,12 @@ impl AccessLogs {
             return Vec::new();
         }
         let no_route = AccessLogFilter {
-            filter_specifier: Some(FilterSpecifier::ResponseFlagFilter(ResponseFlagFilter { flags: vec!["NR".to_owned()] })),
+            filter_specifier: Some(FilterSpecifier::ResponseFlagFilter(ResponseFlagFilter {
+                flags: vec!["NR".to_owned()],
+            })),
         };
         self.of(class)
             .iter()
-            .filter(|log| log.tcp)
             .map(|log| {
                 let filter = match &log.filter {
                     None => no_route.clone(),
@@ -134,11 +152,18 @@ impl AccessLogs {
 }
 
 fn with_filter(log: &Log, filter: Option<AccessLogFilter>) -> AccessLog {
-    AccessLog { filter, ..log.log.clone() }
+    AccessLog {
+        filter,
+        ..log.log.clone()
+    }
 }
 
 fn log(name: &str, config: xds::prost_types::Any) -> AccessLog {
-    AccessLog { name: name.to_owned(), config_type: Some(access_log::ConfigType::TypedConfig(config)), ..Default::default() }
+    AccessLog {
+        name: name.to_owned(),
+        config_type: Some(access_log::ConfigType::TypedConfig(config)),
+        ..Default::default()
+    }
 }
 
 /// The log file of the mesh configuration.
@@ -159,16 +184,30 @@ fn mesh_file(snapshot: &Snapshot) -> Option<Log> {
 }
 
 fn with_newline(format: &str) -> String {
-    if format.ends_with('\n') { format.to_owned() } else { format!("{format}\n") }
+    if format.ends_with('\n') {
+        format.to_owned()
+    } else {
+        format!("{format}\n")
+    }
 }
 
 fn default_json() -> Map<String, Value> {
-    JSON_FORMAT.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect()
+    JSON_FORMAT
+        .iter()
+        .map(|(key, value)| ((*key).to_owned(), json!(value)))
+        .collect()
 }
 
 fn text_format(format: &str) -> SubstitutionFormatString {
-    let source = DataSource { specifier: Some(data_source::Specifier::InlineString(format.to_owned())), ..Default::default() };
-    SubstitutionFormatString { format: Some(Format::TextFormatSource(source)), formatters: formatters(format), ..Default::default() }
+    let source = DataSource {
+        specifier: Some(data_source::Specifier::InlineString(format.to_owned())),
+        ..Default::default()
+    };
+    SubstitutionFormatString {
+        format: Some(Format::TextFormatSource(source)),
+        formatters: formatters(format),
+        ..Default::default()
+    }
 }
 
 fn json_format(fields: &Map<String, Value>) -> SubstitutionFormatString {
@@ -187,13 +226,17 @@ fn formatters(format: &str) -> Vec<TypedExtensionConfig> {
     if format.contains("%REQ_WITHOUT_QUERY") {
         out.push(TypedExtensionConfig {
             name: "envoy.formatter.req_without_query".to_owned(),
-            typed_config: Some(xds::any::pack(&xds::envoy::extensions::formatter::req_without_query::v3::ReqWithoutQuery {})),
+            typed_config: Some(xds::any::pack(
+                &xds::envoy::extensions::formatter::req_without_query::v3::ReqWithoutQuery {},
+            )),
         });
     }
     if format.contains("%METADATA(") {
         out.push(TypedExtensionConfig {
             name: "envoy.formatter.metadata".to_owned(),
-            typed_config: Some(xds::any::pack(&xds::envoy::extensions::formatter::metadata::v3::Metadata {})),
+            typed_config: Some(xds::any::pack(
+                &xds::envoy::extensions::formatter::metadata::v3::Metadata {},
+            )),
         });
     }
     out
@@ -204,30 +247,49 @@ fn file(path: &str, format: SubstitutionFormatString) -> Log {
         path: path.to_owned(),
         access_log_format: Some(file_access_log::AccessLogFormat::LogFormat(format)),
     };
-    Log { log: log("envoy.access_loggers.file", xds::any::pack(&config)), filter: None, http: true, tcp: true }
+    Log {
+        log: log("envoy.access_loggers.file", xds::any::pack(&config)),
+        filter: None,
+    }
 }
 
 fn from_spec(snapshot: &Snapshot, scope: &Scope<'_>, spec: &AccessLogSpec<'_>) -> Option<Log> {
     let provider = spec.provider;
     let mut log = provider_log(snapshot, scope, provider)?;
     if let Some(expression) = spec.filter.filter(|expression| !expression.is_empty()) {
-        let cel = ExpressionFilter { expression: expression.to_owned(), ..Default::default() };
+        let cel = ExpressionFilter {
+            expression: expression.to_owned(),
+            ..Default::default()
+        };
         log.filter = Some(AccessLogFilter {
             filter_specifier: Some(FilterSpecifier::ExtensionFilter(ExtensionFilter {
                 name: "envoy.access_loggers.extension_filters.cel".to_owned(),
-                config_type: Some(extension_filter::ConfigType::TypedConfig(xds::any::pack(&cel))),
+                config_type: Some(extension_filter::ConfigType::TypedConfig(xds::any::pack(
+                    &cel,
+                ))),
             })),
         });
     }
     Some(log)
 }
 
-fn provider_log(snapshot: &Snapshot, scope: &Scope<'_>, provider: &ExtensionProvider) -> Option<Log> {
+fn provider_log(
+    snapshot: &Snapshot,
+    scope: &Scope<'_>,
+    provider: &ExtensionProvider,
+) -> Option<Log> {
     if let Some(settings) = &provider.envoy_file_access_log {
         return Some(provider_file(snapshot, settings));
     }
     if let Some(als) = &provider.envoy_http_als {
-        let common = grpc_config(scope, &als.service, als.port, &als.log_name, "http_envoy_accesslog", &als.filter_state_objects_to_log)?;
+        let common = grpc_config(
+            scope,
+            &als.service,
+            als.port,
+            &als.log_name,
+            "http_envoy_accesslog",
+            &als.filter_state_objects_to_log,
+        )?;
         let config = HttpGrpcAccessLogConfig {
             common_config: Some(common),
             additional_request_headers_to_log: als.additional_request_headers_to_log.clone(),
@@ -235,24 +297,57 @@ fn provider_log(snapshot: &Snapshot, scope: &Scope<'_>, provider: &ExtensionProv
             additional_response_trailers_to_log: als.additional_response_trailers_to_log.clone(),
         };
         let log = log("envoy.access_loggers.http_grpc", xds::any::pack(&config));
-        return Some(Log { log, filter: None, http: true, tcp: false });
+        return Some(Log { log, filter: None });
     }
     if let Some(als) = &provider.envoy_tcp_als {
-        let common = grpc_config(scope, &als.service, als.port, &als.log_name, "tcp_envoy_accesslog", &als.filter_state_objects_to_log)?;
-        let config = TcpGrpcAccessLogConfig { common_config: Some(common) };
+        let common = grpc_config(
+            scope,
+            &als.service,
+            als.port,
+            &als.log_name,
+            "tcp_envoy_accesslog",
+            &als.filter_state_objects_to_log,
+        )?;
+        let config = TcpGrpcAccessLogConfig {
+            common_config: Some(common),
+        };
         let log = log("envoy.access_loggers.tcp_grpc", xds::any::pack(&config));
-        return Some(Log { log, filter: None, http: false, tcp: true });
+        return Some(Log { log, filter: None });
     }
     if let Some(als) = &provider.envoy_otel_als {
-        let common = grpc_config(scope, &als.service, als.port, &als.log_name, "otel_envoy_accesslog", &[])?;
+        let common = grpc_config(
+            scope,
+            &als.service,
+            als.port,
+            &als.log_name,
+            "otel_envoy_accesslog",
+            &OTEL_FILTER_STATE.map(str::to_owned),
+        )?;
         let format = als.log_format.as_ref();
-        let body = format.map(|format| format.text.clone()).filter(|text| !text.is_empty()).unwrap_or_else(|| TEXT_FORMAT.to_owned());
-        let string = |text: String| otel::AnyValue { value: Some(otel::any_value::Value::StringValue(text)) };
+        let body = format
+            .map(|format| format.text.clone())
+            .filter(|text| !text.is_empty())
+            .unwrap_or_else(|| TEXT_FORMAT.to_owned());
+        let string = |text: String| otel::AnyValue {
+            value: Some(otel::any_value::Value::StringValue(text)),
+        };
         let labels = format.map(|format| &format.labels);
         let values = labels
             .into_iter()
             .flatten()
-            .map(|(key, value)| otel::KeyValue { key: key.clone(), value: Some(string(value.as_str().unwrap_or_default().to_owned())), ..Default::default() })
+            .map(|(key, value)| {
+                let value = Some(string(value.as_str().unwrap_or_default().to_owned()));
+                (
+                    key,
+                    otel::KeyValue {
+                        key: key.clone(),
+                        value,
+                        ..Default::default()
+                    },
+                )
+            })
+            .collect::<std::collections::BTreeMap<_, _>>()
+            .into_values()
             .collect::<Vec<_>>();
         #[allow(deprecated)] // istiod still writes common_config
         let config = OpenTelemetryAccessLogConfig {
@@ -262,8 +357,11 @@ fn provider_log(snapshot: &Snapshot, scope: &Scope<'_>, provider: &ExtensionProv
             attributes: (!values.is_empty()).then_some(otel::KeyValueList { values }),
             ..Default::default()
         };
-        let log = log("envoy.access_loggers.open_telemetry", xds::any::pack(&config));
-        return Some(Log { log, filter: None, http: true, tcp: true });
+        let log = log(
+            "envoy.access_loggers.open_telemetry",
+            xds::any::pack(&config),
+        );
+        return Some(Log { log, filter: None });
     }
     None
 }
@@ -276,13 +374,19 @@ fn provider_file(snapshot: &Snapshot, settings: &FileAccessLogProvider) -> Log {
             (None, Some(text)) if !text.is_empty() => text_format(&with_newline(text)),
             _ => text_format(TEXT_FORMAT),
         },
-        None if !snapshot.mesh.access_log_format.is_empty() && snapshot.mesh.access_log_encoding == AccessLogEncoding::Text => {
+        None if !snapshot.mesh.access_log_format.is_empty()
+            && snapshot.mesh.access_log_encoding == AccessLogEncoding::Text =>
+        {
             text_format(&with_newline(&snapshot.mesh.access_log_format))
         }
         None => text_format(TEXT_FORMAT),
     };
     format.omit_empty_values = settings.omit_empty_values;
-    let path = if settings.path.is_empty() { "/dev/stdout" } else { &settings.path };
+    let path = if settings.path.is_empty() {
+        "/dev/stdout"
+    } else {
+        &settings.path
+    };
     file(path, format)
 }
 
@@ -295,10 +399,21 @@ fn grpc_config(
     filter_state: &[String],
 ) -> Option<CommonGrpcAccessLogConfig> {
     let (cluster, authority) = crate::telemetry::provider_cluster(scope, service, port)?;
-    let grpc = grpc_service::EnvoyGrpc { cluster_name: cluster, authority, ..Default::default() };
+    let grpc = grpc_service::EnvoyGrpc {
+        cluster_name: cluster,
+        authority,
+        ..Default::default()
+    };
     Some(CommonGrpcAccessLogConfig {
-        log_name: if log_name.is_empty() { default_name.to_owned() } else { log_name.to_owned() },
-        grpc_service: Some(GrpcService { target_specifier: Some(grpc_service::TargetSpecifier::EnvoyGrpc(grpc)), ..Default::default() }),
+        log_name: if log_name.is_empty() {
+            default_name.to_owned()
+        } else {
+            log_name.to_owned()
+        },
+        grpc_service: Some(GrpcService {
+            target_specifier: Some(grpc_service::TargetSpecifier::EnvoyGrpc(grpc)),
+            ..Default::default()
+        }),
         transport_api_version: xds::envoy::config::core::v3::ApiVersion::V3 as i32,
         filter_state_objects_to_log: filter_state.to_vec(),
         ..Default::default()

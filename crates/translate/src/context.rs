@@ -37,16 +37,19 @@ impl<'a> Context<'a> {
         };
         let telemetry = Telemetry::new(snapshot, proxy);
         let logs = AccessLogs::new(snapshot, &telemetry, &scope);
-        Self { snapshot, proxy, scope, proxy_config, telemetry, logs, problems: RefCell::default() }
+        Self {
+            snapshot,
+            proxy,
+            scope,
+            proxy_config,
+            telemetry,
+            logs,
+            problems: RefCell::default(),
+        }
     }
 
     pub(crate) fn problem(&self, problem: Problem) {
         self.problems.borrow_mut().push(problem);
-    }
-
-    /// The service that an ExternalName service leads to.
-    pub(crate) fn alias_target(&self, name: &str) -> Option<std::sync::Arc<crate::registry::Service>> {
-        self.scope.services.iter().find(|service| service.aliases.iter().any(|alias| alias.eq_ignore_ascii_case(name))).cloned()
     }
 
     /// The namespace of the configuration that counts for this proxy.

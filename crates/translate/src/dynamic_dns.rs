@@ -1,12 +1,20 @@
 //! Services whose endpoints are found by DNS for the host of each request (dynamic forward proxy).
 
+use crate::cluster::connection_pool::{self, HttpOptions};
+use crate::cluster::{metadata_exchange, set_http_options};
 use crate::context::{Context, ListenerClass};
 use crate::http_filters::http_filter;
 use crate::listener::tcp_routes::ServiceOn;
 use crate::network_filters::{logged_proxy, network_filter, outbound_chain};
+use crate::proto::{boolean, fields_of};
+use crate::protocol::Protocol;
 use crate::registry::{Resolution, Service};
+use crate::traffic_policy::Policy;
+use api::istio::{Duration, OutboundTrafficPolicyMode};
 use xds::envoy::config::cluster::v3::Cluster;
-use xds::envoy::config::cluster::v3::cluster::{ClusterDiscoveryType, CustomClusterType, DnsLookupFamily};
+use xds::envoy::config::cluster::v3::cluster::{
+    ClusterDiscoveryType, CustomClusterType, DnsLookupFamily, LbPolicy,
+};
 use xds::envoy::config::listener::v3::Filter;
 use xds::envoy::extensions::clusters::dynamic_forward_proxy::v3::{ClusterConfig, cluster_config};
 use xds::envoy::extensions::common::dynamic_forward_proxy::v3::DnsCacheConfig;
@@ -25,30 +33,121 @@ fn cache(name: &str) -> DnsCacheConfig {
     }
 }
 
-/// Makes a cluster resolve the host of each request.
-pub(crate) fn set_cluster_type(cluster: &mut Cluster, service: &Service) {
-    let config = ClusterConfig {
-        cluster_implementation_specifier: Some(cluster_config::ClusterImplementationSpecifier::DnsCacheConfig(cache(&service.host))),
+/// The cache for hosts that belong to no service.
+fn any_cache() -> DnsCacheConfig {
+    DnsCacheConfig {
+        max_hosts: Some(1024),
+        ..cache("allow_any")
+    }
+}
+
+fn base(
+    context: &Context<'_>,
+    name: &str,
+    config: &ClusterConfig,
+    options: &mut HttpOptions,
+    policy: &Policy<'_>,
+) -> Cluster {
+    let mut cluster = Cluster {
+        name: name.to_owned(),
+        alt_stat_name: crate::names::stat(name),
+        lb_policy: LbPolicy::ClusterProvided as i32,
+        cluster_discovery_type: Some(ClusterDiscoveryType::ClusterType(CustomClusterType {
+            name: "envoy.clusters.dynamic_forward_proxy".to_owned(),
+            typed_config: Some(xds::any::pack(config)),
+        })),
         ..Default::default()
     };
-    cluster.cluster_discovery_type = Some(ClusterDiscoveryType::ClusterType(CustomClusterType {
-        name: "envoy.clusters.dynamic_forward_proxy".to_owned(),
-        typed_config: Some(xds::any::pack(&config)),
-    }));
+    if !context.proxy.plain_envoy {
+        cluster.filters.push(metadata_exchange());
+    }
+    let pool = connection_pool::effective_pool(context, policy);
+    connection_pool::apply(context, &mut cluster, options, pool, policy.retry_budget);
+    cluster
+}
+
+/// The cluster of a service whose hosts are resolved one by one.
+pub(crate) fn cluster(
+    context: &Context<'_>,
+    service: &Service,
+    name: &str,
+    policy: &Policy<'_>,
+) -> Cluster {
+    let config = ClusterConfig {
+        cluster_implementation_specifier: Some(
+            cluster_config::ClusterImplementationSpecifier::DnsCacheConfig(cache(&service.host)),
+        ),
+        ..Default::default()
+    };
+    let mut options = HttpOptions::new(Protocol::Tcp, false);
+    let mut cluster = base(context, name, &config, &mut options, policy);
+    if service.mesh_external {
+        cluster.metadata = Some(crate::proto::metadata(
+            "istio",
+            fields_of([("external", boolean(true))]),
+        ));
+    }
+    if let Some(options) = options.finish() {
+        set_http_options(&mut cluster, &options);
+    }
+    cluster
+}
+
+/// The cluster for hosts that belong to no service.
+pub(crate) fn any_cluster(context: &Context<'_>) -> Cluster {
+    let config = ClusterConfig {
+        allow_insecure_cluster_options: true,
+        cluster_implementation_specifier: Some(
+            cluster_config::ClusterImplementationSpecifier::DnsCacheConfig(any_cache()),
+        ),
+        ..Default::default()
+    };
+    let mut options = HttpOptions::new(Protocol::Auto, true);
+    let mut cluster = base(
+        context,
+        ANY_CLUSTER,
+        &config,
+        &mut options,
+        &Policy::default(),
+    );
+    options.idle_timeout(Duration::from_secs(300));
+    if let Some(options) = options.finish() {
+        set_http_options(&mut cluster, &options);
+    }
+    cluster
+}
+
+fn resolving_filter(cache: DnsCacheConfig) -> HttpFilter {
+    let config = http::FilterConfig {
+        implementation_specifier: Some(
+            http::filter_config::ImplementationSpecifier::DnsCacheConfig(cache),
+        ),
+        ..Default::default()
+    };
+    http_filter(
+        "envoy.filters.http.dynamic_forward_proxy",
+        xds::any::pack(&config),
+    )
 }
 
 /// The filters that resolve hosts on a shared HTTP listener.
 pub(crate) fn http_filters(context: &Context<'_>, port: u32) -> Vec<HttpFilter> {
-    let services = context.scope.services.iter().filter(|service| service.resolution == Resolution::DynamicDns);
+    let services = context
+        .scope
+        .services
+        .iter()
+        .filter(|service| service.resolution == Resolution::DynamicDns);
     services
-        .filter(|service| service.port(port).is_some_and(|port| port.protocol.is_http_or_auto()))
-        .map(|service| {
-            let config = http::FilterConfig {
-                implementation_specifier: Some(http::filter_config::ImplementationSpecifier::DnsCacheConfig(cache(&service.host))),
-                ..Default::default()
-            };
-            http_filter("envoy.filters.http.dynamic_forward_proxy", xds::any::pack(&config))
+        .filter(|service| {
+            service
+                .port(port)
+                .is_some_and(|port| port.protocol.is_http_or_auto())
         })
+        .map(|service| cache(&service.host))
+        .chain(
+            (context.scope.mode == OutboundTrafficPolicyMode::AllowAnyDynamicDns).then(any_cache),
+        )
+        .map(resolving_filter)
         .collect()
 }
 
@@ -64,7 +163,8 @@ pub(crate) fn chain_filters(context: &Context<'_>, on: &ServiceOn<'_>) -> Option
     };
     let class = ListenerClass::SidecarOutbound;
     let cluster = crate::names::outbound(on.port, "", &on.service.host);
-    let mut out = vec![network_filter("envoy.filters.network.sni_dynamic_forward_proxy", xds::any::pack(&config))];
-    out.extend(outbound_chain(context, class, &logged_proxy(context, class, &cluster)));
+    let mut out = outbound_chain(context, class, &logged_proxy(context, class, &cluster));
+    let name = "envoy.extensions.filters.network.sni_dynamic_forward_proxy";
+    out.insert(out.len() - 1, network_filter(name, xds::any::pack(&config)));
     Some(out)
 }

@@ -9,7 +9,9 @@ use crate::traffic_policy::{Policy, subset};
 use api::istio::{ClientTlsMode, MutualTlsMode};
 use std::collections::BTreeMap;
 use xds::envoy::config::core::v3::{HealthStatus, Metadata};
-use xds::envoy::config::endpoint::v3::{ClusterLoadAssignment, LbEndpoint, LocalityLbEndpoints, lb_endpoint::HostIdentifier};
+use xds::envoy::config::endpoint::v3::{
+    ClusterLoadAssignment, LbEndpoint, LocalityLbEndpoints, lb_endpoint::HostIdentifier,
+};
 
 /// Which cluster the endpoints are for.
 pub(crate) struct ClusterRef<'a> {
@@ -57,7 +59,10 @@ pub(crate) struct Group<'a> {
 
 impl Group<'_> {
     pub(crate) fn sum(&self) -> u32 {
-        self.members.iter().map(|member| member.endpoint.load_balancing_weight.unwrap_or(1)).sum()
+        self.members
+            .iter()
+            .map(|member| member.endpoint.load_balancing_weight.unwrap_or(1))
+            .sum()
     }
 
     fn refresh_weight(&mut self) {
@@ -66,18 +71,26 @@ impl Group<'_> {
 }
 
 /// The load assignment of a cluster for a proxy.
-pub(crate) fn load_assignment(context: &Context<'_>, cluster: &ClusterRef<'_>) -> ClusterLoadAssignment {
+pub(crate) fn load_assignment(
+    context: &Context<'_>,
+    cluster: &ClusterRef<'_>,
+) -> ClusterLoadAssignment {
     let rule = cluster.rule.map(|rule| &rule.spec);
     let subset = rule.and_then(|rule| subset(rule, cluster.subset));
     let mut policy = Policy::of_rule(rule, cluster.port.number);
     if !cluster.subset.is_empty() {
-        policy = policy.with_subset(subset.and_then(|subset| subset.traffic_policy.as_ref()), cluster.port.number);
+        policy = policy.with_subset(
+            subset.and_then(|subset| subset.traffic_policy.as_ref()),
+            cluster.port.number,
+        );
     }
     let tls_mode = tls_mode_for_endpoints(cluster);
     let labels = subset.map(|subset| &subset.labels);
     let snapshot = context.snapshot;
     let cluster_local = snapshot.is_cluster_local(&cluster.service.host);
-    let hide_unhealthy = policy.outlier.is_some_and(|outlier| outlier.min_health_percent > 0);
+    let hide_unhealthy = policy
+        .outlier
+        .is_some_and(|outlier| outlier.min_health_percent > 0);
     let mut groups: BTreeMap<String, Group<'_>> = BTreeMap::new();
     for endpoint in snapshot.registry.endpoints_of(cluster.service) {
         let visible = context.proxy.network_view.is_empty()
@@ -93,7 +106,11 @@ pub(crate) fn load_assignment(context: &Context<'_>, cluster: &ClusterRef<'_>) -
             continue;
         }
         let reachable_by_gateway = !in_network(context, &endpoint.network)
-            && !snapshot.registry.gateways.of(&endpoint.network, &endpoint.cluster).is_empty();
+            && !snapshot
+                .registry
+                .gateways
+                .of(&endpoint.network, &endpoint.cluster)
+                .is_empty();
         if endpoint.address.is_empty() && !reachable_by_gateway {
             continue;
         }
@@ -101,17 +118,27 @@ pub(crate) fn load_assignment(context: &Context<'_>, cluster: &ClusterRef<'_>) -
             Some(mode) => mode == ClientTlsMode::IstioMutual && endpoint.mtls,
             None => endpoint.mtls && !plaintext_demanded(context, endpoint),
         };
-        let member = Member { endpoint: lb_endpoint(endpoint, mtls), labels: MemberLabels::Workload(endpoint) };
+        let member = Member {
+            endpoint: lb_endpoint(endpoint, mtls),
+            labels: MemberLabels::Workload(endpoint),
+        };
         groups
             .entry(endpoint.locality.label())
-            .or_insert_with(|| Group { locality: endpoint.locality.clone(), members: Vec::new(), weight: None, priority: 0 })
+            .or_insert_with(|| Group {
+                locality: endpoint.locality.clone(),
+                members: Vec::new(),
+                weight: None,
+                priority: 0,
+            })
             .members
             .push(member);
     }
     let mut groups: Vec<Group<'_>> = groups.into_values().collect();
     groups.iter_mut().for_each(Group::refresh_weight);
     if !snapshot.registry.gateways.is_empty() {
-        groups.iter_mut().for_each(|group| replace_by_gateways(context, group));
+        groups
+            .iter_mut()
+            .for_each(|group| replace_by_gateways(context, group));
     }
     if cluster.sni_forwarding {
         for group in &mut groups {
@@ -130,7 +157,11 @@ pub(crate) fn load_assignment(context: &Context<'_>, cluster: &ClusterRef<'_>) -
 fn to_proto(group: Group<'_>) -> LocalityLbEndpoints {
     LocalityLbEndpoints {
         locality: Some(group.locality.to_proto()),
-        lb_endpoints: group.members.into_iter().map(|member| member.endpoint).collect(),
+        lb_endpoints: group
+            .members
+            .into_iter()
+            .map(|member| member.endpoint)
+            .collect(),
         load_balancing_weight: group.weight,
         priority: group.priority,
         ..Default::default()
@@ -150,11 +181,17 @@ fn tls_mode_for_endpoints(cluster: &ClusterRef<'_>) -> Option<ClientTlsMode> {
         let entry = policy
             .port_level_settings
             .iter()
-            .find(|entry| entry.port.as_ref().is_some_and(|port| port.number == cluster.port.number))
+            .find(|entry| {
+                entry
+                    .port
+                    .as_ref()
+                    .is_some_and(|port| port.number == cluster.port.number)
+            })
             .and_then(|entry| entry.tls.as_ref());
         entry.or(policy.tls.as_ref()).map(|tls| tls.mode)
     };
-    let own = subset(rule, cluster.subset).and_then(|subset| mode_of(subset.traffic_policy.as_ref()));
+    let own =
+        subset(rule, cluster.subset).and_then(|subset| mode_of(subset.traffic_policy.as_ref()));
     own.or_else(|| mode_of(rule.traffic_policy.as_ref()))
 }
 
@@ -164,7 +201,10 @@ fn plaintext_demanded(context: &Context<'_>, endpoint: &Endpoint) -> bool {
     if !policies.has_workload_policies(&endpoint.namespace) {
         return policies.of_namespace(&endpoint.namespace) == MutualTlsMode::Disable;
     }
-    policies.of_workload(&endpoint.namespace, &endpoint.labels).of_port(endpoint.port) == MutualTlsMode::Disable
+    policies
+        .of_workload(&endpoint.namespace, &endpoint.labels)
+        .of_port(endpoint.port)
+        == MutualTlsMode::Disable
 }
 
 fn lb_endpoint(endpoint: &Endpoint, mtls: bool) -> LbEndpoint {
@@ -182,20 +222,33 @@ fn lb_endpoint(endpoint: &Endpoint, mtls: bool) -> LbEndpoint {
 }
 
 fn host_identifier(host: &str, port: u32) -> HostIdentifier {
-    HostIdentifier::Endpoint(xds::envoy::config::endpoint::v3::Endpoint { address: Some(address(host, port)), ..Default::default() })
+    HostIdentifier::Endpoint(xds::envoy::config::endpoint::v3::Endpoint {
+        address: Some(address(host, port)),
+        ..Default::default()
+    })
 }
 
 fn endpoint_metadata(mtls: bool, workload: String) -> Metadata {
     let mut metadata = Metadata::default();
     if mtls {
-        metadata.filter_metadata.insert("envoy.transport_socket_match".to_owned(), fields_of([("tlsMode", text("istio"))]));
+        metadata.filter_metadata.insert(
+            "envoy.transport_socket_match".to_owned(),
+            fields_of([("tlsMode", text("istio"))]),
+        );
     }
-    metadata.filter_metadata.insert("istio".to_owned(), fields_of([("workload", text(workload))]));
+    metadata.filter_metadata.insert(
+        "istio".to_owned(),
+        fields_of([("workload", text(workload))]),
+    );
     metadata
 }
 
 fn is_mtls(endpoint: &LbEndpoint) -> bool {
-    endpoint.metadata.as_ref().is_some_and(|metadata| metadata.filter_metadata.contains_key("envoy.transport_socket_match"))
+    endpoint.metadata.as_ref().is_some_and(|metadata| {
+        metadata
+            .filter_metadata
+            .contains_key("envoy.transport_socket_match")
+    })
 }
 
 /// Endpoints of other networks become the gateways of these networks.
@@ -204,7 +257,9 @@ fn replace_by_gateways(context: &Context<'_>, group: &mut Group<'_>) {
     let mut through: BTreeMap<(String, u32, String, String), u32> = BTreeMap::new();
     let mut kept = Vec::new();
     for mut member in std::mem::take(&mut group.members) {
-        let MemberLabels::Workload(endpoint) = member.labels else { continue };
+        let MemberLabels::Workload(endpoint) = member.labels else {
+            continue;
+        };
         let weight = endpoint.weight() * gateways.scale;
         let ways = gateways.of(&endpoint.network, &endpoint.cluster);
         if in_network(context, &endpoint.network) || ways.is_empty() {
@@ -216,7 +271,12 @@ fn replace_by_gateways(context: &Context<'_>, group: &mut Group<'_>) {
             continue;
         }
         for way in ways {
-            let key = (way.address.clone(), way.port, way.network.clone(), way.cluster.clone());
+            let key = (
+                way.address.clone(),
+                way.port,
+                way.network.clone(),
+                way.cluster.clone(),
+            );
             *through.entry(key).or_default() += weight / ways.len() as u32;
         }
     }
@@ -227,7 +287,10 @@ fn replace_by_gateways(context: &Context<'_>, group: &mut Group<'_>) {
             host_identifier: Some(host_identifier(&host, port)),
             ..Default::default()
         };
-        kept.push(Member { endpoint, labels: MemberLabels::Gateway { cluster, network } });
+        kept.push(Member {
+            endpoint,
+            labels: MemberLabels::Gateway { cluster, network },
+        });
     }
     group.members = kept;
     group.refresh_weight();

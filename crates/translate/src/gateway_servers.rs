@@ -3,8 +3,9 @@
 use crate::context::Context;
 use crate::inbound_targets;
 use crate::objects::selects;
-use crate::registry::{Service, TargetPort};
+use crate::protocol::Protocol;
 use crate::registry::kubernetes::Cluster;
+use crate::registry::{Service, TargetPort};
 use crate::{Problem, host};
 use api::istio::{Server, ServerTlsMode};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -41,6 +42,10 @@ impl GatewayServer<'_> {
         self.server.port.as_ref().map_or(0, |port| port.number)
     }
 
+    pub(crate) fn protocol(&self) -> Protocol {
+        Protocol::parse(&protocol(self.server))
+    }
+
     pub(crate) fn kind(&self) -> Kind {
         kind(self.server)
     }
@@ -59,18 +64,36 @@ impl GatewayServer<'_> {
 
     /// The hosts without namespaces.
     pub(crate) fn plain_hosts(&self) -> Vec<String> {
-        self.hosts.iter().map(|entry| entry.split_once('/').map_or(entry.as_str(), |(_, name)| name).to_owned()).collect()
+        self.hosts
+            .iter()
+            .map(|entry| {
+                entry
+                    .split_once('/')
+                    .map_or(entry.as_str(), |(_, name)| name)
+                    .to_owned()
+            })
+            .collect()
     }
 }
 
 fn protocol(server: &Server) -> String {
-    server.port.as_ref().map(|port| port.protocol.to_ascii_uppercase()).unwrap_or_default()
+    server
+        .port
+        .as_ref()
+        .map(|port| port.protocol.to_ascii_uppercase())
+        .unwrap_or_default()
 }
 
 fn kind(server: &Server) -> Kind {
     let protocol = protocol(server);
-    let tls = server.tls.as_ref().filter(|tls| !tls.https_redirect || matches!(protocol.as_str(), "HTTPS" | "TLS"));
-    let http = matches!(protocol.as_str(), "HTTP" | "HTTP2" | "GRPC" | "GRPC-WEB" | "HTTP_PROXY");
+    let tls = server
+        .tls
+        .as_ref()
+        .filter(|tls| !tls.https_redirect || matches!(protocol.as_str(), "HTTPS" | "TLS"));
+    let http = matches!(
+        protocol.as_str(),
+        "HTTP" | "HTTP2" | "GRPC" | "GRPC-WEB" | "HTTP_PROXY"
+    );
     match tls {
         None if http => Kind::PlainHttp,
         None => Kind::PlainTcp,
@@ -94,11 +117,18 @@ pub(crate) struct MergedServers<'a> {
 impl<'a> MergedServers<'a> {
     pub(crate) fn new(context: &Context<'a>) -> Self {
         let snapshot = context.snapshot;
-        let mut out = Self { listeners: BTreeMap::new(), auto_passthrough: false };
+        let mut out = Self {
+            listeners: BTreeMap::new(),
+            auto_passthrough: false,
+        };
         let services = inbound_targets::services(context);
         let mut tls_hosts: HashMap<(u32, String), HashSet<String>> = HashMap::new();
         let mut route_names: HashSet<String> = HashSet::new();
-        for gateway in snapshot.gateways.iter().filter(|gateway| selects(&gateway.spec.selector, &context.proxy.labels)) {
+        for gateway in snapshot
+            .gateways
+            .iter()
+            .filter(|gateway| selects(&gateway.spec.selector, &context.proxy.labels))
+        {
             for (index, server) in gateway.spec.servers.iter().enumerate() {
                 let Some(port) = &server.port else { continue };
                 let object = || format!("Gateway/{}/{}", gateway.namespace, gateway.name);
@@ -113,17 +143,27 @@ impl<'a> MergedServers<'a> {
                 let kind = kind(server);
                 for bound_port in bound_ports(context, &services, port.number) {
                     let problem = |message: String| {
-                        context.problem(Problem::new(object(), format!("spec.servers[{index}]"), message));
+                        context.problem(Problem::new(
+                            object(),
+                            format!("spec.servers[{index}]"),
+                            message,
+                        ));
                     };
                     if context.proxy.unprivileged && bound_port < 1024 {
-                        problem(format!("port {bound_port} cannot be bound by this gateway, which is not privileged; the server is left out"));
+                        problem(format!(
+                            "port {bound_port} cannot be bound by this gateway, which is not privileged; the server is left out"
+                        ));
                         continue;
                     }
                     let has_tls = server.tls.is_some() && kind != Kind::PlainHttp;
                     if server.tls.is_some() {
-                        let taken = tls_hosts.entry((bound_port, server.bind.clone())).or_default();
+                        let taken = tls_hosts
+                            .entry((bound_port, server.bind.clone()))
+                            .or_default();
                         if let Some(host) = hosts.iter().find(|host| taken.contains(*host)) {
-                            problem(format!("host {host} has TLS on port {bound_port} already; the server is left out"));
+                            problem(format!(
+                                "host {host} has TLS on port {bound_port} already; the server is left out"
+                            ));
                             continue;
                         }
                         taken.extend(hosts.iter().cloned());
@@ -134,12 +174,20 @@ impl<'a> MergedServers<'a> {
                         gateway: name,
                         hosts: hosts.clone(),
                         bound_port,
-                        route_name: route_name(server, kind, bound_port, &gateway.name, &gateway.namespace),
+                        route_name: route_name(
+                            server,
+                            kind,
+                            bound_port,
+                            &gateway.name,
+                            &gateway.namespace,
+                        ),
                     };
                     let key = (server.bind.clone(), bound_port);
                     let existing = out.listeners.entry(key).or_default();
                     if !fits(existing, kind, has_tls) {
-                        problem(format!("port {bound_port} is used by a server of another kind; the server is left out"));
+                        problem(format!(
+                            "port {bound_port} is used by a server of another kind; the server is left out"
+                        ));
                         continue;
                     }
                     if kind == Kind::Https && !route_names.insert(entry.route_name.clone()) {
@@ -158,7 +206,12 @@ impl<'a> MergedServers<'a> {
     /// The servers that share a route configuration.
     pub(crate) fn by_route_name(&self) -> BTreeMap<&str, Vec<&GatewayServer<'a>>> {
         let mut out: BTreeMap<&str, Vec<&GatewayServer<'a>>> = BTreeMap::new();
-        for server in self.listeners.values().flatten().filter(|server| !server.route_name.is_empty()) {
+        for server in self
+            .listeners
+            .values()
+            .flatten()
+            .filter(|server| !server.route_name.is_empty())
+        {
             out.entry(&server.route_name).or_default().push(server);
         }
         out
@@ -167,7 +220,9 @@ impl<'a> MergedServers<'a> {
 
 /// Whether a further server may share a port. Plain HTTP takes plain HTTP only; servers with TLS are told apart by server name.
 fn fits(existing: &[GatewayServer<'_>], kind: Kind, has_tls: bool) -> bool {
-    let Some(first) = existing.first() else { return true };
+    let Some(first) = existing.first() else {
+        return true;
+    };
     match first.kind() {
         Kind::PlainHttp => kind == Kind::PlainHttp,
         Kind::PlainTcp => kind == Kind::PlainTcp,
@@ -176,11 +231,25 @@ fn fits(existing: &[GatewayServer<'_>], kind: Kind, has_tls: bool) -> bool {
 }
 
 /// The listener ports of a declared port: target ports of the gateway's service, else the port itself.
-fn bound_ports(context: &Context<'_>, services: &[(Arc<Service>, crate::registry::ServicePort, u32)], declared: u32) -> Vec<u32> {
-    let pod = context.snapshot.cluster(&context.proxy.cluster).and_then(|cluster| cluster.pod_by_ip(context.proxy.ip()));
+fn bound_ports(
+    context: &Context<'_>,
+    services: &[(Arc<Service>, crate::registry::ServicePort, u32)],
+    declared: u32,
+) -> Vec<u32> {
+    let pod = context
+        .snapshot
+        .cluster(&context.proxy.cluster)
+        .and_then(|cluster| cluster.pod_by_ip(context.proxy.ip()));
     let mut out = Vec::new();
-    for (_, port, target) in services.iter().filter(|(service, port, _)| service.kubernetes && port.number == declared) {
-        let target = if matches!(port.target, TargetPort::Name(_)) { Cluster::target_port(port, pod) } else { *target };
+    for (_, port, target) in services
+        .iter()
+        .filter(|(service, port, _)| service.kubernetes && port.number == declared)
+    {
+        let target = if matches!(port.target, TargetPort::Name(_)) {
+            Cluster::target_port(port, pod)
+        } else {
+            *target
+        };
         if !out.contains(&target) {
             out.push(target);
         }
@@ -191,8 +260,18 @@ fn bound_ports(context: &Context<'_>, services: &[(Arc<Service>, crate::registry
     out
 }
 
-fn route_name(server: &Server, kind: Kind, bound_port: u32, gateway: &str, namespace: &str) -> String {
-    let bind = if server.bind.is_empty() { String::new() } else { format!(".{}", server.bind) };
+fn route_name(
+    server: &Server,
+    kind: Kind,
+    bound_port: u32,
+    gateway: &str,
+    namespace: &str,
+) -> String {
+    let bind = if server.bind.is_empty() {
+        String::new()
+    } else {
+        format!(".{}", server.bind)
+    };
     match kind {
         Kind::PlainHttp => format!("http.{bound_port}{bind}"),
         Kind::Https => {

@@ -8,7 +8,11 @@ use crate::protocol::Protocol;
 use crate::security::HttpPolicies;
 use crate::tracing;
 use api::istio::{ForwardClientCertDetails, NormalizationType};
-use xds::envoy::config::core::v3::{Http1ProtocolOptions, Http2ProtocolOptions, HttpProtocolOptions, TypedExtensionConfig, http1_protocol_options};
+use xds::envoy::config::core::v3::http_protocol_options::HeadersWithUnderscoresAction;
+use xds::envoy::config::core::v3::{
+    Http1ProtocolOptions, Http2ProtocolOptions, HttpProtocolOptions, TypedExtensionConfig,
+    http1_protocol_options,
+};
 use xds::envoy::config::listener::v3::Filter;
 use xds::envoy::config::route::v3::RouteConfiguration;
 use xds::envoy::extensions::filters::network::http_connection_manager::v3::{
@@ -33,14 +37,29 @@ pub(crate) struct HcmSpec {
 }
 
 impl HcmSpec {
-    pub(crate) fn new(class: ListenerClass, stat_prefix: String, routes: Routes, protocol: Protocol) -> Self {
-        Self { class, stat_prefix, routes, protocol, policies: HttpPolicies::default(), before_router: Vec::new() }
+    pub(crate) fn new(
+        class: ListenerClass,
+        stat_prefix: String,
+        routes: Routes,
+        protocol: Protocol,
+    ) -> Self {
+        Self {
+            class,
+            stat_prefix,
+            routes,
+            protocol,
+            policies: HttpPolicies::default(),
+            before_router: Vec::new(),
+        }
     }
 }
 
 /// The network filter.
 pub(crate) fn filter(context: &Context<'_>, spec: HcmSpec) -> Filter {
-    network_filter("envoy.filters.network.http_connection_manager", xds::any::pack(&manager(context, spec)))
+    network_filter(
+        "envoy.filters.network.http_connection_manager",
+        xds::any::pack(&manager(context, spec)),
+    )
 }
 
 fn manager(context: &Context<'_>, spec: HcmSpec) -> HttpConnectionManager {
@@ -59,14 +78,22 @@ fn manager(context: &Context<'_>, spec: HcmSpec) -> HttpConnectionManager {
         stat_prefix: crate::names::stat(&spec.stat_prefix),
         http_filters,
         tracing,
-        access_log: context.logs.http(class),
+        access_log: context.logs.chain(class),
         stream_idle_timeout: Some(seconds(0)),
         use_remote_address: Some(gateway),
         proxy_100_continue: true,
-        upgrade_configs: vec![hcm::UpgradeConfig { upgrade_type: "websocket".to_owned(), ..Default::default() }],
-        request_id_extension: Some(RequestIdExtension { typed_config: Some(xds::any::pack(&request_id)) }),
+        upgrade_configs: vec![hcm::UpgradeConfig {
+            upgrade_type: "websocket".to_owned(),
+            ..Default::default()
+        }],
+        request_id_extension: Some(RequestIdExtension {
+            typed_config: Some(xds::any::pack(&request_id)),
+        }),
         route_specifier: Some(match spec.routes {
-            Routes::Rds(name) => hcm::RouteSpecifier::Rds(Rds { config_source: Some(ads()), route_config_name: name }),
+            Routes::Rds(name) => hcm::RouteSpecifier::Rds(Rds {
+                config_source: Some(ads()),
+                route_config_name: name,
+            }),
             Routes::Inline(routes) => hcm::RouteSpecifier::RouteConfig(*routes),
         }),
         ..Default::default()
@@ -89,7 +116,13 @@ fn manager(context: &Context<'_>, spec: HcmSpec) -> HttpConnectionManager {
 
 fn path_normalization(context: &Context<'_>, out: &mut HttpConnectionManager) {
     use hcm::PathWithEscapedSlashesAction::{KeepUnchanged, UnescapeAndForward};
-    let kind = context.snapshot.mesh.path_normalization.as_ref().map(|settings| settings.normalization).unwrap_or_default();
+    let kind = context
+        .snapshot
+        .mesh
+        .path_normalization
+        .as_ref()
+        .map(|settings| settings.normalization)
+        .unwrap_or_default();
     out.path_with_escaped_slashes_action = KeepUnchanged as i32;
     match kind {
         NormalizationType::None => out.normalize_path = Some(false),
@@ -113,35 +146,52 @@ fn headers(context: &Context<'_>, class: ListenerClass, out: &mut HttpConnection
     let server = settings.and_then(|settings| settings.server.as_ref());
     if server.is_some_and(|server| on(server.disabled)) {
         out.server_header_transformation = hcm::ServerHeaderTransformation::PassThrough as i32;
-    } else if let Some(value) = server.map(|server| server.value.clone()).filter(|value| !value.is_empty()) {
+    } else if let Some(value) = server
+        .map(|server| server.value.clone())
+        .filter(|value| !value.is_empty())
+    {
         out.server_name = value;
     } else if class != ListenerClass::SidecarOutbound {
         out.server_name = "istio-envoy".to_owned();
     }
-    if settings.and_then(|settings| settings.request_id.as_ref()).is_some_and(|switch| on(switch.disabled)) {
+    if settings
+        .and_then(|settings| settings.request_id.as_ref())
+        .is_some_and(|switch| on(switch.disabled))
+    {
         out.generate_request_id = Some(false);
     }
     if on(settings.and_then(|settings| settings.preserve_http1_header_case)) {
-        out.http_protocol_options.get_or_insert_default().header_key_format = Some(preserve_case());
+        out.http_protocol_options
+            .get_or_insert_default()
+            .header_key_format = Some(preserve_case());
     }
-    out.append_x_forwarded_port = settings.and_then(|settings| settings.x_forwarded_port.as_ref()).is_some_and(|switch| on(switch.enabled));
+    out.append_x_forwarded_port = settings
+        .and_then(|settings| settings.x_forwarded_port.as_ref())
+        .is_some_and(|switch| on(switch.enabled));
     let topology = config.gateway_topology.as_ref();
     match class {
         ListenerClass::SidecarOutbound => {}
         ListenerClass::SidecarInbound => {
-            forward_client_cert(out, settings.map(|settings| settings.forwarded_client_cert).unwrap_or_default(), ForwardClientCertDetails::AppendForward, false);
+            forward_client_cert(
+                out,
+                settings
+                    .map(|settings| settings.forwarded_client_cert)
+                    .unwrap_or_default(),
+                ForwardClientCertDetails::AppendForward,
+                false,
+            );
         }
         ListenerClass::Gateway => {
             out.xff_num_trusted_hops = topology.map_or(0, |topology| topology.num_trusted_proxies);
-            let mut wanted = topology.map(|topology| topology.forward_client_cert_details).unwrap_or_default();
-            if wanted == ForwardClientCertDetails::Undefined {
-                wanted = settings.map(|settings| settings.forwarded_client_cert).unwrap_or_default();
-            }
+            let wanted = topology
+                .map(|topology| topology.forward_client_cert_details)
+                .unwrap_or_default();
             forward_client_cert(out, wanted, ForwardClientCertDetails::SanitizeSet, true);
         }
     }
     if class != ListenerClass::SidecarOutbound
-        && let Some(details) = settings.and_then(|settings| settings.set_current_client_cert_details.as_ref())
+        && let Some(details) =
+            settings.and_then(|settings| settings.set_current_client_cert_details.as_ref())
         && let Some(current) = out.set_current_client_cert_details.as_mut()
     {
         current.subject = details.subject.or(current.subject);
@@ -152,9 +202,18 @@ fn headers(context: &Context<'_>, class: ListenerClass, out: &mut HttpConnection
     }
 }
 
-fn forward_client_cert(out: &mut HttpConnectionManager, wanted: ForwardClientCertDetails, default: ForwardClientCertDetails, cert: bool) {
+fn forward_client_cert(
+    out: &mut HttpConnectionManager,
+    wanted: ForwardClientCertDetails,
+    default: ForwardClientCertDetails,
+    cert: bool,
+) {
     use hcm::ForwardClientCertDetails as Envoy;
-    let kind = if wanted == ForwardClientCertDetails::Undefined { default } else { wanted };
+    let kind = if wanted == ForwardClientCertDetails::Undefined {
+        default
+    } else {
+        wanted
+    };
     let envoy = match kind {
         ForwardClientCertDetails::Undefined | ForwardClientCertDetails::Sanitize => Envoy::Sanitize,
         ForwardClientCertDetails::ForwardOnly => Envoy::ForwardOnly,
@@ -164,8 +223,13 @@ fn forward_client_cert(out: &mut HttpConnectionManager, wanted: ForwardClientCer
     };
     out.forward_client_cert_details = envoy as i32;
     if matches!(envoy, Envoy::AppendForward | Envoy::SanitizeSet) {
-        out.set_current_client_cert_details =
-            Some(hcm::SetCurrentClientCertDetails { subject: Some(true), cert, dns: true, uri: true, ..Default::default() });
+        out.set_current_client_cert_details = Some(hcm::SetCurrentClientCertDetails {
+            subject: Some(true),
+            cert,
+            dns: true,
+            uri: true,
+            ..Default::default()
+        });
     }
 }
 
@@ -182,20 +246,46 @@ pub(crate) fn preserve_case() -> http1_protocol_options::HeaderKeyFormat {
 }
 
 /// Limits of downstream connections: single values for every proxy, the defaults of a profile for gateways.
-fn connection_settings(context: &Context<'_>, class: ListenerClass, out: &mut HttpConnectionManager) {
-    let mut idle = if class == ListenerClass::SidecarOutbound { context.proxy.idle_timeout } else { None };
+fn connection_settings(
+    context: &Context<'_>,
+    class: ListenerClass,
+    out: &mut HttpConnectionManager,
+) {
+    let mut idle = context.proxy.idle_timeout;
+    let mut underscores = 0;
     if let Some(settings) = &context.proxy_config.connection_settings {
-        let edge = settings.profile == api::istio::ConnectionProfile::Edge && class == ListenerClass::Gateway;
-        idle = settings.http_idle_timeout.or(idle).or(edge.then_some(api::istio::Duration::from_secs(3600)));
-        if let Some(timeout) = settings.http_stream_idle_timeout.or(edge.then_some(api::istio::Duration::from_secs(300))) {
+        let edge = settings.profile == api::istio::ConnectionProfile::Edge
+            && class == ListenerClass::Gateway;
+        idle = settings
+            .http_idle_timeout
+            .or(idle)
+            .or(edge.then_some(api::istio::Duration::from_secs(3600)));
+        if let Some(timeout) = settings
+            .http_stream_idle_timeout
+            .or(edge.then_some(api::istio::Duration::from_secs(300)))
+        {
             out.stream_idle_timeout = Some(duration(timeout));
         }
-        let headers_timeout = settings.http_request_headers_timeout.or(edge.then_some(api::istio::Duration::from_secs(10)));
+        let headers_timeout = settings
+            .http_request_headers_timeout
+            .or(edge.then_some(api::istio::Duration::from_secs(60)));
         out.request_headers_timeout = headers_timeout.map(duration);
-        out.request_timeout = settings.http_request_timeout.map(duration);
-        let streams = settings.http2_max_concurrent_streams.or(edge.then_some(100));
-        let stream_window = settings.http2_initial_stream_window_size.or(edge.then_some(65_536));
-        let connection_window = settings.http2_initial_connection_window_size.or(edge.then_some(1_048_576));
+        let request_timeout = settings
+            .http_request_timeout
+            .or(edge.then_some(api::istio::Duration::from_secs(300)));
+        out.request_timeout = request_timeout.map(duration);
+        if edge {
+            underscores = HeadersWithUnderscoresAction::RejectRequest as i32;
+        }
+        let streams = settings
+            .http2_max_concurrent_streams
+            .or(edge.then_some(100));
+        let stream_window = settings
+            .http2_initial_stream_window_size
+            .or(edge.then_some(65_536));
+        let connection_window = settings
+            .http2_initial_connection_window_size
+            .or(edge.then_some(1_048_576));
         if streams.is_some() || stream_window.is_some() || connection_window.is_some() {
             let http2 = out.http2_protocol_options.get_or_insert_default();
             http2.max_concurrent_streams = streams;
@@ -203,7 +293,11 @@ fn connection_settings(context: &Context<'_>, class: ListenerClass, out: &mut Ht
             http2.initial_connection_window_size = connection_window;
         }
     }
-    if let Some(idle) = idle {
-        out.common_http_protocol_options = Some(HttpProtocolOptions { idle_timeout: Some(duration(idle)), ..Default::default() });
+    if idle.is_some() || underscores != 0 {
+        out.common_http_protocol_options = Some(HttpProtocolOptions {
+            idle_timeout: idle.map(duration),
+            headers_with_underscores_action: underscores,
+            ..Default::default()
+        });
     }
 }

@@ -57,8 +57,14 @@ mod tests {
 
     #[test]
     fn short_names() {
-        assert_eq!(resolve_short("reviews", "shop", "cluster.local"), "reviews.shop.svc.cluster.local");
-        assert_eq!(resolve_short("reviews.shop", "x", "cluster.local"), "reviews.shop");
+        assert_eq!(
+            resolve_short("reviews", "shop", "cluster.local"),
+            "reviews.shop.svc.cluster.local"
+        );
+        assert_eq!(
+            resolve_short("reviews.shop", "x", "cluster.local"),
+            "reviews.shop"
+        );
         assert_eq!(resolve_short("*", "x", "cluster.local"), "*");
     }
 

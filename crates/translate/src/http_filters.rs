@@ -6,16 +6,27 @@ use crate::protocol::Protocol;
 use crate::security::HttpPolicies;
 use api::istio::MetadataExchangeMode;
 use xds::envoy::extensions::filters::http as filters;
-use xds::envoy::extensions::filters::network::http_connection_manager::v3::{HttpFilter, http_filter};
+use xds::envoy::extensions::filters::network::http_connection_manager::v3::{
+    HttpFilter, http_filter,
+};
 use xds::istio::envoy::config::filter::http::alpn::v2alpha1 as alpn;
 use xds::prost_types::Any;
 
 pub(crate) fn http_filter(name: &str, config: Any) -> HttpFilter {
-    HttpFilter { name: name.to_owned(), config_type: Some(http_filter::ConfigType::TypedConfig(config)), ..Default::default() }
+    HttpFilter {
+        name: name.to_owned(),
+        config_type: Some(http_filter::ConfigType::TypedConfig(config)),
+        ..Default::default()
+    }
 }
 
 /// All filters.
-pub(crate) fn all(context: &Context<'_>, class: ListenerClass, protocol: Protocol, policies: &HttpPolicies) -> Vec<HttpFilter> {
+pub(crate) fn all(
+    context: &Context<'_>,
+    class: ListenerClass,
+    protocol: Protocol,
+    policies: &HttpPolicies,
+) -> Vec<HttpFilter> {
     let plain = context.proxy.plain_envoy;
     let mut out = Vec::with_capacity(12);
     if !plain {
@@ -25,14 +36,23 @@ pub(crate) fn all(context: &Context<'_>, class: ListenerClass, protocol: Protoco
     out.extend(policies.jwt.iter().cloned());
     out.extend(policies.rules.iter().cloned());
     if protocol == Protocol::GrpcWeb {
-        out.push(http_filter("envoy.filters.http.grpc_web", xds::any::pack(&filters::grpc_web::v3::GrpcWeb {})));
+        out.push(http_filter(
+            "envoy.filters.http.grpc_web",
+            xds::any::pack(&filters::grpc_web::v3::GrpcWeb {}),
+        ));
     }
     out.push(grpc_stats());
     if class != ListenerClass::SidecarInbound && !plain {
         out.push(alpn_filter());
     }
-    out.push(http_filter("envoy.filters.http.fault", xds::any::pack(&filters::fault::v3::HttpFault::default())));
-    out.push(http_filter("envoy.filters.http.cors", xds::any::pack(&filters::cors::v3::Cors {})));
+    out.push(http_filter(
+        "envoy.filters.http.fault",
+        xds::any::pack(&filters::fault::v3::HttpFault::default()),
+    ));
+    out.push(http_filter(
+        "envoy.filters.http.cors",
+        xds::any::pack(&filters::cors::v3::Cors {}),
+    ));
     if !plain && let Some(stats) = context.telemetry.stats(class, false) {
         out.push(http_filter("istio.stats", xds::any::pack(&stats)));
     }
@@ -42,8 +62,14 @@ pub(crate) fn all(context: &Context<'_>, class: ListenerClass, protocol: Protoco
 /// The last filter of all.
 pub(crate) fn router(context: &Context<'_>) -> HttpFilter {
     let headers = context.proxy_config.proxy_headers.as_ref();
-    let suppress = headers.and_then(|headers| headers.envoy_debug_headers.as_ref()).and_then(|debug| debug.disabled) == Some(true);
-    let config = filters::router::v3::Router { suppress_envoy_headers: suppress, ..Default::default() };
+    let suppress = headers
+        .and_then(|headers| headers.envoy_debug_headers.as_ref())
+        .and_then(|debug| debug.disabled)
+        == Some(true);
+    let config = filters::router::v3::Router {
+        suppress_envoy_headers: suppress,
+        ..Default::default()
+    };
     http_filter("envoy.filters.http.router", xds::any::pack(&config))
 }
 
@@ -53,15 +79,37 @@ fn metadata_exchange(context: &Context<'_>, class: ListenerClass) -> HttpFilter 
         .and_then(|headers| headers.metadata_exchange_headers.as_ref())
         .is_some_and(|settings| settings.mode == MetadataExchangeMode::InMesh);
     let empty = || object([]);
-    let discovery = list(vec![object([("istio_headers", empty())]), object([("workload_discovery", empty())])]);
+    let discovery = list(vec![
+        object([("istio_headers", empty())]),
+        object([("workload_discovery", empty())]),
+    ]);
     let value = if class == ListenerClass::SidecarInbound {
         let propagation = list(vec![object([("istio_headers", empty())])]);
-        fields_of([("downstream_discovery", discovery), ("downstream_propagation", propagation)])
+        fields_of([
+            ("downstream_discovery", discovery),
+            ("downstream_propagation", propagation),
+        ])
     } else {
-        let to = if in_mesh { object([("skip_external_clusters", boolean(true))]) } else { empty() };
-        fields_of([("upstream_discovery", discovery), ("upstream_propagation", list(vec![object([("istio_headers", to)])]))])
+        let to = if in_mesh {
+            object([("skip_external_clusters", boolean(true))])
+        } else {
+            empty()
+        };
+        fields_of([
+            ("upstream_discovery", discovery),
+            (
+                "upstream_propagation",
+                list(vec![object([("istio_headers", to)])]),
+            ),
+        ])
     };
-    http_filter("istio.metadata_exchange", typed_struct("type.googleapis.com/io.istio.http.peer_metadata.Config", value))
+    http_filter(
+        "istio.metadata_exchange",
+        typed_struct(
+            "type.googleapis.com/io.istio.http.peer_metadata.Config",
+            value,
+        ),
+    )
 }
 
 fn grpc_stats() -> HttpFilter {

@@ -35,13 +35,17 @@ impl InboundTarget<'_> {
 }
 
 /// Services that lead to this proxy, with their port and the port of the workload; oldest first.
-pub(crate) fn services(context: &Context<'_>) -> Vec<(Arc<Service>, crate::registry::ServicePort, u32)> {
+pub(crate) fn services(
+    context: &Context<'_>,
+) -> Vec<(Arc<Service>, crate::registry::ServicePort, u32)> {
     let proxy = context.proxy;
     let registry = &context.snapshot.registry;
     let mut out: Vec<(Arc<Service>, crate::registry::ServicePort, u32)> = Vec::new();
     let mut push = |service: &Arc<Service>, port: &crate::registry::ServicePort, target: u32| {
         let known = out.iter().any(|(other, own, _)| {
-            other.host == service.host && other.namespace == service.namespace && own.number == port.number
+            other.host == service.host
+                && other.namespace == service.namespace
+                && own.number == port.number
         });
         if !known && port.protocol != Protocol::Udp {
             out.push((service.clone(), port.clone(), target));
@@ -51,7 +55,12 @@ pub(crate) fn services(context: &Context<'_>) -> Vec<(Arc<Service>, crate::regis
         && let Some(pod) = cluster.pod_by_ip(proxy.ip())
     {
         for selected in cluster.services_of_pod(pod) {
-            let Some(service) = registry.services_of(&selected.host).find(|service| service.kubernetes) else { continue };
+            let Some(service) = registry
+                .services_of(&selected.host)
+                .find(|service| service.kubernetes)
+            else {
+                continue;
+            };
             for port in &selected.ports {
                 push(service, port, Cluster::target_port(port, Some(pod)));
             }
@@ -66,14 +75,20 @@ pub(crate) fn services(context: &Context<'_>) -> Vec<(Arc<Service>, crate::regis
             push(service, port, *target);
         }
     }
-    out.sort_by(|(a, ..), (b, ..)| (&a.created, &a.name, &a.namespace).cmp(&(&b.created, &b.name, &b.namespace)));
+    out.sort_by(|(a, ..), (b, ..)| {
+        (&a.created, &a.name, &a.namespace).cmp(&(&b.created, &b.name, &b.namespace))
+    });
     out
 }
 
 /// The inbound ports in order. A Sidecar object with ingress listeners replaces those of services.
 pub(crate) fn targets<'a>(context: &'a Context<'_>) -> Vec<InboundTarget<'a>> {
     let services = services(context);
-    let ingress = context.scope.sidecar.map(|sidecar| &sidecar.spec.ingress).filter(|ingress| !ingress.is_empty());
+    let ingress = context
+        .scope
+        .sidecar
+        .map(|sidecar| &sidecar.spec.ingress)
+        .filter(|ingress| !ingress.is_empty());
     if let Some(ingress) = ingress {
         return ingress
             .iter()

@@ -10,15 +10,24 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The setting that counts, and whether failover works without outlier detection.
-pub(crate) fn effective<'a>(context: &'a Context<'_>, service: &Service, policy: &Policy<'a>) -> Option<(Cow<'a, LocalityLbSetting>, bool)> {
-    if let Some(own) = policy.load_balancer.and_then(|lb| lb.locality_lb_setting.as_ref()) {
+pub(crate) fn effective<'a>(
+    context: &'a Context<'_>,
+    service: &Service,
+    policy: &Policy<'a>,
+) -> Option<(Cow<'a, LocalityLbSetting>, bool)> {
+    if let Some(own) = policy
+        .load_balancer
+        .and_then(|lb| lb.locality_lb_setting.as_ref())
+    {
         return (own.enabled != Some(false)).then_some((Cow::Borrowed(own), false));
     }
     let labels: &[&str] = match service.traffic_distribution {
         TrafficDistribution::Any => &[],
-        TrafficDistribution::PreferClose => {
-            &["topology.istio.io/network", "topology.kubernetes.io/region", "topology.kubernetes.io/zone"]
-        }
+        TrafficDistribution::PreferClose => &[
+            "topology.istio.io/network",
+            "topology.kubernetes.io/region",
+            "topology.kubernetes.io/zone",
+        ],
         TrafficDistribution::PreferSameNode => &[
             "topology.istio.io/network",
             "topology.kubernetes.io/region",
@@ -29,7 +38,13 @@ pub(crate) fn effective<'a>(context: &'a Context<'_>, service: &Service, policy:
     };
     if !labels.is_empty() {
         let priority = labels.iter().map(|label| (*label).to_owned()).collect();
-        return Some((Cow::Owned(LocalityLbSetting { failover_priority: priority, ..LocalityLbSetting::default() }), true));
+        return Some((
+            Cow::Owned(LocalityLbSetting {
+                failover_priority: priority,
+                ..LocalityLbSetting::default()
+            }),
+            true,
+        ));
     }
     match &context.snapshot.mesh.locality_lb_setting {
         Some(mesh) => (mesh.enabled != Some(false)).then_some((Cow::Borrowed(mesh), false)),
@@ -39,18 +54,27 @@ pub(crate) fn effective<'a>(context: &'a Context<'_>, service: &Service, policy:
 
 /// Whether the cluster balances by the weights of localities.
 pub(crate) fn weighted(context: &Context<'_>, service: &Service, policy: &Policy<'_>) -> bool {
-    let Some((setting, forced)) = effective(context, service, policy) else { return false };
+    let Some((setting, forced)) = effective(context, service, policy) else {
+        return false;
+    };
     let explicit = !setting.failover.is_empty() || !setting.failover_priority.is_empty();
     !setting.distribute.is_empty() || explicit && (forced || policy.outlier.is_some())
 }
 
 /// Whether zone-aware routing replaces everything else.
 fn zone_aware(policy: &Policy<'_>) -> bool {
-    policy.load_balancer.is_some_and(|lb| lb.zone_aware_lb_setting.is_some())
+    policy
+        .load_balancer
+        .is_some_and(|lb| lb.zone_aware_lb_setting.is_some())
 }
 
 /// Sets weights and priorities of the groups.
-pub(crate) fn apply(context: &Context<'_>, service: &Service, policy: &Policy<'_>, groups: &mut Vec<Group<'_>>) {
+pub(crate) fn apply(
+    context: &Context<'_>,
+    service: &Service,
+    policy: &Policy<'_>,
+    groups: &mut Vec<Group<'_>>,
+) {
     let locality = &context.proxy.locality;
     if zone_aware(policy) {
         if policy.outlier.is_some() {
@@ -61,7 +85,9 @@ pub(crate) fn apply(context: &Context<'_>, service: &Service, policy: &Policy<'_
         }
         return;
     }
-    let Some((setting, forced)) = effective(context, service, policy) else { return };
+    let Some((setting, forced)) = effective(context, service, policy) else {
+        return;
+    };
     if !setting.distribute.is_empty() {
         distribute(locality, groups, &setting.distribute);
         return;
@@ -82,7 +108,11 @@ pub(crate) fn apply(context: &Context<'_>, service: &Service, policy: &Policy<'_
 /// Priorities without gaps.
 fn compact(groups: &mut [Group<'_>]) {
     let used: BTreeSet<u32> = groups.iter().map(|group| group.priority).collect();
-    let order: BTreeMap<u32, u32> = used.into_iter().enumerate().map(|(index, priority)| (priority, index as u32)).collect();
+    let order: BTreeMap<u32, u32> = used
+        .into_iter()
+        .enumerate()
+        .map(|(index, priority)| (priority, index as u32))
+        .collect();
     for group in groups {
         group.priority = order[&group.priority];
     }
@@ -90,7 +120,11 @@ fn compact(groups: &mut [Group<'_>]) {
 
 /// 0 all equal, 1 region and zone, 2 region, 3 other.
 fn distance(client: &Locality, endpoint: &Locality) -> u32 {
-    match (client.region == endpoint.region, client.zone == endpoint.zone, client.subzone == endpoint.subzone) {
+    match (
+        client.region == endpoint.region,
+        client.zone == endpoint.zone,
+        client.subzone == endpoint.subzone,
+    ) {
         (true, true, true) => 0,
         (true, true, false) => 1,
         (true, false, _) => 2,
@@ -102,7 +136,9 @@ fn failover(client: &Locality, groups: &mut [Group<'_>], settings: &[LocalityFai
     for group in groups.iter_mut() {
         let mut priority = distance(client, &group.locality);
         if priority == 3
-            && let Some(setting) = settings.iter().find(|setting| setting.from == client.region)
+            && let Some(setting) = settings
+                .iter()
+                .find(|setting| setting.from == client.region)
             && group.locality.region != setting.to
         {
             priority = 4;
@@ -133,7 +169,12 @@ fn failover_priority(context: &Context<'_>, groups: &mut Vec<Group<'_>>, labels:
             by_priority.entry(priority).or_default().push(member);
         }
         for (priority, members) in by_priority {
-            let mut part = Group { locality: group.locality.clone(), members, weight: None, priority };
+            let mut part = Group {
+                locality: group.locality.clone(),
+                members,
+                weight: None,
+                priority,
+            };
             part.weight = Some(part.sum());
             out.push(part);
         }
@@ -143,11 +184,20 @@ fn failover_priority(context: &Context<'_>, groups: &mut Vec<Group<'_>>, labels:
 }
 
 fn distribute(client: &Locality, groups: &mut [Group<'_>], rules: &[LocalityDistribute]) {
-    let Some(rule) = rules.iter().find(|rule| client.covered_by(&rule.from)) else { return };
+    let Some(rule) = rules.iter().find(|rule| client.covered_by(&rule.from)) else {
+        return;
+    };
     let mut left: BTreeSet<usize> = (0..groups.len()).collect();
     for (target, share) in &rule.to {
-        let hit: Vec<usize> = left.iter().copied().filter(|index| groups[*index].locality.covered_by(target)).collect();
-        let total: u32 = hit.iter().map(|index| groups[*index].weight.unwrap_or(1)).sum();
+        let hit: Vec<usize> = left
+            .iter()
+            .copied()
+            .filter(|index| groups[*index].locality.covered_by(target))
+            .collect();
+        let total: u32 = hit
+            .iter()
+            .map(|index| groups[*index].weight.unwrap_or(1))
+            .sum();
         for index in hit {
             left.remove(&index);
             let weight = f64::from(groups[index].weight.unwrap_or(1) * share) / f64::from(total);

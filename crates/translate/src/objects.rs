@@ -38,40 +38,59 @@ pub(crate) fn at<'a>(value: &'a Value, path: &[&str]) -> Option<&'a Value> {
 }
 
 pub(crate) fn items<'a>(value: &'a Value, path: &[&str]) -> impl Iterator<Item = &'a Value> {
-    at(value, path).and_then(Value::as_array).into_iter().flatten()
+    at(value, path)
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
 }
 
 pub(crate) fn labels(value: &Value, path: &[&str]) -> Labels {
     at(value, path)
         .and_then(Value::as_object)
-        .map(|map| map.iter().filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect())
+        .map(|map| {
+            map.iter()
+                .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
+                .collect()
+        })
         .unwrap_or_default()
 }
 
 /// Whether all of `selector` are among `labels`.
 pub(crate) fn selects(selector: &Labels, labels: &Labels) -> bool {
-    selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+    selector
+        .iter()
+        .all(|(key, value)| labels.get(key) == Some(value))
 }
 
 /// Removes nulls, as the API server does for fields that cannot be null.
 fn without_nulls(value: &Value) -> Value {
     match value {
-        Value::Object(map) => {
-            Value::Object(map.iter().filter(|(_, value)| !value.is_null()).map(|(key, value)| (key.clone(), without_nulls(value))).collect())
-        }
+        Value::Object(map) => Value::Object(
+            map.iter()
+                .filter(|(_, value)| !value.is_null())
+                .map(|(key, value)| (key.clone(), without_nulls(value)))
+                .collect(),
+        ),
         Value::Array(items) => Value::Array(items.iter().map(without_nulls).collect()),
         other => other.clone(),
     }
 }
 
 /// Reads an Istio object; what cannot be read becomes a problem.
-pub(crate) fn typed<T: DeserializeOwned + Default>(object: &Value, problems: &mut Vec<Problem>) -> Option<Config<T>> {
+pub(crate) fn typed<T: DeserializeOwned + Default>(
+    object: &Value,
+    problems: &mut Vec<Problem>,
+) -> Option<Config<T>> {
     let spec = match object.get("spec").map(without_nulls) {
         None | Some(Value::Null) => T::default(),
         Some(spec) => match serde_json::from_value(spec) {
             Ok(spec) => spec,
             Err(error) => {
-                problems.push(Problem::new(identity(object), "spec", format!("is not understood and ignored: {error}")));
+                problems.push(Problem::new(
+                    identity(object),
+                    "spec",
+                    format!("is not understood and ignored: {error}"),
+                ));
                 return None;
             }
         },

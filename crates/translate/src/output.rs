@@ -57,17 +57,33 @@ fn build_sidecar(context: &Context<'_>, out: &mut Output) {
         out,
         targets
             .iter()
-            .filter(|target| context.proxy.interception != Interception::None || target.ingress.is_some())
+            .filter(|target| {
+                context.proxy.interception != Interception::None || target.ingress.is_some()
+            })
             .map(|target| inbound::cluster(context, target)),
     );
-    add_clusters(out, [passthrough::black_hole(context), passthrough::outbound(context), passthrough::inbound(context)]);
+    add_clusters(
+        out,
+        [
+            passthrough::black_hole(context),
+            passthrough::outbound(context),
+            passthrough::inbound(context),
+        ],
+    );
+    if context.scope.mode == api::istio::OutboundTrafficPolicyMode::AllowAnyDynamicDns {
+        add_clusters(out, [crate::dynamic_dns::any_cluster(context)]);
+    }
     let (outbound, route_names) = listener::outbound::listeners(context);
     let mut listeners = outbound;
     if context.proxy.interception != Interception::None {
         listeners.push(listener::virtual_outbound::listener(context));
     }
     listeners.extend(listener::inbound::listeners(context, &targets));
-    out.listeners.extend(listeners.into_iter().map(|listener| (listener.name.clone(), listener)));
+    out.listeners.extend(
+        listeners
+            .into_iter()
+            .map(|listener| (listener.name.clone(), listener)),
+    );
     for name in route_names {
         if let Some(routes) = route::sidecar::outbound(context, &name) {
             out.routes.insert(name, routes);
@@ -83,17 +99,31 @@ fn build_router(context: &Context<'_>, out: &mut Output) {
     }
     add_clusters(out, [passthrough::black_hole(context)]);
     let listeners = listener::gateway::listeners(context, &merged);
-    let bound: BTreeSet<&str> = listeners.iter().map(|listener| listener.name.as_str()).collect();
+    let bound: BTreeSet<&str> = listeners
+        .iter()
+        .map(|listener| listener.name.as_str())
+        .collect();
     for (name, servers) in merged.by_route_name() {
         let served = servers.iter().any(|server| {
-            let bind = if server.server.bind.is_empty() { "0.0.0.0" } else { &server.server.bind };
+            let bind = if server.server.bind.is_empty() {
+                "0.0.0.0"
+            } else {
+                &server.server.bind
+            };
             bound.contains(crate::names::listener(bind, server.bound_port).as_str())
         });
         if served {
-            out.routes.insert(name.to_owned(), route::gateway::configuration_of(context, name, &servers));
+            out.routes.insert(
+                name.to_owned(),
+                route::gateway::configuration_of(context, name, &servers),
+            );
         }
     }
-    out.listeners.extend(listeners.into_iter().map(|listener| (listener.name.clone(), listener)));
+    out.listeners.extend(
+        listeners
+            .into_iter()
+            .map(|listener| (listener.name.clone(), listener)),
+    );
     out.secrets = secrets(&merged);
 }
 
@@ -101,13 +131,31 @@ fn build_router(context: &Context<'_>, out: &mut Output) {
 fn secrets(merged: &MergedServers<'_>) -> BTreeSet<String> {
     use api::istio::ServerTlsMode;
     let mut out = BTreeSet::new();
-    for tls in merged.listeners.values().flatten().filter_map(|server| server.server.tls.as_ref()) {
-        if matches!(tls.mode, ServerTlsMode::Passthrough | ServerTlsMode::AutoPassthrough | ServerTlsMode::IstioMutual) {
+    for tls in merged
+        .listeners
+        .values()
+        .flatten()
+        .filter_map(|server| server.server.tls.as_ref())
+    {
+        if matches!(
+            tls.mode,
+            ServerTlsMode::Passthrough
+                | ServerTlsMode::AutoPassthrough
+                | ServerTlsMode::IstioMutual
+        ) {
             continue;
         }
-        for name in tls.credential_names.iter().chain([&tls.credential_name]).filter(|name| !name.is_empty()) {
+        for name in tls
+            .credential_names
+            .iter()
+            .chain([&tls.credential_name])
+            .filter(|name| !name.is_empty())
+        {
             out.insert(format!("kubernetes://{name}"));
-            if matches!(tls.mode, ServerTlsMode::Mutual | ServerTlsMode::OptionalMutual) {
+            if matches!(
+                tls.mode,
+                ServerTlsMode::Mutual | ServerTlsMode::OptionalMutual
+            ) {
                 out.insert(format!("kubernetes://{name}-cacert"));
             }
         }
@@ -122,15 +170,26 @@ fn service_clusters(context: &Context<'_>, out: &mut Output, sni_forwarding: boo
         if service.resolution == Resolution::Alias || sni_forwarding && service.mesh_external {
             continue;
         }
-        let rule = context.snapshot.destination_rules.outbound(context.proxy, &service.host, &service.namespace);
+        let rule = context.snapshot.destination_rules.outbound(
+            context.proxy,
+            &service.host,
+            &service.namespace,
+        );
         for port in outbound::ports(service) {
-            let source = ServiceCluster { service, port, rule: rule.map(AsRef::as_ref), sni_forwarding };
+            let source = ServiceCluster {
+                service,
+                port,
+                rule: rule.map(AsRef::as_ref),
+                sni_forwarding,
+            };
             outbound::clusters(context, &source, &mut clusters, &mut endpoints);
         }
     }
     add_clusters(out, clusters);
     for assignment in endpoints {
-        out.endpoints.entry(assignment.cluster_name.clone()).or_insert(assignment);
+        out.endpoints
+            .entry(assignment.cluster_name.clone())
+            .or_insert(assignment);
     }
 }
 

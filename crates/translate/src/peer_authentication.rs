@@ -31,15 +31,24 @@ impl PeerPolicies {
     pub(crate) fn new(configs: Vec<Config<PeerAuthentication>>, root: &str) -> Self {
         let mut out = Self::default();
         for config in configs {
-            let selective = config.spec.selector.as_ref().is_some_and(|selector| !selector.match_labels.is_empty());
+            let selective = config
+                .spec
+                .selector
+                .as_ref()
+                .is_some_and(|selector| !selector.match_labels.is_empty());
             if selective {
                 if config.namespace != root {
-                    out.workloads.entry(config.namespace.clone()).or_default().push(config);
+                    out.workloads
+                        .entry(config.namespace.clone())
+                        .or_default()
+                        .push(config);
                 }
             } else if config.namespace == root {
                 out.mesh.get_or_insert(config);
             } else {
-                out.namespaces.entry(config.namespace.clone()).or_insert(config);
+                out.namespaces
+                    .entry(config.namespace.clone())
+                    .or_insert(config);
             }
         }
         out
@@ -52,7 +61,9 @@ impl PeerPolicies {
 
     /// The mode of a namespace, whatever single workloads demand. Nothing known means permissive.
     pub(crate) fn of_namespace(&self, namespace: &str) -> MutualTlsMode {
-        Self::mode_of(self.namespaces.get(namespace)).or(Self::mode_of(self.mesh.as_ref())).unwrap_or(MutualTlsMode::Permissive)
+        Self::mode_of(self.namespaces.get(namespace))
+            .or(Self::mode_of(self.mesh.as_ref()))
+            .unwrap_or(MutualTlsMode::Permissive)
     }
 
     /// The modes of a workload.
@@ -63,8 +74,19 @@ impl PeerPolicies {
             .get(namespace)
             .into_iter()
             .flatten()
-            .find(|config| config.spec.selector.as_ref().is_some_and(|selector| selects(&selector.match_labels, labels)));
-        let Some(own) = own else { return WorkloadModes { mode: inherited, ports: BTreeMap::new() } };
+            .find(|config| {
+                config
+                    .spec
+                    .selector
+                    .as_ref()
+                    .is_some_and(|selector| selects(&selector.match_labels, labels))
+            });
+        let Some(own) = own else {
+            return WorkloadModes {
+                mode: inherited,
+                ports: BTreeMap::new(),
+            };
+        };
         let mode = Self::mode_of(Some(own)).unwrap_or(inherited);
         let ports = own
             .spec
@@ -72,7 +94,14 @@ impl PeerPolicies {
             .iter()
             .filter_map(|(port, settings)| {
                 let port = port.parse().ok()?;
-                Some((port, if settings.mode == MutualTlsMode::Unset { mode } else { settings.mode }))
+                Some((
+                    port,
+                    if settings.mode == MutualTlsMode::Unset {
+                        mode
+                    } else {
+                        settings.mode
+                    },
+                ))
             })
             .collect();
         WorkloadModes { mode, ports }

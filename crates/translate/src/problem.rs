@@ -12,8 +12,16 @@ pub struct Problem {
 }
 
 impl Problem {
-    pub(crate) fn new(object: impl Into<String>, field: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { object: object.into(), field: field.into(), message: message.into() }
+    pub(crate) fn new(
+        object: impl Into<String>,
+        field: impl Into<String>,
+        message: impl Into<String>,
+    ) -> Self {
+        Self {
+            object: object.into(),
+            field: field.into(),
+            message: message.into(),
+        }
     }
 }
 

@@ -6,7 +6,10 @@ use xds::envoy::r#type::v3 as ty;
 use xds::prost_types::{Any, Duration};
 
 pub(crate) fn duration(value: api::istio::Duration) -> Duration {
-    Duration { seconds: value.seconds(), nanos: value.subsec_nanos() }
+    Duration {
+        seconds: value.seconds(),
+        nanos: value.subsec_nanos(),
+    }
 }
 
 pub(crate) const fn seconds(seconds: i64) -> Duration {
@@ -16,10 +19,15 @@ pub(crate) const fn seconds(seconds: i64) -> Duration {
 /// An address and port; without a port for `unix://`.
 pub(crate) fn address(host: &str, port: u32) -> core::Address {
     let address = match host.strip_prefix("unix://") {
-        Some(path) => core::address::Address::Pipe(core::Pipe { path: path.to_owned(), mode: 0 }),
+        Some(path) => core::address::Address::Pipe(core::Pipe {
+            path: path.to_owned(),
+            mode: 0,
+        }),
         None => core::address::Address::SocketAddress(socket(host, port)),
     };
-    core::Address { address: Some(address) }
+    core::Address {
+        address: Some(address),
+    }
 }
 
 pub(crate) fn socket(host: &str, port: u32) -> core::SocketAddress {
@@ -31,28 +39,46 @@ pub(crate) fn socket(host: &str, port: u32) -> core::SocketAddress {
 }
 
 pub(crate) fn text(value: impl Into<String>) -> Value {
-    Value { kind: Some(Kind::StringValue(value.into())) }
+    Value {
+        kind: Some(Kind::StringValue(value.into())),
+    }
 }
 
 pub(crate) fn boolean(value: bool) -> Value {
-    Value { kind: Some(Kind::BoolValue(value)) }
+    Value {
+        kind: Some(Kind::BoolValue(value)),
+    }
 }
 
 pub(crate) fn object<const N: usize>(fields: [(&str, Value); N]) -> Value {
-    Value { kind: Some(Kind::StructValue(fields_of(fields))) }
+    Value {
+        kind: Some(Kind::StructValue(fields_of(fields))),
+    }
 }
 
 pub(crate) fn list(values: Vec<Value>) -> Value {
-    Value { kind: Some(Kind::ListValue(ListValue { values })) }
+    Value {
+        kind: Some(Kind::ListValue(ListValue { values })),
+    }
 }
 
 pub(crate) fn fields_of<const N: usize>(fields: [(&str, Value); N]) -> Struct {
-    Struct { fields: fields.into_iter().map(|(key, value)| (key.to_owned(), value)).collect() }
+    Struct {
+        fields: fields
+            .into_iter()
+            .map(|(key, value)| (key.to_owned(), value))
+            .collect(),
+    }
 }
 
 /// JSON as a protobuf Struct.
 pub(crate) fn json_struct(map: &serde_json::Map<String, serde_json::Value>) -> Struct {
-    Struct { fields: map.iter().map(|(key, value)| (key.clone(), json_value(value))).collect() }
+    Struct {
+        fields: map
+            .iter()
+            .map(|(key, value)| (key.clone(), json_value(value)))
+            .collect(),
+    }
 }
 
 fn json_value(value: &serde_json::Value) -> Value {
@@ -61,7 +87,9 @@ fn json_value(value: &serde_json::Value) -> Value {
         serde_json::Value::Bool(flag) => Kind::BoolValue(*flag),
         serde_json::Value::Number(number) => Kind::NumberValue(number.as_f64().unwrap_or_default()),
         serde_json::Value::String(text) => Kind::StringValue(text.clone()),
-        serde_json::Value::Array(items) => Kind::ListValue(ListValue { values: items.iter().map(json_value).collect() }),
+        serde_json::Value::Array(items) => Kind::ListValue(ListValue {
+            values: items.iter().map(json_value).collect(),
+        }),
         serde_json::Value::Object(map) => Kind::StructValue(json_struct(map)),
     };
     Value { kind: Some(kind) }
@@ -69,7 +97,10 @@ fn json_value(value: &serde_json::Value) -> Value {
 
 /// Filter metadata with one entry.
 pub(crate) fn metadata(filter: &str, fields: Struct) -> core::Metadata {
-    core::Metadata { filter_metadata: [(filter.to_owned(), fields)].into(), ..Default::default() }
+    core::Metadata {
+        filter_metadata: [(filter.to_owned(), fields)].into(),
+        ..Default::default()
+    }
 }
 
 /// Metadata that names the object a resource was made from.
@@ -79,7 +110,10 @@ pub(crate) fn config_metadata(path: String) -> core::Metadata {
 
 /// A `TypedStruct`: a message by name, as JSON, for filters that only Istio's proxy has.
 pub(crate) fn typed_struct(type_url: &str, value: Struct) -> Any {
-    xds::any::pack(&xds::udpa::r#type::v1::TypedStruct { type_url: type_url.to_owned(), value: Some(value) })
+    xds::any::pack(&xds::udpa::r#type::v1::TypedStruct {
+        type_url: type_url.to_owned(),
+        value: Some(value),
+    })
 }
 
 pub(crate) fn percent(value: f64) -> ty::Percent {
@@ -99,14 +133,19 @@ pub(crate) fn ads() -> core::ConfigSource {
     core::ConfigSource {
         initial_fetch_timeout: Some(seconds(0)),
         resource_api_version: core::ApiVersion::V3 as i32,
-        config_source_specifier: Some(core::config_source::ConfigSourceSpecifier::Ads(core::AggregatedConfigSource {})),
+        config_source_specifier: Some(core::config_source::ConfigSourceSpecifier::Ads(
+            core::AggregatedConfigSource {},
+        )),
         ..Default::default()
     }
 }
 
 /// Secrets from the agent beside the proxy.
 pub(crate) fn agent_sds() -> core::ConfigSource {
-    let grpc = core::grpc_service::EnvoyGrpc { cluster_name: "sds-grpc".to_owned(), ..Default::default() };
+    let grpc = core::grpc_service::EnvoyGrpc {
+        cluster_name: "sds-grpc".to_owned(),
+        ..Default::default()
+    };
     let source = core::ApiConfigSource {
         api_type: core::api_config_source::ApiType::Grpc as i32,
         transport_api_version: core::ApiVersion::V3 as i32,
@@ -120,7 +159,9 @@ pub(crate) fn agent_sds() -> core::ConfigSource {
     core::ConfigSource {
         initial_fetch_timeout: Some(seconds(0)),
         resource_api_version: core::ApiVersion::V3 as i32,
-        config_source_specifier: Some(core::config_source::ConfigSourceSpecifier::ApiConfigSource(source)),
+        config_source_specifier: Some(core::config_source::ConfigSourceSpecifier::ApiConfigSource(
+            source,
+        )),
         ..Default::default()
     }
 }
@@ -129,7 +170,9 @@ pub(crate) fn agent_sds() -> core::ConfigSource {
 pub(crate) fn istiod_sds() -> core::ConfigSource {
     core::ConfigSource {
         resource_api_version: core::ApiVersion::V3 as i32,
-        config_source_specifier: Some(core::config_source::ConfigSourceSpecifier::Ads(core::AggregatedConfigSource {})),
+        config_source_specifier: Some(core::config_source::ConfigSourceSpecifier::Ads(
+            core::AggregatedConfigSource {},
+        )),
         ..Default::default()
     }
 }

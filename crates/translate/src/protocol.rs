@@ -48,7 +48,12 @@ impl Protocol {
     }
 
     /// Of a Kubernetes service port. `appProtocol` wins over the name; some numbers are known to speak first.
-    pub(crate) fn of_service_port(number: u32, name: &str, transport: &str, app_protocol: Option<&str>) -> Self {
+    pub(crate) fn of_service_port(
+        number: u32,
+        name: &str,
+        transport: &str,
+        app_protocol: Option<&str>,
+    ) -> Self {
         if transport == "UDP" {
             return Self::Udp;
         }
@@ -118,7 +123,11 @@ mod tests {
             (80, "http", Some("kubernetes.io/h2c"), Protocol::Http2),
             (80, "http", Some("unknown"), Protocol::Auto),
         ] {
-            assert_eq!(Protocol::of_service_port(number, name, "TCP", app), want, "{name:?} {app:?}");
+            assert_eq!(
+                Protocol::of_service_port(number, name, "TCP", app),
+                want,
+                "{name:?} {app:?}"
+            );
         }
     }
 }

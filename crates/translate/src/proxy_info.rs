@@ -97,20 +97,32 @@ impl ProxyInfo {
     /// From the node of a discovery request. `metadata` is the JSON object of `node.metadata`.
     pub fn from_node(id: &str, metadata: &Value, locality: Locality) -> Result<Self, NodeError> {
         let parts: Vec<&str> = id.split('~').collect();
-        let [kind, address, pod, domain] = parts[..] else { return Err(NodeError::Id(id.to_owned())) };
+        let [kind, address, pod, domain] = parts[..] else {
+            return Err(NodeError::Id(id.to_owned()));
+        };
         let kind = match kind {
             "sidecar" => ProxyType::Sidecar,
             "router" => ProxyType::Router,
             other => return Err(NodeError::Type(other.to_owned())),
         };
-        let text = |key: &str| metadata.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let text = |key: &str| {
+            metadata
+                .get(key)
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_owned()
+        };
         let flag = |key: &str| match metadata.get(key) {
             Some(Value::Bool(flag)) => *flag,
             Some(Value::String(text)) => matches!(text.as_str(), "true" | "1" | "TRUE" | "True"),
             _ => false,
         };
         let list = text("INSTANCE_IPS");
-        let mut addresses: Vec<String> = list.split(',').filter(|ip| crate::host::is_ip(ip)).map(str::to_owned).collect();
+        let mut addresses: Vec<String> = list
+            .split(',')
+            .filter(|ip| crate::host::is_ip(ip))
+            .map(str::to_owned)
+            .collect();
         if crate::host::is_ip(address) && !addresses.iter().any(|ip| ip == address) {
             addresses.insert(0, address.to_owned());
         }
@@ -119,7 +131,10 @@ impl ProxyInfo {
         }
         let mut namespace = text("NAMESPACE");
         if namespace.is_empty() {
-            namespace = pod.split_once('.').map(|(_, namespace)| namespace.to_owned()).unwrap_or_default();
+            namespace = pod
+                .split_once('.')
+                .map(|(_, namespace)| namespace.to_owned())
+                .unwrap_or_default();
         }
         let mut name = text("NAME");
         if name.is_empty() {
@@ -128,7 +143,11 @@ impl ProxyInfo {
         let labels: Labels = metadata
             .get("LABELS")
             .and_then(Value::as_object)
-            .map(|map| map.iter().filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect())
+            .map(|map| {
+                map.iter()
+                    .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
+                    .collect()
+            })
             .unwrap_or_default();
         let locality = match labels.get("istio-locality").filter(|text| !text.is_empty()) {
             Some(text) => Locality::parse(&text.replace('.', "/")),
@@ -144,7 +163,11 @@ impl ProxyInfo {
             dns_domain: domain.to_owned(),
             cluster: text("CLUSTER_ID"),
             network: text("NETWORK"),
-            network_view: view.split(',').filter(|network| !network.is_empty()).map(str::to_owned).collect(),
+            network_view: view
+                .split(',')
+                .filter(|network| !network.is_empty())
+                .map(str::to_owned)
+                .collect(),
             labels,
             mesh_id: text("MESH_ID"),
             node_name: text("NODE_NAME"),
@@ -160,7 +183,9 @@ impl ProxyInfo {
             unprivileged: flag("UNPRIVILEGED_POD"),
             http10: text("HTTP10") == "1",
             idle_timeout: text("IDLE_TIMEOUT").parse().ok(),
-            proxy_config: metadata.get("PROXY_CONFIG").and_then(|config| serde_json::from_value(config.clone()).ok()),
+            proxy_config: metadata
+                .get("PROXY_CONFIG")
+                .and_then(|config| serde_json::from_value(config.clone()).ok()),
             version: text("ISTIO_VERSION"),
             plain_envoy: flag("THEATER_PLAIN_ENVOY"),
             metadata: metadata.clone(),
@@ -179,7 +204,9 @@ impl ProxyInfo {
 
     /// The cluster domain, such as `cluster.local`.
     pub(crate) fn cluster_domain(&self) -> &str {
-        self.dns_domain.split_once(".svc.").map_or("cluster.local", |(_, domain)| domain)
+        self.dns_domain
+            .split_once(".svc.")
+            .map_or("cluster.local", |(_, domain)| domain)
     }
 
     /// Labels that locality load balancing compares with those of endpoints.

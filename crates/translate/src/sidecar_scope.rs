@@ -34,7 +34,11 @@ pub(crate) struct Scope<'a> {
 
 impl<'a> Scope<'a> {
     pub(crate) fn new(snapshot: &'a Snapshot, proxy: &'a ProxyInfo) -> Self {
-        let sidecar = if proxy.is_router() { None } else { select(snapshot, proxy) };
+        let sidecar = if proxy.is_router() {
+            None
+        } else {
+            select(snapshot, proxy)
+        };
         let visible = snapshot.services_visible_to(&proxy.namespace);
         let virtual_services: Vec<_> = snapshot
             .virtual_services_visible_to(&proxy.namespace)
@@ -42,18 +46,31 @@ impl<'a> Scope<'a> {
             .collect();
         let mut mode = snapshot.mesh.outbound_mode();
         let mut egress_proxy = None;
-        if let Some(policy) = sidecar.and_then(|sidecar| sidecar.spec.outbound_traffic_policy.as_ref()) {
+        if let Some(policy) =
+            sidecar.and_then(|sidecar| sidecar.spec.outbound_traffic_policy.as_ref())
+        {
             mode = policy.mode;
             egress_proxy = policy.egress_proxy.as_ref().map(|target| {
                 let host = host::resolve_short(&target.host, &proxy.namespace, &snapshot.domain);
-                crate::names::outbound(target.port.as_ref().map_or(0, |port| port.number), &target.subset, &host)
+                crate::names::outbound(
+                    target.port.as_ref().map_or(0, |port| port.number),
+                    &target.subset,
+                    &host,
+                )
             });
         }
-        let mut scope =
-            Self { sidecar, listeners: Vec::new(), services: Vec::new(), by_host: HashMap::new(), mode, egress_proxy };
+        let mut scope = Self {
+            sidecar,
+            listeners: Vec::new(),
+            services: Vec::new(),
+            by_host: HashMap::new(),
+            mode,
+            egress_proxy,
+        };
         match sidecar.filter(|sidecar| !sidecar.spec.egress.is_empty()) {
             None => {
-                let services = one_namespace_each(visible.into_iter().cloned().collect(), &proxy.namespace);
+                let services =
+                    one_namespace_each(visible.into_iter().cloned().collect(), &proxy.namespace);
                 scope.listeners.push(EgressListener {
                     port: None,
                     bind: "",
@@ -64,7 +81,13 @@ impl<'a> Scope<'a> {
             }
             Some(sidecar) => {
                 for listener in &sidecar.spec.egress {
-                    scope.listeners.push(imported(listener, &sidecar.namespace, &proxy.namespace, &visible, &virtual_services));
+                    scope.listeners.push(imported(
+                        listener,
+                        &sidecar.namespace,
+                        &proxy.namespace,
+                        &visible,
+                        &virtual_services,
+                    ));
                 }
             }
         }
@@ -75,22 +98,39 @@ impl<'a> Scope<'a> {
     fn collect_services(&mut self, snapshot: &Snapshot, proxy: &ProxyInfo) {
         let listeners = std::mem::take(&mut self.listeners);
         for listener in &listeners {
-            listener.services.iter().for_each(|service| self.add(service));
+            listener
+                .services
+                .iter()
+                .for_each(|service| self.add(service));
             if self.sidecar.is_none() {
                 continue;
             }
             for config in &listener.virtual_services {
                 for (target, port) in destinations(config) {
-                    if self.by_host.get(&target.to_ascii_lowercase()).is_some_and(|known| port.is_none_or(|port| known.port(port).is_some())) {
+                    if self
+                        .by_host
+                        .get(&target.to_ascii_lowercase())
+                        .is_some_and(|known| port.is_none_or(|port| known.port(port).is_some()))
+                    {
                         continue;
                     }
                     let candidates: Vec<_> = snapshot
                         .registry
                         .services_of(target)
-                        .filter(|service| service.visibility.allows(&service.namespace, &proxy.namespace))
+                        .filter(|service| {
+                            service
+                                .visibility
+                                .allows(&service.namespace, &proxy.namespace)
+                        })
                         .collect();
-                    let own = candidates.iter().find(|service| service.namespace == proxy.namespace);
-                    let Some(service) = own.or_else(|| candidates.iter().min_by_key(|service| &service.namespace)) else { continue };
+                    let own = candidates
+                        .iter()
+                        .find(|service| service.namespace == proxy.namespace);
+                    let Some(service) =
+                        own.or_else(|| candidates.iter().min_by_key(|service| &service.namespace))
+                    else {
+                        continue;
+                    };
                     match port {
                         None => self.add(service),
                         Some(port) => {
@@ -121,7 +161,26 @@ impl<'a> Scope<'a> {
             }
             return;
         }
-        let missing: Vec<_> = service.ports.iter().filter(|port| known.port(port.number).is_none()).cloned().collect();
+        if known.kubernetes != service.kubernetes {
+            // A ServiceEntry for a Kubernetes service adds endpoints, but no clusters.
+            if service.kubernetes {
+                if let Some(place) = self
+                    .services
+                    .iter_mut()
+                    .find(|place| Arc::ptr_eq(place, &known))
+                {
+                    *place = service.clone();
+                }
+                self.by_host.insert(key, service.clone());
+            }
+            return;
+        }
+        let missing: Vec<_> = service
+            .ports
+            .iter()
+            .filter(|port| known.port(port.number).is_none())
+            .cloned()
+            .collect();
         if missing.is_empty() {
             // Another address of the same ServiceEntry.
             if !Arc::ptr_eq(&known, service) && known.address != service.address {
@@ -132,7 +191,11 @@ impl<'a> Scope<'a> {
         let mut united = Service::clone(&known);
         united.ports.extend(missing);
         let united = Arc::new(united);
-        if let Some(place) = self.services.iter_mut().find(|place| Arc::ptr_eq(place, &known)) {
+        if let Some(place) = self
+            .services
+            .iter_mut()
+            .find(|place| Arc::ptr_eq(place, &known))
+        {
             *place = united.clone();
         }
         self.by_host.insert(key, united);
@@ -140,22 +203,36 @@ impl<'a> Scope<'a> {
 
     /// The service that a host means for this proxy.
     pub(crate) fn service(&self, name: &str) -> Option<&Arc<Service>> {
-        self.by_host.get(name).or_else(|| self.by_host.get(&name.to_ascii_lowercase()))
+        self.by_host
+            .get(name)
+            .or_else(|| self.by_host.get(&name.to_ascii_lowercase()))
     }
 }
 
 /// The Sidecar object of a proxy: with a matching selector, without one, that of the root namespace.
 fn select<'a>(snapshot: &'a Snapshot, proxy: &ProxyInfo) -> Option<&'a Config<Sidecar>> {
-    let own = || snapshot.sidecars.iter().filter(|sidecar| sidecar.namespace == proxy.namespace);
+    let own = || {
+        snapshot
+            .sidecars
+            .iter()
+            .filter(|sidecar| sidecar.namespace == proxy.namespace)
+    };
     let has_selector = |sidecar: &Config<Sidecar>| sidecar.spec.workload_selector.is_some();
     own()
         .find(|sidecar| {
-            sidecar.spec.workload_selector.as_ref().is_some_and(|selector| selects(&selector.labels, &proxy.labels))
+            sidecar
+                .spec
+                .workload_selector
+                .as_ref()
+                .is_some_and(|selector| selects(&selector.labels, &proxy.labels))
         })
         .or_else(|| own().find(|sidecar| !has_selector(sidecar)))
         .or_else(|| {
             let root = snapshot.mesh.root_namespace();
-            snapshot.sidecars.iter().find(|sidecar| sidecar.namespace == root && !has_selector(sidecar))
+            snapshot
+                .sidecars
+                .iter()
+                .find(|sidecar| sidecar.namespace == root && !has_selector(sidecar))
         })
 }
 
@@ -167,9 +244,14 @@ struct Imports<'a> {
 
 impl<'a> Imports<'a> {
     fn new(hosts: &'a [String], namespace: &'a str) -> Self {
-        let mut out = Self { wanted: Vec::new(), excluded: Vec::new() };
+        let mut out = Self {
+            wanted: Vec::new(),
+            excluded: Vec::new(),
+        };
         for entry in hosts {
-            let Some((owner, name)) = entry.split_once('/') else { continue };
+            let Some((owner, name)) = entry.split_once('/') else {
+                continue;
+            };
             let resolve = |owner: &'a str| if owner == "." { namespace } else { owner };
             match owner.strip_prefix('~') {
                 Some("") => {}
@@ -182,12 +264,15 @@ impl<'a> Imports<'a> {
 
     fn contains(&self, owner: &str, name: &str) -> bool {
         let hit = |list: &[(&str, &str)]| {
-            list.iter().any(|(namespace, pattern)| (*namespace == "*" || *namespace == owner) && host::matches(pattern, name))
+            list.iter().any(|(namespace, pattern)| {
+                (*namespace == "*" || *namespace == owner) && host::matches(pattern, name)
+            })
         };
-        let covered =
-            |list: &[(&str, &str)]| {
-                list.iter().any(|(namespace, pattern)| (*namespace == "*" || *namespace == owner) && host::subset_of(name, pattern))
-            };
+        let covered = |list: &[(&str, &str)]| {
+            list.iter().any(|(namespace, pattern)| {
+                (*namespace == "*" || *namespace == owner) && host::subset_of(name, pattern)
+            })
+        };
         hit(&self.wanted) && !covered(&self.excluded)
     }
 }
@@ -201,10 +286,16 @@ fn imported<'a>(
 ) -> EgressListener<'a> {
     let _ = sidecar_namespace;
     let imports = Imports::new(&listener.hosts, namespace);
-    let only_port = listener.port.as_ref().filter(|port| port.number != 0 && !port.protocol.eq_ignore_ascii_case("HTTP_PROXY"));
+    let only_port = listener
+        .port
+        .as_ref()
+        .filter(|port| port.number != 0 && !port.protocol.eq_ignore_ascii_case("HTTP_PROXY"));
     let mut services = Vec::new();
     for service in visible {
-        let aliased = service.aliases.iter().any(|alias| imports.contains(&service.namespace, alias));
+        let aliased = service
+            .aliases
+            .iter()
+            .any(|alias| imports.contains(&service.namespace, alias));
         if !imports.contains(&service.namespace, &service.host) && !aliased {
             continue;
         }
@@ -226,7 +317,13 @@ fn imported<'a>(
         services: one_namespace_each(services, namespace),
         virtual_services: virtual_services
             .iter()
-            .filter(|config| config.spec.hosts.iter().any(|name| imports.contains(&config.namespace, name)))
+            .filter(|config| {
+                config
+                    .spec
+                    .hosts
+                    .iter()
+                    .any(|name| imports.contains(&config.namespace, name))
+            })
             .copied()
             .collect(),
     }
@@ -242,14 +339,18 @@ fn one_namespace_each(services: Vec<Arc<Service>>, namespace: &str) -> Vec<Arc<S
                 chosen.insert(key, (service.namespace.clone(), service.kubernetes));
             }
             Some((owner, kubernetes)) => {
-                let better = service.namespace == namespace || owner != namespace && service.kubernetes && !kubernetes;
+                let better = service.namespace == namespace
+                    || owner != namespace && service.kubernetes && !kubernetes;
                 if better {
                     chosen.insert(key, (service.namespace.clone(), service.kubernetes));
                 }
             }
         }
     }
-    services.into_iter().filter(|service| chosen[&service.host.to_ascii_lowercase()].0 == service.namespace).collect()
+    services
+        .into_iter()
+        .filter(|service| chosen[&service.host.to_ascii_lowercase()].0 == service.namespace)
+        .collect()
 }
 
 /// Hosts that the rules of a VirtualService lead to, with their ports.
@@ -263,11 +364,24 @@ pub(crate) fn destinations(config: &VirtualServiceConfig) -> Vec<(&str, Option<u
             .chain(route.mirror.iter())
             .chain(route.mirrors.iter().map(|mirror| &mirror.destination))
     });
-    let tcp = config.spec.tcp.iter().flat_map(|route| route.route.iter().map(|target| &target.destination));
-    let tls = config.spec.tls.iter().flat_map(|route| route.route.iter().map(|target| &target.destination));
+    let tcp = config
+        .spec
+        .tcp
+        .iter()
+        .flat_map(|route| route.route.iter().map(|target| &target.destination));
+    let tls = config
+        .spec
+        .tls
+        .iter()
+        .flat_map(|route| route.route.iter().map(|target| &target.destination));
     http.chain(tcp)
         .chain(tls)
-        .map(|target| (target.host.as_str(), api::istio::HttpRoute::port(&target.port)))
+        .map(|target| {
+            (
+                target.host.as_str(),
+                api::istio::HttpRoute::port(&target.port),
+            )
+        })
         .filter(|target| seen.insert(*target))
         .collect()
 }

@@ -8,8 +8,9 @@ use crate::registry::{Endpoint, Registry, Service, ServiceKey, network, service_
 use crate::virtual_service::{VirtualServiceConfig, prepare};
 use crate::{Problem, host};
 use api::istio::{
-    AuthorizationPolicy, DestinationRule, EnvoyFilter, ExtensionProvider, Gateway, MeshConfig, MeshNetworks, PeerAuthentication, ProxyConfig,
-    RequestAuthentication, ServiceEntry, Sidecar, Telemetry, VirtualService, WorkloadEntry,
+    AuthorizationPolicy, DestinationRule, EnvoyFilter, ExtensionProvider, Gateway, MeshConfig,
+    MeshNetworks, PeerAuthentication, ProxyConfig, RequestAuthentication, ServiceEntry, Sidecar,
+    Telemetry, VirtualService, WorkloadEntry,
 };
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -70,7 +71,11 @@ impl Snapshot {
     /// Reads plain objects and indexes them. What cannot be read is left out and becomes a problem.
     pub fn from_objects(input: SnapshotInput) -> Self {
         let mut problems = Vec::new();
-        let domain = if input.domain.is_empty() { "cluster.local".to_owned() } else { input.domain.clone() };
+        let domain = if input.domain.is_empty() {
+            "cluster.local".to_owned()
+        } else {
+            input.domain.clone()
+        };
         let mesh = input.mesh;
         let root = mesh.root_namespace().to_owned();
         let config = Typed::read(&input.config, &mut problems);
@@ -83,20 +88,38 @@ impl Snapshot {
         objects.sort_by_key(|cluster| (cluster.id != input.config_cluster, cluster.id.clone()));
         let clusters: Vec<Cluster> = objects
             .iter()
-            .map(|cluster| Cluster::read(cluster, &root, &domain, mesh.trust_domain(), &mut problems))
+            .map(|cluster| {
+                Cluster::read(cluster, &root, &domain, mesh.trust_domain(), &mut problems)
+            })
             .collect();
         let mut gateways = BTreeSet::new();
         for cluster in &objects {
             network::from_services(cluster, &mut gateways);
         }
         network::from_mesh_networks(&input.networks, &objects, &domain, &mut gateways);
-        let (services, endpoints) = collect(&clusters, &objects, &config, &mesh, &input.config_cluster, &domain);
-        let mut registry = Registry::new(services, endpoints, network::NetworkGateways::new(gateways));
+        let (services, endpoints) = collect(
+            &clusters,
+            &objects,
+            &config,
+            &mesh,
+            &input.config_cluster,
+            &domain,
+        );
+        let mut registry =
+            Registry::new(services, endpoints, network::NetworkGateways::new(gateways));
         registry.compute_accounts(mesh.trust_domain(), &mesh.trust_domain_aliases);
-        let virtual_services =
-            prepare(config.virtual_services, &domain, &mesh.default_virtual_service_export_to, &mut problems);
-        let destination_rules =
-            DestinationRules::new(config.destination_rules, &domain, &root, &mesh.default_destination_rule_export_to);
+        let virtual_services = prepare(
+            config.virtual_services,
+            &domain,
+            &mesh.default_virtual_service_export_to,
+            &mut problems,
+        );
+        let destination_rules = DestinationRules::new(
+            config.destination_rules,
+            &domain,
+            &root,
+            &mesh.default_destination_rule_export_to,
+        );
         let peer_policies = PeerPolicies::new(config.peer_authentications, &root);
         Self {
             config_cluster: input.config_cluster,
@@ -141,7 +164,10 @@ impl Snapshot {
     }
 
     pub(crate) fn provider(&self, name: &str) -> Option<&ExtensionProvider> {
-        self.mesh.extension_providers.iter().find(|provider| provider.name == name)
+        self.mesh
+            .extension_providers
+            .iter()
+            .find(|provider| provider.name == name)
     }
 
     /// Whether only endpoints of the client's own cluster count for a host.
@@ -164,12 +190,24 @@ impl Snapshot {
             .service_settings
             .iter()
             .filter_map(|settings| Some((settings, settings.settings.as_ref()?.cluster_local)))
-            .flat_map(|(settings, local)| settings.hosts.iter().map(move |rule| (rule.as_str(), local)))
+            .flat_map(|(settings, local)| {
+                settings
+                    .hosts
+                    .iter()
+                    .map(move |rule| (rule.as_str(), local))
+            })
             .collect();
         // A setting replaces the default of the same host.
-        let defaults = defaults.iter().filter(|(rule, _)| !settings.iter().any(|(other, _)| other == rule));
-        for (rule, local) in defaults.map(|(rule, local)| (rule.as_str(), *local)).chain(settings.iter().copied()) {
-            let Some(local) = consider(rule, local) else { continue };
+        let defaults = defaults
+            .iter()
+            .filter(|(rule, _)| !settings.iter().any(|(other, _)| other == rule));
+        for (rule, local) in defaults
+            .map(|(rule, local)| (rule.as_str(), *local))
+            .chain(settings.iter().copied())
+        {
+            let Some(local) = consider(rule, local) else {
+                continue;
+            };
             let better = best.is_none_or(|(other, _)| host::by_specificity(rule, other).is_le());
             if better {
                 best = Some((rule, local));
@@ -182,27 +220,34 @@ impl Snapshot {
     pub(crate) fn services_visible_to<'a>(&'a self, namespace: &'a str) -> Vec<&'a Arc<Service>> {
         use crate::visibility::Visibility;
         let of = |wanted: fn(&Visibility) -> bool| {
-            self.registry
-                .services
-                .iter()
-                .filter(move |service| wanted(&service.visibility) && service.visibility.allows(&service.namespace, namespace))
+            self.registry.services.iter().filter(move |service| {
+                wanted(&service.visibility)
+                    && service.visibility.allows(&service.namespace, namespace)
+            })
         };
         of(|visibility| *visibility == Visibility::Private)
-            .chain(of(|visibility| matches!(visibility, Visibility::Namespaces(_))))
+            .chain(of(|visibility| {
+                matches!(visibility, Visibility::Namespaces(_))
+            }))
             .chain(of(|visibility| *visibility == Visibility::Public))
             .collect()
     }
 
     /// VirtualServices that a namespace sees, in the order in which they count.
-    pub(crate) fn virtual_services_visible_to<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a Arc<VirtualServiceConfig>> {
+    pub(crate) fn virtual_services_visible_to<'a>(
+        &'a self,
+        namespace: &'a str,
+    ) -> impl Iterator<Item = &'a Arc<VirtualServiceConfig>> {
         use crate::visibility::Visibility;
         let of = move |wanted: fn(&Visibility) -> bool| {
-            self.virtual_services
-                .iter()
-                .filter(move |config| wanted(&config.visibility) && config.visibility.allows(&config.namespace, namespace))
+            self.virtual_services.iter().filter(move |config| {
+                wanted(&config.visibility) && config.visibility.allows(&config.namespace, namespace)
+            })
         };
         of(|visibility| *visibility == Visibility::Private)
-            .chain(of(|visibility| matches!(visibility, Visibility::Namespaces(_))))
+            .chain(of(|visibility| {
+                matches!(visibility, Visibility::Namespaces(_))
+            }))
             .chain(of(|visibility| *visibility == Visibility::Public))
     }
 }
@@ -218,8 +263,16 @@ fn collect(
     let mut services: Vec<Service> = Vec::new();
     let mut endpoints = Vec::new();
     for entry in &config.service_entries {
-        services.extend(service_entry::services(entry, &mesh.default_service_export_to));
-        endpoints.extend(service_entry::endpoints(entry, &config.workload_entries, clusters, config_cluster));
+        services.extend(service_entry::services(
+            entry,
+            &mesh.default_service_export_to,
+        ));
+        endpoints.extend(service_entry::endpoints(
+            entry,
+            &config.workload_entries,
+            clusters,
+            config_cluster,
+        ));
     }
     let mut merged: Vec<Service> = Vec::new();
     let mut index: HashMap<String, usize> = HashMap::new();
@@ -239,7 +292,11 @@ fn collect(
         }
     }
     if let Some(own) = clusters.iter().find(|cluster| cluster.id == config_cluster) {
-        endpoints.extend(service_entry::of_kubernetes_services(&own.services, &config.workload_entries, config_cluster));
+        endpoints.extend(service_entry::of_kubernetes_services(
+            &own.services,
+            &config.workload_entries,
+            config_cluster,
+        ));
     }
     let mut ids: Vec<usize> = (0..clusters.len()).collect();
     ids.sort_by_key(|index| &clusters[*index].id);
@@ -290,7 +347,9 @@ impl Typed {
                 "WorkloadEntry" => out.workload_entries.extend(typed(object, problems)),
                 "Sidecar" => out.sidecars.extend(typed(object, problems)),
                 "PeerAuthentication" => out.peer_authentications.extend(typed(object, problems)),
-                "RequestAuthentication" => out.request_authentications.extend(typed(object, problems)),
+                "RequestAuthentication" => {
+                    out.request_authentications.extend(typed(object, problems))
+                }
                 "AuthorizationPolicy" => out.authorization_policies.extend(typed(object, problems)),
                 "Telemetry" => out.telemetries.extend(typed(object, problems)),
                 "EnvoyFilter" => out.envoy_filters.extend(typed(object, problems)),
@@ -310,5 +369,6 @@ pub(crate) fn policy_applies(
     namespace: &str,
     labels: &BTreeMap<String, String>,
 ) -> bool {
-    (policy_namespace == root || policy_namespace == namespace) && selector.is_none_or(|selector| selects(selector, labels))
+    (policy_namespace == root || policy_namespace == namespace)
+        && selector.is_none_or(|selector| selects(selector, labels))
 }

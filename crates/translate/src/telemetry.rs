@@ -21,7 +21,10 @@ static BUILT_IN: LazyLock<Vec<ExtensionProvider>> = LazyLock::new(|| {
         },
         ExtensionProvider {
             name: "envoy".to_owned(),
-            envoy_file_access_log: Some(istio::FileAccessLogProvider { path: "/dev/stdout".to_owned(), ..Default::default() }),
+            envoy_file_access_log: Some(istio::FileAccessLogProvider {
+                path: "/dev/stdout".to_owned(),
+                ..Default::default()
+            }),
             ..ExtensionProvider::default()
         },
     ]
@@ -59,7 +62,10 @@ impl<'a> Telemetry<'a> {
         let root = snapshot.mesh.root_namespace();
         let plain = |namespace: &str| {
             snapshot.telemetries.iter().find(|config| {
-                config.namespace == namespace && config.spec.selector.is_none() && config.spec.target_refs.is_empty() && config.spec.target_ref.is_none()
+                config.namespace == namespace
+                    && config.spec.selector.is_none()
+                    && config.spec.target_refs.is_empty()
+                    && config.spec.target_ref.is_none()
             })
         };
         let mut layers: Vec<&Config<istio::Telemetry>> = plain(root).into_iter().collect();
@@ -68,40 +74,65 @@ impl<'a> Telemetry<'a> {
         }
         layers.extend(snapshot.telemetries.iter().find(|config| {
             config.namespace == proxy.namespace
-                && config.spec.selector.as_ref().is_some_and(|selector| selects(&selector.match_labels, &proxy.labels))
+                && config
+                    .spec
+                    .selector
+                    .as_ref()
+                    .is_some_and(|selector| selects(&selector.match_labels, &proxy.labels))
         }));
         Self { snapshot, layers }
     }
 
     fn provider(&self, name: &str) -> Option<&'a ExtensionProvider> {
-        self.snapshot.provider(name).or_else(|| BUILT_IN.iter().find(|provider| provider.name == name))
+        self.snapshot
+            .provider(name)
+            .or_else(|| BUILT_IN.iter().find(|provider| provider.name == name))
     }
 
     fn defaults(&self, of: fn(&istio::DefaultProviders) -> &Vec<String>) -> &'a [String] {
-        self.snapshot.mesh.default_providers.as_ref().map_or(&[], |defaults| of(defaults))
+        self.snapshot
+            .mesh
+            .default_providers
+            .as_ref()
+            .map_or(&[], |defaults| of(defaults))
     }
 
     /// The statistics filter for a class of listener, if there is one.
     pub(crate) fn stats(&self, class: ListenerClass, tcp: bool) -> Option<PluginConfig> {
-        let mut providers: BTreeSet<&str> = self.defaults(|defaults| &defaults.metrics).iter().map(String::as_str).collect();
+        let mut providers: BTreeSet<&str> = self
+            .defaults(|defaults| &defaults.metrics)
+            .iter()
+            .map(String::as_str)
+            .collect();
         // By metric: what the layers say, the last one wins field by field.
         let mut overrides: BTreeMap<&'static str, Override<'_>> = BTreeMap::new();
         let mut custom: BTreeMap<String, Override<'_>> = BTreeMap::new();
         let mut interval = None;
         for metrics in self.layers.iter().flat_map(|layer| &layer.spec.metrics) {
             if !metrics.providers.is_empty() {
-                providers = metrics.providers.iter().map(|provider| provider.name.as_str()).collect();
+                providers = metrics
+                    .providers
+                    .iter()
+                    .map(|provider| provider.name.as_str())
+                    .collect();
+                overrides.clear();
+                custom.clear();
             }
             interval = metrics.reporting_interval.or(interval);
             for change in &metrics.overrides {
                 let selector = change.selector.as_ref();
-                if !applies(selector.map(|selector| selector.mode).unwrap_or_default(), class) {
+                if !applies(
+                    selector.map(|selector| selector.mode).unwrap_or_default(),
+                    class,
+                ) {
                     continue;
                 }
                 match selector.and_then(|selector| selector.custom_metric.as_ref()) {
                     Some(name) => custom.entry(name.clone()).or_default().add(change),
                     None => {
-                        let metric = selector.and_then(|selector| selector.metric).unwrap_or_default();
+                        let metric = selector
+                            .and_then(|selector| selector.metric)
+                            .unwrap_or_default();
                         for name in metric_names(metric) {
                             overrides.entry(name).or_default().add(change);
                         }
@@ -109,10 +140,17 @@ impl<'a> Telemetry<'a> {
                 }
             }
         }
-        if !providers.iter().any(|name| self.provider(name).is_some_and(|provider| provider.prometheus.is_some())) {
+        if !providers.iter().any(|name| {
+            self.provider(name)
+                .is_some_and(|provider| provider.prometheus.is_some())
+        }) {
             return None;
         }
-        if ALL_METRICS.iter().all(|(_, name)| overrides.get(name).is_some_and(|change| change.disabled == Some(true))) {
+        if ALL_METRICS.iter().all(|(_, name)| {
+            overrides
+                .get(name)
+                .is_some_and(|change| change.disabled == Some(true))
+        }) {
             return None;
         }
         let _ = tcp;
@@ -133,26 +171,45 @@ impl<'a> Telemetry<'a> {
 
     /// Access logs of a class; `None` leaves it to the mesh configuration's log file.
     pub(crate) fn access_logs(&self, class: ListenerClass) -> Option<Vec<AccessLogSpec<'a>>> {
-        let mut names: Vec<&'a str> = self.defaults(|defaults| &defaults.access_logging).iter().map(String::as_str).collect();
+        let mut names: Vec<&'a str> = self
+            .defaults(|defaults| &defaults.access_logging)
+            .iter()
+            .map(String::as_str)
+            .collect();
         let mut disabled: BTreeMap<&'a str, bool> = BTreeMap::new();
         let mut filters: BTreeMap<&'a str, Option<&'a str>> = BTreeMap::new();
-        let default_filter: Option<&str> = None;
+        let mut named = false;
         for layer in &self.layers {
             let mut scoped: Option<Vec<&'a str>> = None;
             for logging in &layer.spec.access_logging {
-                let mode = logging.selector.as_ref().map(|selector| selector.mode).unwrap_or_default();
+                let mode = logging
+                    .selector
+                    .as_ref()
+                    .map(|selector| selector.mode)
+                    .unwrap_or_default();
                 if !applies(mode, class) {
                     continue;
                 }
                 let own: Vec<&'a str> = if logging.providers.is_empty() {
                     names.clone()
                 } else {
-                    logging.providers.iter().map(|provider| provider.name.as_str()).collect()
+                    logging
+                        .providers
+                        .iter()
+                        .map(|provider| provider.name.as_str())
+                        .collect()
                 };
                 for name in &own {
                     disabled.insert(name, logging.disabled == Some(true));
-                    if logging.filter.is_some() || logging.disabled.is_some() || !logging.providers.is_empty() {
-                        filters.insert(name, logging.filter.as_ref().map(|filter| filter.expression.as_str()));
+                    // A filter does not reach the default providers of the mesh.
+                    if !logging.providers.is_empty() || named {
+                        filters.insert(
+                            name,
+                            logging
+                                .filter
+                                .as_ref()
+                                .map(|filter| filter.expression.as_str()),
+                        );
                     }
                 }
                 if !logging.providers.is_empty() {
@@ -161,6 +218,7 @@ impl<'a> Telemetry<'a> {
             }
             if let Some(scoped) = scoped {
                 names = scoped;
+                named = true;
             }
         }
         names.sort_unstable();
@@ -177,7 +235,10 @@ impl<'a> Telemetry<'a> {
             known
                 .into_iter()
                 .filter(|(name, _)| !disabled.get(name).copied().unwrap_or(false))
-                .map(|(name, provider)| AccessLogSpec { provider, filter: filters.get(name).copied().flatten().or(default_filter) })
+                .map(|(name, provider)| AccessLogSpec {
+                    provider,
+                    filter: filters.get(name).copied().flatten(),
+                })
                 .collect(),
         )
     }
@@ -185,10 +246,17 @@ impl<'a> Telemetry<'a> {
     /// Tracing of a class of listener.
     pub(crate) fn tracing(&self, class: ListenerClass) -> TracingSpec<'a> {
         let mut out = TracingSpec::default();
-        let mut names: Option<&'a str> = self.defaults(|defaults| &defaults.tracing).first().map(String::as_str);
+        let mut names: Option<&'a str> = self
+            .defaults(|defaults| &defaults.tracing)
+            .first()
+            .map(String::as_str);
         out.configured = names.is_some();
         for tracing in self.layers.iter().flat_map(|layer| &layer.spec.tracing) {
-            let mode = tracing.selector.as_ref().map(|selector| selector.mode).unwrap_or_default();
+            let mode = tracing
+                .selector
+                .as_ref()
+                .map(|selector| selector.mode)
+                .unwrap_or_default();
             if !applies(mode, class) {
                 continue;
             }
@@ -203,9 +271,13 @@ impl<'a> Telemetry<'a> {
             if !tracing.custom_tags.is_empty() {
                 out.tags = Some(&tracing.custom_tags);
             }
-            out.use_request_id = tracing.use_request_id_for_trace_sampling.or(out.use_request_id);
+            out.use_request_id = tracing
+                .use_request_id_for_trace_sampling
+                .or(out.use_request_id);
             out.istio_tags = tracing.enable_istio_tags.or(out.istio_tags);
-            out.no_context_propagation = tracing.disable_context_propagation.or(out.no_context_propagation);
+            out.no_context_propagation = tracing
+                .disable_context_propagation
+                .or(out.no_context_propagation);
         }
         out.provider = names.and_then(|name| self.provider(name));
         out
@@ -233,17 +305,30 @@ const ALL_METRICS: [(IstioMetric, &str); 10] = [
     (IstioMetric::GrpcRequestMessages, "request_messages_total"),
     (IstioMetric::GrpcResponseMessages, "response_messages_total"),
     (IstioMetric::RequestCount, "requests_total"),
-    (IstioMetric::RequestDuration, "request_duration_milliseconds"),
+    (
+        IstioMetric::RequestDuration,
+        "request_duration_milliseconds",
+    ),
     (IstioMetric::RequestSize, "request_bytes"),
     (IstioMetric::ResponseSize, "response_bytes"),
-    (IstioMetric::TcpClosedConnections, "tcp_connections_closed_total"),
-    (IstioMetric::TcpOpenedConnections, "tcp_connections_opened_total"),
+    (
+        IstioMetric::TcpClosedConnections,
+        "tcp_connections_closed_total",
+    ),
+    (
+        IstioMetric::TcpOpenedConnections,
+        "tcp_connections_opened_total",
+    ),
     (IstioMetric::TcpReceivedBytes, "tcp_received_bytes_total"),
     (IstioMetric::TcpSentBytes, "tcp_sent_bytes_total"),
 ];
 
 fn metric_names(metric: IstioMetric) -> Vec<&'static str> {
-    ALL_METRICS.iter().filter(|(own, _)| metric == IstioMetric::AllMetrics || *own == metric).map(|(_, name)| *name).collect()
+    ALL_METRICS
+        .iter()
+        .filter(|(own, _)| metric == IstioMetric::AllMetrics || *own == metric)
+        .map(|(_, name)| *name)
+        .collect()
 }
 
 #[derive(Default)]
@@ -261,14 +346,19 @@ impl<'a> Override<'a> {
     }
 
     fn config(&self, name: &str) -> MetricConfig {
-        let mut out = MetricConfig { name: name.to_owned(), drop: self.disabled == Some(true), ..Default::default() };
+        let mut out = MetricConfig {
+            name: name.to_owned(),
+            drop: self.disabled == Some(true),
+            ..Default::default()
+        };
         if out.drop {
             return out;
         }
         for (tag, change) in &self.tags {
             match change.operation {
                 TagOperation::Upsert => {
-                    out.dimensions.insert((*tag).to_owned(), change.value.clone());
+                    out.dimensions
+                        .insert((*tag).to_owned(), change.value.clone());
                 }
                 TagOperation::Remove => out.tags_to_remove.push((*tag).to_owned()),
             }
@@ -278,7 +368,11 @@ impl<'a> Override<'a> {
 }
 
 /// The cluster of a provider's service and its host; `None` if the service is unknown.
-pub(crate) fn provider_cluster(scope: &Scope<'_>, service: &str, port: u32) -> Option<(String, String)> {
+pub(crate) fn provider_cluster(
+    scope: &Scope<'_>,
+    service: &str,
+    port: u32,
+) -> Option<(String, String)> {
     let name = service.split_once('/').map_or(service, |(_, name)| name);
     let found = scope.service(name)?;
     Some((names::outbound(port, "", &found.host), found.host.clone()))

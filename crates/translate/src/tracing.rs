@@ -19,7 +19,10 @@ pub(crate) fn block(context: &Context<'_>, class: ListenerClass) -> (Option<Trac
         return (None, by_request_id);
     }
     let own = context.proxy_config.tracing.as_ref();
-    let sampling = spec.sampling.or(own.and_then(|own| own.sampling)).unwrap_or(context.snapshot.trace_sampling);
+    let sampling = spec
+        .sampling
+        .or(own.and_then(|own| own.sampling))
+        .unwrap_or(context.snapshot.trace_sampling);
     let mut out = Tracing {
         client_sampling: Some(percent(100.0)),
         random_sampling: Some(percent(sampling)),
@@ -27,12 +30,19 @@ pub(crate) fn block(context: &Context<'_>, class: ListenerClass) -> (Option<Trac
         no_context_propagation: spec.no_context_propagation.unwrap_or(false),
         ..Default::default()
     };
-    if let Some(length) = own.map(|own| own.max_path_tag_length).filter(|length| *length != 0) {
+    if let Some(length) = own
+        .map(|own| own.max_path_tag_length)
+        .filter(|length| *length != 0)
+    {
         out.max_path_tag_length = Some(length);
     }
     if spec.configured {
-        let Some(provider) = spec.provider else { return (None, by_request_id) };
-        let Some((config, max_length)) = provider_config(context, provider) else { return (None, by_request_id) };
+        let Some(provider) = spec.provider else {
+            return (None, by_request_id);
+        };
+        let Some((config, max_length)) = provider_config(context, provider) else {
+            return (None, by_request_id);
+        };
         out.provider = Some(config);
         if let Some(length) = max_length.filter(|length| *length != 0) {
             out.max_path_tag_length = Some(length);
@@ -41,30 +51,58 @@ pub(crate) fn block(context: &Context<'_>, class: ListenerClass) -> (Option<Trac
             out.spawn_upstream_span = Some(true);
         }
     }
-    let istio_tags = spec.istio_tags.or(own.and_then(|own| own.enable_istio_tags)).unwrap_or(true);
+    let istio_tags = spec
+        .istio_tags
+        .or(own.and_then(|own| own.enable_istio_tags))
+        .unwrap_or(true);
     let custom = spec.tags.or(own.map(|own| &own.custom_tags));
     out.custom_tags = custom_tags(context, istio_tags, custom);
     (Some(out), by_request_id)
 }
 
-fn custom_tags(context: &Context<'_>, istio_tags: bool, custom: Option<&BTreeMap<String, CustomTag>>) -> Vec<tags::CustomTag> {
+fn custom_tags(
+    context: &Context<'_>,
+    istio_tags: bool,
+    custom: Option<&BTreeMap<String, CustomTag>>,
+) -> Vec<tags::CustomTag> {
     let mut out: BTreeMap<String, tags::custom_tag::Type> = BTreeMap::new();
-    let literal = |value: &str| tags::custom_tag::Type::Literal(tags::custom_tag::Literal { value: value.to_owned() });
+    let literal = |value: &str| {
+        tags::custom_tag::Type::Literal(tags::custom_tag::Literal {
+            value: value.to_owned(),
+        })
+    };
     if istio_tags {
         let proxy = context.proxy;
-        let (name, revision) = (canonical_name(&proxy.labels, &proxy.workload), canonical_revision(&proxy.labels));
+        let (name, revision) = (
+            canonical_name(&proxy.labels, &proxy.workload),
+            canonical_revision(&proxy.labels),
+        );
         out.insert("istio.canonical_revision".to_owned(), literal(revision));
-        out.insert("istio.canonical_service".to_owned(), literal(if name.is_empty() { "unknown" } else { name }));
-        for (tag, value) in
-            [("istio.mesh_id", &proxy.mesh_id), ("istio.namespace", &proxy.namespace), ("istio.cluster_id", &proxy.cluster)]
-        {
-            out.insert(tag.to_owned(), literal(if value.is_empty() { "unknown" } else { value }));
+        out.insert(
+            "istio.canonical_service".to_owned(),
+            literal(if name.is_empty() { "unknown" } else { name }),
+        );
+        for (tag, value) in [
+            ("istio.mesh_id", &proxy.mesh_id),
+            ("istio.namespace", &proxy.namespace),
+            ("istio.cluster_id", &proxy.cluster),
+        ] {
+            out.insert(
+                tag.to_owned(),
+                literal(if value.is_empty() { "unknown" } else { value }),
+            );
         }
     }
     for action in ["allow", "deny"] {
-        for (part, key) in [("name", "shadow_effective_policy_id"), ("result", "shadow_engine_result")] {
+        for (part, key) in [
+            ("name", "shadow_effective_policy_id"),
+            ("result", "shadow_engine_result"),
+        ] {
             let path = format!("istio_dry_run_{action}_{key}");
-            out.insert(format!("istio.authorization.dry_run.{action}_policy.{part}"), rbac_metadata(&path));
+            out.insert(
+                format!("istio.authorization.dry_run.{action}_policy.{part}"),
+                rbac_metadata(&path),
+            );
         }
     }
     for (name, tag) in custom.into_iter().flatten() {
@@ -87,12 +125,19 @@ fn custom_tags(context: &Context<'_>, istio_tags: bool, custom: Option<&BTreeMap
         };
         out.insert(name.clone(), kind);
     }
-    out.into_iter().map(|(tag, kind)| tags::CustomTag { tag, r#type: Some(kind) }).collect()
+    out.into_iter()
+        .map(|(tag, kind)| tags::CustomTag {
+            tag,
+            r#type: Some(kind),
+        })
+        .collect()
 }
 
 fn rbac_metadata(path: &str) -> tags::custom_tag::Type {
     tags::custom_tag::Type::Metadata(tags::custom_tag::Metadata {
-        kind: Some(MetadataKind { kind: Some(metadata_kind::Kind::Request(metadata_kind::Request {})) }),
+        kind: Some(MetadataKind {
+            kind: Some(metadata_kind::Kind::Request(metadata_kind::Request {})),
+        }),
         metadata_key: Some(MetadataKey {
             key: "envoy.filters.http.rbac".to_owned(),
             path: vec![metadata_key::PathSegment {
@@ -104,18 +149,28 @@ fn rbac_metadata(path: &str) -> tags::custom_tag::Type {
 }
 
 /// The tracer of a provider and its longest tag; `None` if its service is unknown or it is of another kind.
-fn provider_config(context: &Context<'_>, provider: &api::istio::ExtensionProvider) -> Option<(trace::tracing::Http, Option<u32>)> {
+fn provider_config(
+    context: &Context<'_>,
+    provider: &api::istio::ExtensionProvider,
+) -> Option<(trace::tracing::Http, Option<u32>)> {
     let http = |name: &str, config: xds::prost_types::Any| trace::tracing::Http {
         name: name.to_owned(),
         config_type: Some(trace::tracing::http::ConfigType::TypedConfig(config)),
     };
-    let cluster = |service: &str, port: u32| crate::telemetry::provider_cluster(&context.scope, service, port);
+    let cluster = |service: &str, port: u32| {
+        crate::telemetry::provider_cluster(&context.scope, service, port)
+    };
     if let Some(zipkin) = &provider.zipkin {
         let (cluster, host) = cluster(&zipkin.service, zipkin.port)?;
-        let path = if zipkin.path.is_empty() { "/api/v2/spans" } else { &zipkin.path };
+        let path = if zipkin.path.is_empty() {
+            "/api/v2/spans"
+        } else {
+            &zipkin.path
+        };
         #[allow(deprecated)] // Envoy still wants the version of the endpoint
         let config = trace::ZipkinConfig {
-            collector_endpoint_version: trace::zipkin_config::CollectorEndpointVersion::HttpJson as i32,
+            collector_endpoint_version: trace::zipkin_config::CollectorEndpointVersion::HttpJson
+                as i32,
             trace_id_128bit: !zipkin.enable_64bit_trace_id,
             shared_span_context: Some(false),
             collector_service: Some(xds::envoy::config::core::v3::HttpService {
@@ -128,12 +183,22 @@ fn provider_config(context: &Context<'_>, provider: &api::istio::ExtensionProvid
             }),
             ..Default::default()
         };
-        return Some((http("envoy.tracers.zipkin", xds::any::pack(&config)), zipkin.max_tag_length));
+        return Some((
+            http("envoy.tracers.zipkin", xds::any::pack(&config)),
+            zipkin.max_tag_length,
+        ));
     }
     if let Some(otel) = &provider.opentelemetry {
         let (cluster, host) = cluster(&otel.service, otel.port)?;
-        let service_name = if otel.service_name.is_empty() { service_name(context) } else { otel.service_name.clone() };
-        let mut config = trace::OpenTelemetryConfig { service_name, ..Default::default() };
+        let service_name = if otel.service_name.is_empty() {
+            service_name(context)
+        } else {
+            otel.service_name.clone()
+        };
+        let mut config = trace::OpenTelemetryConfig {
+            service_name,
+            ..Default::default()
+        };
         match &otel.http {
             Some(settings) => {
                 let headers = settings.headers.iter().map(|header| xds::envoy::config::core::v3::HeaderValueOption {
@@ -156,15 +221,27 @@ fn provider_config(context: &Context<'_>, provider: &api::istio::ExtensionProvid
                 });
             }
             None => {
-                let grpc = grpc_service::EnvoyGrpc { cluster_name: cluster, authority: host, ..Default::default() };
+                let grpc = grpc_service::EnvoyGrpc {
+                    cluster_name: cluster,
+                    authority: host,
+                    ..Default::default()
+                };
                 config.grpc_service = Some(GrpcService {
-                    timeout: otel.grpc.as_ref().and_then(|grpc| grpc.timeout).map(duration),
+                    timeout: otel
+                        .grpc
+                        .as_ref()
+                        .and_then(|grpc| grpc.timeout)
+                        .map(duration),
                     target_specifier: Some(grpc_service::TargetSpecifier::EnvoyGrpc(grpc)),
                     ..Default::default()
                 });
             }
         }
-        if otel.resource_detectors.as_ref().is_some_and(|detectors| detectors.environment.is_some()) {
+        if otel
+            .resource_detectors
+            .as_ref()
+            .is_some_and(|detectors| detectors.environment.is_some())
+        {
             config.resource_detectors.push(TypedExtensionConfig {
                 name: "envoy.tracers.opentelemetry.resource_detectors.environment".to_owned(),
                 typed_config: Some(xds::any::pack(
@@ -172,7 +249,10 @@ fn provider_config(context: &Context<'_>, provider: &api::istio::ExtensionProvid
                 )),
             });
         }
-        return Some((http("envoy.tracers.opentelemetry", xds::any::pack(&config)), otel.max_tag_length));
+        return Some((
+            http("envoy.tracers.opentelemetry", xds::any::pack(&config)),
+            otel.max_tag_length,
+        ));
     }
     None
 }
@@ -180,5 +260,9 @@ fn provider_config(context: &Context<'_>, provider: &api::istio::ExtensionProvid
 /// `<canonical service>.<namespace>`, the name of the proxy's own spans.
 fn service_name(context: &Context<'_>) -> String {
     let proxy = context.proxy;
-    format!("{}.{}", canonical_name(&proxy.labels, &proxy.workload), proxy.namespace)
+    format!(
+        "{}.{}",
+        canonical_name(&proxy.labels, &proxy.workload),
+        proxy.namespace
+    )
 }

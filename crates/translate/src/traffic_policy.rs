@@ -1,8 +1,8 @@
 //! The policy of a DestinationRule for one port and one subset.
 
 use api::istio::{
-    ClientTlsSettings, ConnectionPoolSettings, DestinationRule, LoadBalancerSettings, OutlierDetection, PortTrafficPolicy, ProxyProtocol,
-    RetryBudget, TrafficPolicy, TunnelSettings,
+    ClientTlsSettings, ConnectionPoolSettings, DestinationRule, LoadBalancerSettings,
+    OutlierDetection, PortTrafficPolicy, ProxyProtocol, RetryBudget, TrafficPolicy, TunnelSettings,
 };
 
 /// The blocks that count.
@@ -18,13 +18,19 @@ pub(crate) struct Policy<'a> {
 }
 
 fn port_entry(policy: &TrafficPolicy, port: u32) -> Option<&PortTrafficPolicy> {
-    policy.port_level_settings.iter().find(|entry| entry.port.as_ref().is_some_and(|selector| selector.number == port))
+    policy.port_level_settings.iter().find(|entry| {
+        entry
+            .port
+            .as_ref()
+            .is_some_and(|selector| selector.number == port)
+    })
 }
 
 impl<'a> Policy<'a> {
     /// The policy of the whole rule for a port. An entry for the port replaces everything.
     pub(crate) fn of_rule(rule: Option<&'a DestinationRule>, port: u32) -> Self {
-        rule.and_then(|rule| rule.traffic_policy.as_ref()).map_or_else(Self::default, |policy| Self::for_port(policy, port))
+        rule.and_then(|rule| rule.traffic_policy.as_ref())
+            .map_or_else(Self::default, |policy| Self::for_port(policy, port))
     }
 
     fn for_port(policy: &'a TrafficPolicy, port: u32) -> Self {
@@ -50,7 +56,12 @@ impl<'a> Policy<'a> {
 
     /// The policy of a subset for a port: its own blocks replace those of the rule.
     pub(crate) fn with_subset(self, subset: Option<&'a TrafficPolicy>, port: u32) -> Self {
-        let Some(subset) = subset else { return Self { tunnel: None, ..self } };
+        let Some(subset) = subset else {
+            return Self {
+                tunnel: None,
+                ..self
+            };
+        };
         let mut out = Self {
             pool: subset.connection_pool.as_ref().or(self.pool),
             load_balancer: subset.load_balancer.as_ref().or(self.load_balancer),

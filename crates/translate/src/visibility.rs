@@ -17,18 +17,34 @@ pub(crate) enum Visibility {
 impl Visibility {
     /// From `exportTo` of an object in `namespace`; empty means `default`.
     pub(crate) fn new(export_to: &[String], namespace: &str, default: &[String]) -> Self {
-        let list = if export_to.is_empty() { default } else { export_to };
+        let list = if export_to.is_empty() {
+            default
+        } else {
+            export_to
+        };
         if list.is_empty() || list.iter().any(|entry| entry == "*") {
             return Self::Public;
         }
         if list.iter().any(|entry| entry == "~") {
             return Self::Nowhere;
         }
-        let mut names: Vec<String> =
-            list.iter().map(|entry| if entry == "." { namespace.to_owned() } else { entry.clone() }).collect();
+        let mut names: Vec<String> = list
+            .iter()
+            .map(|entry| {
+                if entry == "." {
+                    namespace.to_owned()
+                } else {
+                    entry.clone()
+                }
+            })
+            .collect();
         names.sort();
         names.dedup();
-        if names == [namespace] { Self::Private } else { Self::Namespaces(names) }
+        if names == [namespace] {
+            Self::Private
+        } else {
+            Self::Namespaces(names)
+        }
     }
 
     /// Whether a client in `client` sees an object in `owner`.

@@ -8,7 +8,9 @@ use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use theater_translate::{ClusterObjects, Locality, Output, ProxyInfo, Snapshot, SnapshotInput, build};
+use theater_translate::{
+    ClusterObjects, Locality, Output, ProxyInfo, Snapshot, SnapshotInput, build,
+};
 
 const KINDS: [&str; 4] = ["clusters", "endpoints", "listeners", "routes"];
 
@@ -25,18 +27,39 @@ struct Golden {
 impl Golden {
     fn open(root: &Path) -> Self {
         let mut scenes = BTreeMap::new();
-        for entry in std::fs::read_dir(root.join("scenes")).expect("scenes").flatten() {
-            let name = entry.path().file_stem().unwrap().to_string_lossy().into_owned();
+        for entry in std::fs::read_dir(root.join("scenes"))
+            .expect("scenes")
+            .flatten()
+        {
+            let name = entry
+                .path()
+                .file_stem()
+                .unwrap()
+                .to_string_lossy()
+                .into_owned();
             scenes.insert(name, read(&entry.path()).expect("scene"));
         }
         let mut base = BTreeMap::new();
         for scene in scenes.keys() {
-            for entry in std::fs::read_dir(root.join("base").join(scene)).into_iter().flatten().flatten() {
-                let proxy = entry.path().file_stem().unwrap().to_string_lossy().into_owned();
+            for entry in std::fs::read_dir(root.join("base").join(scene))
+                .into_iter()
+                .flatten()
+                .flatten()
+            {
+                let proxy = entry
+                    .path()
+                    .file_stem()
+                    .unwrap()
+                    .to_string_lossy()
+                    .into_owned();
                 base.insert((scene.clone(), proxy), read(&entry.path()).expect("base"));
             }
         }
-        Self { root: root.to_owned(), scenes, base }
+        Self {
+            root: root.to_owned(),
+            scenes,
+            base,
+        }
     }
 
     fn cases(&self) -> Vec<String> {
@@ -62,18 +85,33 @@ impl Golden {
         }
         let dir = self.root.join("cases").join(case);
         let text = std::fs::read_to_string(dir.join("case.yaml")).expect("case.yaml");
-        let scene = text.lines().find_map(|line| line.strip_prefix("# scene:")).map_or("mini", str::trim);
+        let scene = text
+            .lines()
+            .find_map(|line| line.strip_prefix("# scene:"))
+            .map_or("mini", str::trim);
         let config = configuration(&text, read(&dir.join("validation.json")));
         let input = read(&dir.join("input.json")).unwrap_or_else(|| self.scenes[scene].clone());
         for entry in std::fs::read_dir(&dir).expect("case").flatten() {
             let path = entry.path();
             let name = path.file_stem().unwrap().to_string_lossy().into_owned();
-            if path.extension().is_none_or(|extension| extension != "json") || name == "input" || name == "validation" {
+            if path.extension().is_none_or(|extension| extension != "json")
+                || name == "input"
+                || name == "validation"
+            {
                 continue;
             }
             let difference = read(&path).expect("proxy");
-            let base = self.base.get(&(scene.to_owned(), name.clone())).cloned().unwrap_or_default();
-            out.extend(compare_proxy(&input, &config, &name, &apply(base, &difference)));
+            let base = self
+                .base
+                .get(&(scene.to_owned(), name.clone()))
+                .cloned()
+                .unwrap_or_default();
+            out.extend(compare_proxy(
+                &input,
+                &config,
+                &name,
+                &apply(base, &difference),
+            ));
         }
         out
     }
@@ -85,7 +123,11 @@ fn apply(mut base: Value, difference: &Value) -> Value {
         base = Value::Object(Map::new());
     }
     for kind in KINDS {
-        let target = base.as_object_mut().unwrap().entry(kind).or_insert_with(|| Value::Object(Map::new()));
+        let target = base
+            .as_object_mut()
+            .unwrap()
+            .entry(kind)
+            .or_insert_with(|| Value::Object(Map::new()));
         if !target.is_object() {
             *target = Value::Object(Map::new());
         }
@@ -93,7 +135,11 @@ fn apply(mut base: Value, difference: &Value) -> Value {
         for name in difference["removed"][kind].as_array().into_iter().flatten() {
             target.remove(name.as_str().unwrap());
         }
-        for (name, value) in difference["changed"][kind].as_object().into_iter().flatten() {
+        for (name, value) in difference["changed"][kind]
+            .as_object()
+            .into_iter()
+            .flatten()
+        {
             target.insert(name.clone(), value.clone());
         }
     }
@@ -108,24 +154,38 @@ fn configuration(text: &str, validation: Option<Value>) -> Vec<Arc<Value>> {
         .into_iter()
         .flatten()
         .filter(|verdict| verdict.get("error").is_some() || verdict.get("parse_error").is_some())
-        .map(|verdict| (verdict["kind"].as_str().unwrap_or_default().to_owned(), verdict["name"].as_str().unwrap_or_default().to_owned()))
+        .map(|verdict| {
+            (
+                verdict["kind"].as_str().unwrap_or_default().to_owned(),
+                verdict["name"].as_str().unwrap_or_default().to_owned(),
+            )
+        })
         .collect();
-    let documents = text.split("\n---").map(|part| part.trim_start_matches("---"));
+    let documents = text
+        .split("\n---")
+        .map(|part| part.trim_start_matches("---"));
     let mut out = Vec::new();
     let mut number = 0;
     for document in documents {
-        let Ok(mut object) = yaml_serde::from_str::<Value>(document) else { continue };
+        let Ok(mut object) = yaml_serde::from_str::<Value>(document) else {
+            continue;
+        };
         if !object.is_object() {
             continue;
         }
         let index = number;
         number += 1;
-        let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        let name = object["metadata"]["name"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
         if refused.contains(&(object["kind"].as_str().unwrap_or_default().to_owned(), name)) {
             continue;
         }
         let created = format!("2026-01-01T00:{:02}:{:02}Z", index / 60, index % 60);
-        object["metadata"]["creationTimestamp"] = Value::from(created);
+        if object["metadata"].get("creationTimestamp").is_none() {
+            object["metadata"]["creationTimestamp"] = Value::from(created);
+        }
         if object["metadata"].get("namespace").is_none() {
             object["metadata"]["namespace"] = Value::from("default");
         }
@@ -142,7 +202,13 @@ fn snapshot(input: &Value, config: &[Arc<Value>], istiod: &str) -> Snapshot {
         .map(|(id, objects)| ClusterObjects {
             id: id.clone(),
             network: None,
-            objects: objects.as_array().unwrap().iter().cloned().map(Arc::new).collect(),
+            objects: objects
+                .as_array()
+                .unwrap()
+                .iter()
+                .cloned()
+                .map(Arc::new)
+                .collect(),
         })
         .collect();
     let yaml = |key: &str| input[key].as_str().filter(|text| !text.trim().is_empty());
@@ -150,21 +216,38 @@ fn snapshot(input: &Value, config: &[Arc<Value>], istiod: &str) -> Snapshot {
         config_cluster: istiod.to_owned(),
         clusters,
         config: config.to_vec(),
-        mesh: yaml("mesh").map(|text| yaml_serde::from_str(text).expect("mesh")).unwrap_or_default(),
-        networks: yaml("networks").map(|text| yaml_serde::from_str(text).expect("networks")).unwrap_or_default(),
+        mesh: yaml("mesh")
+            .map(|text| yaml_serde::from_str(text).expect("mesh"))
+            .unwrap_or_default(),
+        networks: yaml("networks")
+            .map(|text| yaml_serde::from_str(text).expect("networks"))
+            .unwrap_or_default(),
         domain: String::new(),
     })
 }
 
 fn proxy_info(proxy: &Value) -> ProxyInfo {
-    let part = |key: &str| proxy["locality"][key].as_str().unwrap_or_default().to_owned();
-    let locality = Locality { region: part("region"), zone: part("zone"), subzone: part("sub_zone") };
+    let part = |key: &str| {
+        proxy["locality"][key]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let locality = Locality {
+        region: part("region"),
+        zone: part("zone"),
+        subzone: part("sub_zone"),
+    };
     ProxyInfo::from_node(proxy["id"].as_str().unwrap(), &proxy["metadata"], locality).expect("node")
 }
 
 fn to_json(output: &Output) -> Value {
     fn all<M: prost::Name>(map: &BTreeMap<String, M>) -> Value {
-        Value::Object(map.iter().map(|(name, message)| (name.clone(), xds::json::to_value(message).expect("json"))).collect())
+        Value::Object(
+            map.iter()
+                .map(|(name, message)| (name.clone(), xds::json::to_value(message).expect("json")))
+                .collect(),
+        )
     }
     serde_json::json!({
         "clusters": all(&output.clusters),
@@ -174,9 +257,20 @@ fn to_json(output: &Output) -> Value {
     })
 }
 
-fn compare_proxy(input: &Value, config: &[Arc<Value>], name: &str, expected: &Value) -> Vec<String> {
-    let proxy = input["proxies"].as_array().unwrap().iter().find(|proxy| proxy["name"] == name);
-    let Some(proxy) = proxy else { return vec![format!("{name}: no such proxy")] };
+fn compare_proxy(
+    input: &Value,
+    config: &[Arc<Value>],
+    name: &str,
+    expected: &Value,
+) -> Vec<String> {
+    let proxy = input["proxies"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|proxy| proxy["name"] == name);
+    let Some(proxy) = proxy else {
+        return vec![format!("{name}: no such proxy")];
+    };
     let snapshot = snapshot(input, config, proxy["istiod"].as_str().unwrap_or("ctx1"));
     let output = build(&snapshot, &proxy_info(proxy));
     let actual = to_json(&output);
@@ -241,15 +335,19 @@ fn first_difference(want: &Value, got: &Value, path: String) -> Option<String> {
                     None => return Some(format!("{path}: missing, want {}", short(value))),
                 }
             }
-            got.iter().find(|(key, _)| !want.contains_key(*key)).map(|(key, value)| format!("{path}.{key}: not expected, got {}", short(value)))
+            got.iter()
+                .find(|(key, _)| !want.contains_key(*key))
+                .map(|(key, value)| format!("{path}.{key}: not expected, got {}", short(value)))
         }
         (Value::Array(want), Value::Array(got)) => {
             for (index, (value, other)) in want.iter().zip(got).enumerate() {
-                if let Some(difference) = first_difference(value, other, format!("{path}[{index}]")) {
+                if let Some(difference) = first_difference(value, other, format!("{path}[{index}]"))
+                {
                     return Some(difference);
                 }
             }
-            (want.len() != got.len()).then(|| format!("{path}: want {} items, got {}", want.len(), got.len()))
+            (want.len() != got.len())
+                .then(|| format!("{path}: want {} items, got {}", want.len(), got.len()))
         }
         _ if want == got => None,
         (Value::Number(a), Value::Number(b)) if a.as_f64() == b.as_f64() => None,
@@ -266,9 +364,19 @@ fn short(value: &Value) -> String {
 fn committed_cases() {
     let golden = Golden::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden"));
     let mut failures = Vec::new();
-    let cases: Vec<String> = golden.scenes.keys().map(|scene| format!("base/{scene}")).chain(golden.cases()).collect();
+    let cases: Vec<String> = golden
+        .scenes
+        .keys()
+        .map(|scene| format!("base/{scene}"))
+        .chain(golden.cases())
+        .collect();
     for case in &cases {
-        failures.extend(golden.check(case).into_iter().map(|difference| format!("{case}: {difference}")));
+        failures.extend(
+            golden
+                .check(case)
+                .into_iter()
+                .map(|difference| format!("{case}: {difference}")),
+        );
     }
     assert!(cases.len() > 10, "the committed cases are gone");
     assert!(failures.is_empty(), "{}", failures.join("\n"));
@@ -283,15 +391,30 @@ fn whole_directory() {
     let golden = Golden::open(Path::new(&root));
     let only = std::env::var("THEATER_GOLDEN_CASE").ok();
     let list = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden_passed.txt");
-    let known: BTreeSet<String> = std::fs::read_to_string(&list).unwrap_or_default().lines().map(str::to_owned).collect();
-    let cases: Vec<String> = golden.scenes.keys().map(|scene| format!("base/{scene}")).chain(golden.cases()).collect();
+    let known: BTreeSet<String> = std::fs::read_to_string(&list)
+        .unwrap_or_default()
+        .lines()
+        .map(str::to_owned)
+        .collect();
+    let cases: Vec<String> = golden
+        .scenes
+        .keys()
+        .map(|scene| format!("base/{scene}"))
+        .chain(golden.cases())
+        .collect();
     let mut passed = BTreeSet::new();
     let mut totals: BTreeMap<String, (usize, usize)> = BTreeMap::new();
     let mut lost = Vec::new();
-    for case in cases.iter().filter(|case| only.as_ref().is_none_or(|part| case.contains(part.as_str()))) {
-        let differences = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| golden.check(case)))
-            .unwrap_or_else(|_| vec!["panic".to_owned()]);
-        let total = totals.entry(case.split(['-', '/']).next().unwrap().to_owned()).or_default();
+    for case in cases.iter().filter(|case| {
+        only.as_ref()
+            .is_none_or(|part| case.contains(part.as_str()))
+    }) {
+        let differences =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| golden.check(case)))
+                .unwrap_or_else(|_| vec!["panic".to_owned()]);
+        let total = totals
+            .entry(case.split(['-', '/']).next().unwrap().to_owned())
+            .or_default();
         total.1 += 1;
         if differences.is_empty() {
             total.0 += 1;
@@ -308,7 +431,10 @@ fn whole_directory() {
     for (prefix, (equal, all)) in &totals {
         println!("{prefix}: {equal} of {all} equal");
     }
-    println!("{} more pass than golden_passed.txt says", passed.difference(&known).count());
+    println!(
+        "{} more pass than golden_passed.txt says",
+        passed.difference(&known).count()
+    );
     if std::env::var_os("THEATER_GOLDEN_BLESS").is_some() && only.is_none() {
         let text: String = passed.iter().map(|case| format!("{case}\n")).collect();
         std::fs::write(&list, text).expect("golden_passed.txt");

@@ -433,10 +433,7 @@ pub fn crds() -> Vec<Value> {
 }
 
 fn crd(info: &CrdInfo) -> Value {
-    let category = info
-        .group
-        .replace('.', "-")
-        .replace("-istio-io", "-istio-io");
+    let category = info.group.replace('.', "-");
     let mut spec = (info.schema)();
     for (path, rule, message) in info.rules {
         add_rule(&mut spec, path, rule, message);

@@ -5,10 +5,17 @@ use crate::context::Context;
 use crate::proto::{duration, percent};
 use crate::protocol::Protocol;
 use crate::traffic_policy::Policy;
-use api::istio::{ConnectionPoolSettings, Duration, H2UpgradePolicy, HttpSettings, MeshH2UpgradePolicy, RetryBudget, TcpKeepalive};
-use xds::envoy::config::cluster::v3::{CircuitBreakers, Cluster, UpstreamConnectionOptions, circuit_breakers::thresholds};
+use api::istio::{
+    ConnectionPoolSettings, Duration, H2UpgradePolicy, HttpSettings, MeshH2UpgradePolicy,
+    RetryBudget, TcpKeepalive,
+};
+use xds::envoy::config::cluster::v3::{
+    CircuitBreakers, Cluster, UpstreamConnectionOptions, circuit_breakers::thresholds,
+};
 use xds::envoy::config::core::v3 as core;
-use xds::envoy::extensions::upstreams::http::v3::{HttpProtocolOptions, http_protocol_options as http};
+use xds::envoy::extensions::upstreams::http::v3::{
+    HttpProtocolOptions, http_protocol_options as http,
+};
 
 /// What is spoken to the upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +44,13 @@ impl HttpOptions {
             Protocol::Auto if detects => Upstream::Downstream,
             _ => Upstream::Default,
         };
-        Self { upstream, common: None, http2: core::Http2ProtocolOptions::default(), auto_sni: None, preserve_case: false }
+        Self {
+            upstream,
+            common: None,
+            http2: core::Http2ProtocolOptions::default(),
+            auto_sni: None,
+            preserve_case: false,
+        }
     }
 
     pub(crate) fn is_http2(&self) -> bool {
@@ -46,7 +59,11 @@ impl HttpOptions {
 
     /// The options, unless everything is Envoy's default.
     pub(crate) fn finish(self) -> Option<HttpProtocolOptions> {
-        if self.upstream == Upstream::Default && self.common.is_none() && self.auto_sni.is_none() && !self.preserve_case {
+        if self.upstream == Upstream::Default
+            && self.common.is_none()
+            && self.auto_sni.is_none()
+            && !self.preserve_case
+        {
             return None;
         }
         let http1 = core::Http1ProtocolOptions {
@@ -54,13 +71,19 @@ impl HttpOptions {
             ..Default::default()
         };
         let options = match self.upstream {
-            Upstream::Default => explicit(http::explicit_http_config::ProtocolConfig::HttpProtocolOptions(http1)),
-            Upstream::Http2 => explicit(http::explicit_http_config::ProtocolConfig::Http2ProtocolOptions(self.http2)),
-            Upstream::Downstream => http::UpstreamProtocolOptions::UseDownstreamProtocolConfig(http::UseDownstreamHttpConfig {
-                http_protocol_options: Some(http1),
-                http2_protocol_options: Some(self.http2),
-                ..Default::default()
-            }),
+            Upstream::Default => {
+                explicit(http::explicit_http_config::ProtocolConfig::HttpProtocolOptions(http1))
+            }
+            Upstream::Http2 => explicit(
+                http::explicit_http_config::ProtocolConfig::Http2ProtocolOptions(self.http2),
+            ),
+            Upstream::Downstream => http::UpstreamProtocolOptions::UseDownstreamProtocolConfig(
+                http::UseDownstreamHttpConfig {
+                    http_protocol_options: Some(http1),
+                    http2_protocol_options: Some(self.http2),
+                    ..Default::default()
+                },
+            ),
         };
         Some(HttpProtocolOptions {
             common_http_protocol_options: self.common,
@@ -81,13 +104,20 @@ impl HttpOptions {
 }
 
 fn explicit(config: http::explicit_http_config::ProtocolConfig) -> http::UpstreamProtocolOptions {
-    http::UpstreamProtocolOptions::ExplicitHttpConfig(http::ExplicitHttpConfig { protocol_config: Some(config) })
+    http::UpstreamProtocolOptions::ExplicitHttpConfig(http::ExplicitHttpConfig {
+        protocol_config: Some(config),
+    })
 }
 
 /// Connection pool and retry budget of a policy, completed by the mesh.
-pub(crate) fn effective_pool<'a>(context: &'a Context<'_>, policy: &Policy<'a>) -> Option<&'a ConnectionPoolSettings> {
+pub(crate) fn effective_pool<'a>(
+    context: &'a Context<'_>,
+    policy: &Policy<'a>,
+) -> Option<&'a ConnectionPoolSettings> {
     let mesh = context.snapshot.mesh.default_traffic_policy.as_ref();
-    policy.pool.or_else(|| mesh.and_then(|mesh| mesh.connection_pool.as_ref()))
+    policy
+        .pool
+        .or_else(|| mesh.and_then(|mesh| mesh.connection_pool.as_ref()))
 }
 
 /// Applies a connection pool to a cluster.
@@ -108,7 +138,10 @@ pub(crate) fn apply(
         }
     };
     let mut connect_timeout = mesh.connect_timeout();
-    let mut keepalive = mesh.tcp_keepalive.as_ref().map(|settings| merged_keepalive(None, settings));
+    let mut keepalive = mesh
+        .tcp_keepalive
+        .as_ref()
+        .map(|settings| merged_keepalive(None, settings));
     let mut idle = None;
     let mut lifetime = None;
     if let Some(tcp) = tcp {
@@ -123,7 +156,10 @@ pub(crate) fn apply(
     let mut per_connection = 0;
     let mut http2_settings = false;
     if let Some(http) = http {
-        set(&mut limits.max_pending_requests, http.http1_max_pending_requests);
+        set(
+            &mut limits.max_pending_requests,
+            http.http1_max_pending_requests,
+        );
         set(&mut limits.max_requests, http.http2_max_requests);
         set(&mut limits.max_retries, http.max_retries);
         per_connection = http.max_requests_per_connection;
@@ -134,9 +170,12 @@ pub(crate) fn apply(
         limits.retry_budget = Some(thresholds::RetryBudget {
             budget_percent: Some(percent(budget.percent.unwrap_or(20.0))),
             budget_interval: budget.budget_interval.map(duration),
-            min_retry_concurrency: Some(if budget.min_retry_concurrency == 0 { 3 } else { budget.min_retry_concurrency }),
+            min_retry_concurrency: Some(if budget.min_retry_concurrency == 0 {
+                3
+            } else {
+                budget.min_retry_concurrency
+            }),
         });
-        limits.max_retries = None;
     }
     if idle.is_some() || per_connection > 0 || lifetime.is_some() || http2_settings {
         let common = options.common.get_or_insert_default();
@@ -148,10 +187,15 @@ pub(crate) fn apply(
     }
     cluster.connect_timeout = Some(duration(connect_timeout));
     if let Some(keepalive) = keepalive {
-        cluster.upstream_connection_options =
-            Some(UpstreamConnectionOptions { tcp_keepalive: Some(keepalive), ..Default::default() });
+        cluster.upstream_connection_options = Some(UpstreamConnectionOptions {
+            tcp_keepalive: Some(keepalive),
+            ..Default::default()
+        });
     }
-    cluster.circuit_breakers = Some(CircuitBreakers { thresholds: vec![limits], ..Default::default() });
+    cluster.circuit_breakers = Some(CircuitBreakers {
+        thresholds: vec![limits],
+        ..Default::default()
+    });
 }
 
 fn apply_http2(http: &HttpSettings, options: &mut core::Http2ProtocolOptions) -> bool {
@@ -168,7 +212,10 @@ fn apply_http2(http: &HttpSettings, options: &mut core::Http2ProtocolOptions) ->
     http.max_concurrent_streams > 0 || http.http2_keep_alive.is_some()
 }
 
-fn merged_keepalive(base: Option<core::TcpKeepalive>, settings: &TcpKeepalive) -> core::TcpKeepalive {
+fn merged_keepalive(
+    base: Option<core::TcpKeepalive>,
+    settings: &TcpKeepalive,
+) -> core::TcpKeepalive {
     let mut out = base.unwrap_or_default();
     if settings.probes > 0 {
         out.keepalive_probes = Some(settings.probes);
@@ -183,7 +230,12 @@ fn merged_keepalive(base: Option<core::TcpKeepalive>, settings: &TcpKeepalive) -
 }
 
 /// What an outbound cluster speaks: the port's protocol, changed by the policy or the mesh.
-pub(crate) fn choose_upstream(context: &Context<'_>, options: &mut HttpOptions, protocol: Protocol, pool: Option<&ConnectionPoolSettings>) {
+pub(crate) fn choose_upstream(
+    context: &Context<'_>,
+    options: &mut HttpOptions,
+    protocol: Protocol,
+    pool: Option<&ConnectionPoolSettings>,
+) {
     let http = pool.and_then(|pool| pool.http.as_ref());
     if http.is_some_and(|http| http.use_client_protocol) {
         options.upstream = Upstream::Downstream;
@@ -196,7 +248,8 @@ pub(crate) fn choose_upstream(context: &Context<'_>, options: &mut HttpOptions, 
         H2UpgradePolicy::Upgrade => true,
         H2UpgradePolicy::DoNotUpgrade => false,
         H2UpgradePolicy::Default => {
-            context.snapshot.mesh.h2_upgrade_policy == MeshH2UpgradePolicy::Upgrade && protocol.is_http()
+            context.snapshot.mesh.h2_upgrade_policy == MeshH2UpgradePolicy::Upgrade
+                && protocol.is_http()
         }
     };
     if upgrade {

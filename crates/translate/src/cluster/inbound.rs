@@ -5,12 +5,16 @@ use super::{metadata, passthrough, set_http_options};
 use crate::context::Context;
 use crate::inbound_targets::InboundTarget;
 use crate::names;
-use crate::proto::{address, fields_of, text};
+use crate::proto::{address, text};
 use crate::traffic_policy::Policy;
 use api::istio::InboundTrafficPolicyMode;
 use xds::envoy::config::cluster::v3::Cluster;
-use xds::envoy::config::cluster::v3::cluster::{ClusterDiscoveryType, CommonLbConfig, DiscoveryType, LbPolicy};
-use xds::envoy::config::endpoint::v3::{ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint};
+use xds::envoy::config::cluster::v3::cluster::{
+    ClusterDiscoveryType, CommonLbConfig, DiscoveryType, LbPolicy,
+};
+use xds::envoy::config::endpoint::v3::{
+    ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint,
+};
 use xds::prost_types::Duration;
 
 pub(crate) fn cluster(context: &Context<'_>, target: &InboundTarget<'_>) -> Cluster {
@@ -23,14 +27,20 @@ pub(crate) fn cluster(context: &Context<'_>, target: &InboundTarget<'_>) -> Clus
     let destination = destination(context, target);
     match &destination {
         None => {
-            cluster.cluster_discovery_type = Some(ClusterDiscoveryType::Type(DiscoveryType::OriginalDst as i32));
+            cluster.cluster_discovery_type = Some(ClusterDiscoveryType::Type(
+                DiscoveryType::OriginalDst as i32,
+            ));
             cluster.lb_policy = LbPolicy::ClusterProvided as i32;
-            cluster.cleanup_interval = Some(Duration { seconds: 9_223_372_035, nanos: 0 });
+            cluster.cleanup_interval = Some(Duration {
+                seconds: 9_223_372_035,
+                nanos: 0,
+            });
             cluster.common_lb_config = Some(CommonLbConfig::default());
             cluster.upstream_bind_config = Some(passthrough::inbound_bind());
         }
         Some((host, port)) => {
-            cluster.cluster_discovery_type = Some(ClusterDiscoveryType::Type(DiscoveryType::Static as i32));
+            cluster.cluster_discovery_type =
+                Some(ClusterDiscoveryType::Type(DiscoveryType::Static as i32));
             cluster.load_assignment = Some(single_endpoint(&name, host, *port));
             cluster.common_lb_config = Some(CommonLbConfig::default());
             if host != "127.0.0.1" && host != "::1" {
@@ -39,9 +49,16 @@ pub(crate) fn cluster(context: &Context<'_>, target: &InboundTarget<'_>) -> Clus
         }
     }
     let rule = target.service().and_then(|service| {
-        context.snapshot.destination_rules.inbound(context.namespace(), &service.host, &service.namespace)
+        context.snapshot.destination_rules.inbound(
+            context.namespace(),
+            &service.host,
+            &service.namespace,
+        )
     });
-    let service_port = target.services.first().map_or(target.port, |(_, port)| *port);
+    let service_port = target
+        .services
+        .first()
+        .map_or(target.port, |(_, port)| *port);
     let policy = Policy::of_rule(rule.map(|rule| &rule.spec), service_port);
     let sidecar = context.scope.sidecar.map(|sidecar| &sidecar.spec);
     let own_pool = target
@@ -49,27 +66,46 @@ pub(crate) fn cluster(context: &Context<'_>, target: &InboundTarget<'_>) -> Clus
         .and_then(|ingress| ingress.connection_pool.as_ref())
         .or_else(|| sidecar.and_then(|sidecar| sidecar.inbound_connection_pool.as_ref()));
     let pool = own_pool.or_else(|| connection_pool::effective_pool(context, &policy));
-    let services: Vec<_> = target.services.iter().map(|(service, _)| service.as_ref()).collect();
+    let services: Vec<_> = target
+        .services
+        .iter()
+        .take(1)
+        .map(|(service, _)| service.as_ref())
+        .collect();
     let mut extra = Vec::new();
     if let Some(rule) = rule.filter(|rule| rule.spec.traffic_policy.is_some()) {
-        extra.push(("config", text(names::config_path("destination-rule", &rule.namespace, &rule.name))));
-    }
-    if let Some(sidecar) = context.scope.sidecar.filter(|_| target.ingress.is_some()) {
-        extra.push(("config", text(names::config_path("sidecar", &sidecar.namespace, &sidecar.name))));
+        extra.push((
+            "config",
+            text(names::config_path(
+                "destination-rule",
+                &rule.namespace,
+                &rule.name,
+            )),
+        ));
     }
     if !services.is_empty() {
         cluster.metadata = Some(metadata(&services, extra));
-    } else if !extra.is_empty() {
-        let mut fields = fields_of([]);
-        fields.fields.extend(extra.into_iter().map(|(key, value)| (key.to_owned(), value)));
-        cluster.metadata = Some(crate::proto::metadata("istio", fields));
     }
     let mut options = HttpOptions::new(target.protocol, true);
-    if pool.and_then(|pool| pool.http.as_ref()).is_some_and(|http| http.use_client_protocol) {
+    if pool
+        .and_then(|pool| pool.http.as_ref())
+        .is_some_and(|http| http.use_client_protocol)
+    {
         options.upstream = Upstream::Downstream;
     }
-    connection_pool::apply(context, &mut cluster, &mut options, pool, policy.retry_budget);
-    if context.proxy_config.proxy_headers.as_ref().is_some_and(|headers| headers.preserve_http1_header_case == Some(true)) {
+    connection_pool::apply(
+        context,
+        &mut cluster,
+        &mut options,
+        pool,
+        policy.retry_budget,
+    );
+    if context
+        .proxy_config
+        .proxy_headers
+        .as_ref()
+        .is_some_and(|headers| headers.preserve_http1_header_case == Some(true))
+    {
         options.preserve_case(target.protocol);
     }
     if let Some(options) = options.finish() {
@@ -93,7 +129,8 @@ fn destination(context: &Context<'_>, target: &InboundTarget<'_>) -> Option<(Str
         });
     }
     let policy = context.snapshot.mesh.inbound_traffic_policy.as_ref()?;
-    (policy.mode == InboundTrafficPolicyMode::Localhost).then(|| ("127.0.0.1".to_owned(), target.port))
+    (policy.mode == InboundTrafficPolicyMode::Localhost)
+        .then(|| ("127.0.0.1".to_owned(), target.port))
 }
 
 fn single_endpoint(name: &str, host: &str, port: u32) -> ClusterLoadAssignment {
@@ -106,7 +143,10 @@ fn single_endpoint(name: &str, host: &str, port: u32) -> ClusterLoadAssignment {
     };
     ClusterLoadAssignment {
         cluster_name: name.to_owned(),
-        endpoints: vec![LocalityLbEndpoints { lb_endpoints: vec![endpoint], ..Default::default() }],
+        endpoints: vec![LocalityLbEndpoints {
+            lb_endpoints: vec![endpoint],
+            ..Default::default()
+        }],
         ..Default::default()
     }
 }

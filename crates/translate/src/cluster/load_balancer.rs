@@ -3,78 +3,129 @@
 use crate::context::Context;
 use crate::locality_lb;
 use crate::proto::{duration, percent};
-use crate::registry::Service;
+use crate::registry::{Service, TargetPort};
 use crate::traffic_policy::Policy;
 use api::istio::{ConsistentHashLb, Duration, LoadBalancerSettings, SimpleLb};
 use xds::envoy::config::cluster::v3::cluster::{
-    CommonLbConfig, DiscoveryType, LbConfig, LbPolicy, LeastRequestLbConfig, MaglevLbConfig, RingHashLbConfig, RoundRobinLbConfig,
-    SlowStartConfig, common_lb_config as common,
+    CommonLbConfig, DiscoveryType, LbConfig, LbPolicy, LeastRequestLbConfig, MaglevLbConfig,
+    OriginalDstLbConfig, RingHashLbConfig, RoundRobinLbConfig, SlowStartConfig,
+    common_lb_config as common,
 };
 use xds::envoy::config::cluster::v3::{Cluster, cluster::ClusterDiscoveryType};
 use xds::envoy::config::core::v3::RuntimeDouble;
 
 /// Sets policy, hash ring, slow start and locality settings.
-pub(crate) fn apply(context: &Context<'_>, cluster: &mut Cluster, service: &Service, policy: &Policy<'_>) {
-    let mut shared = CommonLbConfig { healthy_panic_threshold: Some(percent(0.0)), ..Default::default() };
-    if let Some(outlier) = policy.outlier.filter(|outlier| outlier.min_health_percent > 0) {
+pub(crate) fn apply(
+    context: &Context<'_>,
+    cluster: &mut Cluster,
+    service: &Service,
+    target: &TargetPort,
+    policy: &Policy<'_>,
+) {
+    let mut shared = CommonLbConfig {
+        healthy_panic_threshold: Some(percent(0.0)),
+        ..Default::default()
+    };
+    if let Some(outlier) = policy
+        .outlier
+        .filter(|outlier| outlier.min_health_percent > 0)
+    {
         shared.healthy_panic_threshold = Some(percent(f64::from(outlier.min_health_percent)));
     }
     let settings = policy.load_balancer;
     shared.locality_config_specifier = locality(context, service, policy);
     cluster.common_lb_config = Some(shared);
-    if cluster.cluster_discovery_type == Some(ClusterDiscoveryType::Type(DiscoveryType::OriginalDst as i32)) {
+    if cluster.cluster_discovery_type
+        == Some(ClusterDiscoveryType::Type(
+            DiscoveryType::OriginalDst as i32,
+        ))
+    {
         cluster.lb_policy = LbPolicy::ClusterProvided as i32;
+        if !service.kubernetes
+            && let TargetPort::Number(port) = target
+        {
+            cluster.lb_config = Some(LbConfig::OriginalDstLbConfig(OriginalDstLbConfig {
+                upstream_port_override: Some(*port),
+                ..Default::default()
+            }));
+        }
         return;
     }
     if let Some(hash) = settings.and_then(|settings| settings.consistent_hash.as_ref()) {
         consistent_hash(cluster, hash);
         return;
     }
-    let simple = settings.and_then(|settings| settings.simple).unwrap_or_default();
+    let simple = settings
+        .and_then(|settings| settings.simple)
+        .unwrap_or_default();
     let slow_start = settings.and_then(slow_start);
     match simple {
         SimpleLb::Unspecified | SimpleLb::LeastConn | SimpleLb::LeastRequest => {
             cluster.lb_policy = LbPolicy::LeastRequest as i32;
             if slow_start.is_some() {
-                cluster.lb_config =
-                    Some(LbConfig::LeastRequestLbConfig(LeastRequestLbConfig { slow_start_config: slow_start, ..Default::default() }));
+                cluster.lb_config = Some(LbConfig::LeastRequestLbConfig(LeastRequestLbConfig {
+                    slow_start_config: slow_start,
+                    ..Default::default()
+                }));
             }
         }
         SimpleLb::RoundRobin => {
             cluster.lb_policy = LbPolicy::RoundRobin as i32;
             if slow_start.is_some() {
-                cluster.lb_config = Some(LbConfig::RoundRobinLbConfig(RoundRobinLbConfig { slow_start_config: slow_start }));
+                cluster.lb_config = Some(LbConfig::RoundRobinLbConfig(RoundRobinLbConfig {
+                    slow_start_config: slow_start,
+                }));
             }
         }
         SimpleLb::Random => cluster.lb_policy = LbPolicy::Random as i32,
         SimpleLb::Passthrough => {
             cluster.lb_policy = LbPolicy::ClusterProvided as i32;
-            cluster.cluster_discovery_type = Some(ClusterDiscoveryType::Type(DiscoveryType::OriginalDst as i32));
+            cluster.cluster_discovery_type = Some(ClusterDiscoveryType::Type(
+                DiscoveryType::OriginalDst as i32,
+            ));
             cluster.eds_cluster_config = None;
             cluster.load_assignment = None;
         }
     }
 }
 
-fn locality(context: &Context<'_>, service: &Service, policy: &Policy<'_>) -> Option<common::LocalityConfigSpecifier> {
-    if let Some(zone) = policy.load_balancer.and_then(|settings| settings.zone_aware_lb_setting.as_ref()) {
-        let routing_enabled = if zone.enabled == Some(false) { Some(percent(0.0)) } else { zone.routing_enabled.map(percent) };
-        return Some(common::LocalityConfigSpecifier::ZoneAwareLbConfig(common::ZoneAwareLbConfig {
-            routing_enabled,
-            min_cluster_size: zone.min_cluster_size,
-            fail_traffic_on_panic: zone.fail_traffic_on_panic.unwrap_or(false),
-            ..Default::default()
-        }));
+fn locality(
+    context: &Context<'_>,
+    service: &Service,
+    policy: &Policy<'_>,
+) -> Option<common::LocalityConfigSpecifier> {
+    if let Some(zone) = policy
+        .load_balancer
+        .and_then(|settings| settings.zone_aware_lb_setting.as_ref())
+    {
+        let routing_enabled = if zone.enabled == Some(false) {
+            Some(percent(0.0))
+        } else {
+            zone.routing_enabled.map(percent)
+        };
+        return Some(common::LocalityConfigSpecifier::ZoneAwareLbConfig(
+            common::ZoneAwareLbConfig {
+                routing_enabled,
+                min_cluster_size: zone.min_cluster_size,
+                fail_traffic_on_panic: zone.fail_traffic_on_panic.unwrap_or(false),
+                ..Default::default()
+            },
+        ));
     }
-    locality_lb::weighted(context, service, policy)
-        .then_some(common::LocalityConfigSpecifier::LocalityWeightedLbConfig(common::LocalityWeightedLbConfig {}))
+    locality_lb::weighted(context, service, policy).then_some(
+        common::LocalityConfigSpecifier::LocalityWeightedLbConfig(
+            common::LocalityWeightedLbConfig {},
+        ),
+    )
 }
 
 fn consistent_hash(cluster: &mut Cluster, hash: &ConsistentHashLb) {
     if let Some(maglev) = &hash.maglev {
         cluster.lb_policy = LbPolicy::Maglev as i32;
         if maglev.table_size != 0 {
-            cluster.lb_config = Some(LbConfig::MaglevLbConfig(MaglevLbConfig { table_size: Some(maglev.table_size) }));
+            cluster.lb_config = Some(LbConfig::MaglevLbConfig(MaglevLbConfig {
+                table_size: Some(maglev.table_size),
+            }));
         }
         return;
     }
@@ -85,8 +136,10 @@ fn consistent_hash(cluster: &mut Cluster, hash: &ConsistentHashLb) {
         None => 1024,
     };
     if size != 0 {
-        cluster.lb_config =
-            Some(LbConfig::RingHashLbConfig(RingHashLbConfig { minimum_ring_size: Some(size), ..Default::default() }));
+        cluster.lb_config = Some(LbConfig::RingHashLbConfig(RingHashLbConfig {
+            minimum_ring_size: Some(size),
+            ..Default::default()
+        }));
     }
 }
 
@@ -104,5 +157,8 @@ fn slow_start(settings: &LoadBalancerSettings) -> Option<SlowStartConfig> {
         });
     }
     let window = window(settings.warmup_duration_secs)?;
-    Some(SlowStartConfig { slow_start_window: Some(window), ..Default::default() })
+    Some(SlowStartConfig {
+        slow_start_window: Some(window),
+        ..Default::default()
+    })
 }

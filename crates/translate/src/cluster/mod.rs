@@ -27,7 +27,11 @@ pub(crate) fn metadata(services: &[&Service], extra: Vec<(&str, Value)>) -> Meta
         })
         .collect();
     let mut fields: Struct = fields_of([("services", list(services))]);
-    fields.fields.extend(extra.into_iter().map(|(key, value)| (key.to_owned(), value)));
+    fields.fields.extend(
+        extra
+            .into_iter()
+            .map(|(key, value)| (key.to_owned(), value)),
+    );
     crate::proto::metadata("istio", fields)
 }
 
@@ -52,8 +56,12 @@ pub(crate) fn metadata_exchange() -> Filter {
 }
 
 /// Sets the options of HTTP towards the upstream.
-pub(crate) fn set_http_options(cluster: &mut Cluster, options: &xds::envoy::extensions::upstreams::http::v3::HttpProtocolOptions) {
-    cluster
-        .typed_extension_protocol_options
-        .insert("envoy.extensions.upstreams.http.v3.HttpProtocolOptions".to_owned(), xds::any::pack(options));
+pub(crate) fn set_http_options(
+    cluster: &mut Cluster,
+    options: &xds::envoy::extensions::upstreams::http::v3::HttpProtocolOptions,
+) {
+    cluster.typed_extension_protocol_options.insert(
+        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions".to_owned(),
+        xds::any::pack(options),
+    );
 }

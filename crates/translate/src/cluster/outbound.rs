@@ -12,7 +12,9 @@ use crate::registry::{Resolution, Service, ServicePort};
 use crate::traffic_policy::Policy;
 use api::istio::{Duration, Subset};
 use xds::envoy::config::cluster::v3::Cluster;
-use xds::envoy::config::cluster::v3::cluster::{ClusterDiscoveryType, DiscoveryType, DnsLookupFamily, EdsClusterConfig};
+use xds::envoy::config::cluster::v3::cluster::{
+    ClusterDiscoveryType, DiscoveryType, DnsLookupFamily, EdsClusterConfig,
+};
 use xds::envoy::config::core::v3::TypedExtensionConfig;
 use xds::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use xds::envoy::extensions::network::dns_resolver::cares::v3::CaresDnsResolverConfig;
@@ -27,7 +29,12 @@ pub(crate) struct ServiceCluster<'a> {
 }
 
 /// The clusters of a service port, with their endpoints where these come by EDS.
-pub(crate) fn clusters(context: &Context<'_>, source: &ServiceCluster<'_>, out: &mut Vec<Cluster>, eds: &mut Vec<ClusterLoadAssignment>) {
+pub(crate) fn clusters(
+    context: &Context<'_>,
+    source: &ServiceCluster<'_>,
+    out: &mut Vec<Cluster>,
+    eds: &mut Vec<ClusterLoadAssignment>,
+) {
     build(context, source, None, out, eds);
     for subset in source.rule.iter().flat_map(|rule| &rule.spec.subsets) {
         build(context, source, Some(subset), out, eds);
@@ -44,7 +51,11 @@ fn build(
     let (service, port) = (source.service, source.port);
     let subset_name = subset.map_or("", |subset| subset.name.as_str());
     let sni = names::outbound_sni(port.number, subset_name, &service.host);
-    let name = if source.sni_forwarding { sni.clone() } else { names::outbound(port.number, subset_name, &service.host) };
+    let name = if source.sni_forwarding {
+        sni.clone()
+    } else {
+        names::outbound(port.number, subset_name, &service.host)
+    };
     let mut policy = Policy::of_rule(source.rule.map(|rule| &rule.spec), port.number);
     if let Some(subset) = subset {
         policy = policy.with_subset(subset.traffic_policy.as_ref(), port.number);
@@ -52,7 +63,14 @@ fn build(
     let defaults = context.snapshot.mesh.default_traffic_policy.as_ref();
     let mut extra = Vec::new();
     if let Some(rule) = source.rule {
-        extra.push(("config", text(names::config_path("destination-rule", &rule.namespace, &rule.name))));
+        extra.push((
+            "config",
+            text(names::config_path(
+                "destination-rule",
+                &rule.namespace,
+                &rule.name,
+            )),
+        ));
     }
     match subset {
         Some(subset) => extra.push(("subset", text(subset.name.clone()))),
@@ -68,28 +86,65 @@ fn build(
     if !context.proxy.plain_envoy {
         cluster.filters.push(metadata_exchange());
     }
-    let place = ClusterRef { name: &name, service, port, subset: subset_name, rule: source.rule, sni_forwarding: source.sni_forwarding };
+    let place = ClusterRef {
+        name: &name,
+        service,
+        port,
+        subset: subset_name,
+        rule: source.rule,
+        sni_forwarding: source.sni_forwarding,
+    };
+    if service.resolution == Resolution::DynamicDns {
+        out.push(crate::dynamic_dns::cluster(
+            context, service, &name, &policy,
+        ));
+        return;
+    }
     if !set_discovery(context, &mut cluster, &place) {
         return;
     }
     let mut options = HttpOptions::new(port.protocol, !context.proxy.is_router());
     let pool = connection_pool::effective_pool(context, &policy);
     connection_pool::choose_upstream(context, &mut options, port.protocol, pool);
-    connection_pool::apply(context, &mut cluster, &mut options, pool, policy.retry_budget);
-    load_balancer::apply(context, &mut cluster, service, &policy);
-    let detection = policy.outlier.or_else(|| defaults.and_then(|defaults| defaults.outlier_detection.as_ref()));
+    connection_pool::apply(
+        context,
+        &mut cluster,
+        &mut options,
+        pool,
+        policy.retry_budget,
+    );
+    load_balancer::apply(context, &mut cluster, service, &port.target, &policy);
+    let detection = policy
+        .outlier
+        .or_else(|| defaults.and_then(|defaults| defaults.outlier_detection.as_ref()));
     cluster.outlier_detection = detection.map(outlier::settings);
-    if detection.is_some_and(|detection| detection.min_health_percent > 0) && policy.outlier.is_none()
+    if detection.is_some_and(|detection| detection.min_health_percent > 0)
+        && policy.outlier.is_none()
         && let (Some(shared), Some(detection)) = (cluster.common_lb_config.as_mut(), detection)
     {
-        shared.healthy_panic_threshold = Some(crate::proto::percent(f64::from(detection.min_health_percent)));
+        shared.healthy_panic_threshold = Some(crate::proto::percent(f64::from(
+            detection.min_health_percent,
+        )));
     }
     if !source.sni_forwarding {
-        let selected = source.rule.is_some_and(|rule| rule.spec.workload_selector.is_some());
-        let upstream = tls::Upstream { service, policy, sni, selected, port_name: &port.name };
+        let selected = source
+            .rule
+            .is_some_and(|rule| rule.spec.workload_selector.is_some());
+        let upstream = tls::Upstream {
+            service,
+            policy,
+            sni,
+            selected,
+            port_name: &port.name,
+        };
         tls::apply(context, &mut cluster, &mut options, &upstream);
     }
-    if context.proxy_config.proxy_headers.as_ref().is_some_and(|headers| headers.preserve_http1_header_case == Some(true)) {
+    if context
+        .proxy_config
+        .proxy_headers
+        .as_ref()
+        .is_some_and(|headers| headers.preserve_http1_header_case == Some(true))
+    {
         options.preserve_case(port.protocol);
     }
     if let Some(options) = options.finish() {
@@ -110,16 +165,15 @@ fn set_discovery(context: &Context<'_>, cluster: &mut Cluster, place: &ClusterRe
         Resolution::Passthrough => DiscoveryType::OriginalDst,
         Resolution::Dns => DiscoveryType::StrictDns,
         Resolution::DnsRoundRobin => DiscoveryType::LogicalDns,
-        Resolution::DynamicDns => {
-            crate::dynamic_dns::set_cluster_type(cluster, place.service);
-            return true;
-        }
-        Resolution::Alias => return false,
+        Resolution::DynamicDns | Resolution::Alias => return false,
     };
     cluster.cluster_discovery_type = Some(ClusterDiscoveryType::Type(kind as i32));
     match kind {
         DiscoveryType::Eds => {
-            cluster.eds_cluster_config = Some(EdsClusterConfig { eds_config: Some(ads()), service_name: place.name.to_owned() });
+            cluster.eds_cluster_config = Some(EdsClusterConfig {
+                eds_config: Some(ads()),
+                service_name: place.name.to_owned(),
+            });
         }
         DiscoveryType::StrictDns | DiscoveryType::LogicalDns => {
             let assignment = endpoints::load_assignment(context, place);
@@ -128,13 +182,24 @@ fn set_discovery(context: &Context<'_>, cluster: &mut Cluster, place: &ClusterRe
             }
             cluster.load_assignment = Some(assignment);
             cluster.dns_lookup_family = DnsLookupFamily::V4Only as i32;
-            cluster.dns_refresh_rate =
-                Some(duration(context.snapshot.mesh.dns_refresh_rate.unwrap_or(Duration::from_secs(60))));
-            cluster.dns_jitter = Some(xds::prost_types::Duration { nanos: 100_000_000, ..seconds(0) });
+            cluster.dns_refresh_rate = Some(duration(
+                context
+                    .snapshot
+                    .mesh
+                    .dns_refresh_rate
+                    .unwrap_or(Duration::from_secs(60)),
+            ));
+            cluster.dns_jitter = Some(xds::prost_types::Duration {
+                nanos: 100_000_000,
+                ..seconds(0)
+            });
             cluster.respect_dns_ttl = true;
             cluster.typed_dns_resolver_config = Some(TypedExtensionConfig {
                 name: "envoy.network.dns_resolver.cares".to_owned(),
-                typed_config: Some(xds::any::pack(&CaresDnsResolverConfig { udp_max_queries: Some(100), ..Default::default() })),
+                typed_config: Some(xds::any::pack(&CaresDnsResolverConfig {
+                    udp_max_queries: Some(100),
+                    ..Default::default()
+                })),
             });
         }
         _ => {}
@@ -144,5 +209,8 @@ fn set_discovery(context: &Context<'_>, cluster: &mut Cluster, place: &ClusterRe
 
 /// Ports of a service that have clusters.
 pub(crate) fn ports(service: &Service) -> impl Iterator<Item = &ServicePort> {
-    service.ports.iter().filter(|port| port.protocol != Protocol::Udp)
+    service
+        .ports
+        .iter()
+        .filter(|port| port.protocol != Protocol::Udp)
 }

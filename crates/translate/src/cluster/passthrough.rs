@@ -41,14 +41,19 @@ pub(crate) fn inbound(context: &Context<'_>) -> Cluster {
 
 /// The source address of connections to the application.
 pub(crate) fn inbound_bind() -> BindConfig {
-    BindConfig { source_address: Some(socket("127.0.0.6", 0)), ..Default::default() }
+    BindConfig {
+        source_address: Some(socket("127.0.0.6", 0)),
+        ..Default::default()
+    }
 }
 
 fn passthrough(context: &Context<'_>, name: &str) -> Cluster {
     let mut cluster = Cluster {
         name: name.to_owned(),
         alt_stat_name: names::stat(names::PASSTHROUGH),
-        cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::OriginalDst as i32)),
+        cluster_discovery_type: Some(ClusterDiscoveryType::Type(
+            DiscoveryType::OriginalDst as i32,
+        )),
         lb_policy: LbPolicy::ClusterProvided as i32,
         ..Default::default()
     };
@@ -57,6 +62,14 @@ fn passthrough(context: &Context<'_>, name: &str) -> Cluster {
     let pool = connection_pool::effective_pool(context, &Policy::default());
     connection_pool::apply(context, &mut cluster, &mut options, pool, None);
     options.idle_timeout(Duration::from_secs(300));
+    if context
+        .proxy_config
+        .proxy_headers
+        .as_ref()
+        .is_some_and(|headers| headers.preserve_http1_header_case == Some(true))
+    {
+        options.preserve_case(Protocol::Auto);
+    }
     if let Some(options) = options.finish() {
         set_http_options(&mut cluster, &options);
     }

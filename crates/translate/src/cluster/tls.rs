@@ -5,11 +5,16 @@ use crate::context::Context;
 use crate::proto::{agent_sds, fields_of, istiod_sds, text, transport_socket};
 use crate::registry::Service;
 use crate::traffic_policy::Policy;
-use api::istio::{ClientTlsMode, ClientTlsSettings, MutualTlsMode, ProxyProtocol, ProxyProtocolVersion};
-use xds::envoy::config::cluster::v3::cluster::{ClusterDiscoveryType, DiscoveryType, TransportSocketMatch};
+use api::istio::{
+    ClientTlsMode, ClientTlsSettings, MutualTlsMode, ProxyProtocol, ProxyProtocolVersion,
+};
 use xds::envoy::config::cluster::v3::Cluster;
+use xds::envoy::config::cluster::v3::cluster::{
+    ClusterDiscoveryType, DiscoveryType, TransportSocketMatch,
+};
 use xds::envoy::config::core::v3::{
-    DataSource, ProxyProtocolConfig, TransportSocket, UpstreamHttpProtocolOptions, data_source, proxy_protocol_config,
+    DataSource, ProxyProtocolConfig, TransportSocket, UpstreamHttpProtocolOptions, data_source,
+    proxy_protocol_config,
 };
 use xds::envoy::extensions::transport_sockets::proxy_protocol::v3::ProxyProtocolUpstreamTransport;
 use xds::envoy::extensions::transport_sockets::raw_buffer::v3::RawBuffer;
@@ -33,13 +38,23 @@ pub(crate) struct Upstream<'a> {
 }
 
 /// Sets the transport socket, or several to choose from.
-pub(crate) fn apply(context: &Context<'_>, cluster: &mut Cluster, options: &mut HttpOptions, upstream: &Upstream<'_>) {
+pub(crate) fn apply(
+    context: &Context<'_>,
+    cluster: &mut Cluster,
+    options: &mut HttpOptions,
+    upstream: &Upstream<'_>,
+) {
     let proxy_protocol = upstream.policy.proxy_protocol;
-    let original_dst = cluster.cluster_discovery_type == Some(ClusterDiscoveryType::Type(DiscoveryType::OriginalDst as i32));
+    let original_dst = cluster.cluster_discovery_type
+        == Some(ClusterDiscoveryType::Type(
+            DiscoveryType::OriginalDst as i32,
+        ));
     let socket = match upstream.policy.tls {
         Some(settings) => match settings.mode {
             ClientTlsMode::Disable => None,
-            ClientTlsMode::IstioMutual => Some(mutual_socket(context, options, upstream, Some(settings))),
+            ClientTlsMode::IstioMutual => {
+                Some(mutual_socket(context, options, upstream, Some(settings)))
+            }
             ClientTlsMode::Simple | ClientTlsMode::Mutual => {
                 mark_no_alpn_override(cluster);
                 own_tls(context, options, upstream, settings)
@@ -48,7 +63,13 @@ pub(crate) fn apply(context: &Context<'_>, cluster: &mut Cluster, options: &mut 
         None if auto_mtls(context, upstream, original_dst) => {
             let socket = mutual_socket(context, options, upstream, None);
             if !original_dst {
-                cluster.transport_socket_matches = matches(wrap(socket, proxy_protocol), wrap(raw_socket("envoy.transport_sockets.raw_buffer"), proxy_protocol));
+                cluster.transport_socket_matches = matches(
+                    wrap(socket, proxy_protocol),
+                    wrap(
+                        raw_socket("envoy.transport_sockets.raw_buffer"),
+                        proxy_protocol,
+                    ),
+                );
                 return;
             }
             Some(socket)
@@ -68,26 +89,49 @@ fn auto_mtls(context: &Context<'_>, upstream: &Upstream<'_>, original_dst: bool)
     if service.mesh_external || !context.snapshot.mesh.auto_mtls() {
         return false;
     }
-    if context.snapshot.peer_policies.of_namespace(&service.namespace) == MutualTlsMode::Disable {
+    if context
+        .snapshot
+        .peer_policies
+        .of_namespace(&service.namespace)
+        == MutualTlsMode::Disable
+    {
         return false;
     }
     if original_dst || service.is_headless() {
         // The proxy cannot choose by endpoint, so all of them have to take mutual TLS.
-        let mut endpoints =
-            context.snapshot.registry.endpoints_of(service).iter().filter(|endpoint| endpoint.port_name == upstream.port_name).peekable();
+        let mut endpoints = context
+            .snapshot
+            .registry
+            .endpoints_of(service)
+            .iter()
+            .filter(|endpoint| endpoint.port_name == upstream.port_name)
+            .peekable();
         return endpoints.peek().is_some() && endpoints.all(|endpoint| endpoint.mtls);
     }
     true
 }
 
-fn mutual_socket(context: &Context<'_>, options: &HttpOptions, upstream: &Upstream<'_>, settings: Option<&ClientTlsSettings>) -> TransportSocket {
+fn mutual_socket(
+    context: &Context<'_>,
+    options: &HttpOptions,
+    upstream: &Upstream<'_>,
+    settings: Option<&ClientTlsSettings>,
+) -> TransportSocket {
     let service = upstream.service;
-    let accounts = context.snapshot.registry.accounts.get(&(service.host.clone(), service.namespace.clone()));
-    let names: Vec<String> = match settings.filter(|settings| !settings.subject_alt_names.is_empty()) {
-        Some(settings) => settings.subject_alt_names.clone(),
-        None => accounts.into_iter().flatten().cloned().collect(),
-    };
-    let sni = settings.map(|settings| settings.sni.clone()).filter(|sni| !sni.is_empty()).unwrap_or_else(|| upstream.sni.clone());
+    let accounts = context
+        .snapshot
+        .registry
+        .accounts
+        .get(&(service.host.clone(), service.namespace.clone()));
+    let names: Vec<String> =
+        match settings.filter(|settings| !settings.subject_alt_names.is_empty()) {
+            Some(settings) => settings.subject_alt_names.clone(),
+            None => accounts.into_iter().flatten().cloned().collect(),
+        };
+    let sni = settings
+        .map(|settings| settings.sni.clone())
+        .filter(|sni| !sni.is_empty())
+        .unwrap_or_else(|| upstream.sni.clone());
     let mut alpn = vec!["istio-peer-exchange".to_owned(), "istio".to_owned()];
     if options.is_http2() {
         alpn.push("h2".to_owned());
@@ -103,12 +147,21 @@ fn mutual_socket(context: &Context<'_>, options: &HttpOptions, upstream: &Upstre
 }
 
 fn tls_socket(common: tls::CommonTlsContext, sni: String) -> TransportSocket {
-    let context = tls::UpstreamTlsContext { common_tls_context: Some(common), sni, ..Default::default() };
+    let context = tls::UpstreamTlsContext {
+        common_tls_context: Some(common),
+        sni,
+        ..Default::default()
+    };
     transport_socket("envoy.transport_sockets.tls", xds::any::pack(&context))
 }
 
 /// TLS with other certificates than those of the mesh.
-fn own_tls(context: &Context<'_>, options: &mut HttpOptions, upstream: &Upstream<'_>, settings: &ClientTlsSettings) -> Option<TransportSocket> {
+fn own_tls(
+    context: &Context<'_>,
+    options: &mut HttpOptions,
+    upstream: &Upstream<'_>,
+    settings: &ClientTlsSettings,
+) -> Option<TransportSocket> {
     let insecure = settings.insecure_skip_verify == Some(true);
     if settings.sni.is_empty() {
         options.auto_sni = Some(UpstreamHttpProtocolOptions {
@@ -121,7 +174,11 @@ fn own_tls(context: &Context<'_>, options: &mut HttpOptions, upstream: &Upstream
     if by_secret && !context.proxy.is_router() && !upstream.selected {
         return None;
     }
-    let names = if settings.subject_alt_names.is_empty() { &upstream.service.subject_alt_names } else { &settings.subject_alt_names };
+    let names = if settings.subject_alt_names.is_empty() {
+        &upstream.service.subject_alt_names
+    } else {
+        &settings.subject_alt_names
+    };
     let mut sorted = names.clone();
     if settings.subject_alt_names.is_empty() {
         sorted.sort();
@@ -131,14 +188,25 @@ fn own_tls(context: &Context<'_>, options: &mut HttpOptions, upstream: &Upstream
         certificates.push(if by_secret {
             secret(&format!("kubernetes://{}", settings.credential_name), true)
         } else {
-            secret(&format!("file-cert:{}~{}", settings.client_certificate, settings.private_key), false)
+            secret(
+                &format!(
+                    "file-cert:{}~{}",
+                    settings.client_certificate, settings.private_key
+                ),
+                false,
+            )
         });
     }
     let validation = if insecure {
-        tls::common_tls_context::ValidationContextType::ValidationContext(tls::CertificateValidationContext::default())
+        tls::common_tls_context::ValidationContextType::ValidationContext(
+            tls::CertificateValidationContext::default(),
+        )
     } else {
         let root = if by_secret {
-            secret(&format!("kubernetes://{}-cacert", settings.credential_name), true)
+            secret(
+                &format!("kubernetes://{}-cacert", settings.credential_name),
+                true,
+            )
         } else if settings.ca_certificates.is_empty() {
             secret("file-root:system", false)
         } else {
@@ -149,7 +217,11 @@ fn own_tls(context: &Context<'_>, options: &mut HttpOptions, upstream: &Upstream
     let common = tls::CommonTlsContext {
         tls_params: Some(client_params()),
         tls_certificate_sds_secret_configs: certificates,
-        alpn_protocols: if options.is_http2() { vec!["h2".to_owned()] } else { Vec::new() },
+        alpn_protocols: if options.is_http2() {
+            vec!["h2".to_owned()]
+        } else {
+            Vec::new()
+        },
         validation_context_type: Some(validation),
         ..Default::default()
     };
@@ -158,8 +230,13 @@ fn own_tls(context: &Context<'_>, options: &mut HttpOptions, upstream: &Upstream
 
 fn mark_no_alpn_override(cluster: &mut Cluster) {
     let metadata = cluster.metadata.get_or_insert_default();
-    let istio = metadata.filter_metadata.entry("istio".to_owned()).or_insert_with(|| fields_of([]));
-    istio.fields.insert("alpn_override".to_owned(), text("false"));
+    let istio = metadata
+        .filter_metadata
+        .entry("istio".to_owned())
+        .or_insert_with(|| fields_of([]));
+    istio
+        .fields
+        .insert("alpn_override".to_owned(), text("false"));
 }
 
 pub(crate) fn client_params() -> tls::TlsParameters {
@@ -172,13 +249,29 @@ pub(crate) fn client_params() -> tls::TlsParameters {
 
 /// A secret by name, from istiod or from the agent.
 pub(crate) fn secret(name: &str, from_istiod: bool) -> tls::SdsSecretConfig {
-    let source = if from_istiod { istiod_sds() } else { agent_sds() };
-    tls::SdsSecretConfig { name: name.to_owned(), sds_config: Some(source) }
+    let mut source = if from_istiod {
+        istiod_sds()
+    } else {
+        agent_sds()
+    };
+    if name.starts_with("file-") {
+        source.initial_fetch_timeout = None;
+    }
+    tls::SdsSecretConfig {
+        name: name.to_owned(),
+        sds_config: Some(source),
+    }
 }
 
 /// Root certificates from a secret, and names that the peer has to have.
-pub(crate) fn combined(names: &[String], crl: &str, root: tls::SdsSecretConfig) -> tls::common_tls_context::ValidationContextType {
-    let matchers = names.iter().map(|name| string_matcher::MatchPattern::Exact(name.clone()));
+pub(crate) fn combined(
+    names: &[String],
+    crl: &str,
+    root: tls::SdsSecretConfig,
+) -> tls::common_tls_context::ValidationContextType {
+    let matchers = names
+        .iter()
+        .map(|name| string_matcher::MatchPattern::Exact(name.clone()));
     combined_with(matchers, crl, root)
 }
 
@@ -191,17 +284,24 @@ pub(crate) fn combined_with(
     let default = tls::CertificateValidationContext {
         match_subject_alt_names: names
             .into_iter()
-            .map(|pattern| StringMatcher { match_pattern: Some(pattern), ..Default::default() })
+            .map(|pattern| StringMatcher {
+                match_pattern: Some(pattern),
+                ..Default::default()
+            })
             .collect(),
-        crl: (!crl.is_empty())
-            .then(|| DataSource { specifier: Some(data_source::Specifier::Filename(crl.to_owned())), ..Default::default() }),
+        crl: (!crl.is_empty()).then(|| DataSource {
+            specifier: Some(data_source::Specifier::Filename(crl.to_owned())),
+            ..Default::default()
+        }),
         ..Default::default()
     };
-    tls::common_tls_context::ValidationContextType::CombinedValidationContext(tls::common_tls_context::CombinedCertificateValidationContext {
-        default_validation_context: Some(default),
-        validation_context_sds_secret_config: Some(root),
-        ..Default::default()
-    })
+    tls::common_tls_context::ValidationContextType::CombinedValidationContext(
+        tls::common_tls_context::CombinedCertificateValidationContext {
+            default_validation_context: Some(default),
+            validation_context_sds_secret_config: Some(root),
+            ..Default::default()
+        },
+    )
 }
 
 fn raw_socket(name: &str) -> TransportSocket {
@@ -209,17 +309,25 @@ fn raw_socket(name: &str) -> TransportSocket {
 }
 
 fn wrap(socket: TransportSocket, proxy_protocol: Option<&ProxyProtocol>) -> TransportSocket {
-    let Some(settings) = proxy_protocol else { return socket };
+    let Some(settings) = proxy_protocol else {
+        return socket;
+    };
     let version = match settings.version {
         ProxyProtocolVersion::V1 => proxy_protocol_config::Version::V1,
         ProxyProtocolVersion::V2 => proxy_protocol_config::Version::V2,
     };
     let transport = ProxyProtocolUpstreamTransport {
-        config: Some(ProxyProtocolConfig { version: version as i32, ..Default::default() }),
+        config: Some(ProxyProtocolConfig {
+            version: version as i32,
+            ..Default::default()
+        }),
         transport_socket: Some(socket),
         ..Default::default()
     };
-    transport_socket("envoy.transport_sockets.upstream_proxy_protocol", xds::any::pack(&transport))
+    transport_socket(
+        "envoy.transport_sockets.upstream_proxy_protocol",
+        xds::any::pack(&transport),
+    )
 }
 
 fn matches(mutual: TransportSocket, plain: TransportSocket) -> Vec<TransportSocketMatch> {
@@ -229,6 +337,10 @@ fn matches(mutual: TransportSocket, plain: TransportSocket) -> Vec<TransportSock
             r#match: Some(fields_of([("tlsMode", text("istio"))])),
             transport_socket: Some(mutual),
         },
-        TransportSocketMatch { name: "tlsMode-disabled".to_owned(), r#match: Some(fields_of([])), transport_socket: Some(plain) },
+        TransportSocketMatch {
+            name: "tlsMode-disabled".to_owned(),
+            r#match: Some(fields_of([])),
+            transport_socket: Some(plain),
+        },
     ]
 }

@@ -23,12 +23,16 @@ pub(crate) struct Chain {
 
 impl Chain {
     pub(crate) fn is_match_all(&self) -> bool {
-        self.server_names.is_empty() && self.cidrs.is_empty() && !self.sniffed_http
+        let any_name =
+            self.server_names.is_empty() || self.server_names.iter().any(|name| name == "*");
+        any_name && self.cidrs.is_empty() && !self.sniffed_http
     }
 
     /// Whether both would match the same connections.
     pub(crate) fn same_match(&self, other: &Self) -> bool {
-        self.server_names == other.server_names && self.cidrs == other.cidrs && self.sniffed_http == other.sniffed_http
+        self.server_names == other.server_names
+            && self.cidrs == other.cidrs
+            && self.sniffed_http == other.sniffed_http
     }
 
     pub(crate) fn finish(self) -> FilterChain {
@@ -64,7 +68,10 @@ pub(crate) fn cidr_range(text: &str) -> Option<CidrRange> {
         Some((address, length)) => (address, length.parse().ok()?),
         None => (text, if text.contains(':') { 128 } else { 32 }),
     };
-    crate::host::is_ip(address).then(|| CidrRange { address_prefix: address.to_owned(), prefix_len: Some(length) })
+    crate::host::is_ip(address).then(|| CidrRange {
+        address_prefix: address.to_owned(),
+        prefix_len: Some(length),
+    })
 }
 
 /// The chain for everything that no other chain takes: to the address the client asked for, or nowhere.

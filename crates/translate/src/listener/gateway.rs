@@ -9,12 +9,12 @@ use crate::cluster::tls::{OWN_CERTIFICATE, ROOT_CERTIFICATES, combined, secret};
 use crate::context::{Context, ListenerClass};
 use crate::gateway_servers::{GatewayServer, Kind, MergedServers, intersection};
 use crate::hcm::{self, HcmSpec, Routes};
+use crate::host;
 use crate::names;
 use crate::network_filters::{logged_proxy, outbound_chain};
 use crate::proto::{address, transport_socket};
 use crate::protocol::Protocol;
 use crate::security;
-use crate::host;
 use api::istio::{ServerTlsMode, ServerTlsSettings, TlsProtocol};
 use std::collections::HashSet;
 use xds::envoy::config::core::v3::{TrafficDirection, TransportSocket};
@@ -24,10 +24,19 @@ use xds::envoy::extensions::transport_sockets::tls::v3 as tls;
 const CLASS: ListenerClass = ListenerClass::Gateway;
 
 pub(crate) fn listeners(context: &Context<'_>, merged: &MergedServers<'_>) -> Vec<Listener> {
-    merged.listeners.iter().filter_map(|((bind, port), servers)| listener(context, bind, *port, servers)).collect()
+    merged
+        .listeners
+        .iter()
+        .filter_map(|((bind, port), servers)| listener(context, bind, *port, servers))
+        .collect()
 }
 
-fn listener(context: &Context<'_>, bind: &str, port: u32, servers: &[GatewayServer<'_>]) -> Option<Listener> {
+fn listener(
+    context: &Context<'_>,
+    bind: &str,
+    port: u32,
+    servers: &[GatewayServer<'_>],
+) -> Option<Listener> {
     let bind = if bind.is_empty() { "0.0.0.0" } else { bind };
     let mut chains: Vec<FilterChain> = Vec::new();
     let mut plain_http = false;
@@ -38,10 +47,20 @@ fn listener(context: &Context<'_>, bind: &str, port: u32, servers: &[GatewayServ
             Kind::PlainHttp => {
                 plain_http = true;
                 let filters = vec![http(context, server, format!("outbound_{bind}_{port}"))];
-                chains.push(Chain { filters, ..Chain::default() }.finish());
+                chains.push(
+                    Chain {
+                        filters,
+                        ..Chain::default()
+                    }
+                    .finish(),
+                );
             }
             Kind::Https => {
-                let prefix = if server.server.name.is_empty() { format!("outbound_{bind}_{port}") } else { server.server.name.clone() };
+                let prefix = if server.server.name.is_empty() {
+                    format!("outbound_{bind}_{port}")
+                } else {
+                    server.server.name.clone()
+                };
                 let filters = vec![http(context, server, prefix)];
                 chains.push(terminating(context, server, filters, true));
             }
@@ -52,7 +71,13 @@ fn listener(context: &Context<'_>, bind: &str, port: u32, servers: &[GatewayServ
             }
             Kind::PlainTcp => {
                 if let Some(filters) = tcp_filters(context, server) {
-                    chains.push(Chain { filters, ..Chain::default() }.finish());
+                    chains.push(
+                        Chain {
+                            filters,
+                            ..Chain::default()
+                        }
+                        .finish(),
+                    );
                 }
             }
             Kind::Passthrough => chains.extend(passthrough(context, server, &mut sni_taken)),
@@ -71,29 +96,52 @@ fn listener(context: &Context<'_>, bind: &str, port: u32, servers: &[GatewayServ
         filter_chains: chains,
         ..Default::default()
     };
-    if context.proxy_config.gateway_topology.as_ref().is_some_and(|topology| topology.proxy_protocol.is_some()) {
+    if context
+        .proxy_config
+        .gateway_topology
+        .as_ref()
+        .is_some_and(|topology| topology.proxy_protocol.is_some())
+    {
         out.listener_filters.push(inspectors::proxy_protocol());
     }
-    if servers.iter().any(|server| !matches!(server.kind(), Kind::PlainHttp | Kind::PlainTcp)) {
+    if servers
+        .iter()
+        .any(|server| !matches!(server.kind(), Kind::PlainHttp | Kind::PlainTcp))
+    {
         out.listener_filters.push(inspectors::tls());
     }
     if let Some(settings) = &context.proxy_config.connection_settings {
         let edge = settings.profile == api::istio::ConnectionProfile::Edge;
-        out.per_connection_buffer_limit_bytes =
-            settings.listener_per_connection_buffer_limit_bytes.or(edge.then_some(32_768));
+        out.per_connection_buffer_limit_bytes = settings
+            .listener_per_connection_buffer_limit_bytes
+            .or(edge.then_some(32_768));
     }
     Some(out)
 }
 
 fn http(context: &Context<'_>, server: &GatewayServer<'_>, stat_prefix: String) -> Filter {
-    let protocol = server.server.port.as_ref().map_or(Protocol::Http, |port| Protocol::parse(&port.protocol));
-    let mut spec = HcmSpec::new(CLASS, stat_prefix, Routes::Rds(server.route_name.clone()), protocol);
+    let protocol = server
+        .server
+        .port
+        .as_ref()
+        .map_or(Protocol::Http, |port| Protocol::parse(&port.protocol));
+    let mut spec = HcmSpec::new(
+        CLASS,
+        stat_prefix,
+        Routes::Rds(server.route_name.clone()),
+        protocol,
+    );
     spec.policies = security::http_policies(context, CLASS);
     hcm::filter(context, spec)
 }
 
 /// A chain that ends TLS.
-fn terminating(context: &Context<'_>, server: &GatewayServer<'_>, mut filters: Vec<Filter>, http: bool) -> FilterChain {
+fn terminating(
+    context: &Context<'_>,
+    server: &GatewayServer<'_>,
+    mut filters: Vec<Filter>,
+    http: bool,
+) -> FilterChain {
     let settings = server.server.tls.clone().unwrap_or_default();
     let mut server_names = server.plain_hosts();
     server_names.sort();
@@ -102,15 +150,29 @@ fn terminating(context: &Context<'_>, server: &GatewayServer<'_>, mut filters: V
         filters.splice(0..0, crate::network_filters::metadata_exchange(context));
     }
     let any = server_names.iter().any(|name| name == "*");
-    let chain = Chain { server_names: if any { Vec::new() } else { server_names }, filters, ..Chain::default() };
-    FilterChain { transport_socket: Some(server_tls(&settings, http)), ..chain.finish() }
+    let chain = Chain {
+        server_names: if any { Vec::new() } else { server_names },
+        filters,
+        ..Chain::default()
+    };
+    FilterChain {
+        transport_socket: Some(server_tls(&settings, http)),
+        ..chain.finish()
+    }
 }
 
 /// TLS of a server.
 fn server_tls(settings: &ServerTlsSettings, http: bool) -> TransportSocket {
     let mesh = settings.mode == ServerTlsMode::IstioMutual;
-    let client = matches!(settings.mode, ServerTlsMode::Mutual | ServerTlsMode::OptionalMutual) || mesh;
-    let alpn: &[&str] = if mesh && !http { &["istio-peer-exchange", "h2", "http/1.1"] } else { &["h2", "http/1.1"] };
+    let client = matches!(
+        settings.mode,
+        ServerTlsMode::Mutual | ServerTlsMode::OptionalMutual
+    ) || mesh;
+    let alpn: &[&str] = if mesh && !http {
+        &["istio-peer-exchange", "h2", "http/1.1"]
+    } else {
+        &["h2", "http/1.1"]
+    };
     let by_secret = |name: &str| secret(&format!("kubernetes://{name}"), true);
     let mut certificates = Vec::new();
     let mut root = None;
@@ -122,7 +184,10 @@ fn server_tls(settings: &ServerTlsSettings, http: bool) -> TransportSocket {
             certificates.push(by_secret(&settings.credential_name));
         }
         certificates.extend(settings.credential_names.iter().map(|name| by_secret(name)));
-        let first = settings.credential_names.first().unwrap_or(&settings.credential_name);
+        let first = settings
+            .credential_names
+            .first()
+            .unwrap_or(&settings.credential_name);
         let ca = if settings.ca_cert_credential_name.is_empty() {
             format!("{first}-cacert")
         } else {
@@ -130,19 +195,34 @@ fn server_tls(settings: &ServerTlsSettings, http: bool) -> TransportSocket {
         };
         root = Some(by_secret(&ca));
     } else {
-        let file = |certificate: &str, key: &str| secret(&format!("file-cert:{certificate}~{key}"), false);
+        let file =
+            |certificate: &str, key: &str| secret(&format!("file-cert:{certificate}~{key}"), false);
         if settings.tls_certificates.is_empty() {
             certificates.push(file(&settings.server_certificate, &settings.private_key));
         }
-        certificates.extend(settings.tls_certificates.iter().map(|own| file(&own.server_certificate, &own.private_key)));
+        certificates.extend(
+            settings
+                .tls_certificates
+                .iter()
+                .map(|own| file(&own.server_certificate, &own.private_key)),
+        );
         if !settings.ca_certificates.is_empty() {
-            root = Some(secret(&format!("file-root:{}", settings.ca_certificates), false));
+            root = Some(secret(
+                &format!("file-root:{}", settings.ca_certificates),
+                false,
+            ));
         }
     }
     let mut validation = None;
     if client && let Some(root) = root {
-        validation = Some(combined(&settings.subject_alt_names, &settings.ca_crl, root));
-        if let Some(tls::common_tls_context::ValidationContextType::CombinedValidationContext(context)) = &mut validation
+        validation = Some(combined(
+            &settings.subject_alt_names,
+            &settings.ca_crl,
+            root,
+        ));
+        if let Some(tls::common_tls_context::ValidationContextType::CombinedValidationContext(
+            context,
+        )) = &mut validation
             && let Some(default) = &mut context.default_validation_context
         {
             default.verify_certificate_spki = settings.verify_certificate_spki.clone();
@@ -164,6 +244,34 @@ fn server_tls(settings: &ServerTlsSettings, http: bool) -> TransportSocket {
     transport_socket("envoy.transport_sockets.tls", xds::any::pack(&config))
 }
 
+/// Ciphers that Envoy knows, each once.
+fn known_ciphers(wanted: &[String]) -> Vec<String> {
+    const KNOWN: [&str; 15] = [
+        "ECDHE-ECDSA-AES128-GCM-SHA256",
+        "ECDHE-RSA-AES128-GCM-SHA256",
+        "ECDHE-ECDSA-AES256-GCM-SHA384",
+        "ECDHE-RSA-AES256-GCM-SHA384",
+        "ECDHE-ECDSA-CHACHA20-POLY1305",
+        "ECDHE-RSA-CHACHA20-POLY1305",
+        "ECDHE-ECDSA-AES128-SHA",
+        "ECDHE-RSA-AES128-SHA",
+        "ECDHE-ECDSA-AES256-SHA",
+        "ECDHE-RSA-AES256-SHA",
+        "AES128-GCM-SHA256",
+        "AES256-GCM-SHA384",
+        "AES128-SHA",
+        "AES256-SHA",
+        "DES-CBC3-SHA",
+    ];
+    let mut out: Vec<String> = Vec::new();
+    for cipher in wanted {
+        if KNOWN.contains(&cipher.as_str()) && !out.contains(cipher) {
+            out.push(cipher.clone());
+        }
+    }
+    out
+}
+
 fn params(settings: &ServerTlsSettings) -> Option<tls::TlsParameters> {
     use tls::tls_parameters::TlsProtocol as Version;
     let version = |version: TlsProtocol| match version {
@@ -174,13 +282,16 @@ fn params(settings: &ServerTlsSettings) -> Option<tls::TlsParameters> {
         TlsProtocol::V1_3 => Version::TlSv13,
     };
     let (min, max) = (settings.min_protocol_version, settings.max_protocol_version);
-    if min == TlsProtocol::TlsAuto && max == TlsProtocol::TlsAuto && settings.cipher_suites.is_empty() {
+    if min == TlsProtocol::TlsAuto
+        && max == TlsProtocol::TlsAuto
+        && settings.cipher_suites.is_empty()
+    {
         return None;
     }
     Some(tls::TlsParameters {
         tls_minimum_protocol_version: version(min) as i32,
         tls_maximum_protocol_version: version(max) as i32,
-        cipher_suites: settings.cipher_suites.clone(),
+        cipher_suites: known_ciphers(&settings.cipher_suites),
         ..Default::default()
     })
 }
@@ -193,15 +304,30 @@ fn tcp_filters(context: &Context<'_>, server: &GatewayServer<'_>) -> Option<Vec<
             continue;
         }
         for rule in &config.spec.tcp {
-            if rule.matches.is_empty() || rule.matches.iter().any(|condition| known.holds_tcp(condition)) {
-                return Some(tcp_routes::filters(context, CLASS, config, &rule.route, server.declared_port()));
+            if rule.matches.is_empty()
+                || rule
+                    .matches
+                    .iter()
+                    .any(|condition| known.holds_tcp(condition))
+            {
+                return Some(tcp_routes::filters(
+                    context,
+                    CLASS,
+                    config,
+                    &rule.route,
+                    server.declared_port(),
+                    server.protocol(),
+                ));
             }
         }
     }
     None
 }
 
-fn intersects(server: &GatewayServer<'_>, config: &crate::virtual_service::VirtualServiceConfig) -> bool {
+fn intersects(
+    server: &GatewayServer<'_>,
+    config: &crate::virtual_service::VirtualServiceConfig,
+) -> bool {
     let hosts: Vec<&str> = config.spec.hosts.iter().map(String::as_str).collect();
     !intersection(&server.hosts_for(&config.namespace), &hosts).is_empty()
 }
@@ -213,7 +339,11 @@ struct Known<'a> {
 }
 
 fn known<'a>(context: &'a Context<'a>, server: &'a GatewayServer<'a>) -> Known<'a> {
-    Known { gateway: [server.gateway.as_str()], server, context }
+    Known {
+        gateway: [server.gateway.as_str()],
+        server,
+        context,
+    }
 }
 
 impl Known<'_> {
@@ -236,21 +366,48 @@ impl Known<'_> {
 }
 
 /// Chains that forward by server name, from `tls` rules.
-fn passthrough(context: &Context<'_>, server: &GatewayServer<'_>, taken: &mut HashSet<String>) -> Vec<FilterChain> {
+fn passthrough(
+    context: &Context<'_>,
+    server: &GatewayServer<'_>,
+    taken: &mut HashSet<String>,
+) -> Vec<FilterChain> {
     let known = known(context, server);
     let mut out = Vec::new();
-    for config in context.scope.listeners.iter().flat_map(|listener| &listener.virtual_services) {
+    for config in context
+        .scope
+        .listeners
+        .iter()
+        .flat_map(|listener| &listener.virtual_services)
+    {
         if !config.is_for_gateway(&server.gateway) || !intersects(server, config) {
             continue;
         }
         for rule in &config.spec.tls {
-            for condition in rule.matches.iter().filter(|condition| known.holds_tls(condition)) {
+            for condition in rule
+                .matches
+                .iter()
+                .filter(|condition| known.holds_tls(condition))
+            {
                 if condition.sni_hosts.iter().any(|name| taken.contains(name)) {
                     continue;
                 }
                 taken.extend(condition.sni_hosts.iter().cloned());
-                let filters = tcp_routes::filters(context, CLASS, config, &rule.route, server.declared_port());
-                out.push(Chain { server_names: condition.sni_hosts.clone(), filters, ..Chain::default() }.finish());
+                let filters = tcp_routes::filters(
+                    context,
+                    CLASS,
+                    config,
+                    &rule.route,
+                    server.declared_port(),
+                    server.protocol(),
+                );
+                out.push(
+                    Chain {
+                        server_names: condition.sni_hosts.clone(),
+                        filters,
+                        ..Chain::default()
+                    }
+                    .finish(),
+                );
             }
         }
     }
@@ -260,14 +417,29 @@ fn passthrough(context: &Context<'_>, server: &GatewayServer<'_>, taken: &mut Ha
 /// Chains whose server name is the name of a cluster.
 fn auto_passthrough(context: &Context<'_>, server: &GatewayServer<'_>) -> Vec<FilterChain> {
     let mut out = Vec::new();
-    for service in context.scope.services.iter().filter(|service| !service.mesh_external && service.external_name.is_none()) {
-        let wanted = server.hosts_for(&service.namespace).iter().any(|name| host::matches(name, &service.host));
+    for service in context
+        .scope
+        .services
+        .iter()
+        .filter(|service| !service.mesh_external && service.external_name.is_none())
+    {
+        let wanted = server
+            .hosts_for(&service.namespace)
+            .iter()
+            .any(|name| host::matches(name, &service.host));
         if !wanted {
             continue;
         }
-        let rule = context.snapshot.destination_rules.outbound(context.proxy, &service.host, &service.namespace);
+        let rule = context.snapshot.destination_rules.outbound(
+            context.proxy,
+            &service.host,
+            &service.namespace,
+        );
         for port in outbound::ports(service) {
-            let subsets = rule.iter().flat_map(|rule| &rule.spec.subsets).map(|subset| subset.name.as_str());
+            let subsets = rule
+                .iter()
+                .flat_map(|rule| &rule.spec.subsets)
+                .map(|subset| subset.name.as_str());
             for subset in [""].into_iter().chain(subsets) {
                 let cluster = names::outbound_sni(port.number, subset, &service.host);
                 let mut proxy = logged_proxy(context, CLASS, &cluster);
@@ -278,7 +450,9 @@ fn auto_passthrough(context: &Context<'_>, server: &GatewayServer<'_>) -> Vec<Fi
                     ..Chain::default()
                 };
                 let mut chain = chain.finish();
-                let condition = chain.filter_chain_match.get_or_insert_with(FilterChainMatch::default);
+                let condition = chain
+                    .filter_chain_match
+                    .get_or_insert_with(FilterChainMatch::default);
                 condition.application_protocols = MESH_ALL.map(str::to_owned).to_vec();
                 out.push(chain);
             }

@@ -8,16 +8,18 @@ use crate::hcm::{self, HcmSpec, Routes};
 use crate::inbound_targets::InboundTarget;
 use crate::names;
 use crate::network_filters::{logged_proxy, metadata_exchange, stats, tcp_proxy_filter};
-use crate::proto::{address, seconds, transport_socket};
+use crate::proto::{address, config_metadata, seconds, transport_socket};
 use crate::protocol::{Class, Protocol};
 use crate::proxy_info::Interception;
 use crate::security;
 use api::istio::{CaptureMode, MutualTlsMode, TlsProtocol};
 use std::collections::BTreeSet;
-use xds::envoy::config::core::v3::{TrafficDirection, TransportSocket};
+use xds::envoy::config::core::v3::{Metadata, TrafficDirection, TransportSocket};
 use xds::envoy::config::listener::v3::{Filter, FilterChain, FilterChainMatch, Listener};
 use xds::envoy::config::route::v3::route_action::{ClusterSpecifier, MaxStreamDuration};
-use xds::envoy::config::route::v3::{Decorator, RetryPolicy, Route, RouteAction, RouteConfiguration, VirtualHost, route};
+use xds::envoy::config::route::v3::{
+    Decorator, RetryPolicy, Route, RouteAction, RouteConfiguration, VirtualHost, route,
+};
 use xds::envoy::extensions::transport_sockets::tls::v3 as tls;
 use xds::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
 
@@ -29,7 +31,13 @@ const MESH_HTTP: [&str; 3] = ["istio-http/1.0", "istio-http/1.1", "istio-h2"];
 /// Application protocols of TCP from another proxy of the mesh.
 const MESH_TCP: [&str; 2] = ["istio-peer-exchange", "istio"];
 /// All of the above.
-pub(crate) const MESH_ALL: [&str; 5] = ["istio", "istio-peer-exchange", "istio-http/1.0", "istio-http/1.1", "istio-h2"];
+pub(crate) const MESH_ALL: [&str; 5] = [
+    "istio",
+    "istio-peer-exchange",
+    "istio-http/1.0",
+    "istio-http/1.1",
+    "istio-h2",
+];
 
 /// What the chains of a port have in common.
 struct Place<'a> {
@@ -51,7 +59,12 @@ struct Kind {
 }
 
 const fn kind(tls: bool, alpn: &'static [&'static str], terminate: bool, http: bool) -> Kind {
-    Kind { tls, alpn, terminate, http }
+    Kind {
+        tls,
+        alpn,
+        terminate,
+        http,
+    }
 }
 
 /// The chains for a protocol and an mTLS mode, in order.
@@ -60,14 +73,27 @@ fn matrix(class: Class, mode: MutualTlsMode) -> Vec<Kind> {
     match (class, mode) {
         (Class::Http, MutualTlsMode::Disable) => vec![kind(false, &[], false, true)],
         (Class::Http, MutualTlsMode::Strict) => vec![kind(true, &[], true, true)],
-        (Class::Http, _) => vec![kind(true, &MESH_ALL, true, true), kind(false, &[], false, true)],
+        (Class::Http, _) => vec![
+            kind(true, &MESH_ALL, true, true),
+            kind(false, &[], false, true),
+        ],
         (Class::Tcp, MutualTlsMode::Disable) => vec![kind(false, &[], false, false)],
         (Class::Tcp, MutualTlsMode::Strict) => vec![kind(true, &[], true, false)],
         (Class::Tcp, _) => {
-            vec![kind(true, &MESH_ALL, true, false), kind(true, &[], false, false), kind(false, &[], false, false)]
+            vec![
+                kind(true, &MESH_ALL, true, false),
+                kind(true, &[], false, false),
+                kind(false, &[], false, false),
+            ]
         }
-        (Class::Auto, MutualTlsMode::Disable) => vec![kind(false, PLAIN_HTTP, false, true), kind(false, &[], false, false)],
-        (Class::Auto, MutualTlsMode::Strict) => vec![kind(true, &MESH_HTTP, true, true), kind(true, &[], true, false)],
+        (Class::Auto, MutualTlsMode::Disable) => vec![
+            kind(false, PLAIN_HTTP, false, true),
+            kind(false, &[], false, false),
+        ],
+        (Class::Auto, MutualTlsMode::Strict) => vec![
+            kind(true, &MESH_HTTP, true, true),
+            kind(true, &[], true, false),
+        ],
         (Class::Auto, _) => vec![
             kind(true, &MESH_HTTP, true, true),
             kind(false, PLAIN_HTTP, false, true),
@@ -81,26 +107,44 @@ fn matrix(class: Class, mode: MutualTlsMode) -> Vec<Kind> {
 /// `virtualInbound`, and listeners that the application's clients reach without redirection.
 pub(crate) fn listeners(context: &Context<'_>, targets: &[InboundTarget<'_>]) -> Vec<Listener> {
     let proxy = context.proxy;
-    let modes = context.snapshot.peer_policies.of_workload(&proxy.namespace, &proxy.labels);
+    let modes = context
+        .snapshot
+        .peer_policies
+        .of_workload(&proxy.namespace, &proxy.labels);
     let mut out = Vec::new();
     let mut chains = Chains::default();
-    let port = context.snapshot.mesh.proxy_inbound_listen_port.unwrap_or(PORT);
+    let port = context
+        .snapshot
+        .mesh
+        .proxy_inbound_listen_port
+        .unwrap_or(PORT);
     let mut blocked = black_hole(context, CLASS, "virtualInbound-blackhole", port);
     blocked.filters.splice(0..0, metadata_exchange(context));
     chains.none.insert(port);
     chains.list.push(blocked);
     let declared: BTreeSet<u32> = targets.iter().map(|target| target.port).collect();
     chains.add(context, &passthrough(0), modes.mode);
-    for (port, mode) in modes.ports.iter().filter(|(port, _)| !declared.contains(port)) {
+    for (port, mode) in modes
+        .ports
+        .iter()
+        .filter(|(port, _)| !declared.contains(port))
+    {
         chains.add(context, &passthrough(*port), *mode);
     }
     for target in targets {
         let place = place(context, target);
         let unbound = proxy.interception == Interception::None
-            || target.ingress.is_some_and(|ingress| ingress.capture_mode == CaptureMode::None);
+            || target
+                .ingress
+                .is_some_and(|ingress| ingress.capture_mode == CaptureMode::None);
         if unbound {
             if target.ingress.is_some() {
-                out.push(own_listener(context, target, &place, modes.of_port(target.port)));
+                out.push(own_listener(
+                    context,
+                    target,
+                    &place,
+                    modes.of_port(target.port),
+                ));
             }
             continue;
         }
@@ -148,7 +192,8 @@ impl Chains {
     fn add(&mut self, context: &Context<'_>, place: &Place<'_>, mode: MutualTlsMode) {
         let kinds = matrix(place.protocol.class(), mode);
         let needs_tls = kinds.iter().any(|kind| kind.tls);
-        let needs_http = place.protocol.class() == Class::Auto && kinds.iter().any(|kind| !kind.tls && kind.http);
+        let needs_http = place.protocol.class() == Class::Auto
+            && kinds.iter().any(|kind| !kind.tls && kind.http);
         if place.port == 0 {
             self.tls_everywhere = needs_tls;
             self.http_everywhere = needs_http;
@@ -161,7 +206,8 @@ impl Chains {
                 self.http.insert(place.port);
             }
         }
-        self.list.extend(kinds.iter().map(|kind| chain(context, place, kind)));
+        self.list
+            .extend(kinds.iter().map(|kind| chain(context, place, kind)));
     }
 
     fn tls_inspector(&self) -> Option<xds::envoy::config::listener::v3::ListenerFilter> {
@@ -225,7 +271,11 @@ fn chain(context: &Context<'_>, place: &Place<'_>, kind: &Kind) -> FilterChain {
     } else {
         filters.extend(security::tcp_policies(context, CLASS).filters);
         filters.extend(stats(context, CLASS));
-        filters.push(tcp_proxy_filter(&logged_proxy(context, CLASS, &place.cluster)));
+        filters.push(tcp_proxy_filter(&logged_proxy(
+            context,
+            CLASS,
+            &place.cluster,
+        )));
     }
     let name = match (place.target.is_some(), kind.http) {
         (true, _) => place.name.clone(),
@@ -241,9 +291,21 @@ fn chain(context: &Context<'_>, place: &Place<'_>, kind: &Kind) -> FilterChain {
             ..Default::default()
         }),
         filters,
+        metadata: sidecar_origin(context, place),
         transport_socket: kind.terminate.then(|| server_tls(context, kind.http)),
         ..Default::default()
     }
+}
+
+/// The Sidecar object that a port comes from.
+fn sidecar_origin(context: &Context<'_>, place: &Place<'_>) -> Option<Metadata> {
+    place.target?.ingress?;
+    let sidecar = context.scope.sidecar?;
+    Some(config_metadata(names::config_path(
+        "sidecar",
+        &sidecar.namespace,
+        &sidecar.name,
+    )))
 }
 
 fn http(context: &Context<'_>, place: &Place<'_>) -> Filter {
@@ -253,10 +315,22 @@ fn http(context: &Context<'_>, place: &Place<'_>) -> Filter {
     hcm::filter(context, spec)
 }
 
-fn routes(_context: &Context<'_>, place: &Place<'_>) -> RouteConfiguration {
+fn routes(context: &Context<'_>, place: &Place<'_>) -> RouteConfiguration {
     let service_port = place.target.map_or(0, InboundTarget::service_port);
-    let host = place.target.and_then(InboundTarget::service).map(|service| service.host.as_str()).unwrap_or_default();
-    let retry = RetryPolicy { retry_on: "reset-before-request".to_owned(), num_retries: Some(2), ..Default::default() };
+    let ingress = place.target.is_some_and(|target| target.ingress.is_some());
+    let host = match context.scope.sidecar.filter(|_| ingress) {
+        Some(sidecar) => format!("{}.{}", sidecar.name, sidecar.namespace),
+        None => place
+            .target
+            .and_then(InboundTarget::service)
+            .map(|service| service.host.clone())
+            .unwrap_or_default(),
+    };
+    let retry = RetryPolicy {
+        retry_on: "reset-before-request".to_owned(),
+        num_retries: Some(2),
+        ..Default::default()
+    };
     let action = RouteAction {
         cluster_specifier: Some(ClusterSpecifier::Cluster(place.cluster.clone())),
         timeout: Some(seconds(0)),
@@ -271,7 +345,10 @@ fn routes(_context: &Context<'_>, place: &Place<'_>) -> RouteConfiguration {
     let route = Route {
         name: "default".to_owned(),
         r#match: Some(crate::route::matches::route_match(None)),
-        decorator: Some(Decorator { operation: format!("{host}:{service_port}/*"), ..Default::default() }),
+        decorator: Some(Decorator {
+            operation: format!("{host}:{service_port}/*"),
+            ..Default::default()
+        }),
         action: Some(route::Action::Route(action)),
         ..Default::default()
     };
@@ -289,15 +366,19 @@ fn routes(_context: &Context<'_>, place: &Place<'_>) -> RouteConfiguration {
 }
 
 /// A listener of its own, for workloads without redirection.
-fn own_listener(context: &Context<'_>, target: &InboundTarget<'_>, place: &Place<'_>, mode: MutualTlsMode) -> Listener {
-    let bind = target.ingress.map(|ingress| ingress.bind.as_str()).filter(|bind| !bind.is_empty()).unwrap_or(context.proxy.ip());
+fn own_listener(
+    context: &Context<'_>,
+    target: &InboundTarget<'_>,
+    place: &Place<'_>,
+    mode: MutualTlsMode,
+) -> Listener {
+    let bind = target
+        .ingress
+        .map(|ingress| ingress.bind.as_str())
+        .filter(|bind| !bind.is_empty())
+        .unwrap_or(context.proxy.ip());
     let mut chains = Chains::default();
     chains.add(context, place, mode);
-    for chain in &mut chains.list {
-        if let Some(condition) = &mut chain.filter_chain_match {
-            condition.destination_port = None;
-        }
-    }
     let mut filters = Vec::new();
     if !chains.tls.is_empty() {
         filters.push(inspectors::tls());
@@ -332,14 +413,27 @@ pub(crate) fn server_tls(context: &Context<'_>, http: bool) -> TransportSocket {
     use tls::tls_parameters::TlsProtocol as Version;
     let mesh = &context.snapshot.mesh;
     let settings = mesh.mesh_mtls.as_ref();
-    let own_ciphers = settings.map(|settings| settings.cipher_suites.clone()).filter(|list| !list.is_empty());
-    let minimum = if settings.is_some_and(|settings| settings.min_protocol_version == TlsProtocol::V1_3) { Version::TlSv13 } else { Version::TlSv12 };
+    let own_ciphers = settings
+        .map(|settings| settings.cipher_suites.clone())
+        .filter(|list| !list.is_empty());
+    let minimum =
+        if settings.is_some_and(|settings| settings.min_protocol_version == TlsProtocol::V1_3) {
+            Version::TlSv13
+        } else {
+            Version::TlSv12
+        };
     let mut domains = mesh.trust_domain_aliases.clone();
     domains.sort();
     domains.retain(|domain| domain != mesh.trust_domain());
     domains.insert(0, mesh.trust_domain().to_owned());
-    let names = domains.iter().map(|domain| MatchPattern::Prefix(format!("spiffe://{domain}/")));
-    let alpn: &[&str] = if http { &["h2", "http/1.1"] } else { &["istio-peer-exchange", "h2", "http/1.1"] };
+    let names = domains
+        .iter()
+        .map(|domain| MatchPattern::Prefix(format!("spiffe://{domain}/")));
+    let alpn: &[&str] = if http {
+        &["h2", "http/1.1"]
+    } else {
+        &["istio-peer-exchange", "h2", "http/1.1"]
+    };
     let common = tls::CommonTlsContext {
         tls_params: Some(tls::TlsParameters {
             tls_minimum_protocol_version: minimum as i32,

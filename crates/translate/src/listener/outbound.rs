@@ -1,8 +1,8 @@
 //! Outbound listeners of sidecars, one for each HTTP port and one for each other address and port.
 
 use super::filter_chain::{Chain, fallthrough};
-use super::tcp_routes::{self, ServiceOn};
 use super::inspectors;
+use super::tcp_routes::{self, ServiceOn};
 use crate::context::{Context, ListenerClass};
 use crate::hcm::{self, HcmSpec, Routes};
 use crate::names;
@@ -63,7 +63,12 @@ fn no_interception(context: &Context<'_>, egress: &EgressListener<'_>) -> bool {
 }
 
 /// A listener that the Sidecar object names.
-fn explicit(context: &Context<'_>, egress: &EgressListener<'_>, entries: &mut Entries, routes: &mut BTreeMap<(String, u32), String>) {
+fn explicit(
+    context: &Context<'_>,
+    egress: &EgressListener<'_>,
+    entries: &mut Entries,
+    routes: &mut BTreeMap<(String, u32), String>,
+) {
     let Some(port) = egress.port else { return };
     let protocol = Protocol::parse(&port.protocol);
     let bound = no_interception(context, egress);
@@ -74,15 +79,29 @@ fn explicit(context: &Context<'_>, egress: &EgressListener<'_>, entries: &mut En
     } else {
         String::new()
     };
-    let own = ServicePort { number: port.number, name: port.name.clone(), protocol, target: crate::registry::TargetPort::Same };
+    let own = ServicePort {
+        number: port.number,
+        name: port.name.clone(),
+        protocol,
+        target: crate::registry::TargetPort::Same,
+    };
     for service in &egress.services {
-        let place = Place { bind: &bind, bound, explicit_bind: !egress.bind.is_empty() };
+        let place = Place {
+            bind: &bind,
+            bound,
+            explicit_bind: !egress.bind.is_empty(),
+        };
         add(context, egress, service, &own, &place, entries, routes);
     }
 }
 
 /// All ports of all services.
-fn catch_all(context: &Context<'_>, egress: &EgressListener<'_>, entries: &mut Entries, routes: &mut BTreeMap<(String, u32), String>) {
+fn catch_all(
+    context: &Context<'_>,
+    egress: &EgressListener<'_>,
+    entries: &mut Entries,
+    routes: &mut BTreeMap<(String, u32), String>,
+) {
     let bound = no_interception(context, egress);
     let bind = if !egress.bind.is_empty() {
         egress.bind
@@ -100,8 +119,15 @@ fn catch_all(context: &Context<'_>, egress: &EgressListener<'_>, entries: &mut E
             if bound && context.proxy.unprivileged && port.number < 1024 {
                 continue;
             }
-            let place = Place { bind, bound, explicit_bind: !egress.bind.is_empty() };
-            let headless = bind.is_empty() && service.is_headless() && address == UNSPECIFIED && !port.protocol.is_http();
+            let place = Place {
+                bind,
+                bound,
+                explicit_bind: !egress.bind.is_empty(),
+            };
+            let headless = bind.is_empty()
+                && service.is_headless()
+                && address == UNSPECIFIED
+                && !port.protocol.is_http();
             if !headless || port.protocol == Protocol::Udp {
                 add(context, egress, service, port, &place, entries, routes);
                 continue;
@@ -118,10 +144,14 @@ fn catch_all(context: &Context<'_>, egress: &EgressListener<'_>, entries: &mut E
                 continue;
             }
             for endpoint in instances {
-                if endpoint.address == context.proxy.ip() || !crate::host::is_ip(&endpoint.address) {
+                if endpoint.address == context.proxy.ip() || !crate::host::is_ip(&endpoint.address)
+                {
                     continue;
                 }
-                let place = Place { bind: &endpoint.address, ..place };
+                let place = Place {
+                    bind: &endpoint.address,
+                    ..place
+                };
                 add(context, egress, service, port, &place, entries, routes);
             }
         }
@@ -175,7 +205,13 @@ fn add(
         }
         let mut chains = Vec::new();
         if class != Class::Http {
-            let on = ServiceOn { service, port: port.number, protocol: port.protocol, cidr: cidr.clone(), bind: &key.0 };
+            let on = ServiceOn {
+                service,
+                port: port.number,
+                protocol: port.protocol,
+                cidr: cidr.clone(),
+                bind: &key.0,
+            };
             chains.extend(tcp_routes::chains(context, &on, &egress.virtual_services));
         }
         let route_name = match class {
@@ -190,26 +226,60 @@ fn add(
         if let Some(name) = route_name
             && (existing.is_none() || class != Class::Tcp)
         {
-            routes.entry(key.clone()).and_modify(|current| {
-                if existing != Some(Class::Auto) {
-                    *current = name.clone();
-                }
-            }).or_insert(name);
+            routes
+                .entry(key.clone())
+                .and_modify(|current| {
+                    if existing != Some(Class::Auto) {
+                        *current = name.clone();
+                    }
+                })
+                .or_insert(name);
         }
     }
 }
 
-fn http_chain(context: &Context<'_>, key: &(String, u32), route_name: &str, protocol: Protocol, class: Class) -> Chain {
+fn http_chain(
+    context: &Context<'_>,
+    key: &(String, u32),
+    route_name: &str,
+    protocol: Protocol,
+    class: Class,
+) -> Chain {
     let stat_prefix = format!("outbound_{}_{}", key.0, key.1);
-    let protocol = if class == Class::Auto { Protocol::Auto } else { protocol };
-    let mut spec = HcmSpec::new(ListenerClass::SidecarOutbound, stat_prefix, Routes::Rds(route_name.to_owned()), protocol);
+    let protocol = if class == Class::Auto {
+        Protocol::Auto
+    } else {
+        protocol
+    };
+    let mut spec = HcmSpec::new(
+        ListenerClass::SidecarOutbound,
+        stat_prefix,
+        Routes::Rds(route_name.to_owned()),
+        protocol,
+    );
     spec.before_router = crate::dynamic_dns::http_filters(context, key.1);
-    Chain { sniffed_http: true, filters: vec![hcm::filter(context, spec)], ..Chain::default() }
+    Chain {
+        sniffed_http: true,
+        filters: vec![hcm::filter(context, spec)],
+        ..Chain::default()
+    }
 }
 
 /// What happens when two services want the same address and port.
-fn merge(entries: &mut Entries, key: &(String, u32), class: Class, chains: Vec<Chain>, place: &Place<'_>) {
-    let fresh = |class, chains| Entry { class, chains, bound: place.bound, explicit_bind: place.explicit_bind, locked: false };
+fn merge(
+    entries: &mut Entries,
+    key: &(String, u32),
+    class: Class,
+    chains: Vec<Chain>,
+    place: &Place<'_>,
+) {
+    let fresh = |class, chains| Entry {
+        class,
+        chains,
+        bound: place.bound,
+        explicit_bind: place.explicit_bind,
+        locked: false,
+    };
     let Some(entry) = entries.get_mut(key) else {
         entries.insert(key.clone(), fresh(class, chains));
         return;
@@ -226,7 +296,11 @@ fn merge(entries: &mut Entries, key: &(String, u32), class: Class, chains: Vec<C
                     let place = if chain.sniffed_http {
                         entry.chains.len()
                     } else {
-                        entry.chains.iter().position(|other| other.sniffed_http).unwrap_or(entry.chains.len())
+                        entry
+                            .chains
+                            .iter()
+                            .position(|other| other.sniffed_http)
+                            .unwrap_or(entry.chains.len())
                     };
                     entry.chains.insert(place, chain);
                 }
@@ -241,7 +315,10 @@ fn merge(entries: &mut Entries, key: &(String, u32), class: Class, chains: Vec<C
 fn finish(context: &Context<'_>, bind: &str, port: u32, mut entry: Entry) -> Listener {
     let plain_http = (entry.bound || entry.explicit_bind) && entry.class == Class::Http;
     if plain_http {
-        entry.chains.iter_mut().for_each(|chain| chain.sniffed_http = false);
+        entry
+            .chains
+            .iter_mut()
+            .for_each(|chain| chain.sniffed_http = false);
     }
     let mut out = Listener {
         name: names::listener(bind, port),
@@ -255,7 +332,10 @@ fn finish(context: &Context<'_>, bind: &str, port: u32, mut entry: Entry) -> Lis
     } else {
         out.bind_to_port = Some(false);
     }
-    let needs_tls = entry.chains.iter().any(|chain| !chain.server_names.is_empty());
+    let needs_tls = entry
+        .chains
+        .iter()
+        .any(|chain| !chain.server_names.is_empty());
     let needs_http = entry.chains.iter().any(|chain| chain.sniffed_http);
     if needs_tls {
         out.listener_filters.push(inspectors::tls());

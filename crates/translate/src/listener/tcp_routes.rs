@@ -2,21 +2,23 @@
 
 use super::filter_chain::Chain;
 use crate::context::{Context, ListenerClass};
+use crate::host;
 use crate::names;
-use crate::network_filters::{apply_rule, logged_proxy, outbound_chain};
+use crate::network_filters::{apply_rule, logged_proxy, outbound_chain, with_protocol};
 use crate::objects::{Labels, selects};
 use crate::proto::config_metadata;
 use crate::protocol::Protocol;
 use crate::registry::{Service, UNSPECIFIED};
 use crate::route::http_route::destination_cluster;
 use crate::virtual_service::VirtualServiceConfig;
-use crate::host;
 use api::istio::{L4MatchAttributes, RouteDestination, TlsMatchAttributes};
 use std::collections::HashSet;
 use std::sync::Arc;
 use xds::envoy::config::core::v3::Metadata;
 use xds::envoy::config::listener::v3::Filter;
-use xds::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::{self, weighted_cluster::ClusterWeight};
+use xds::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::{
+    self, weighted_cluster::ClusterWeight,
+};
 
 /// A service on a listener.
 pub(crate) struct ServiceOn<'a> {
@@ -40,15 +42,28 @@ pub(crate) struct Static<'a> {
 
 impl Static<'_> {
     pub(crate) fn tcp(&self, condition: &L4MatchAttributes) -> bool {
-        self.holds(&condition.gateways, condition.port, &condition.source_labels, &condition.source_namespace)
+        self.holds(
+            &condition.gateways,
+            condition.port,
+            &condition.source_labels,
+            &condition.source_namespace,
+        )
     }
 
     pub(crate) fn tls(&self, condition: &TlsMatchAttributes) -> bool {
-        self.holds(&condition.gateways, condition.port, &condition.source_labels, &condition.source_namespace)
+        self.holds(
+            &condition.gateways,
+            condition.port,
+            &condition.source_labels,
+            &condition.source_namespace,
+        )
     }
 
     fn holds(&self, gateways: &[String], port: u32, labels: &Labels, namespace: &str) -> bool {
-        (gateways.is_empty() || gateways.iter().any(|gateway| self.gateways.contains(&gateway.as_str())))
+        (gateways.is_empty()
+            || gateways
+                .iter()
+                .any(|gateway| self.gateways.contains(&gateway.as_str())))
             && (port == 0 || port == self.port)
             && selects(labels, self.labels)
             && (namespace.is_empty() || namespace == self.namespace)
@@ -56,24 +71,51 @@ impl Static<'_> {
 }
 
 /// The chains of a service on a sidecar.
-pub(crate) fn chains(context: &Context<'_>, on: &ServiceOn<'_>, configs: &[&Arc<VirtualServiceConfig>]) -> Vec<Chain> {
+pub(crate) fn chains(
+    context: &Context<'_>,
+    on: &ServiceOn<'_>,
+    configs: &[&Arc<VirtualServiceConfig>],
+) -> Vec<Chain> {
     let concerned: Vec<&Arc<VirtualServiceConfig>> = configs
         .iter()
-        .filter(|config| config.spec.hosts.iter().any(|name| host::matches(name, &on.service.host)))
+        .filter(|config| {
+            config
+                .spec
+                .hosts
+                .iter()
+                .any(|name| host::matches(name, &on.service.host))
+        })
         .copied()
         .collect();
-    if on.protocol.is_tls() { tls_chains(context, on, &concerned) } else { tcp_chains(context, on, &concerned) }
+    if on.protocol.is_tls() {
+        tls_chains(context, on, &concerned)
+    } else {
+        tcp_chains(context, on, &concerned)
+    }
 }
 
 fn known<'a>(context: &'a Context<'_>, port: u32) -> Static<'a> {
-    Static { port, gateways: &["mesh"], labels: &context.proxy.labels, namespace: &context.proxy.namespace }
+    Static {
+        port,
+        gateways: &["mesh"],
+        labels: &context.proxy.labels,
+        namespace: &context.proxy.namespace,
+    }
 }
 
 pub(crate) fn origin(config: &VirtualServiceConfig) -> Metadata {
-    config_metadata(names::config_path("virtual-service", &config.namespace, &config.name))
+    config_metadata(names::config_path(
+        "virtual-service",
+        &config.namespace,
+        &config.name,
+    ))
 }
 
-fn tls_chains(context: &Context<'_>, on: &ServiceOn<'_>, configs: &[&Arc<VirtualServiceConfig>]) -> Vec<Chain> {
+fn tls_chains(
+    context: &Context<'_>,
+    on: &ServiceOn<'_>,
+    configs: &[&Arc<VirtualServiceConfig>],
+) -> Vec<Chain> {
     let known = known(context, on.port);
     let mut seen = HashSet::new();
     let mut out = Vec::new();
@@ -82,7 +124,10 @@ fn tls_chains(context: &Context<'_>, on: &ServiceOn<'_>, configs: &[&Arc<Virtual
         for rule in &config.spec.tls {
             for condition in rule.matches.iter().filter(|condition| known.tls(condition)) {
                 any = true;
-                if !seen.insert((condition.sni_hosts.clone(), condition.destination_subnets.clone())) {
+                if !seen.insert((
+                    condition.sni_hosts.clone(),
+                    condition.destination_subnets.clone(),
+                )) {
                     continue;
                 }
                 let cidrs = if condition.destination_subnets.is_empty() {
@@ -93,7 +138,14 @@ fn tls_chains(context: &Context<'_>, on: &ServiceOn<'_>, configs: &[&Arc<Virtual
                 out.push(Chain {
                     server_names: condition.sni_hosts.clone(),
                     cidrs,
-                    filters: filters(context, ListenerClass::SidecarOutbound, config, &rule.route, on.port),
+                    filters: filters(
+                        context,
+                        ListenerClass::SidecarOutbound,
+                        config,
+                        &rule.route,
+                        on.port,
+                        on.protocol,
+                    ),
                     metadata: Some(origin(config)),
                     ..Chain::default()
                 });
@@ -103,24 +155,47 @@ fn tls_chains(context: &Context<'_>, on: &ServiceOn<'_>, configs: &[&Arc<Virtual
     if any {
         return out;
     }
-    let address = on.service.address_for(&context.proxy.cluster, context.proxy.dns_capture);
+    let address = on
+        .service
+        .address_for(&context.proxy.cluster, context.proxy.dns_capture);
     let by_name = on.cidr.is_some() || address == UNSPECIFIED && on.bind == UNSPECIFIED;
     let mut server_names = Vec::new();
     if by_name {
         server_names.push(on.service.host.clone());
         server_names.extend(on.service.aliases.iter().cloned());
     }
-    vec![Chain { server_names, ..service_chain(context, on) }]
+    vec![Chain {
+        server_names,
+        ..service_chain(context, on)
+    }]
 }
 
-fn tcp_chains(context: &Context<'_>, on: &ServiceOn<'_>, configs: &[&Arc<VirtualServiceConfig>]) -> Vec<Chain> {
+fn tcp_chains(
+    context: &Context<'_>,
+    on: &ServiceOn<'_>,
+    configs: &[&Arc<VirtualServiceConfig>],
+) -> Vec<Chain> {
     let known = known(context, on.port);
     let own_cidrs: Vec<String> = on.cidr.iter().cloned().collect();
     let mut out = Vec::new();
     for config in configs {
         for rule in &config.spec.tcp {
-            let filters = || filters(context, ListenerClass::SidecarOutbound, config, &rule.route, on.port);
-            let terminal = || Chain { cidrs: own_cidrs.clone(), filters: filters(), metadata: Some(origin(config)), ..Chain::default() };
+            let filters = || {
+                filters(
+                    context,
+                    ListenerClass::SidecarOutbound,
+                    config,
+                    &rule.route,
+                    on.port,
+                    on.protocol,
+                )
+            };
+            let terminal = || Chain {
+                cidrs: own_cidrs.clone(),
+                filters: filters(),
+                metadata: Some(origin(config)),
+                ..Chain::default()
+            };
             if rule.matches.is_empty() {
                 out.push(terminal());
                 return out;
@@ -135,7 +210,11 @@ fn tcp_chains(context: &Context<'_>, on: &ServiceOn<'_>, configs: &[&Arc<Virtual
             }
             if !subnets.is_empty() {
                 let same = subnets == own_cidrs;
-                out.push(Chain { cidrs: subnets, filters: filters(), ..Chain::default() });
+                out.push(Chain {
+                    cidrs: subnets,
+                    filters: filters(),
+                    ..Chain::default()
+                });
                 if same {
                     return out;
                 }
@@ -148,14 +227,25 @@ fn tcp_chains(context: &Context<'_>, on: &ServiceOn<'_>, configs: &[&Arc<Virtual
 
 /// The chain to the service itself.
 fn service_chain(context: &Context<'_>, on: &ServiceOn<'_>) -> Chain {
-    let port = if let [only] = on.service.ports.as_slice() { only.number } else { on.port };
+    let port = if let [only] = on.service.ports.as_slice() {
+        only.number
+    } else {
+        on.port
+    };
     let cluster = names::outbound(port, "", &on.service.host);
     let mut proxy = logged_proxy(context, ListenerClass::SidecarOutbound, &cluster);
-    let rule = context.snapshot.destination_rules.outbound(context.proxy, &on.service.host, &on.service.namespace);
+    let rule = context.snapshot.destination_rules.outbound(
+        context.proxy,
+        &on.service.host,
+        &on.service.namespace,
+    );
     apply_rule(&mut proxy, rule.map(AsRef::as_ref), "");
     Chain {
         cidrs: on.cidr.iter().cloned().collect(),
-        filters: crate::dynamic_dns::chain_filters(context, on).unwrap_or_else(|| outbound_chain(context, ListenerClass::SidecarOutbound, &proxy)),
+        filters: crate::dynamic_dns::chain_filters(context, on).unwrap_or_else(|| {
+            let filters = outbound_chain(context, ListenerClass::SidecarOutbound, &proxy);
+            with_protocol(filters, on.protocol, &proxy.stat_prefix)
+        }),
         ..Chain::default()
     }
 }
@@ -167,8 +257,11 @@ pub(crate) fn filters(
     config: &VirtualServiceConfig,
     targets: &[RouteDestination],
     port: u32,
+    protocol: Protocol,
 ) -> Vec<Filter> {
-    let Some(first) = targets.first() else { return Vec::new() };
+    let Some(first) = targets.first() else {
+        return Vec::new();
+    };
     let service = |name: &str| context.scope.service(name).cloned();
     let cluster = |target: &RouteDestination| {
         let service = service(&target.destination.host);
@@ -179,14 +272,33 @@ pub(crate) fn filters(
         let clusters = targets
             .iter()
             .filter(|target| target.weight > 0)
-            .map(|target| ClusterWeight { name: cluster(target), weight: target.weight as u32, ..Default::default() });
+            .map(|target| ClusterWeight {
+                name: cluster(target),
+                weight: target.weight as u32,
+                ..Default::default()
+            });
         proxy.stat_prefix = format!("{}.{}", config.name, config.namespace);
-        proxy.cluster_specifier =
-            Some(tcp_proxy::ClusterSpecifier::WeightedClusters(tcp_proxy::WeightedCluster { clusters: clusters.collect() }));
+        proxy.cluster_specifier = Some(tcp_proxy::ClusterSpecifier::WeightedClusters(
+            tcp_proxy::WeightedCluster {
+                clusters: clusters.collect(),
+            },
+        ));
     }
     if let Some(service) = service(&first.destination.host) {
-        let rule = context.snapshot.destination_rules.outbound(context.proxy, &service.host, &service.namespace);
-        apply_rule(&mut proxy, rule.map(AsRef::as_ref), &first.destination.subset);
+        let rule = context.snapshot.destination_rules.outbound(
+            context.proxy,
+            &service.host,
+            &service.namespace,
+        );
+        apply_rule(
+            &mut proxy,
+            rule.map(AsRef::as_ref),
+            &first.destination.subset,
+        );
     }
-    outbound_chain(context, class, &proxy)
+    with_protocol(
+        outbound_chain(context, class, &proxy),
+        protocol,
+        &proxy.stat_prefix,
+    )
 }

@@ -1,6 +1,9 @@
 //! Services and endpoints of Kubernetes clusters.
 
-use super::{Endpoint, Health, Resolution, Service, ServiceKey, ServicePort, TargetPort, TrafficDistribution, UNSPECIFIED};
+use super::{
+    Endpoint, Health, Resolution, Service, ServiceKey, ServicePort, TargetPort,
+    TrafficDistribution, UNSPECIFIED,
+};
 use crate::objects::{Labels, at, identity, items, labels, selects, text};
 use crate::protocol::Protocol;
 use crate::snapshot::ClusterObjects;
@@ -42,8 +45,18 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    pub(crate) fn read(input: &ClusterObjects, system_namespace: &str, domain: &str, trust_domain: &str, problems: &mut Vec<Problem>) -> Self {
-        let mut cluster = Self { id: input.id.clone(), network: input.network.clone().unwrap_or_default(), ..Self::default() };
+    pub(crate) fn read(
+        input: &ClusterObjects,
+        system_namespace: &str,
+        domain: &str,
+        trust_domain: &str,
+        problems: &mut Vec<Problem>,
+    ) -> Self {
+        let mut cluster = Self {
+            id: input.id.clone(),
+            network: input.network.clone().unwrap_or_default(),
+            ..Self::default()
+        };
         for object in &input.objects {
             match text(object, &["kind"]) {
                 "Namespace" => cluster.read_namespace(object, system_namespace),
@@ -55,12 +68,18 @@ impl Cluster {
                         zone: label("topology.kubernetes.io/zone"),
                         subzone: label("topology.istio.io/subzone"),
                     };
-                    cluster.nodes.insert(text(object, &["metadata", "name"]).to_owned(), locality);
+                    cluster
+                        .nodes
+                        .insert(text(object, &["metadata", "name"]).to_owned(), locality);
                 }
                 "Pod" => cluster.read_pod(object),
                 "Service" => match service(object, &cluster.id, domain, trust_domain) {
                     Some(service) => cluster.services.push(service),
-                    None => problems.push(Problem::new(identity(object), "metadata", "has no name or namespace and is ignored")),
+                    None => problems.push(Problem::new(
+                        identity(object),
+                        "metadata",
+                        "has no name or namespace and is ignored",
+                    )),
                 },
                 _ => {}
             }
@@ -85,13 +104,17 @@ impl Cluster {
         if matches!(phase, "Succeeded" | "Failed") || ip.is_empty() {
             return;
         }
-        let ready = items(object, &["status", "conditions"])
-            .any(|condition| text(condition, &["type"]) == "Ready" && text(condition, &["status"]) == "True");
+        let ready = items(object, &["status", "conditions"]).any(|condition| {
+            text(condition, &["type"]) == "Ready" && text(condition, &["status"]) == "True"
+        });
         let mut ports = BTreeMap::new();
-        let containers = items(object, &["spec", "containers"]).chain(items(object, &["spec", "initContainers"]));
+        let containers = items(object, &["spec", "containers"])
+            .chain(items(object, &["spec", "initContainers"]));
         for port in containers.flat_map(|container| items(container, &["ports"])) {
             if let Some(number) = at(port, &["containerPort"]).and_then(Value::as_u64) {
-                ports.entry(text(port, &["name"]).to_owned()).or_insert(number as u32);
+                ports
+                    .entry(text(port, &["name"]).to_owned())
+                    .or_insert(number as u32);
             }
         }
         let pod = Pod {
@@ -107,7 +130,8 @@ impl Cluster {
         };
         let index = self.pods.len();
         self.pods_by_ip.insert(pod.ip.clone(), index);
-        self.pods_by_name.insert((pod.namespace.clone(), pod.name.clone()), index);
+        self.pods_by_name
+            .insert((pod.namespace.clone(), pod.name.clone()), index);
         self.pods.push(pod);
     }
 
@@ -124,17 +148,30 @@ impl Cluster {
     }
 
     fn network_of(&self, labels: &Labels) -> String {
-        labels.get(NETWORK_LABEL).filter(|network| !network.is_empty()).unwrap_or(&self.network).clone()
+        labels
+            .get(NETWORK_LABEL)
+            .filter(|network| !network.is_empty())
+            .unwrap_or(&self.network)
+            .clone()
     }
 
     /// The endpoint that a pod is for a port.
-    pub(crate) fn endpoint_of_pod(&self, pod: &Pod, port: u32, port_name: &str, health: Health) -> Endpoint {
+    pub(crate) fn endpoint_of_pod(
+        &self,
+        pod: &Pod,
+        port: u32,
+        port_name: &str,
+        health: Health,
+    ) -> Endpoint {
         Endpoint {
             address: pod.ip.clone(),
             port,
             port_name: port_name.to_owned(),
             network: self.network_of(&pod.labels),
-            mtls: pod.labels.get("security.istio.io/tlsMode").is_some_and(|mode| mode == "istio"),
+            mtls: pod
+                .labels
+                .get("security.istio.io/tlsMode")
+                .is_some_and(|mode| mode == "istio"),
             labels: pod.labels.clone(),
             namespace: pod.namespace.clone(),
             cluster: self.id.clone(),
@@ -148,22 +185,41 @@ impl Cluster {
     }
 
     /// Endpoints from EndpointSlices, by host and namespace of their service.
-    pub(crate) fn endpoints(&self, input: &ClusterObjects, domain: &str) -> Vec<(ServiceKey, Endpoint)> {
-        let mut slices: Vec<&Value> =
-            input.objects.iter().map(AsRef::as_ref).filter(|object| text(object, &["kind"]) == "EndpointSlice").collect();
-        slices.sort_by_key(|slice| (text(slice, &["metadata", "namespace"]), text(slice, &["metadata", "name"])));
+    pub(crate) fn endpoints(
+        &self,
+        input: &ClusterObjects,
+        domain: &str,
+    ) -> Vec<(ServiceKey, Endpoint)> {
+        let mut slices: Vec<&Value> = input
+            .objects
+            .iter()
+            .map(AsRef::as_ref)
+            .filter(|object| text(object, &["kind"]) == "EndpointSlice")
+            .collect();
+        slices.sort_by_key(|slice| {
+            (
+                text(slice, &["metadata", "namespace"]),
+                text(slice, &["metadata", "name"]),
+            )
+        });
         let mut seen: BTreeSet<(ServiceKey, String, String)> = BTreeSet::new();
         let mut out = Vec::new();
         for slice in slices {
             let namespace = text(slice, &["metadata", "namespace"]);
             let labels = at(slice, &["metadata", "labels"]);
-            let service = labels.map(|labels| text(labels, &["kubernetes.io/service-name"])).unwrap_or_default();
+            let service = labels
+                .map(|labels| text(labels, &["kubernetes.io/service-name"]))
+                .unwrap_or_default();
             if service.is_empty() || text(slice, &["addressType"]) == "FQDN" {
                 continue;
             }
-            let key = (format!("{service}.{namespace}.svc.{domain}"), namespace.to_owned());
+            let key = (
+                format!("{service}.{namespace}.svc.{domain}"),
+                namespace.to_owned(),
+            );
             for endpoint in items(slice, &["endpoints"]) {
-                let condition = |name: &str| at(endpoint, &["conditions", name]).and_then(Value::as_bool);
+                let condition =
+                    |name: &str| at(endpoint, &["conditions", name]).and_then(Value::as_bool);
                 let health = match (condition("ready"), condition("terminating")) {
                     (None | Some(true), _) => Health::Healthy,
                     (Some(false), Some(true)) => continue,
@@ -172,9 +228,18 @@ impl Cluster {
                 for address in items(endpoint, &["addresses"]).filter_map(Value::as_str) {
                     for port in items(slice, &["ports"]) {
                         let name = text(port, &["name"]);
-                        let Some(number) = at(port, &["port"]).and_then(Value::as_u64) else { continue };
+                        let Some(number) = at(port, &["port"]).and_then(Value::as_u64) else {
+                            continue;
+                        };
                         if seen.insert((key.clone(), address.to_owned(), name.to_owned())) {
-                            let found = self.endpoint(endpoint, namespace, address, number as u32, name, health);
+                            let found = self.endpoint(
+                                endpoint,
+                                namespace,
+                                address,
+                                number as u32,
+                                name,
+                                health,
+                            );
                             out.push((key.clone(), found));
                         }
                     }
@@ -184,12 +249,25 @@ impl Cluster {
         out
     }
 
-    fn endpoint(&self, source: &Value, namespace: &str, address: &str, port: u32, port_name: &str, health: Health) -> Endpoint {
+    fn endpoint(
+        &self,
+        source: &Value,
+        namespace: &str,
+        address: &str,
+        port: u32,
+        port_name: &str,
+        health: Health,
+    ) -> Endpoint {
         let pod = match at(source, &["targetRef"]) {
             Some(target) if text(target, &["kind"]) == "Pod" => {
-                let target_namespace = Some(text(target, &["namespace"])).filter(|name| !name.is_empty()).unwrap_or(namespace);
+                let target_namespace = Some(text(target, &["namespace"]))
+                    .filter(|name| !name.is_empty())
+                    .unwrap_or(namespace);
                 self.pods_by_name
-                    .get(&(target_namespace.to_owned(), text(target, &["name"]).to_owned()))
+                    .get(&(
+                        target_namespace.to_owned(),
+                        text(target, &["name"]).to_owned(),
+                    ))
                     .map(|index| &self.pods[*index])
             }
             _ => self.pod_by_ip(address),
@@ -213,7 +291,10 @@ impl Cluster {
                 health,
             };
         };
-        Endpoint { address: address.to_owned(), ..self.endpoint_of_pod(pod, port, port_name, health) }
+        Endpoint {
+            address: address.to_owned(),
+            ..self.endpoint_of_pod(pod, port, port_name, health)
+        }
     }
 
     /// The target port of a service port on one of its pods.
@@ -221,14 +302,19 @@ impl Cluster {
         match &port.target {
             TargetPort::Same => port.number,
             TargetPort::Number(number) => *number,
-            TargetPort::Name(name) => pod.and_then(|pod| pod.ports.get(name)).copied().unwrap_or(port.number),
+            TargetPort::Name(name) => pod
+                .and_then(|pod| pod.ports.get(name))
+                .copied()
+                .unwrap_or(port.number),
         }
     }
 
     /// Services of this cluster that select a pod.
     pub(crate) fn services_of_pod<'a>(&'a self, pod: &'a Pod) -> impl Iterator<Item = &'a Service> {
         self.services.iter().filter(move |service| {
-            service.namespace == pod.namespace && !service.selector.is_empty() && selects(&service.selector, &pod.labels)
+            service.namespace == pod.namespace
+                && !service.selector.is_empty()
+                && selects(&service.selector, &pod.labels)
         })
     }
 }
@@ -236,22 +322,33 @@ impl Cluster {
 /// The name of what a pod belongs to: its Deployment, its CronJob, its other owner, or itself.
 fn workload_name(pod: &Value) -> String {
     let name = text(pod, &["metadata", "name"]);
-    let Some(owner) = items(pod, &["metadata", "ownerReferences"])
-        .find(|owner| at(owner, &["controller"]).and_then(Value::as_bool).unwrap_or(false))
-    else {
+    let Some(owner) = items(pod, &["metadata", "ownerReferences"]).find(|owner| {
+        at(owner, &["controller"])
+            .and_then(Value::as_bool)
+            .unwrap_or(false)
+    }) else {
         return name.to_owned();
     };
     let owner_name = text(owner, &["name"]);
     match text(owner, &["kind"]) {
         "ReplicaSet" => {
-            let hash = at(pod, &["metadata", "labels"]).map(|labels| text(labels, &["pod-template-hash"])).unwrap_or_default();
-            match owner_name.strip_suffix(hash).and_then(|rest| rest.strip_suffix('-')) {
+            let hash = at(pod, &["metadata", "labels"])
+                .map(|labels| text(labels, &["pod-template-hash"]))
+                .unwrap_or_default();
+            match owner_name
+                .strip_suffix(hash)
+                .and_then(|rest| rest.strip_suffix('-'))
+            {
                 Some(deployment) if !hash.is_empty() => deployment.to_owned(),
                 _ => owner_name.to_owned(),
             }
         }
         "Job" => match owner_name.rsplit_once('-') {
-            Some((cron_job, time)) if time.len() >= 8 && time.bytes().all(|byte| byte.is_ascii_digit()) => cron_job.to_owned(),
+            Some((cron_job, time))
+                if time.len() >= 8 && time.bytes().all(|byte| byte.is_ascii_digit()) =>
+            {
+                cron_job.to_owned()
+            }
             _ => owner_name.to_owned(),
         },
         _ => owner_name.to_owned(),
@@ -267,13 +364,16 @@ fn service(object: &Value, cluster: &str, domain: &str, trust_domain: &str) -> O
     let annotations = labels(object, &["metadata", "annotations"]);
     let service_labels = labels(object, &["metadata", "labels"]);
     let kind = text(object, &["spec", "type"]);
-    let mut vips: Vec<String> = items(object, &["spec", "clusterIPs"]).filter_map(|ip| Some(ip.as_str()?.to_owned())).collect();
+    let mut vips: Vec<String> = items(object, &["spec", "clusterIPs"])
+        .filter_map(|ip| Some(ip.as_str()?.to_owned()))
+        .collect();
     let main = text(object, &["spec", "clusterIP"]);
     if vips.is_empty() && !main.is_empty() {
         vips.push(main.to_owned());
     }
     vips.retain(|ip| ip != "None" && !ip.is_empty());
-    let external_name = (kind == "ExternalName").then(|| text(object, &["spec", "externalName"]).to_owned());
+    let external_name =
+        (kind == "ExternalName").then(|| text(object, &["spec", "externalName"]).to_owned());
     let resolution = match (&external_name, main) {
         (Some(_), _) => Resolution::Alias,
         (None, "None") => Resolution::Passthrough,
@@ -282,13 +382,21 @@ fn service(object: &Value, cluster: &str, domain: &str, trust_domain: &str) -> O
     let ports = items(object, &["spec", "ports"]).filter_map(port).collect();
     let mut accounts = BTreeSet::new();
     let list = |key: &str| -> Vec<String> {
-        annotations.get(key).map(|text| text.split(',').map(str::to_owned).collect()).unwrap_or_default()
+        annotations
+            .get(key)
+            .map(|text| text.split(',').map(str::to_owned).collect())
+            .unwrap_or_default()
     };
     accounts.extend(list("alpha.istio.io/canonical-serviceaccounts"));
     for account in list("alpha.istio.io/kubernetes-serviceaccounts") {
-        accounts.insert(format!("spiffe://{trust_domain}/ns/{namespace}/sa/{account}"));
+        accounts.insert(format!(
+            "spiffe://{trust_domain}/ns/{namespace}/sa/{account}"
+        ));
     }
-    let export_to = list("networking.istio.io/exportTo").into_iter().map(|entry| entry.trim().to_owned()).collect::<Vec<_>>();
+    let export_to = list("networking.istio.io/exportTo")
+        .into_iter()
+        .map(|entry| entry.trim().to_owned())
+        .collect::<Vec<_>>();
     let distribution = annotations
         .get("networking.istio.io/traffic-distribution")
         .map(String::as_str)
@@ -305,7 +413,10 @@ fn service(object: &Value, cluster: &str, domain: &str, trust_domain: &str) -> O
         kubernetes: true,
         mesh_external: false,
         ports,
-        address: vips.into_iter().next().unwrap_or_else(|| UNSPECIFIED.to_owned()),
+        address: vips
+            .into_iter()
+            .next()
+            .unwrap_or_else(|| UNSPECIFIED.to_owned()),
         cluster_vips,
         auto_address: None,
         resolution,
@@ -325,15 +436,27 @@ fn service(object: &Value, cluster: &str, domain: &str, trust_domain: &str) -> O
 fn port(port: &Value) -> Option<ServicePort> {
     let number = at(port, &["port"])?.as_u64()? as u32;
     let name = text(port, &["name"]);
-    let transport = Some(text(port, &["protocol"])).filter(|protocol| !protocol.is_empty()).unwrap_or("TCP");
-    let app_protocol = at(port, &["appProtocol"]).and_then(Value::as_str).filter(|protocol| !protocol.is_empty());
+    let transport = Some(text(port, &["protocol"]))
+        .filter(|protocol| !protocol.is_empty())
+        .unwrap_or("TCP");
+    let app_protocol = at(port, &["appProtocol"])
+        .and_then(Value::as_str)
+        .filter(|protocol| !protocol.is_empty());
     let target = match at(port, &["targetPort"]) {
-        Some(Value::Number(target)) => target.as_u64().filter(|target| *target != 0).map_or(TargetPort::Same, |target| TargetPort::Number(target as u32)),
-        Some(Value::String(target)) if !target.is_empty() => {
-            target.parse().map_or_else(|_| TargetPort::Name(target.clone()), TargetPort::Number)
-        }
+        Some(Value::Number(target)) => target
+            .as_u64()
+            .filter(|target| *target != 0)
+            .map_or(TargetPort::Same, |target| TargetPort::Number(target as u32)),
+        Some(Value::String(target)) if !target.is_empty() => target
+            .parse()
+            .map_or_else(|_| TargetPort::Name(target.clone()), TargetPort::Number),
         _ => TargetPort::Same,
     };
     let protocol = Protocol::of_service_port(number, name, transport, app_protocol);
-    Some(ServicePort { number, name: name.to_owned(), protocol, target })
+    Some(ServicePort {
+        number,
+        name: name.to_owned(),
+        protocol,
+        target,
+    })
 }

@@ -4,10 +4,10 @@ pub(crate) mod kubernetes;
 pub(crate) mod network;
 pub(crate) mod service_entry;
 
+use crate::Locality;
 use crate::objects::Labels;
 use crate::protocol::Protocol;
 use crate::visibility::Visibility;
-use crate::{Locality, host};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -73,6 +73,7 @@ pub(crate) struct Service {
     pub(crate) accounts: BTreeSet<String>,
     /// SANs of a ServiceEntry.
     pub(crate) subject_alt_names: Vec<String>,
+    /// Of an ExternalName service: the name that it stands for.
     pub(crate) external_name: Option<String>,
     /// Hosts of ExternalName services that point here.
     pub(crate) aliases: Vec<String>,
@@ -107,10 +108,15 @@ impl Service {
 
     /// Addresses for a proxy of a cluster, the main one first.
     pub(crate) fn addresses_for(&self, cluster: &str, dns_capture: bool) -> Vec<&str> {
-        if let Some(vips) = self.cluster_vips.get(cluster).filter(|vips| !vips.is_empty()) {
+        if let Some(vips) = self
+            .cluster_vips
+            .get(cluster)
+            .filter(|vips| !vips.is_empty())
+        {
             return vips.iter().map(String::as_str).collect();
         }
-        if dns_capture && self.address == UNSPECIFIED
+        if dns_capture
+            && self.address == UNSPECIFIED
             && let Some(auto) = &self.auto_address
         {
             return vec![auto];
@@ -173,7 +179,10 @@ impl Endpoint {
         let name = canonical_name(&self.labels, &self.workload);
         let revision = canonical_revision(&self.labels);
         let revision = if revision == "latest" { "" } else { revision };
-        format!("{};{};{name};{revision};{}", self.workload, self.namespace, self.cluster)
+        format!(
+            "{};{};{name};{revision};{}",
+            self.workload, self.namespace, self.cluster
+        )
     }
 
     /// A label, also those that come from the topology.
@@ -196,18 +205,26 @@ impl Endpoint {
 
 /// The canonical service of a workload.
 pub(crate) fn canonical_name<'a>(labels: &'a Labels, workload: &'a str) -> &'a str {
-    ["service.istio.io/canonical-name", "app.kubernetes.io/name", "app"]
-        .iter()
-        .find_map(|key| labels.get(*key))
-        .map_or(workload, String::as_str)
+    [
+        "service.istio.io/canonical-name",
+        "app.kubernetes.io/name",
+        "app",
+    ]
+    .iter()
+    .find_map(|key| labels.get(*key))
+    .map_or(workload, String::as_str)
 }
 
 /// The canonical revision of a workload.
 pub(crate) fn canonical_revision(labels: &Labels) -> &str {
-    ["service.istio.io/canonical-revision", "app.kubernetes.io/version", "version"]
-        .iter()
-        .find_map(|key| labels.get(*key))
-        .map_or("latest", String::as_str)
+    [
+        "service.istio.io/canonical-revision",
+        "app.kubernetes.io/version",
+        "version",
+    ]
+    .iter()
+    .find_map(|key| labels.get(*key))
+    .map_or("latest", String::as_str)
 }
 
 /// Everything that is known about services.
@@ -228,13 +245,22 @@ pub(crate) struct Registry {
 pub(crate) type AddressUse = (usize, String, u32, String);
 
 impl Registry {
-    pub(crate) fn new(mut services: Vec<Service>, mut endpoints: Vec<(ServiceKey, Endpoint)>, gateways: network::NetworkGateways) -> Self {
-        services.sort_by(|a, b| (&a.created, &a.name, &a.namespace).cmp(&(&b.created, &b.name, &b.namespace)));
+    pub(crate) fn new(
+        mut services: Vec<Service>,
+        mut endpoints: Vec<(ServiceKey, Endpoint)>,
+        gateways: network::NetworkGateways,
+    ) -> Self {
+        services.sort_by(|a, b| {
+            (&a.created, &a.name, &a.namespace).cmp(&(&b.created, &b.name, &b.namespace))
+        });
         resolve_aliases(&mut services);
         let services: Vec<Arc<Service>> = services.into_iter().map(Arc::new).collect();
         let mut by_host: HashMap<String, Vec<usize>> = HashMap::new();
         for (index, service) in services.iter().enumerate() {
-            by_host.entry(service.host.to_ascii_lowercase()).or_default().push(index);
+            by_host
+                .entry(service.host.to_ascii_lowercase())
+                .or_default()
+                .push(index);
         }
         let mut grouped: HashMap<ServiceKey, Vec<Endpoint>> = HashMap::new();
         for (key, endpoint) in endpoints.drain(..) {
@@ -243,20 +269,41 @@ impl Registry {
         let mut by_address: HashMap<String, Vec<AddressUse>> = HashMap::new();
         for (index, service) in services.iter().enumerate() {
             for endpoint in grouped.get(&service.key()).into_iter().flatten() {
-                let entry = (index, endpoint.port_name.clone(), endpoint.port, endpoint.cluster.clone());
-                by_address.entry(endpoint.address.clone()).or_default().push(entry);
+                let entry = (
+                    index,
+                    endpoint.port_name.clone(),
+                    endpoint.port,
+                    endpoint.cluster.clone(),
+                );
+                by_address
+                    .entry(endpoint.address.clone())
+                    .or_default()
+                    .push(entry);
             }
         }
-        Self { services, endpoints: grouped, accounts: HashMap::new(), gateways, by_host, by_address }
+        Self {
+            services,
+            endpoints: grouped,
+            accounts: HashMap::new(),
+            gateways,
+            by_host,
+            by_address,
+        }
     }
 
     /// All services of a host, oldest first; the case of the host does not matter.
     pub(crate) fn services_of(&self, host: &str) -> impl Iterator<Item = &Arc<Service>> {
-        self.by_host.get(&host.to_ascii_lowercase()).into_iter().flatten().map(|index| &self.services[*index])
+        self.by_host
+            .get(&host.to_ascii_lowercase())
+            .into_iter()
+            .flatten()
+            .map(|index| &self.services[*index])
     }
 
     pub(crate) fn endpoints_of(&self, service: &Service) -> &[Endpoint] {
-        self.endpoints.get(&(service.host.clone(), service.namespace.clone())).map_or(&[], Vec::as_slice)
+        self.endpoints
+            .get(&(service.host.clone(), service.namespace.clone()))
+            .map_or(&[], Vec::as_slice)
     }
 
     /// Service ports whose endpoints have this address.
@@ -277,7 +324,12 @@ impl Registry {
             }
             let mut expanded = accounts.clone();
             for account in &accounts {
-                let Some((domain, path)) = account.strip_prefix("spiffe://").and_then(|rest| rest.split_once('/')) else { continue };
+                let Some((domain, path)) = account
+                    .strip_prefix("spiffe://")
+                    .and_then(|rest| rest.split_once('/'))
+                else {
+                    continue;
+                };
                 let known = domain == trust_domain || aliases.iter().any(|alias| alias == domain);
                 if known && !aliases.is_empty() {
                     for domain in aliases.iter().map(String::as_str).chain([trust_domain]) {
@@ -285,7 +337,10 @@ impl Registry {
                     }
                 }
             }
-            self.accounts.entry(service.key()).or_default().extend(expanded);
+            self.accounts
+                .entry(service.key())
+                .or_default()
+                .extend(expanded);
         }
     }
 }
@@ -306,7 +361,9 @@ fn resolve_aliases(services: &mut [Service]) {
     for start in targets.keys() {
         let mut current = start;
         for _ in 0..10 {
-            let Some(next) = targets.get(current) else { break };
+            let Some(next) = targets.get(current) else {
+                break;
+            };
             if let Some(index) = concrete.get(next) {
                 found.entry(*index).or_default().push(start.clone());
                 break;
@@ -318,9 +375,4 @@ fn resolve_aliases(services: &mut [Service]) {
         aliases.sort();
         services[index].aliases = aliases;
     }
-}
-
-/// Whether a host belongs to a list of hosts with wildcards.
-pub(crate) fn any_host_matches(host_name: &str, hosts: &[String]) -> bool {
-    hosts.iter().any(|rule| host::matches(rule, host_name))
 }

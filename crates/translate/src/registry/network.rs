@@ -29,15 +29,25 @@ pub(crate) struct NetworkGateways {
 
 impl NetworkGateways {
     pub(crate) fn new(gateways: BTreeSet<NetworkGateway>) -> Self {
-        let mut out = Self { scale: 1, ..Self::default() };
+        let mut out = Self {
+            scale: 1,
+            ..Self::default()
+        };
         for gateway in gateways {
             out.by_network_and_cluster
                 .entry((gateway.network.clone(), gateway.cluster.clone()))
                 .or_default()
                 .push(gateway.clone());
-            out.by_network.entry(gateway.network.clone()).or_default().push(gateway);
+            out.by_network
+                .entry(gateway.network.clone())
+                .or_default()
+                .push(gateway);
         }
-        let counts = out.by_network.values().chain(out.by_network_and_cluster.values()).map(|list| list.len() as u32);
+        let counts = out
+            .by_network
+            .values()
+            .chain(out.by_network_and_cluster.values())
+            .map(|list| list.len() as u32);
         out.scale = counts.fold(1, lcm);
         out
     }
@@ -48,7 +58,10 @@ impl NetworkGateways {
 
     /// The gateways for endpoints of a cluster in a network: those of the cluster, else all of the network.
     pub(crate) fn of(&self, network: &str, cluster: &str) -> &[NetworkGateway] {
-        if let Some(list) = self.by_network_and_cluster.get(&(network.to_owned(), cluster.to_owned())) {
+        if let Some(list) = self
+            .by_network_and_cluster
+            .get(&(network.to_owned(), cluster.to_owned()))
+        {
             return list;
         }
         self.by_network.get(network).map_or(&[], Vec::as_slice)
@@ -70,14 +83,26 @@ pub(crate) fn from_services(input: &ClusterObjects, out: &mut BTreeSet<NetworkGa
             continue;
         }
         let labels = labels(object, &["metadata", "labels"]);
-        let Some(network) = labels.get("topology.istio.io/network").filter(|network| !network.is_empty()) else { continue };
-        let port = labels.get("networking.istio.io/gatewayPort").and_then(|port| port.parse().ok()).unwrap_or(DEFAULT_PORT);
+        let Some(network) = labels
+            .get("topology.istio.io/network")
+            .filter(|network| !network.is_empty())
+        else {
+            continue;
+        };
+        let port = labels
+            .get("networking.istio.io/gatewayPort")
+            .and_then(|port| port.parse().ok())
+            .unwrap_or(DEFAULT_PORT);
         let mut addresses: Vec<&str> = Vec::new();
         match text(object, &["spec", "type"]) {
             "LoadBalancer" => {
                 for ingress in items(object, &["status", "loadBalancer", "ingress"]) {
                     let ip = text(ingress, &["ip"]);
-                    addresses.push(if ip.is_empty() { text(ingress, &["hostname"]) } else { ip });
+                    addresses.push(if ip.is_empty() {
+                        text(ingress, &["hostname"])
+                    } else {
+                        ip
+                    });
                 }
             }
             "NodePort" | "ClusterIP" | "" => {}
@@ -85,16 +110,30 @@ pub(crate) fn from_services(input: &ClusterObjects, out: &mut BTreeSet<NetworkGa
         }
         addresses.extend(items(object, &["spec", "externalIPs"]).filter_map(Value::as_str));
         for address in addresses.into_iter().filter(|address| !address.is_empty()) {
-            out.insert(NetworkGateway { network: network.clone(), cluster: input.id.clone(), address: address.to_owned(), port });
+            out.insert(NetworkGateway {
+                network: network.clone(),
+                cluster: input.id.clone(),
+                address: address.to_owned(),
+                port,
+            });
         }
     }
 }
 
 /// Gateways from MeshNetworks. A `registryServiceName` stands for the load balancer addresses of that service.
-pub(crate) fn from_mesh_networks(networks: &MeshNetworks, clusters: &[ClusterObjects], domain: &str, out: &mut BTreeSet<NetworkGateway>) {
+pub(crate) fn from_mesh_networks(
+    networks: &MeshNetworks,
+    clusters: &[ClusterObjects],
+    domain: &str,
+    out: &mut BTreeSet<NetworkGateway>,
+) {
     for (network, settings) in &networks.networks {
         for gateway in &settings.gateways {
-            if let Some(address) = gateway.address.as_ref().filter(|address| !address.is_empty()) {
+            if let Some(address) = gateway
+                .address
+                .as_ref()
+                .filter(|address| !address.is_empty())
+            {
                 out.insert(NetworkGateway {
                     network: network.clone(),
                     cluster: String::new(),
@@ -102,19 +141,34 @@ pub(crate) fn from_mesh_networks(networks: &MeshNetworks, clusters: &[ClusterObj
                     port: gateway.port,
                 });
             }
-            let Some(wanted) = &gateway.registry_service_name else { continue };
+            let Some(wanted) = &gateway.registry_service_name else {
+                continue;
+            };
             for cluster in clusters {
-                let own = settings.endpoints.iter().any(|endpoints| endpoints.from_registry.as_ref() == Some(&cluster.id));
+                let own = settings
+                    .endpoints
+                    .iter()
+                    .any(|endpoints| endpoints.from_registry.as_ref() == Some(&cluster.id));
                 if !own {
                     continue;
                 }
-                for object in cluster.objects.iter().filter(|object| text(object, &["kind"]) == "Service") {
-                    let host = format!("{}.{}.svc.{domain}", text(object, &["metadata", "name"]), text(object, &["metadata", "namespace"]));
+                for object in cluster
+                    .objects
+                    .iter()
+                    .filter(|object| text(object, &["kind"]) == "Service")
+                {
+                    let host = format!(
+                        "{}.{}.svc.{domain}",
+                        text(object, &["metadata", "name"]),
+                        text(object, &["metadata", "namespace"])
+                    );
                     if host != *wanted {
                         continue;
                     }
                     for ingress in items(object, &["status", "loadBalancer", "ingress"]) {
-                        let Some(address) = at(ingress, &["ip"]).and_then(Value::as_str) else { continue };
+                        let Some(address) = at(ingress, &["ip"]).and_then(Value::as_str) else {
+                            continue;
+                        };
                         out.insert(NetworkGateway {
                             network: network.clone(),
                             cluster: cluster.id.clone(),
@@ -133,7 +187,12 @@ pub(crate) fn of_cluster(networks: &MeshNetworks, cluster: &str) -> Option<Strin
     networks
         .networks
         .iter()
-        .find(|(_, settings)| settings.endpoints.iter().any(|endpoints| endpoints.from_registry.as_deref() == Some(cluster)))
+        .find(|(_, settings)| {
+            settings
+                .endpoints
+                .iter()
+                .any(|endpoints| endpoints.from_registry.as_deref() == Some(cluster))
+        })
         .map(|(name, _)| name.clone())
 }
 
@@ -149,7 +208,11 @@ mod tests {
             address: address.into(),
             port: 15443,
         };
-        let all = ["1", "2", "3"].iter().map(|ip| gateway("a", ip)).chain(["4", "5"].iter().map(|ip| gateway("b", ip))).collect();
+        let all = ["1", "2", "3"]
+            .iter()
+            .map(|ip| gateway("a", ip))
+            .chain(["4", "5"].iter().map(|ip| gateway("b", ip)))
+            .collect();
         let gateways = NetworkGateways::new(all);
         assert_eq!(gateways.scale, 6);
         assert_eq!(gateways.of("a", "other").len(), 3);

@@ -1,9 +1,13 @@
 //! What a route does: headers, redirects, direct answers, mirrors.
 
 use crate::proto::millionths;
-use api::istio::{HeaderOperations, Headers, HttpDirectResponse, HttpMirrorPolicy, HttpRedirect, HttpRoute, Percent, RedirectPortSelection};
+use api::istio::{
+    HeaderOperations, Headers, HttpDirectResponse, HttpMirrorPolicy, HttpRedirect, HttpRoute,
+    Percent, RedirectPortSelection,
+};
 use xds::envoy::config::core::v3::{
-    DataSource, HeaderValue, HeaderValueOption, RuntimeFractionalPercent, data_source, header_value_option::HeaderAppendAction,
+    DataSource, HeaderValue, HeaderValueOption, RuntimeFractionalPercent, data_source,
+    header_value_option::HeaderAppendAction,
 };
 use xds::envoy::config::route::v3::{
     DirectResponseAction, RedirectAction, redirect_action, route_action::RequestMirrorPolicy,
@@ -23,12 +27,20 @@ pub(crate) struct HeaderChanges {
 
 /// Reads header changes. The authority is no header for Envoy.
 pub(crate) fn header_changes(headers: Option<&Headers>) -> HeaderChanges {
-    let Some(headers) = headers else { return HeaderChanges::default() };
+    let Some(headers) = headers else {
+        return HeaderChanges::default();
+    };
     let empty = HeaderOperations::default();
     let request = headers.request.as_ref().unwrap_or(&empty);
     let response = headers.response.as_ref().unwrap_or(&empty);
-    let is_authority = |name: &str| name.eq_ignore_ascii_case("host") || name.eq_ignore_ascii_case(":authority");
-    let authority = request.set.iter().chain(&request.add).find(|(name, _)| is_authority(name)).map(|(_, value)| value.clone());
+    let is_authority =
+        |name: &str| name.eq_ignore_ascii_case("host") || name.eq_ignore_ascii_case(":authority");
+    let authority = request
+        .set
+        .iter()
+        .chain(&request.add)
+        .find(|(name, _)| is_authority(name))
+        .map(|(_, value)| value.clone());
     HeaderChanges {
         request_add: additions(request),
         request_remove: removals(request),
@@ -43,18 +55,36 @@ fn internal(name: &str) -> bool {
 }
 
 fn removals(operations: &HeaderOperations) -> Vec<String> {
-    operations.remove.iter().filter(|name| !internal(name)).cloned().collect()
+    operations
+        .remove
+        .iter()
+        .filter(|name| !internal(name))
+        .cloned()
+        .collect()
 }
 
 fn additions(operations: &HeaderOperations) -> Vec<HeaderValueOption> {
     let option = |name: &String, value: &String, action: HeaderAppendAction| HeaderValueOption {
-        header: Some(HeaderValue { key: name.clone(), value: value.clone(), ..Default::default() }),
+        header: Some(HeaderValue {
+            key: name.clone(),
+            value: value.clone(),
+            ..Default::default()
+        }),
         append_action: action as i32,
         ..Default::default()
     };
-    let sets = operations.set.iter().map(|entry| (entry, HeaderAppendAction::OverwriteIfExistsOrAdd));
-    let adds = operations.add.iter().map(|entry| (entry, HeaderAppendAction::AppendIfExistsOrAdd));
-    sets.chain(adds).filter(|((name, _), _)| !internal(name)).map(|((name, value), action)| option(name, value, action)).collect()
+    let sets = operations
+        .set
+        .iter()
+        .map(|entry| (entry, HeaderAppendAction::OverwriteIfExistsOrAdd));
+    let adds = operations
+        .add
+        .iter()
+        .map(|entry| (entry, HeaderAppendAction::AppendIfExistsOrAdd));
+    sets.chain(adds)
+        .filter(|((name, _), _)| !internal(name))
+        .map(|((name, value), action)| option(name, value, action))
+        .collect()
 }
 
 /// A redirect; `None` if its status code is none that Envoy knows.
@@ -72,19 +102,32 @@ pub(crate) fn redirect(redirect: &HttpRedirect, port: u32, tls: bool) -> Option<
         host_redirect: redirect.authority.clone(),
         response_code: code as i32,
         path_rewrite_specifier: Some(match &redirect.prefix_rewrite {
-            Some(prefix) if redirect.uri.is_empty() => redirect_action::PathRewriteSpecifier::PrefixRewrite(prefix.clone()),
+            Some(prefix) if redirect.uri.is_empty() => {
+                redirect_action::PathRewriteSpecifier::PrefixRewrite(prefix.clone())
+            }
             _ => redirect_action::PathRewriteSpecifier::PathRedirect(redirect.uri.clone()),
         }),
         ..Default::default()
     };
     if !redirect.scheme.is_empty() {
-        out.scheme_rewrite_specifier = Some(redirect_action::SchemeRewriteSpecifier::SchemeRedirect(redirect.scheme.clone()));
+        out.scheme_rewrite_specifier = Some(
+            redirect_action::SchemeRewriteSpecifier::SchemeRedirect(redirect.scheme.clone()),
+        );
     }
     if let Some(port) = redirect.port {
-        out.port_redirect = port;
+        // The usual port of the new scheme is left out.
+        let usual = matches!(
+            (redirect.scheme.as_str(), port),
+            ("http", 80) | ("https", 443)
+        );
+        out.port_redirect = if usual { 0 } else { port };
     } else if redirect.derive_port == Some(RedirectPortSelection::FromRequestPort) {
         // The usual port of the scheme is left out.
-        let scheme = if redirect.scheme.is_empty() { if tls { "https" } else { "http" } } else { redirect.scheme.as_str() };
+        let scheme = if redirect.scheme.is_empty() {
+            if tls { "https" } else { "http" }
+        } else {
+            redirect.scheme.as_str()
+        };
         let usual = if scheme == "https" { 443 } else { 80 };
         if port != usual {
             out.port_redirect = port;
@@ -98,12 +141,21 @@ pub(crate) fn direct_response(response: &HttpDirectResponse) -> DirectResponseAc
     let body = response.body.as_ref().and_then(|body| {
         let specifier = match (&body.string, &body.bytes) {
             (Some(text), _) => data_source::Specifier::InlineString(text.clone()),
-            (None, Some(encoded)) => data_source::Specifier::InlineBytes(base64_decode(encoded)?.into()),
+            (None, Some(encoded)) => {
+                data_source::Specifier::InlineBytes(base64_decode(encoded)?.into())
+            }
             (None, None) => return None,
         };
-        Some(DataSource { specifier: Some(specifier), ..Default::default() })
+        Some(DataSource {
+            specifier: Some(specifier),
+            ..Default::default()
+        })
     });
-    DirectResponseAction { status: response.status, body, ..Default::default() }
+    DirectResponseAction {
+        status: response.status,
+        body,
+        ..Default::default()
+    }
 }
 
 /// Standard or URL-safe base64, with or without padding, as protobuf's JSON takes it.
@@ -130,7 +182,10 @@ pub(crate) fn base64_decode(text: &str) -> Option<Vec<u8>> {
 }
 
 /// Mirrors of a rule, each with its share; a share of zero is no mirror.
-pub(crate) fn mirrors(rule: &HttpRoute, cluster_of: impl Fn(&api::istio::Destination) -> String) -> Vec<RequestMirrorPolicy> {
+pub(crate) fn mirrors(
+    rule: &HttpRoute,
+    cluster_of: impl Fn(&api::istio::Destination) -> String,
+) -> Vec<RequestMirrorPolicy> {
     let mut out = Vec::new();
     if let Some(destination) = &rule.mirror {
         let share = match (&rule.mirror_percentage, rule.mirror_percent) {
@@ -141,7 +196,11 @@ pub(crate) fn mirrors(rule: &HttpRoute, cluster_of: impl Fn(&api::istio::Destina
         };
         out.extend(share.map(|share| mirror(cluster_of(destination), share)));
     }
-    for HttpMirrorPolicy { destination, percentage } in &rule.mirrors {
+    for HttpMirrorPolicy {
+        destination,
+        percentage,
+    } in &rule.mirrors
+    {
         let share = percentage.as_ref().map_or(Some(hundredths(100)), share_of);
         out.extend(share.map(|share| mirror(cluster_of(destination), share)));
     }
@@ -149,7 +208,10 @@ pub(crate) fn mirrors(rule: &HttpRoute, cluster_of: impl Fn(&api::istio::Destina
 }
 
 fn hundredths(percent: u32) -> FractionalPercent {
-    FractionalPercent { numerator: percent, denominator: DenominatorType::Hundred as i32 }
+    FractionalPercent {
+        numerator: percent,
+        denominator: DenominatorType::Hundred as i32,
+    }
 }
 
 fn share_of(percentage: &Percent) -> Option<FractionalPercent> {
@@ -159,7 +221,10 @@ fn share_of(percentage: &Percent) -> Option<FractionalPercent> {
 fn mirror(cluster: String, share: FractionalPercent) -> RequestMirrorPolicy {
     RequestMirrorPolicy {
         cluster,
-        runtime_fraction: Some(RuntimeFractionalPercent { default_value: Some(share), ..Default::default() }),
+        runtime_fraction: Some(RuntimeFractionalPercent {
+            default_value: Some(share),
+            ..Default::default()
+        }),
         trace_sampled: Some(false),
         disable_shadow_host_suffix_append: true,
         ..Default::default()

@@ -5,10 +5,18 @@ use crate::registry::{Service, UNSPECIFIED};
 use std::collections::HashSet;
 
 /// All domains of a service, and which of them are short forms that must not hide another service.
-pub(crate) fn of_service(context: &Context<'_>, service: &Service) -> (Vec<String>, HashSet<String>) {
+pub(crate) fn of_service(
+    context: &Context<'_>,
+    service: &Service,
+) -> (Vec<String>, HashSet<String>) {
     let mut domains = Vec::new();
     let mut short = HashSet::new();
-    names_of(context, &service.host.to_ascii_lowercase(), &mut domains, &mut short);
+    names_of(
+        context,
+        &service.host.to_ascii_lowercase(),
+        &mut domains,
+        &mut short,
+    );
     if service.is_headless() && service.kubernetes {
         let wildcards: Vec<String> = domains.iter().map(|domain| format!("*.{domain}")).collect();
         domains.extend(wildcards);
@@ -17,18 +25,21 @@ pub(crate) fn of_service(context: &Context<'_>, service: &Service) -> (Vec<Strin
         names_of(context, alias, &mut domains, &mut short);
     }
     for address in service.addresses_for(&context.proxy.cluster, context.proxy.dns_capture) {
-        if address != UNSPECIFIED && !address.contains('/') {
+        if address != UNSPECIFIED {
             domains.push(ipv6_in_brackets(address));
         }
     }
     (domains, short)
 }
 
-fn names_of(context: &Context<'_>, host: &str, domains: &mut Vec<String>, short: &mut HashSet<String>) {
+fn names_of(
+    context: &Context<'_>,
+    host: &str,
+    domains: &mut Vec<String>,
+    short: &mut HashSet<String>,
+) {
     domains.push(host.to_owned());
-    if !crate::host::is_wildcard(host) {
-        domains.push(format!("{host}."));
-    }
+    domains.push(format!("{host}."));
     for name in short_forms(host, &context.proxy.dns_domain) {
         short.insert(name.clone());
         domains.push(name);
@@ -37,19 +48,39 @@ fn names_of(context: &Context<'_>, host: &str, domains: &mut Vec<String>, short:
 
 /// Short forms of `<name>.<namespace>.svc.<domain>` for a client with this domain.
 fn short_forms(host: &str, client_domain: &str) -> Vec<String> {
-    let Some((client_namespace, rest)) = client_domain.split_once('.') else { return Vec::new() };
-    let Some(prefix) = host.strip_suffix(rest).and_then(|prefix| prefix.strip_suffix('.')) else { return Vec::new() };
-    let Some((name, namespace)) = prefix.rsplit_once('.') else { return Vec::new() };
+    let Some((client_namespace, rest)) = client_domain.split_once('.') else {
+        return Vec::new();
+    };
+    let Some(prefix) = host
+        .strip_suffix(rest)
+        .and_then(|prefix| prefix.strip_suffix('.'))
+    else {
+        return Vec::new();
+    };
+    let Some((name, namespace)) = prefix.rsplit_once('.') else {
+        return Vec::new();
+    };
     if namespace == client_namespace {
-        vec![name.to_owned(), format!("{name}.{namespace}.svc"), format!("{name}.{namespace}")]
+        vec![
+            name.to_owned(),
+            format!("{name}.{namespace}.svc"),
+            format!("{name}.{namespace}"),
+        ]
     } else {
-        vec![format!("{name}.{namespace}"), format!("{name}.{namespace}.svc")]
+        vec![
+            format!("{name}.{namespace}"),
+            format!("{name}.{namespace}.svc"),
+        ]
     }
 }
 
 /// IPv6 addresses stand in brackets.
 pub(crate) fn ipv6_in_brackets(address: &str) -> String {
-    if address.contains(':') && !address.starts_with('[') { format!("[{address}]") } else { address.to_owned() }
+    if address.contains(':') && !address.starts_with('[') {
+        format!("[{address}]")
+    } else {
+        address.to_owned()
+    }
 }
 
 /// Removes domains that another virtual host has, without regard to case, and short forms that are full names of other services.
@@ -61,7 +92,10 @@ pub(crate) fn without_duplicates(
 ) -> Vec<String> {
     domains
         .into_iter()
-        .filter(|domain| !(short.contains(domain) && known.contains(domain)) && taken.insert(domain.to_ascii_lowercase()))
+        .filter(|domain| {
+            !(short.contains(domain) && known.contains(domain))
+                && taken.insert(domain.to_ascii_lowercase())
+        })
         .collect()
 }
 
@@ -71,8 +105,14 @@ mod tests {
 
     #[test]
     fn short_names_depend_on_the_client() {
-        assert_eq!(short_forms("a.shop.svc.cluster.local", "shop.svc.cluster.local"), ["a", "a.shop.svc", "a.shop"]);
-        assert_eq!(short_forms("a.shop.svc.cluster.local", "other.svc.cluster.local"), ["a.shop", "a.shop.svc"]);
+        assert_eq!(
+            short_forms("a.shop.svc.cluster.local", "shop.svc.cluster.local"),
+            ["a", "a.shop.svc", "a.shop"]
+        );
+        assert_eq!(
+            short_forms("a.shop.svc.cluster.local", "other.svc.cluster.local"),
+            ["a.shop", "a.shop.svc"]
+        );
         assert!(short_forms("api.example.com", "other.svc.cluster.local").is_empty());
     }
 }

@@ -8,25 +8,39 @@ use crate::context::Context;
 use crate::gateway_servers::{GatewayServer, intersection};
 use crate::host;
 use std::collections::{BTreeMap, HashMap};
-use xds::envoy::config::route::v3::{Route, RouteConfiguration, VirtualHost, virtual_host::TlsRequirementType};
+use xds::envoy::config::route::v3::{
+    Route, RouteConfiguration, VirtualHost, virtual_host::TlsRequirementType,
+};
+
+/// Gateway, namespace and name of the VirtualServices that made the routes of a host.
+type Sources = HashMap<String, Vec<(String, String, String)>>;
 
 /// The route configuration that some servers share.
-pub(crate) fn configuration_of(context: &Context<'_>, name: &str, servers: &[&GatewayServer<'_>]) -> RouteConfiguration {
+pub(crate) fn configuration_of(
+    context: &Context<'_>,
+    name: &str,
+    servers: &[&GatewayServer<'_>],
+) -> RouteConfiguration {
     let mut hosts: BTreeMap<String, VirtualHost> = BTreeMap::new();
-    let mut order: Vec<String> = Vec::new();
+    let mut sources: Sources = HashMap::new();
     let mut built: HashMap<(String, String, String), Vec<Route>> = HashMap::new();
     for server in servers {
-        add_server(context, server, &mut hosts, &mut order, &mut built);
+        add_server(context, server, &mut hosts, &mut sources, &mut built);
     }
     let mut virtual_hosts = if hosts.is_empty() {
         let port = servers.first().map_or(0, |server| server.declared_port());
-        vec![VirtualHost { name: format!("blackhole:{port}"), domains: vec!["*".to_owned()], ..Default::default() }]
+        vec![VirtualHost {
+            name: format!("blackhole:{port}"),
+            domains: vec!["*".to_owned()],
+            ..Default::default()
+        }]
     } else {
-        collapse(hosts)
+        collapse(hosts, &sources)
     };
     for host in &mut virtual_hosts {
-        let (last, first): (Vec<Route>, Vec<Route>) =
-            std::mem::take(&mut host.routes).into_iter().partition(|route| route.r#match.as_ref().is_some_and(matches::is_catch_all));
+        let (last, first): (Vec<Route>, Vec<Route>) = std::mem::take(&mut host.routes)
+            .into_iter()
+            .partition(|route| route.r#match.as_ref().is_some_and(matches::is_catch_all));
         host.routes = first.into_iter().chain(last).collect();
     }
     virtual_hosts.sort_by(|a, b| a.name.cmp(&b.name));
@@ -37,21 +51,34 @@ fn add_server(
     context: &Context<'_>,
     server: &GatewayServer<'_>,
     hosts: &mut BTreeMap<String, VirtualHost>,
-    order: &mut Vec<String>,
+    sources: &mut Sources,
     built: &mut HashMap<(String, String, String), Vec<Route>>,
 ) {
     let port = server.declared_port();
-    let redirect = server.server.tls.as_ref().is_some_and(|tls| tls.https_redirect);
-    let lookup = |name: &str| context.scope.service(name).cloned().or_else(|| context.alias_target(name));
+    let redirect = server
+        .server
+        .tls
+        .as_ref()
+        .is_some_and(|tls| tls.https_redirect);
+    let lookup = |name: &str| context.scope.service(name).cloned();
     let new_host = |name: &str, routes: Vec<Route>| VirtualHost {
         name: format!("{name}:{port}"),
         domains: vec![name.to_owned()],
         routes,
         include_request_attempt_count: attempt_count(context),
-        require_tls: if redirect { TlsRequirementType::All as i32 } else { 0 },
+        require_tls: if redirect {
+            TlsRequirementType::All as i32
+        } else {
+            0
+        },
         ..Default::default()
     };
-    for config in context.scope.listeners.iter().flat_map(|listener| &listener.virtual_services) {
+    for config in context
+        .scope
+        .listeners
+        .iter()
+        .flat_map(|listener| &listener.virtual_services)
+    {
         if !config.is_for_gateway(&server.gateway) {
             continue;
         }
@@ -60,10 +87,19 @@ fn add_server(
         if common.is_empty() {
             continue;
         }
-        let key = (server.gateway.clone(), config.namespace.clone(), config.name.clone());
-        let routes = built.entry(key).or_insert_with(|| {
+        let key = (
+            server.gateway.clone(),
+            config.namespace.clone(),
+            config.name.clone(),
+        );
+        let routes = built.entry(key.clone()).or_insert_with(|| {
             let gateways = [server.gateway.as_str()];
-            let scope = RouteScope { port, gateways: &gateways, tls: server.server.tls.is_some(), service: &lookup };
+            let scope = RouteScope {
+                port,
+                gateways: &gateways,
+                tls: server.server.tls.is_some(),
+                service: &lookup,
+            };
             http_route::routes(context, config, &scope)
         });
         if routes.is_empty() {
@@ -79,10 +115,10 @@ fn add_server(
                     }
                 }
                 None => {
-                    order.push(name.clone());
                     hosts.insert(name.clone(), new_host(&name, routes.clone()));
                 }
             }
+            sources.entry(name).or_default().push(key.clone());
         }
     }
     if redirect {
@@ -98,27 +134,32 @@ fn add_server(
     }
 }
 
-/// Hosts with the same routes share a virtual host.
-fn collapse(hosts: BTreeMap<String, VirtualHost>) -> Vec<VirtualHost> {
-    let mut out: Vec<VirtualHost> = Vec::new();
-    for (name, host) in hosts {
-        let same = out.iter_mut().find(|other| {
-            !host.routes.is_empty() && other.routes == host.routes && other.require_tls == host.require_tls && port_of(&other.name) == port_of(&host.name)
+/// Hosts with routes of the same origin share a virtual host.
+fn collapse(hosts: BTreeMap<String, VirtualHost>, sources: &Sources) -> Vec<VirtualHost> {
+    let mut out: Vec<(Vec<String>, VirtualHost)> = Vec::new();
+    let names: HashMap<String, String> = hosts
+        .iter()
+        .map(|(domain, host)| (domain.clone(), host.name.clone()))
+        .collect();
+    for (domain, host) in hosts {
+        let same = out.iter_mut().find(|(domains, other)| {
+            !host.routes.is_empty()
+                && sources.get(&domains[0]) == sources.get(&domain)
+                && other.require_tls == host.require_tls
         });
         match same {
-            Some(other) => other.domains.push(name),
-            None => out.push(host),
+            Some((domains, _)) => domains.push(domain),
+            None => out.push((vec![domain], host)),
         }
     }
-    for host in &mut out {
-        if host.domains.len() > 1 {
-            host.domains.sort_by(|a, b| host::by_specificity(a, b));
-            host.name = format!("{}:{}", host.domains[0], port_of(&host.name));
-        }
-    }
-    out
-}
-
-fn port_of(name: &str) -> &str {
-    name.rsplit_once(':').map_or("", |(_, port)| port)
+    out.into_iter()
+        .map(|(mut domains, host)| {
+            domains.sort_by(|a, b| host::by_specificity(a, b));
+            VirtualHost {
+                name: names[&domains[0]].clone(),
+                domains,
+                ..host
+            }
+        })
+        .collect()
 }

@@ -27,7 +27,11 @@ pub(crate) struct RouteScope<'a> {
 }
 
 /// The routes of a VirtualService, up to the first that takes everything.
-pub(crate) fn routes(context: &Context<'_>, config: &VirtualServiceConfig, scope: &RouteScope<'_>) -> Vec<Route> {
+pub(crate) fn routes(
+    context: &Context<'_>,
+    config: &VirtualServiceConfig,
+    scope: &RouteScope<'_>,
+) -> Vec<Route> {
     let mut out: Vec<Route> = Vec::new();
     for rule in &config.spec.http {
         if rule.matches.is_empty() {
@@ -36,7 +40,9 @@ pub(crate) fn routes(context: &Context<'_>, config: &VirtualServiceConfig, scope
         }
         let mut everything = false;
         for condition in &rule.matches {
-            let Some(route) = translate(context, config, rule, Some(condition), scope) else { continue };
+            let Some(route) = translate(context, config, rule, Some(condition), scope) else {
+                continue;
+            };
             everything = route.r#match.as_ref().is_some_and(matches::is_catch_all);
             out.push(route);
             if everything {
@@ -59,14 +65,24 @@ fn translate(
 ) -> Option<Route> {
     let proxy = context.proxy;
     if let Some(condition) = condition
-        && !matches::concerns(condition, scope.port, scope.gateways, &proxy.labels, &proxy.namespace)
+        && !matches::concerns(
+            condition,
+            scope.port,
+            scope.gateways,
+            &proxy.labels,
+            &proxy.namespace,
+        )
     {
         return None;
     }
     let mut out = Route {
         name: rule.name.clone(),
         r#match: Some(matches::route_match(condition)),
-        metadata: Some(config_metadata(names::config_path("virtual-service", &config.namespace, &config.name))),
+        metadata: Some(config_metadata(names::config_path(
+            "virtual-service",
+            &config.namespace,
+            &config.name,
+        ))),
         ..Default::default()
     };
     if let Some(condition) = condition {
@@ -79,32 +95,50 @@ fn translate(
     let authority = changes.authority.clone();
     add_headers(&mut out, changes);
     if let Some(redirect) = &rule.redirect {
-        out.action = actions::redirect(redirect, scope.port, scope.tls).map(route::Action::Redirect);
+        out.action =
+            actions::redirect(redirect, scope.port, scope.tls).map(route::Action::Redirect);
     } else if let Some(response) = &rule.direct_response {
-        out.action = Some(route::Action::DirectResponse(actions::direct_response(response)));
+        out.action = Some(route::Action::DirectResponse(actions::direct_response(
+            response,
+        )));
     } else {
         let action = forward(context, rule, authority, scope, &mut out);
         out.action = Some(route::Action::Route(action));
     }
-    out.decorator = Some(Decorator { operation: operation(&out, config, scope.port), ..Default::default() });
+    out.decorator = Some(Decorator {
+        operation: operation(&out, config, scope.port),
+        ..Default::default()
+    });
     if let Some(fault) = &rule.fault {
-        out.typed_per_filter_config.insert("envoy.filters.http.fault".to_owned(), fault_cors::faults(fault));
+        out.typed_per_filter_config.insert(
+            "envoy.filters.http.fault".to_owned(),
+            fault_cors::faults(fault),
+        );
     }
     if let Some(cors) = &rule.cors_policy {
-        out.typed_per_filter_config.insert("envoy.filters.http.cors".to_owned(), fault_cors::cors(cors));
+        out.typed_per_filter_config
+            .insert("envoy.filters.http.cors".to_owned(), fault_cors::cors(cors));
     }
     Some(out)
 }
 
 fn add_headers(route: &mut Route, changes: HeaderChanges) {
     route.request_headers_to_add.extend(changes.request_add);
-    route.request_headers_to_remove.extend(changes.request_remove);
+    route
+        .request_headers_to_remove
+        .extend(changes.request_remove);
     route.response_headers_to_add.extend(changes.response_add);
-    route.response_headers_to_remove.extend(changes.response_remove);
+    route
+        .response_headers_to_remove
+        .extend(changes.response_remove);
 }
 
 /// The cluster that a destination means. Without a port it is the service's only one, else that of the listener.
-pub(crate) fn destination_cluster(destination: &Destination, service: Option<&Service>, listener_port: u32) -> String {
+pub(crate) fn destination_cluster(
+    destination: &Destination,
+    service: Option<&Service>,
+    listener_port: u32,
+) -> String {
     let port = HttpRoute::port(&destination.port).unwrap_or_else(|| match service {
         Some(service) if service.ports.len() == 1 => service.ports[0].number,
         _ => listener_port,
@@ -112,19 +146,26 @@ pub(crate) fn destination_cluster(destination: &Destination, service: Option<&Se
     if destination.host.is_empty() {
         return "UnknownService".to_owned();
     }
-    let host = service.and_then(|service| alias_target(service, &destination.host)).unwrap_or(&destination.host);
+    let host = service
+        .and_then(|service| service.external_name.as_ref())
+        .unwrap_or(&destination.host);
     names::outbound(port, &destination.subset, host)
 }
 
-/// The host of the service that an alias leads to.
-fn alias_target<'a>(service: &'a Service, asked: &str) -> Option<&'a str> {
-    service.aliases.iter().any(|alias| alias == asked).then_some(service.host.as_str())
-}
-
 #[allow(deprecated)] // max_grpc_timeout: istiod still writes it
-fn forward(context: &Context<'_>, rule: &HttpRoute, authority: Option<String>, scope: &RouteScope<'_>, route: &mut Route) -> RouteAction {
+fn forward(
+    context: &Context<'_>,
+    rule: &HttpRoute,
+    authority: Option<String>,
+    scope: &RouteScope<'_>,
+    route: &mut Route,
+) -> RouteAction {
     let timeout = rule.timeout.map_or(seconds(0), duration);
-    let mut action = RouteAction { timeout: Some(timeout), max_grpc_timeout: Some(timeout), ..Default::default() };
+    let mut action = RouteAction {
+        timeout: Some(timeout),
+        max_grpc_timeout: Some(timeout),
+        ..Default::default()
+    };
     let mut authority = authority;
     if let Some(rewrite) = &rule.rewrite {
         if let Some(regex) = &rewrite.uri_regex_rewrite {
@@ -154,12 +195,21 @@ fn forward(context: &Context<'_>, rule: &HttpRoute, authority: Option<String>, s
         sticky = policy.is_some();
         action.hash_policy.extend(policy);
     } else {
-        let clusters = rule.route.iter().filter(|target| target.weight > 0).map(|target| {
-            action.hash_policy.extend(hash_of(context, &target.destination, scope));
-            weighted(target, cluster_of(&target.destination))
-        });
+        let clusters = rule
+            .route
+            .iter()
+            .filter(|target| target.weight > 0)
+            .map(|target| {
+                action
+                    .hash_policy
+                    .extend(hash_of(context, &target.destination, scope));
+                weighted(target, cluster_of(&target.destination))
+            });
         let clusters = clusters.collect();
-        action.cluster_specifier = Some(ClusterSpecifier::WeightedClusters(WeightedCluster { clusters, ..Default::default() }));
+        action.cluster_specifier = Some(ClusterSpecifier::WeightedClusters(WeightedCluster {
+            clusters,
+            ..Default::default()
+        }));
     }
     action.retry_policy = retry::policy(rule.retries.as_ref(), &context.snapshot.mesh, sticky);
     action.host_rewrite_specifier = authority.map(HostRewriteSpecifier::HostRewriteLiteral);
@@ -175,7 +225,9 @@ fn weighted(target: &HttpRouteDestination, name: String) -> ClusterWeight {
         request_headers_to_remove: changes.request_remove,
         response_headers_to_add: changes.response_add,
         response_headers_to_remove: changes.response_remove,
-        host_rewrite_specifier: changes.authority.map(cluster_weight::HostRewriteSpecifier::HostRewriteLiteral),
+        host_rewrite_specifier: changes
+            .authority
+            .map(cluster_weight::HostRewriteSpecifier::HostRewriteLiteral),
         ..Default::default()
     }
 }
@@ -185,9 +237,13 @@ fn hash_of(
     destination: &Destination,
     scope: &RouteScope<'_>,
 ) -> Option<xds::envoy::config::route::v3::route_action::HashPolicy> {
-    let service = (scope.service)(&destination.host)?;
-    let port = HttpRoute::port(&destination.port).unwrap_or(if service.ports.len() == 1 { service.ports[0].number } else { scope.port });
-    hash::of_destination(context, &service, port, &destination.subset)
+    let service = context.scope.service(&destination.host)?;
+    let port = HttpRoute::port(&destination.port).unwrap_or(if service.ports.len() == 1 {
+        service.ports[0].number
+    } else {
+        scope.port
+    });
+    hash::of_destination(context, service, port, &destination.subset)
 }
 
 /// The name of the operation in traces: `host:port/path*`.
@@ -220,13 +276,18 @@ pub(crate) fn default_route(context: &Context<'_>, service: &Service, port: u32)
         timeout: Some(seconds(0)),
         max_grpc_timeout: Some(seconds(0)),
         retry_policy: retry::policy(None, &context.snapshot.mesh, false),
-        hash_policy: hash::of_destination(context, service, port, "").into_iter().collect(),
+        hash_policy: hash::of_destination(context, service, port, "")
+            .into_iter()
+            .collect(),
         ..Default::default()
     };
     Route {
         name: "default".to_owned(),
         r#match: Some(matches::route_match(None)),
-        decorator: Some(Decorator { operation: format!("{host}:{port}/*"), ..Default::default() }),
+        decorator: Some(Decorator {
+            operation: format!("{host}:{port}/*"),
+            ..Default::default()
+        }),
         action: Some(route::Action::Route(action)),
         ..Default::default()
     }

@@ -9,21 +9,39 @@ use xds::envoy::config::route::v3::{
 use xds::envoy::r#type::matcher::v3 as matcher;
 
 /// Whether a rule concerns this kind of client at all. Named gateways are all that is looked at.
-pub(crate) fn concerns(condition: &HttpMatchRequest, port: u32, gateways: &[&str], labels: &Labels, namespace: &str) -> bool {
+pub(crate) fn concerns(
+    condition: &HttpMatchRequest,
+    port: u32,
+    gateways: &[&str],
+    labels: &Labels,
+    namespace: &str,
+) -> bool {
     if condition.port != 0 && condition.port != port {
         return false;
     }
     if !condition.gateways.is_empty() {
-        return condition.gateways.iter().any(|gateway| gateways.contains(&gateway.as_str()));
+        return condition
+            .gateways
+            .iter()
+            .any(|gateway| gateways.contains(&gateway.as_str()));
     }
-    selects(&condition.source_labels, labels) && (condition.source_namespace.is_empty() || condition.source_namespace == namespace)
+    selects(&condition.source_labels, labels)
+        && (condition.source_namespace.is_empty() || condition.source_namespace == namespace)
 }
 
 /// The conditions that the proxy checks.
 pub(crate) fn route_match(condition: Option<&HttpMatchRequest>) -> RouteMatch {
-    let mut out = RouteMatch { path_specifier: Some(PathSpecifier::Prefix("/".to_owned())), ..Default::default() };
-    let Some(condition) = condition else { return out };
-    for (headers, invert) in [(&condition.headers, false), (&condition.without_headers, true)] {
+    let mut out = RouteMatch {
+        path_specifier: Some(PathSpecifier::Prefix("/".to_owned())),
+        ..Default::default()
+    };
+    let Some(condition) = condition else {
+        return out;
+    };
+    for (headers, invert) in [
+        (&condition.headers, false),
+        (&condition.without_headers, true),
+    ] {
         for (name, value) in headers {
             match claim_path(name) {
                 Some(path) => out.dynamic_metadata.push(claim(path, value, invert)),
@@ -41,12 +59,20 @@ pub(crate) fn route_match(condition: Option<&HttpMatchRequest>) -> RouteMatch {
         });
     }
     out.case_sensitive = Some(!condition.ignore_uri_case);
-    for (name, value) in [(":method", &condition.method), (":authority", &condition.authority), (":scheme", &condition.scheme)] {
+    for (name, value) in [
+        (":method", &condition.method),
+        (":authority", &condition.authority),
+        (":scheme", &condition.scheme),
+    ] {
         if let Some(value) = value {
             out.headers.push(header(name, value, false));
         }
     }
-    out.query_parameters = condition.query_params.iter().map(|(name, value)| query_parameter(name, value)).collect();
+    out.query_parameters = condition
+        .query_params
+        .iter()
+        .map(|(name, value)| query_parameter(name, value))
+        .collect();
     out
 }
 
@@ -57,11 +83,17 @@ pub(crate) fn is_catch_all(route: &RouteMatch) -> bool {
         Some(PathSpecifier::SafeRegex(regex)) => regex.regex == ".*",
         _ => false,
     };
-    everything && route.headers.is_empty() && route.query_parameters.is_empty() && route.dynamic_metadata.is_empty()
+    everything
+        && route.headers.is_empty()
+        && route.query_parameters.is_empty()
+        && route.dynamic_metadata.is_empty()
 }
 
 pub(crate) fn regex_matcher(regex: &str) -> matcher::RegexMatcher {
-    matcher::RegexMatcher { regex: regex.to_owned(), ..Default::default() }
+    matcher::RegexMatcher {
+        regex: regex.to_owned(),
+        ..Default::default()
+    }
 }
 
 /// A matcher for a text; `None` if it only has to be there.
@@ -73,7 +105,10 @@ pub(crate) fn string_matcher(value: &StringMatch) -> Option<matcher::StringMatch
         MatchKind::Regex(regex) => MatchPattern::SafeRegex(regex_matcher(regex)),
         MatchKind::Present => return None,
     };
-    Some(matcher::StringMatcher { match_pattern: Some(pattern), ..Default::default() })
+    Some(matcher::StringMatcher {
+        match_pattern: Some(pattern),
+        ..Default::default()
+    })
 }
 
 fn header(name: &str, value: &StringMatch, invert: bool) -> HeaderMatcher {
@@ -95,7 +130,10 @@ fn query_parameter(name: &str, value: &StringMatch) -> QueryParameterMatcher {
         Some(matcher) => QueryParameterMatchSpecifier::StringMatch(matcher),
         None => QueryParameterMatchSpecifier::PresentMatch(true),
     };
-    QueryParameterMatcher { name: name.to_owned(), query_parameter_match_specifier: Some(specifier) }
+    QueryParameterMatcher {
+        name: name.to_owned(),
+        query_parameter_match_specifier: Some(specifier),
+    }
 }
 
 /// The claim that a header name such as `@request.auth.claims.role` or `@request.auth.claims[a][b]` means.
@@ -110,7 +148,12 @@ fn claim_path(name: &str) -> Option<Vec<&str>> {
 
 fn claim(path: Vec<&str>, value: &StringMatch, invert: bool) -> matcher::MetadataMatcher {
     let text = string_matcher(value).unwrap_or_default();
-    metadata_list_matcher("envoy.filters.http.jwt_authn", ["payload"].into_iter().chain(path), text, invert)
+    metadata_list_matcher(
+        "envoy.filters.http.jwt_authn",
+        ["payload"].into_iter().chain(path),
+        text,
+        invert,
+    )
 }
 
 /// A metadata value that is a text, or a list with such a text.
@@ -121,11 +164,15 @@ pub(crate) fn metadata_list_matcher<'a>(
     invert: bool,
 ) -> matcher::MetadataMatcher {
     use matcher::{list_matcher, metadata_matcher, value_matcher};
-    let plain = || matcher::ValueMatcher { match_pattern: Some(value_matcher::MatchPattern::StringMatch(text.clone())) };
+    let plain = || matcher::ValueMatcher {
+        match_pattern: Some(value_matcher::MatchPattern::StringMatch(text.clone())),
+    };
     let listed = matcher::ValueMatcher {
-        match_pattern: Some(value_matcher::MatchPattern::ListMatch(Box::new(matcher::ListMatcher {
-            match_pattern: Some(list_matcher::MatchPattern::OneOf(Box::new(plain()))),
-        }))),
+        match_pattern: Some(value_matcher::MatchPattern::ListMatch(Box::new(
+            matcher::ListMatcher {
+                match_pattern: Some(list_matcher::MatchPattern::OneOf(Box::new(plain()))),
+            },
+        ))),
     };
     matcher::MetadataMatcher {
         filter: filter.to_owned(),
@@ -136,7 +183,9 @@ pub(crate) fn metadata_list_matcher<'a>(
             })
             .collect(),
         value: Some(matcher::ValueMatcher {
-            match_pattern: Some(value_matcher::MatchPattern::OrMatch(matcher::OrMatcher { value_matchers: vec![listed, plain()] })),
+            match_pattern: Some(value_matcher::MatchPattern::OrMatch(matcher::OrMatcher {
+                value_matchers: vec![listed, plain()],
+            })),
         }),
         invert,
     }

@@ -14,7 +14,8 @@ use api::istio::OutboundTrafficPolicyMode;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use xds::envoy::config::route::v3::{
-    DirectResponseAction, Route, RouteAction, RouteConfiguration, VirtualHost, route, route_action::ClusterSpecifier,
+    DirectResponseAction, Route, RouteAction, RouteConfiguration, VirtualHost, route,
+    route_action::ClusterSpecifier,
 };
 
 /// Routes for some hosts on one port.
@@ -33,7 +34,9 @@ pub(crate) fn outbound(context: &Context<'_>, name: &str) -> Option<RouteConfigu
         None => (None, name.parse::<u32>().ok()?),
     };
     let listener = listener_for(context, port, only.is_some())?;
-    let explicit_proxy = listener.port.is_some_and(|port| port.protocol.eq_ignore_ascii_case("HTTP_PROXY"));
+    let explicit_proxy = listener
+        .port
+        .is_some_and(|port| port.protocol.eq_ignore_ascii_case("HTTP_PROXY"));
     let listener_port = if explicit_proxy { 0 } else { port };
     let services = services_on(listener, listener_port);
     let wrappers = wrappers(context, listener, services, listener_port);
@@ -50,24 +53,35 @@ pub(crate) fn outbound(context: &Context<'_>, name: &str) -> Option<RouteConfigu
 }
 
 /// The egress listener that a port belongs to.
-fn listener_for<'a>(context: &'a Context<'_>, port: u32, sniffed: bool) -> Option<&'a EgressListener<'a>> {
+fn listener_for<'a>(
+    context: &'a Context<'_>,
+    port: u32,
+    sniffed: bool,
+) -> Option<&'a EgressListener<'a>> {
     let listeners = &context.scope.listeners;
-    let exact = || listeners.iter().find(|listener| listener.port.is_some_and(|own| own.number == port));
+    let exact = || {
+        listeners
+            .iter()
+            .find(|listener| listener.port.is_some_and(|own| own.number == port))
+    };
     let rest = || listeners.iter().find(|listener| listener.port.is_none());
-    if sniffed { rest().or_else(exact) } else { exact().or_else(rest) }
+    if sniffed {
+        rest().or_else(exact)
+    } else {
+        exact().or_else(rest)
+    }
 }
 
 /// Services by host, each with only the port in question; all ports for an HTTP proxy listener.
 fn services_on(listener: &EgressListener<'_>, port: u32) -> BTreeMap<String, Arc<Service>> {
     let mut out: BTreeMap<String, Arc<Service>> = BTreeMap::new();
     for service in &listener.services {
-        if service.external_name.is_some() {
-            continue;
-        }
         let shown = if port == 0 {
             service.clone()
         } else {
-            let Some(found) = service.port(port) else { continue };
+            let Some(found) = service.port(port) else {
+                continue;
+            };
             let mut only = Service::clone(service);
             only.ports = vec![found.clone()];
             Arc::new(only)
@@ -83,22 +97,24 @@ fn wrappers<'a>(
     mut services: BTreeMap<String, Arc<Service>>,
     listener_port: u32,
 ) -> Vec<Wrapper<'a>> {
-    let aliases: HashMap<String, Arc<Service>> = services
-        .values()
-        .flat_map(|service| service.aliases.iter().map(|alias| (alias.to_ascii_lowercase(), service.clone())))
-        .collect();
-    let service_hosts: Vec<&str> = services.keys().map(String::as_str).chain(aliases.keys().map(String::as_str)).collect();
-    let is_service = |name: &str| services.contains_key(&name.to_ascii_lowercase()) || aliases.contains_key(&name.to_ascii_lowercase());
+    let all = services.clone();
+    let service_hosts: Vec<&str> = all.keys().map(String::as_str).collect();
+    let is_service = |name: &str| all.contains_key(&name.to_ascii_lowercase());
     let selected = if listener_port == 80 || listener_port == 0 {
         listener.virtual_services.clone()
     } else {
         virtual_service::select(&listener.virtual_services, is_service, &service_hosts)
     };
     let owners = wildcard_owners(&selected, &service_hosts);
-    let lookup = |name: &str| services.get(name).or_else(|| aliases.get(name)).cloned();
+    let lookup = |name: &str| all.get(name).cloned();
     let mut out = Vec::new();
     for (index, config) in selected.iter().enumerate() {
-        let scope = RouteScope { port: listener_port, gateways: &[MESH_GATEWAY], tls: false, service: &lookup };
+        let scope = RouteScope {
+            port: listener_port,
+            gateways: &[MESH_GATEWAY],
+            tls: false,
+            service: &lookup,
+        };
         let routes = http_route::routes(context, config, &scope);
         if routes.is_empty() {
             continue;
@@ -106,16 +122,32 @@ fn wrappers<'a>(
         let (hosts, found) = separate(config, index, &services, &owners);
         let mut by_port: BTreeMap<u32, Vec<Arc<Service>>> = BTreeMap::new();
         for service in found {
-            for port in service.ports.iter().filter(|port| port.protocol.is_http_or_auto()) {
-                by_port.entry(port.number).or_default().push(service.clone());
+            for port in service
+                .ports
+                .iter()
+                .filter(|port| port.protocol.is_http_or_auto())
+            {
+                by_port
+                    .entry(port.number)
+                    .or_default()
+                    .push(service.clone());
             }
         }
         if by_port.is_empty() {
-            let port = if listener_port == 0 { 80 } else { listener_port };
+            let port = if listener_port == 0 {
+                80
+            } else {
+                listener_port
+            };
             by_port.insert(port, Vec::new());
         }
         for (port, services) in by_port {
-            out.push(Wrapper { port, services, hosts: hosts.clone(), routes: routes.clone() });
+            out.push(Wrapper {
+                port,
+                services,
+                hosts: hosts.clone(),
+                routes: routes.clone(),
+            });
         }
     }
     for wrapper in &out {
@@ -123,8 +155,15 @@ fn wrappers<'a>(
             services.remove(&service.host.to_ascii_lowercase());
         }
     }
-    for service in services.into_values() {
-        for port in service.ports.iter().filter(|port| port.protocol.is_http_or_auto()) {
+    for service in services
+        .into_values()
+        .filter(|service| service.external_name.is_none())
+    {
+        for port in service
+            .ports
+            .iter()
+            .filter(|port| port.protocol.is_http_or_auto())
+        {
             out.push(Wrapper {
                 port: port.number,
                 services: vec![service.clone()],
@@ -137,14 +176,29 @@ fn wrappers<'a>(
 }
 
 /// Of each service, the VirtualService whose host fits best: exact before wildcard, longer before shorter, older before newer.
-fn wildcard_owners<'a>(configs: &[&Arc<VirtualServiceConfig>], services: &[&'a str]) -> HashMap<&'a str, usize> {
+fn wildcard_owners<'a>(
+    configs: &[&Arc<VirtualServiceConfig>],
+    services: &[&'a str],
+) -> HashMap<&'a str, usize> {
     let mut out = HashMap::new();
     for service in services {
         let best = configs
             .iter()
             .enumerate()
-            .flat_map(|(index, config)| config.spec.hosts.iter().map(move |name| (index, name.as_str())))
-            .filter(|(_, name)| if host::is_wildcard(name) { host::subset_of(service, name) } else { name.eq_ignore_ascii_case(service) })
+            .flat_map(|(index, config)| {
+                config
+                    .spec
+                    .hosts
+                    .iter()
+                    .map(move |name| (index, name.as_str()))
+            })
+            .filter(|(_, name)| {
+                if host::is_wildcard(name) {
+                    host::subset_of(service, name)
+                } else {
+                    name.eq_ignore_ascii_case(service)
+                }
+            })
             .min_by(|(i, a), (j, b)| host::by_specificity(a, b).then(i.cmp(j)));
         if let Some((index, _)) = best {
             out.insert(*service, index);
@@ -176,7 +230,9 @@ fn separate<'a>(
                 continue;
             }
             any = true;
-            if owners.get(service_host.as_str()) == Some(&index) && !found.iter().any(|other| Arc::ptr_eq(other, service)) {
+            if owners.get(service_host.as_str()) == Some(&index)
+                && !found.iter().any(|other| Arc::ptr_eq(other, service))
+            {
                 found.push(service.clone());
             }
         }
@@ -187,7 +243,11 @@ fn separate<'a>(
     (hosts, found)
 }
 
-fn virtual_hosts(context: &Context<'_>, wrappers: Vec<Wrapper<'_>>, explicit_proxy: bool) -> Vec<VirtualHost> {
+fn virtual_hosts(
+    context: &Context<'_>,
+    wrappers: Vec<Wrapper<'_>>,
+    explicit_proxy: bool,
+) -> Vec<VirtualHost> {
     let known: HashSet<String> = wrappers
         .iter()
         .flat_map(|wrapper| &wrapper.services)
@@ -200,8 +260,14 @@ fn virtual_hosts(context: &Context<'_>, wrappers: Vec<Wrapper<'_>>, explicit_pro
     let mut taken = HashSet::new();
     let mut out = Vec::new();
     for wrapper in wrappers {
-        let plain = wrapper.hosts.iter().map(|name| (name.to_ascii_lowercase(), None));
-        let services = wrapper.services.iter().map(|service| (service.host.to_ascii_lowercase(), Some(service)));
+        let plain = wrapper
+            .hosts
+            .iter()
+            .map(|name| (name.to_ascii_lowercase(), None));
+        let services = wrapper
+            .services
+            .iter()
+            .map(|service| (service.host.to_ascii_lowercase(), Some(service)));
         for (host_name, service) in plain.chain(services) {
             let name = format!("{host_name}:{}", wrapper.port);
             if !names.insert(name.clone()) {
@@ -231,11 +297,19 @@ fn virtual_hosts(context: &Context<'_>, wrappers: Vec<Wrapper<'_>>, explicit_pro
 }
 
 /// Domains for clients that use the listener as an HTTP proxy: with the port, and without it for port 80.
-fn with_ports(domains: Vec<String>, short: HashSet<String>, port: u32) -> (Vec<String>, HashSet<String>) {
+fn with_ports(
+    domains: Vec<String>,
+    short: HashSet<String>,
+    port: u32,
+) -> (Vec<String>, HashSet<String>) {
     let mut out = Vec::new();
     let mut short_out = HashSet::new();
     for domain in domains {
-        let forms = if port == 80 { vec![domain.clone(), format!("{domain}:80")] } else { vec![format!("{domain}:{port}")] };
+        let forms = if port == 80 {
+            vec![domain.clone(), format!("{domain}:80")]
+        } else {
+            vec![format!("{domain}:{port}")]
+        };
         if short.contains(&domain) {
             short_out.extend(forms.iter().cloned());
         }
@@ -247,16 +321,23 @@ fn with_ports(domains: Vec<String>, short: HashSet<String>, port: u32) -> (Vec<S
 /// Whether requests say how many attempts they took.
 pub(crate) fn attempt_count(context: &Context<'_>) -> bool {
     let headers = context.proxy_config.proxy_headers.as_ref();
-    headers.and_then(|headers| headers.attempt_count.as_ref()).and_then(|switch| switch.disabled) != Some(true)
+    headers
+        .and_then(|headers| headers.attempt_count.as_ref())
+        .and_then(|switch| switch.disabled)
+        != Some(true)
 }
 
 /// The virtual host for unknown hosts.
 #[allow(deprecated)] // max_grpc_timeout: istiod still writes it
-fn catch_all(context: &Context<'_>) -> VirtualHost {
+pub(crate) fn catch_all(context: &Context<'_>) -> VirtualHost {
     let (name, action) = match context.scope.mode {
-        OutboundTrafficPolicyMode::RegistryOnly => {
-            ("block_all", route::Action::DirectResponse(DirectResponseAction { status: 502, ..Default::default() }))
-        }
+        OutboundTrafficPolicyMode::RegistryOnly => (
+            "block_all",
+            route::Action::DirectResponse(DirectResponseAction {
+                status: 502,
+                ..Default::default()
+            }),
+        ),
         OutboundTrafficPolicyMode::AllowAny | OutboundTrafficPolicyMode::AllowAnyDynamicDns => {
             let dynamic = context.scope.mode == OutboundTrafficPolicyMode::AllowAnyDynamicDns;
             let cluster = match &context.scope.egress_proxy {
@@ -270,7 +351,14 @@ fn catch_all(context: &Context<'_>) -> VirtualHost {
                 max_grpc_timeout: Some(seconds(0)),
                 ..Default::default()
             };
-            (if dynamic { "allow_any_dynamic_dns" } else { "allow_any" }, route::Action::Route(action))
+            (
+                if dynamic {
+                    "allow_any_dynamic_dns"
+                } else {
+                    "allow_any"
+                },
+                route::Action::Route(action),
+            )
         }
     };
     VirtualHost {

@@ -22,11 +22,17 @@ pub(crate) struct TcpPolicies {
 }
 
 /// The filters of HTTP chains of a proxy.
-pub(crate) fn http_policies(_context: &crate::context::Context<'_>, _class: crate::context::ListenerClass) -> HttpPolicies {
+pub(crate) fn http_policies(
+    _context: &crate::context::Context<'_>,
+    _class: crate::context::ListenerClass,
+) -> HttpPolicies {
     HttpPolicies::default()
 }
 
 /// The filters of TCP chains of a proxy.
-pub(crate) fn tcp_policies(_context: &crate::context::Context<'_>, _class: crate::context::ListenerClass) -> TcpPolicies {
+pub(crate) fn tcp_policies(
+    _context: &crate::context::Context<'_>,
+    _class: crate::context::ListenerClass,
+) -> TcpPolicies {
     TcpPolicies::default()
 }
