@@ -49,9 +49,6 @@ impl Entry {
         }
         if !self.apply {
             out.push_str(&format!(" using {}", self.api_version));
-            if let Some(t) = &self.time {
-                out.push_str(&format!(" at {t}"));
-            }
         }
         out
     }
@@ -532,7 +529,7 @@ mod tests {
         let e = apply(&s, Some(&new), &cm(json!({"a": "x"})), writer("m"), false).unwrap_err();
         assert_eq!(
             e.message,
-            "Apply failed with 1 conflict: conflict with \"curl\" using v1 at 2026-01-01T00:00:00Z: .data.a"
+            "Apply failed with 1 conflict: conflict with \"curl\" using v1: .data.a"
         );
         let forced = apply(&s, Some(&new), &cm(json!({"a": "x"})), writer("m"), true).unwrap();
         assert_eq!(forced["data"], json!({"a": "x"}));

@@ -439,27 +439,26 @@ pub fn merge(place: Place, live: &Value, applied: &Value) -> Value {
                 place.entries(&shape, Some(live)),
                 place.entries(&shape, Some(applied)),
             );
-            // The applied order counts; live entries stand before the applied entry that followed them.
+            // The applied order counts; entries of the live list alone stand where they come first.
+            let in_applied = |edge: &String| a.iter().any(|(e, _)| e == edge);
+            let live_of = |edge: &String| l.iter().find(|(e, _)| e == edge).map(|(_, v)| *v);
             let mut out: Vec<Value> = Vec::new();
-            let mut rest = l
-                .iter()
-                .filter(|(e, _)| !a.iter().any(|(f, _)| f == e))
-                .peekable();
-            let at = |edge: &String| l.iter().position(|(e, _)| e == edge);
+            let mut rest = l.iter().peekable();
             for (edge, v) in &a {
-                if let Some(here) = at(edge) {
-                    while let Some((e, v)) = rest.peek() {
-                        if at(e).is_some_and(|i| i > here) {
-                            break;
-                        }
-                        out.push((*v).clone());
-                        rest.next();
-                    }
+                while let Some((_, alone)) = rest.next_if(|(e, _)| !in_applied(e)) {
+                    out.push((*alone).clone());
                 }
-                let live = at(edge).map(|i| l[i].1);
-                out.push(live.map_or_else(|| (*v).clone(), |live| merge(place.item(), live, v)));
+                let both = live_of(edge);
+                out.push(both.map_or_else(|| (*v).clone(), |live| merge(place.item(), live, v)));
+                if both.is_some() {
+                    // Its place in the live list is passed.
+                    rest.next_if(|(e, _)| in_applied(e));
+                }
             }
-            out.extend(rest.map(|(_, v)| (*v).clone()));
+            out.extend(
+                rest.filter(|(e, _)| !in_applied(e))
+                    .map(|(_, v)| (*v).clone()),
+            );
             Value::Array(out)
         }
         _ => applied.clone(),

@@ -113,11 +113,11 @@ pub fn secret(obj: &Value) -> Errors {
         "kubernetes.io/dockerconfigjson" => required(".dockerconfigjson"),
         "kubernetes.io/dockercfg" => required(".dockercfg"),
         "kubernetes.io/ssh-auth" => required("ssh-privatekey"),
-        "kubernetes.io/basic-auth" => {
-            if data.get("username").is_none() && data.get("password").is_none() {
-                required("username");
-                required("password");
-            }
+        "kubernetes.io/basic-auth"
+            if data.get("username").is_none() && data.get("password").is_none() =>
+        {
+            required("username");
+            required("password");
         }
         _ => {}
     }

@@ -1,0 +1,281 @@
+//! Field selectors: `metadata.name=x,status.phase!=Running`, with the fields that each kind indexes.
+
+use crate::field::quote;
+use crate::scheme::ResourceInfo;
+use crate::status::StatusError;
+use serde_json::Value;
+
+/// A field selector; all terms must hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FieldSelector {
+    /// (field, equal, value)
+    pub terms: Vec<(String, bool, String)>,
+}
+
+impl FieldSelector {
+    /// Parses `?fieldSelector=`: `metadata.name=x,status.phase!=Running`. A field the kind does not index is an error.
+    pub fn parse(s: &str, resource: &ResourceInfo) -> Result<Self, StatusError> {
+        let mut terms = Vec::new();
+        for term in split_unescaped(s) {
+            if term.is_empty() {
+                continue;
+            }
+            let unequal = term.find("!=").map(|i| (&term[..i], false, &term[i + 2..]));
+            let equal = term.find("==").map(|i| (&term[..i], true, &term[i + 2..]));
+            let plain = term.find('=').map(|i| (&term[..i], true, &term[i + 1..]));
+            // The operator that comes first counts; of two at the same place, the longer one.
+            let parts = [unequal, equal, plain]
+                .into_iter()
+                .flatten()
+                .min_by_key(|p| p.0.len());
+            let Some((field, equal, value)) = parts else {
+                return Err(StatusError::bad_request(format!(
+                    "invalid selector: '{s}'; can't understand '{term}'"
+                )));
+            };
+            let value = unescape(value).map_err(|c| {
+                StatusError::bad_request(format!(
+                    "invalid field selector: unescaped character in value: {}",
+                    c as u32
+                ))
+            })?;
+            if !supports(resource, field) {
+                let message = match wording(resource) {
+                    Wording::Plain => format!("field label not supported: {field}"),
+                    Wording::Kind => format!(
+                        "field label {} not supported for {}",
+                        quote(field),
+                        resource.kind
+                    ),
+                    Wording::Default => format!(
+                        "{} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"",
+                        quote(field)
+                    ),
+                };
+                return Err(StatusError::bad_request(message));
+            }
+            terms.push((field.to_string(), equal, value));
+        }
+        Ok(Self { terms })
+    }
+
+    /// The object satisfies the selector.
+    pub fn matches(&self, obj: &Value) -> bool {
+        self.terms
+            .iter()
+            .all(|(field, equal, value)| (field_of(obj, field) == *value) == *equal)
+    }
+
+    /// Selects everything.
+    pub fn is_empty(&self) -> bool {
+        self.terms.is_empty()
+    }
+
+    /// The value that the field must have, when the selector pins it down.
+    pub fn exact(&self, field: &str) -> Option<&str> {
+        self.terms
+            .iter()
+            .find(|(f, equal, _)| f == field && *equal)
+            .map(|t| t.2.as_str())
+    }
+}
+
+/// How a kind words that it does not know a field.
+enum Wording {
+    Plain,
+    Kind,
+    Default,
+}
+
+fn wording(resource: &ResourceInfo) -> Wording {
+    match (resource.group.as_str(), resource.kind.as_str()) {
+        _ if resource.crd.is_some() => Wording::Plain,
+        ("", "Pod" | "Node" | "Service" | "Secret" | "Event" | "Namespace")
+        | ("events.k8s.io", _) => Wording::Plain,
+        ("batch", "Job") => Wording::Kind,
+        _ => Wording::Default,
+    }
+}
+
+fn supports(resource: &ResourceInfo, field: &str) -> bool {
+    if field == "metadata.name"
+        || (field == "metadata.namespace" && (resource.namespaced || resource.crd.is_none()))
+    {
+        return true;
+    }
+    if let Some(crd) = &resource.crd {
+        return crd["spec"]["versions"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(|v| v["name"] == resource.version.as_str())
+            .flat_map(|v| v["selectableFields"].as_array().into_iter().flatten())
+            .any(|f| {
+                f["jsonPath"]
+                    .as_str()
+                    .is_some_and(|p| p.trim_start_matches('.') == field)
+            });
+    }
+    let fields: &[&str] = match (resource.group.as_str(), resource.kind.as_str()) {
+        ("", "Pod") => &[
+            "spec.nodeName",
+            "spec.restartPolicy",
+            "spec.schedulerName",
+            "spec.serviceAccountName",
+            "spec.hostNetwork",
+            "status.phase",
+            "status.podIP",
+            "status.podIPs",
+            "status.nominatedNodeName",
+        ],
+        ("", "Node") => &["spec.unschedulable"],
+        ("", "Namespace") => &["status.phase"],
+        ("", "Secret") => &["type"],
+        ("", "Service") => &["spec.clusterIP", "spec.type"],
+        ("", "Event") => &[
+            "involvedObject.kind",
+            "involvedObject.namespace",
+            "involvedObject.name",
+            "involvedObject.uid",
+            "involvedObject.apiVersion",
+            "involvedObject.resourceVersion",
+            "involvedObject.fieldPath",
+            "reason",
+            "reportingComponent",
+            "source",
+            "type",
+        ],
+        ("events.k8s.io", "Event") => &[
+            "regarding.kind",
+            "regarding.namespace",
+            "regarding.name",
+            "regarding.uid",
+            "regarding.apiVersion",
+            "regarding.resourceVersion",
+            "regarding.fieldPath",
+            "reason",
+            "reportingController",
+            "type",
+        ],
+        ("batch", "Job") => &["status.successful"],
+        _ => &[],
+    };
+    fields.contains(&field)
+}
+
+fn field_of(obj: &Value, field: &str) -> String {
+    // Fields whose value is not simply what the path says.
+    match field {
+        "source" => return obj["source"]["component"].as_str().unwrap_or("").into(),
+        "status.successful" => return obj["status"]["succeeded"].as_i64().unwrap_or(0).to_string(),
+        "spec.unschedulable" | "spec.hostNetwork"
+            if crate::jsonpath::field(obj, field).is_null() =>
+        {
+            return "false".into();
+        }
+        "status.replicas" => return obj["status"]["replicas"].as_i64().unwrap_or(0).to_string(),
+        "reportingComponent" if obj["reportingComponent"].as_str().unwrap_or("").is_empty() => {
+            return obj["source"]["component"].as_str().unwrap_or("").into();
+        }
+        _ => {}
+    }
+    match crate::jsonpath::field(obj, field) {
+        Value::Null => String::new(),
+        Value::String(s) => s.clone(),
+        other => other.to_string(),
+    }
+}
+
+fn split_unescaped(s: &str) -> Vec<&str> {
+    let mut out = Vec::new();
+    let (mut start, mut escaped) = (0, false);
+    for (i, c) in s.char_indices() {
+        if escaped {
+            escaped = false;
+        } else if c == '\\' {
+            escaped = true;
+        } else if c == ',' {
+            out.push(&s[start..i]);
+            start = i + 1;
+        }
+    }
+    out.push(&s[start..]);
+    out
+}
+
+/// Backslashes make `,`, `=` and themselves plain; an unescaped one is the error.
+fn unescape(s: &str) -> Result<String, char> {
+    let mut out = String::new();
+    let mut chars = s.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' => match chars.next() {
+                Some(e @ ('\\' | ',' | '=')) => out.push(e),
+                Some(e) => return Err(e),
+                None => return Err('\\'),
+            },
+            ',' | '=' => return Err(c),
+            c => out.push(c),
+        }
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn field_selectors_select() {
+        let pods = crate::scheme::find("", "v1", "pods").unwrap();
+        let pod = json!({"metadata": {"name": "x"}, "spec": {"nodeName": "n"}, "status": {"phase": "Running"}});
+        for (s, want) in [
+            ("metadata.name=x", true),
+            ("spec.nodeName!=n", false),
+            ("status.phase==Running,metadata.name=x", true),
+            ("spec.hostNetwork=false", true),
+            ("", true),
+        ] {
+            assert_eq!(
+                FieldSelector::parse(s, &pods).unwrap().matches(&pod),
+                want,
+                "{s}"
+            );
+        }
+        assert_eq!(
+            FieldSelector::parse("metadata.name=x", &pods)
+                .unwrap()
+                .exact("metadata.name"),
+            Some("x")
+        );
+    }
+
+    #[test]
+    fn mistakes_are_named_as_the_real_server_names_them() {
+        let of = |gv: (&str, &str), plural: &str, s: &str| {
+            FieldSelector::parse(s, &crate::scheme::find(gv.0, gv.1, plural).unwrap())
+                .unwrap_err()
+                .message
+        };
+        assert_eq!(
+            of(("", "v1"), "pods", "spec.x=1"),
+            "field label not supported: spec.x"
+        );
+        assert_eq!(
+            of(("", "v1"), "pods", "bad"),
+            "invalid selector: 'bad'; can't understand 'bad'"
+        );
+        assert_eq!(
+            of(("", "v1"), "pods", "a=b=c"),
+            "invalid field selector: unescaped character in value: 61"
+        );
+        let only = "\"spec.x\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\"";
+        assert_eq!(of(("", "v1"), "configmaps", "spec.x=1"), only);
+        assert_eq!(of(("apps", "v1"), "deployments", "spec.x=1"), only);
+        assert_eq!(
+            of(("batch", "v1"), "jobs", "spec.x=1"),
+            "field label \"spec.x\" not supported for Job"
+        );
+    }
+}
