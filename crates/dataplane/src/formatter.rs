@@ -135,6 +135,13 @@ impl Formatter {
         }
     }
 
+    /// The formatted text.
+    pub fn value(&self, info: &StreamInfo<'_>) -> String {
+        let mut text = String::new();
+        self.format(info, &mut text);
+        text
+    }
+
     /// The value as it stands, if there is nothing to substitute.
     pub fn constant(&self) -> Option<&str> {
         match &self.root {

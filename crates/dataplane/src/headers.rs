@@ -31,7 +31,7 @@ pub struct HeaderMutations {
 
 #[derive(Debug, Clone)]
 struct Addition {
-    key: HeaderKey,
+    name: HeaderName,
     value: Value,
     action: AppendAction,
     keep_empty: bool,
@@ -43,36 +43,25 @@ enum Value {
     Format(Formatter),
 }
 
-impl Value {
-    fn get(&self, info: &StreamInfo<'_>) -> Option<HeaderValue> {
-        match self {
-            Self::Constant(value) => Some(value.clone()),
-            Self::Format(formatter) => {
-                let mut text = String::new();
-                formatter.format(info, &mut text);
-                HeaderValue::try_from(text).ok()
-            }
-        }
-    }
-}
-
 impl HeaderMutations {
-    /// Compiles `*_headers_to_add` and `*_headers_to_remove`.
+    /// Compiles `*_headers_to_add` and `*_headers_to_remove`. As in Envoy, the host and what begins with a
+    /// colon cannot be changed this way.
     // `append` is deprecated, but it is what many configurations still say.
     #[allow(deprecated)]
     pub fn compile(add: &[HeaderValueOption], remove: &[String]) -> Result<Self, ConfigError> {
+        let key = |name: &str| match HeaderKey::compile(name) {
+            Ok(HeaderKey::Name(name)) => Ok(name),
+            Ok(_) => Err(ConfigError::new(
+                "key",
+                ":-prefixed or host headers may not be modified",
+            )),
+            Err(error) => Err(error),
+        };
         let mut mutations = Self::default();
         for name in remove {
-            match HeaderKey::compile(name) {
-                Ok(HeaderKey::Name(name)) => mutations.remove.push(name),
-                Ok(_) => {
-                    return Err(ConfigError::new(
-                        "headers_to_remove",
-                        format!("{name:?} cannot be removed"),
-                    ));
-                }
-                Err(error) => return Err(error.within("headers_to_remove")),
-            }
+            mutations
+                .remove
+                .push(key(name).map_err(|e| e.within("headers_to_remove"))?);
         }
         for option in add {
             let Some(header) = &option.header else {
@@ -114,9 +103,9 @@ impl HeaderMutations {
                 }
                 (None, _) => AppendAction::Append,
             };
-            let key = HeaderKey::compile(&header.key).map_err(at)?;
+            let name = key(&header.key).map_err(at)?;
             mutations.add.push(Addition {
-                key,
+                name,
                 value,
                 action,
                 keep_empty: option.keep_empty_value,
@@ -132,88 +121,76 @@ impl HeaderMutations {
 
     /// Changes the head of a request.
     ///
-    /// `info` describes the stream; values are formatted with the head as it was before this level.
+    /// `info` describes the stream; values are formatted with the head as it is once the removals are done.
     pub fn apply_request(&self, head: &mut RequestHeadMut<'_>, info: &StreamInfo<'_>) {
-        if self.is_empty() {
-            return;
-        }
         for name in &self.remove {
             head.headers.remove(name);
         }
-        let values = self.values(head.headers, |value| {
+        let values = self.values(head.headers, |formatter| {
             let mut info = info.clone();
             info.request = Some(head.view());
-            value.get(&info)
+            formatter.value(&info)
         });
-        for (addition, value) in &values {
-            match &addition.key {
-                HeaderKey::Authority => {
-                    *head.authority = value.to_str().unwrap_or_default().to_owned()
-                }
-                HeaderKey::Path => *head.path = value.to_str().unwrap_or_default().to_owned(),
-                _ => {}
-            }
-        }
         write(values, head.headers);
     }
 
     /// Changes response headers.
     pub fn apply_response(&self, headers: &mut HeaderMap, info: &StreamInfo<'_>) {
-        if self.is_empty() {
-            return;
-        }
         for name in &self.remove {
             headers.remove(name);
         }
-        let values = self.values(headers, |value| {
+        let values = self.values(headers, |formatter| {
             let mut info = info.clone();
             info.response_headers = Some(headers);
-            value.get(&info)
+            formatter.value(&info)
         });
         write(values, headers);
     }
 
     /// All values, before anything changes.
-    fn values<'a>(
-        &'a self,
+    fn values(
+        &self,
         headers: &HeaderMap,
-        value: impl Fn(&Value) -> Option<HeaderValue>,
-    ) -> Vec<(&'a Addition, HeaderValue)> {
-        let wanted = |addition: &&Addition| match (&addition.key, addition.action) {
-            (HeaderKey::Name(name), AppendAction::AddIfAbsent) => !headers.contains_key(name),
-            (HeaderKey::Name(name), AppendAction::OverwriteIfExists) => headers.contains_key(name),
-            _ => true,
+        format: impl Fn(&Formatter) -> String,
+    ) -> Vec<(&Addition, HeaderValue)> {
+        let wanted = |addition: &&Addition| match addition.action {
+            AppendAction::AddIfAbsent => !headers.contains_key(&addition.name),
+            AppendAction::OverwriteIfExists => headers.contains_key(&addition.name),
+            AppendAction::Append | AppendAction::Overwrite => true,
         };
-        let pair = |addition: &'a Addition| value(&addition.value).map(|value| (addition, value));
-        let all = self.add.iter().filter(wanted).filter_map(pair);
-        all.filter(|(addition, value)| addition.keep_empty || !value.is_empty())
-            .collect()
+        let mut values = Vec::with_capacity(self.add.len());
+        for addition in self.add.iter().filter(wanted) {
+            let value = match &addition.value {
+                Value::Constant(value) => value.clone(),
+                Value::Format(formatter) => match HeaderValue::try_from(format(formatter)) {
+                    Ok(value) => value,
+                    Err(_) => continue,
+                },
+            };
+            if addition.keep_empty || !value.is_empty() {
+                values.push((addition, value));
+            }
+        }
+        values
     }
 }
 
 /// First everything that overwrites, then everything that adds.
 fn write(values: Vec<(&Addition, HeaderValue)>, headers: &mut HeaderMap) {
-    let overwrites = |action| {
+    let overwrites = |addition: &Addition| {
         matches!(
-            action,
+            addition.action,
             AppendAction::Overwrite | AppendAction::OverwriteIfExists
         )
     };
-    for (addition, value) in values
-        .iter()
-        .filter(|(addition, _)| overwrites(addition.action))
-    {
-        if let HeaderKey::Name(name) = &addition.key {
-            headers.insert(name.clone(), value.clone());
-        }
+    for (addition, value) in values.iter().filter(|(addition, _)| overwrites(addition)) {
+        headers.insert(&addition.name, value.clone());
     }
     for (addition, value) in values
         .into_iter()
-        .filter(|(addition, _)| !overwrites(addition.action))
+        .filter(|(addition, _)| !overwrites(addition))
     {
-        if let HeaderKey::Name(name) = &addition.key {
-            headers.append(name.clone(), value);
-        }
+        headers.append(&addition.name, value);
     }
 }
 

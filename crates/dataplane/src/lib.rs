@@ -14,11 +14,14 @@ pub mod flags;
 pub mod formatter;
 pub mod headers;
 pub mod http_conn;
+
 pub mod lb;
 pub mod listener;
+pub mod local_ratelimit;
 pub mod local_reply;
 pub mod matching;
 pub mod outlier;
+pub mod rbac;
 pub mod request;
 pub mod retry;
 pub mod route;

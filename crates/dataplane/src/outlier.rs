@@ -381,7 +381,7 @@ mod tests {
     fn hosts_come_back_at_a_sweep_and_stay_out_longer_each_time() {
         let json = serde_json::json!({"base_ejection_time": "3s", "interval": "1s", "max_ejection_percent": 100});
         let mut detector = Detector::new(config(json));
-        let mut eject = |detector: &mut Detector<&str>, now| match detector.detected(
+        let eject = |detector: &mut Detector<&str>, now| match detector.detected(
             &"a",
             FIVE,
             1,

@@ -331,7 +331,7 @@ fn maglev(table: Option<u64>) -> Result<LbPolicy, ConfigError> {
     let prime = table > 1
         && (2..)
             .take_while(|divisor| divisor * divisor <= table)
-            .all(|divisor| table % divisor != 0);
+            .all(|divisor| !table.is_multiple_of(divisor));
     if !prime || table > 5_000_011 {
         return Err(ConfigError::new(
             "maglev_lb_config.table_size",

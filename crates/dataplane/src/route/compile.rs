@@ -316,7 +316,7 @@ impl Context<'_> {
         {
             None => Bytes::new(),
             Some(Specifier::InlineString(text)) => Bytes::from(text.clone()),
-            Some(Specifier::InlineBytes(bytes)) => Bytes::from(bytes.clone()),
+            Some(Specifier::InlineBytes(bytes)) => bytes.clone(),
             Some(_) => {
                 return Err(ConfigError::new(
                     "body",

@@ -1,0 +1,667 @@
+//! Role based access control: the rules behind AuthorizationPolicies, for HTTP and TCP.
+
+use regex::Regex;
+use serde_json::Value;
+use xds::envoy::config::rbac::v3 as config;
+use xds::envoy::config::rbac::v3::{permission, principal};
+use xds::envoy::config::route::v3::HeaderMatcher;
+use xds::envoy::extensions::filters::http::rbac::v3::Rbac as HttpFilter;
+use xds::envoy::extensions::filters::network::rbac::v3::Rbac as NetworkFilter;
+use xds::envoy::extensions::path::r#match::uri_template::v3::UriTemplateMatchConfig;
+use xds::envoy::r#type::matcher::v3::{PathMatcher, filter_state_matcher, path_matcher};
+
+use crate::address::Cidr;
+use crate::error::ConfigError;
+use crate::flags::ResponseFlags;
+use crate::local_reply::{LocalReply, RBAC_DENIED};
+use crate::matching::{HeaderMatch, MetadataMatch, StringMatch, uri_template};
+use crate::stream::{Metadata, StreamInfo};
+
+/// The filter state object in which Istio keeps the peer's identity.
+const PEER_PRINCIPAL: &str = "io.istio.peer_principal";
+/// The same for our own identity.
+const LOCAL_PRINCIPAL: &str = "io.istio.local_principal";
+
+/// What the rules say to a match.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Who matches a policy is allowed, everybody else denied.
+    Allow,
+    /// Who matches a policy is denied, everybody else allowed.
+    Deny,
+    /// Everybody is allowed; matches are noted.
+    Log,
+}
+
+/// One set of policies, compiled.
+#[derive(Debug)]
+pub struct Rules {
+    action: Action,
+    policies: Vec<Policy>,
+}
+
+#[derive(Debug)]
+struct Policy {
+    name: String,
+    permissions: Vec<Rule>,
+    principals: Vec<Rule>,
+}
+
+/// Permissions and principals alike: a formula over the stream.
+#[derive(Debug)]
+enum Rule {
+    And(Vec<Rule>),
+    Or(Vec<Rule>),
+    Not(Box<Rule>),
+    Any(bool),
+    Header(HeaderMatch),
+    Path(StringMatch),
+    Template(Regex),
+    DestinationIp(Cidr),
+    DestinationPorts(std::ops::Range<i32>),
+    ServerName(StringMatch),
+    Metadata(MetadataMatch),
+    RouteMetadata(MetadataMatch),
+    Authenticated(Option<StringMatch>),
+    DirectIp(Cidr),
+    RemoteIp(Cidr),
+    FilterState(String, StringMatch),
+    FilterStateIp(String, Vec<Cidr>),
+}
+
+/// What the rules decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Decision<'a> {
+    /// Whether the stream may go on.
+    pub allowed: bool,
+    /// The policy that matched.
+    pub policy: Option<&'a str>,
+}
+
+impl Decision<'_> {
+    /// `%RESPONSE_CODE_DETAILS%` (and of TCP the connection termination details) of a denial.
+    pub fn details(&self) -> String {
+        let policy: String = self
+            .policy
+            .unwrap_or("none")
+            .split_whitespace()
+            .collect::<Vec<_>>()
+            .join("_");
+        format!("rbac_access_denied_matched_policy[{policy}]")
+    }
+
+    /// The answer to a denied request.
+    pub fn reply(&self) -> LocalReply {
+        LocalReply {
+            details: self.details().into(),
+            flags: ResponseFlags::NONE,
+            ..RBAC_DENIED
+        }
+    }
+}
+
+/// An RBAC filter: rules that count and rules that are only watched.
+#[derive(Debug, Default)]
+pub struct Rbac {
+    rules: Option<Rules>,
+    shadow: Option<Rules>,
+    shadow_prefix: String,
+}
+
+impl Rbac {
+    /// Compiles the HTTP filter (or what a route says instead of it).
+    pub fn of_http(filter: &HttpFilter) -> Result<Self, ConfigError> {
+        if filter.matcher.is_some() || filter.shadow_matcher.is_some() {
+            return Err(ConfigError::new("matcher", "is not supported; use rules"));
+        }
+        Ok(Self {
+            rules: filter
+                .rules
+                .as_ref()
+                .map(Rules::compile)
+                .transpose()
+                .map_err(|e| e.within("rules"))?,
+            shadow: filter
+                .shadow_rules
+                .as_ref()
+                .map(Rules::compile)
+                .transpose()
+                .map_err(|e| e.within("shadow_rules"))?,
+            shadow_prefix: filter.shadow_rules_stat_prefix.clone(),
+        })
+    }
+
+    /// Compiles the network filter.
+    pub fn of_network(filter: &NetworkFilter) -> Result<Self, ConfigError> {
+        if filter.matcher.is_some() || filter.shadow_matcher.is_some() {
+            return Err(ConfigError::new("matcher", "is not supported; use rules"));
+        }
+        Ok(Self {
+            rules: filter
+                .rules
+                .as_ref()
+                .map(Rules::compile)
+                .transpose()
+                .map_err(|e| e.within("rules"))?,
+            shadow: filter
+                .shadow_rules
+                .as_ref()
+                .map(Rules::compile)
+                .transpose()
+                .map_err(|e| e.within("shadow_rules"))?,
+            shadow_prefix: filter.shadow_rules_stat_prefix.clone(),
+        })
+    }
+
+    /// The decision that counts; without rules everybody is allowed.
+    pub fn decide(&self, info: &StreamInfo<'_>) -> Decision<'_> {
+        self.rules.as_ref().map_or(
+            Decision {
+                allowed: true,
+                policy: None,
+            },
+            |rules| rules.decide(info),
+        )
+    }
+
+    /// Whether there are rules at all (statistics count only then).
+    pub fn enforces(&self) -> bool {
+        self.rules.is_some()
+    }
+
+    /// The decision that is only watched, if there is one.
+    pub fn shadow(&self, info: &StreamInfo<'_>) -> Option<Decision<'_>> {
+        Some(self.shadow.as_ref()?.decide(info))
+    }
+
+    /// What the shadow rules leave for later filters (ext_authz asks for it), under the filter's name.
+    pub fn shadow_metadata(&self, decision: &Decision<'_>) -> Metadata {
+        let mut fields = Metadata::new();
+        let prefix = &self.shadow_prefix;
+        if let Some(policy) = decision.policy {
+            fields.insert(
+                format!("{prefix}shadow_effective_policy_id"),
+                Value::from(policy),
+            );
+        }
+        let result = if decision.allowed {
+            "allowed"
+        } else {
+            "denied"
+        };
+        fields.insert(format!("{prefix}shadow_engine_result"), Value::from(result));
+        fields
+    }
+}
+
+impl Rules {
+    /// Compiles a set of policies.
+    pub fn compile(rules: &config::Rbac) -> Result<Self, ConfigError> {
+        let action = match config::rbac::Action::try_from(rules.action) {
+            Ok(config::rbac::Action::Allow) => Action::Allow,
+            Ok(config::rbac::Action::Deny) => Action::Deny,
+            Ok(config::rbac::Action::Log) => Action::Log,
+            Err(_) => {
+                return Err(ConfigError::new(
+                    "action",
+                    format!("{} is not a known action", rules.action),
+                ));
+            }
+        };
+        let mut policies = Vec::with_capacity(rules.policies.len());
+        for (name, policy) in &rules.policies {
+            let at = |error: ConfigError| error.within(&format!("policies[{name:?}]"));
+            if policy.condition.is_some() || policy.checked_condition.is_some() {
+                return Err(at(ConfigError::new("condition", "CEL is not supported")));
+            }
+            policies.push(Policy {
+                name: name.clone(),
+                permissions: policy
+                    .permissions
+                    .iter()
+                    .map(permission)
+                    .collect::<Result<_, _>>()
+                    .map_err(|e| at(e.within("permissions")))?,
+                principals: policy
+                    .principals
+                    .iter()
+                    .map(principal)
+                    .collect::<Result<_, _>>()
+                    .map_err(|e| at(e.within("principals")))?,
+            });
+        }
+        Ok(Self { action, policies })
+    }
+
+    /// Decides. Of several policies that match, the first by name is the one that is named.
+    pub fn decide(&self, info: &StreamInfo<'_>) -> Decision<'_> {
+        let policy = self
+            .policies
+            .iter()
+            .find(|policy| policy.matches(info))
+            .map(|policy| policy.name.as_str());
+        let allowed = match self.action {
+            Action::Allow => policy.is_some(),
+            Action::Deny => policy.is_none(),
+            Action::Log => true,
+        };
+        Decision { allowed, policy }
+    }
+}
+
+impl Policy {
+    fn matches(&self, info: &StreamInfo<'_>) -> bool {
+        self.permissions.iter().any(|rule| rule.matches(info))
+            && self.principals.iter().any(|rule| rule.matches(info))
+    }
+}
+
+impl Rule {
+    fn matches(&self, info: &StreamInfo<'_>) -> bool {
+        let connection = info.connection;
+        match self {
+            Self::And(all) => all.iter().all(|rule| rule.matches(info)),
+            Self::Or(any) => any.iter().any(|rule| rule.matches(info)),
+            Self::Not(rule) => !rule.matches(info),
+            Self::Any(any) => *any,
+            Self::Header(header) => match &info.request {
+                Some(head) => header.matches(head),
+                None => header.matches_headers(&http::HeaderMap::new()),
+            },
+            Self::Path(path) => info
+                .request
+                .is_some_and(|head| path.matches(head.path_only())),
+            Self::Template(template) => info
+                .request
+                .is_some_and(|head| template.is_match(head.path_only())),
+            Self::DestinationIp(range) => range.contains(connection.local.ip()),
+            Self::DestinationPorts(ports) => ports.contains(&i32::from(connection.local.port())),
+            Self::ServerName(name) => {
+                name.matches(connection.server_name.as_deref().unwrap_or_default())
+            }
+            Self::Metadata(metadata) => metadata.matches(info.metadata),
+            Self::RouteMetadata(metadata) => info
+                .route_metadata
+                .is_some_and(|route| metadata.matches(route)),
+            Self::Authenticated(None) => connection.tls.is_some(),
+            Self::Authenticated(Some(name)) => connection.peer_certificate().is_some_and(|peer| {
+                peer.uris
+                    .iter()
+                    .chain(&peer.dns)
+                    .any(|san| name.matches(san))
+                    || name.matches(&peer.subject)
+            }),
+            Self::DirectIp(range) => range.contains(connection.remote.ip()),
+            Self::RemoteIp(range) => range.contains(info.remote().ip()),
+            Self::FilterState(key, text) => {
+                filter_state(info, key).is_some_and(|value| text.matches(value))
+            }
+            Self::FilterStateIp(key, ranges) => filter_state(info, key)
+                .and_then(|value| value.parse().ok())
+                .is_some_and(|address| ranges.iter().any(|range| range.contains(address))),
+        }
+    }
+}
+
+/// A filter state object as text. The identities are read from the connection when nobody has set them.
+fn filter_state<'a>(info: &StreamInfo<'a>, key: &str) -> Option<&'a str> {
+    let set = info
+        .filter_state
+        .and_then(|state| state.get(key))
+        .and_then(Value::as_str);
+    set.or_else(|| match key {
+        PEER_PRINCIPAL => info
+            .connection
+            .peer_certificate()?
+            .uris
+            .first()
+            .map(String::as_str),
+        LOCAL_PRINCIPAL => info
+            .connection
+            .tls
+            .as_ref()?
+            .local
+            .as_ref()?
+            .uris
+            .first()
+            .map(String::as_str),
+        _ => None,
+    })
+}
+
+fn header(config: &HeaderMatcher) -> Result<Rule, ConfigError> {
+    HeaderMatch::compile(config)
+        .map(Rule::Header)
+        .map_err(|e| e.within("header"))
+}
+
+fn url_path(config: &PathMatcher) -> Result<Rule, ConfigError> {
+    match &config.rule {
+        Some(path_matcher::Rule::Path(path)) => StringMatch::compile(path)
+            .map(Rule::Path)
+            .map_err(|e| e.within("url_path.path")),
+        None => Err(ConfigError::new("url_path.path", "is missing")),
+    }
+}
+
+fn permission(config: &config::Permission) -> Result<Rule, ConfigError> {
+    use permission::Rule as Config;
+    let set = |set: &permission::Set| {
+        set.rules
+            .iter()
+            .map(permission_ref)
+            .collect::<Result<Vec<_>, _>>()
+    };
+    Ok(
+        match config
+            .rule
+            .as_ref()
+            .ok_or_else(|| ConfigError::new("rule", "is missing"))?
+        {
+            Config::AndRules(rules) => Rule::And(set(rules).map_err(|e| e.within("and_rules"))?),
+            Config::OrRules(rules) => Rule::Or(set(rules).map_err(|e| e.within("or_rules"))?),
+            Config::NotRule(rule) => Rule::Not(Box::new(
+                permission(rule).map_err(|e| e.within("not_rule"))?,
+            )),
+            Config::Any(any) => Rule::Any(*any),
+            Config::Header(config) => header(config)?,
+            Config::UrlPath(path) => url_path(path)?,
+            Config::UriTemplate(template) => {
+                let any = template.typed_config.as_ref();
+                let config = any.and_then(|any| {
+                    xds::any::unpack::<UriTemplateMatchConfig>(any)
+                        .ok()
+                        .flatten()
+                });
+                let config = config.ok_or_else(|| {
+                    ConfigError::new("uri_template", "is not a UriTemplateMatchConfig")
+                })?;
+                Rule::Template(
+                    uri_template(&config.path_template).map_err(|e| e.within("uri_template"))?,
+                )
+            }
+            Config::DestinationIp(range) => {
+                Rule::DestinationIp(Cidr::compile(range).map_err(|e| e.within("destination_ip"))?)
+            }
+            Config::DestinationPort(port) => {
+                let port = i32::try_from(*port)
+                    .map_err(|_| ConfigError::new("destination_port", "is not a port"))?;
+                Rule::DestinationPorts(port..port + 1)
+            }
+            Config::DestinationPortRange(range) => Rule::DestinationPorts(range.start..range.end),
+            Config::Metadata(metadata) => {
+                Rule::Metadata(MetadataMatch::compile(metadata).map_err(|e| e.within("metadata"))?)
+            }
+            Config::SourcedMetadata(metadata) => sourced(metadata)?,
+            Config::RequestedServerName(name) => Rule::ServerName(
+                StringMatch::compile(name).map_err(|e| e.within("requested_server_name"))?,
+            ),
+            Config::Matcher(matcher) => {
+                return Err(ConfigError::new(
+                    "matcher",
+                    format!("{:?} is not supported", matcher.name),
+                ));
+            }
+        },
+    )
+}
+
+fn permission_ref(config: &config::Permission) -> Result<Rule, ConfigError> {
+    permission(config)
+}
+
+// source_ip is deprecated, but means what direct_remote_ip means.
+#[allow(deprecated)]
+fn principal(config: &config::Principal) -> Result<Rule, ConfigError> {
+    use principal::Identifier as Config;
+    let set = |set: &principal::Set| {
+        set.ids
+            .iter()
+            .map(principal_ref)
+            .collect::<Result<Vec<_>, _>>()
+    };
+    Ok(
+        match config
+            .identifier
+            .as_ref()
+            .ok_or_else(|| ConfigError::new("identifier", "is missing"))?
+        {
+            Config::AndIds(ids) => Rule::And(set(ids).map_err(|e| e.within("and_ids"))?),
+            Config::OrIds(ids) => Rule::Or(set(ids).map_err(|e| e.within("or_ids"))?),
+            Config::NotId(id) => {
+                Rule::Not(Box::new(principal(id).map_err(|e| e.within("not_id"))?))
+            }
+            Config::Any(any) => Rule::Any(*any),
+            Config::Authenticated(authenticated) => {
+                let name = authenticated
+                    .principal_name
+                    .as_ref()
+                    .map(StringMatch::compile)
+                    .transpose();
+                Rule::Authenticated(name.map_err(|e| e.within("authenticated.principal_name"))?)
+            }
+            Config::SourceIp(range) | Config::DirectRemoteIp(range) => {
+                Rule::DirectIp(Cidr::compile(range).map_err(|e| e.within("direct_remote_ip"))?)
+            }
+            Config::RemoteIp(range) => {
+                Rule::RemoteIp(Cidr::compile(range).map_err(|e| e.within("remote_ip"))?)
+            }
+            Config::Header(config) => header(config)?,
+            Config::UrlPath(path) => url_path(path)?,
+            Config::Metadata(metadata) => {
+                Rule::Metadata(MetadataMatch::compile(metadata).map_err(|e| e.within("metadata"))?)
+            }
+            Config::SourcedMetadata(metadata) => sourced(metadata)?,
+            Config::FilterState(state) => match &state.matcher {
+                Some(filter_state_matcher::Matcher::StringMatch(text)) => Rule::FilterState(
+                    state.key.clone(),
+                    StringMatch::compile(text).map_err(|e| e.within("filter_state"))?,
+                ),
+                Some(filter_state_matcher::Matcher::AddressMatch(addresses)) => {
+                    let ranges = addresses.ranges.iter().map(|range| {
+                        // The xds copy of the message has the same fields.
+                        let address = range.address_prefix.parse().map_err(|_| {
+                            ConfigError::new(
+                                "address_match",
+                                format!("{:?} is not an IP address", range.address_prefix),
+                            )
+                        })?;
+                        Ok(Cidr::new(
+                            address,
+                            range.prefix_len.unwrap_or(0).min(128) as u8,
+                        ))
+                    });
+                    Rule::FilterStateIp(
+                        state.key.clone(),
+                        ranges.collect::<Result<_, ConfigError>>()?,
+                    )
+                }
+                None => return Err(ConfigError::new("filter_state", "has no matcher")),
+            },
+            Config::Custom(custom) => {
+                return Err(ConfigError::new(
+                    "custom",
+                    format!("the principal {:?} is not supported", custom.name),
+                ));
+            }
+        },
+    )
+}
+
+fn principal_ref(config: &config::Principal) -> Result<Rule, ConfigError> {
+    principal(config)
+}
+
+fn sourced(config: &config::SourcedMetadata) -> Result<Rule, ConfigError> {
+    let matcher = config.metadata_matcher.as_ref();
+    let matcher = matcher
+        .ok_or_else(|| ConfigError::new("sourced_metadata.metadata_matcher", "is missing"))?;
+    let matcher = MetadataMatch::compile(matcher).map_err(|e| e.within("sourced_metadata"))?;
+    Ok(if config.metadata_source == 1 {
+        Rule::RouteMetadata(matcher)
+    } else {
+        Rule::Metadata(matcher)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::request::RequestHead;
+    use crate::stream::{Certificate, Connection, TlsSession};
+    use http::{HeaderMap, Method};
+    use serde_json::json;
+    use std::sync::Arc;
+    use std::time::UNIX_EPOCH;
+
+    fn decide(
+        rules: Value,
+        peer: Option<&str>,
+        request: Option<(&Method, &str)>,
+    ) -> (bool, String) {
+        let filter: HttpFilter =
+            xds::json::from_value(json!({"rules": rules}), true).expect("a valid message");
+        let rbac = Rbac::of_http(&filter).expect("compiles");
+        let certificate = peer.map(|uri| {
+            Arc::new(Certificate {
+                uris: vec![uri.to_owned()],
+                ..Default::default()
+            })
+        });
+        let connection = Connection {
+            id: 1,
+            remote: "10.1.0.5:999".parse().unwrap(),
+            local: "10.0.0.1:9080".parse().unwrap(),
+            tls: certificate.map(|peer| {
+                Arc::new(TlsSession {
+                    peer: Some(peer),
+                    ..Default::default()
+                })
+            }),
+            server_name: None,
+            start: UNIX_EPOCH,
+        };
+        let metadata = Metadata::new();
+        let headers = HeaderMap::new();
+        let mut info = StreamInfo::new(&connection, &metadata, UNIX_EPOCH);
+        info.request = request.map(|(method, path)| RequestHead {
+            method,
+            scheme: "http",
+            authority: "a:80",
+            path,
+            headers: &headers,
+        });
+        let decision = rbac.decide(&info);
+        (decision.allowed, decision.details())
+    }
+
+    /// An AuthorizationPolicy as istiod writes it: who may GET /api/* on port 9080.
+    fn policy(action: &str, principal: Value) -> Value {
+        json!({"action": action, "policies": {"ns[default]-policy[p]-rule[0]": {
+            "permissions": [{"and_rules": {"rules": [
+                {"or_rules": {"rules": [{"header": {"name": ":method", "string_match": {"exact": "GET"}}}]}},
+                {"or_rules": {"rules": [{"url_path": {"path": {"prefix": "/api/"}}}]}},
+                {"or_rules": {"rules": [{"destination_port": 9080}]}}]}}],
+            "principals": [{"and_ids": {"ids": [{"or_ids": {"ids": [principal]}}]}}]}}})
+    }
+
+    const CLIENT: &str = "spiffe://cluster.local/ns/default/sa/client";
+
+    fn client(name: &str) -> Value {
+        json!({"authenticated": {"principal_name": {"exact": name}}})
+    }
+
+    #[test]
+    fn allow_needs_a_match_and_deny_needs_none() {
+        let get = Some((&Method::GET, "/api/x?y"));
+        assert!(decide(policy("ALLOW", client(CLIENT)), Some(CLIENT), get).0);
+        assert_eq!(
+            decide(policy("ALLOW", client(CLIENT)), None, get),
+            (false, "rbac_access_denied_matched_policy[none]".into()),
+            "a plain text peer is nobody"
+        );
+        assert!(
+            !decide(
+                policy("ALLOW", client(CLIENT)),
+                Some(CLIENT),
+                Some((&Method::POST, "/api/x"))
+            )
+            .0
+        );
+        assert!(
+            !decide(
+                policy("ALLOW", client(CLIENT)),
+                Some(CLIENT),
+                Some((&Method::GET, "/other"))
+            )
+            .0
+        );
+        let denied = decide(policy("DENY", client(CLIENT)), Some(CLIENT), get);
+        assert_eq!(
+            denied,
+            (
+                false,
+                "rbac_access_denied_matched_policy[ns[default]-policy[p]-rule[0]]".into()
+            )
+        );
+        assert!(decide(policy("DENY", client("spiffe://other")), Some(CLIENT), get).0);
+        assert!(decide(policy("LOG", client(CLIENT)), None, get).0);
+    }
+
+    #[test]
+    fn identities_are_read_from_filter_state_as_istio_does() {
+        let state = |matcher: Value| json!({"filter_state": {"key": PEER_PRINCIPAL, "string_match": matcher}});
+        let get = Some((&Method::GET, "/api/"));
+        assert!(
+            decide(
+                policy("ALLOW", state(json!({"exact": CLIENT}))),
+                Some(CLIENT),
+                get
+            )
+            .0
+        );
+        let namespace = state(json!({"safe_regex": {"regex": ".*/ns/default/.*"}}));
+        assert!(decide(policy("ALLOW", namespace.clone()), Some(CLIENT), get).0);
+        assert!(!decide(policy("ALLOW", namespace.clone()), None, get).0);
+        assert!(
+            decide(policy("ALLOW", json!({"not_id": namespace})), None, get).0,
+            "notNamespaces matches plain text"
+        );
+    }
+
+    #[test]
+    fn an_empty_allow_denies_everybody_and_no_rules_nobody() {
+        assert!(
+            !decide(
+                json!({"action": "ALLOW"}),
+                Some(CLIENT),
+                Some((&Method::GET, "/"))
+            )
+            .0
+        );
+        let none = Rbac::of_http(&HttpFilter::default()).expect("compiles");
+        assert!(!none.enforces());
+    }
+
+    #[test]
+    fn connections_are_judged_without_a_request() {
+        let ip = json!({"action": "ALLOW", "policies": {"p": {"permissions": [{"destination_port": 9080}],
+            "principals": [{"direct_remote_ip": {"address_prefix": "10.1.0.0", "prefix_len": 16}}]}}});
+        assert!(decide(ip, None, None).0);
+        let path = json!({"action": "ALLOW", "policies": {"p": {"permissions": [{"url_path": {"path": {"prefix": "/"}}}], "principals": [{"any": true}]}}});
+        assert!(!decide(path, None, None).0);
+    }
+
+    #[test]
+    fn templates_match_segments() {
+        let template = |template: &str, path: &str| {
+            let rules = json!({"action": "ALLOW", "policies": {"p": {"principals": [{"any": true}], "permissions": [{"uri_template": {"name": "uri-template",
+                "typed_config": {"@type": "type.googleapis.com/envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig", "path_template": template}}}]}}});
+            decide(rules, None, Some((&Method::GET, path))).0
+        };
+        assert!(
+            template("/v1/*/items", "/v1/a/items") && !template("/v1/*/items", "/v1/a/b/items")
+        );
+        assert!(template("/v1/**", "/v1/a/b") && !template("/v1/*", "/v1/"));
+    }
+}
