@@ -1,0 +1,436 @@
+//! The admin interface: Envoy's endpoints, texts and JSON.
+
+mod clusters;
+mod dump;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+use parking_lot::Mutex;
+use regex::Regex;
+use serde_json::{Value, json};
+use xds::envoy::config::bootstrap::v3::Bootstrap;
+use xds::envoy::config::core::v3::address::Address;
+use xds::envoy::config::core::v3::socket_address::PortSpecifier;
+
+use crate::server::Proxy;
+use crate::stats::render::{self, Query};
+use crate::stats::tags::Tags;
+use crate::web::{self, Answer, Request};
+
+/// Opens the socket of the admin interface, if the bootstrap asks for one.
+///
+/// # Errors
+/// When its address is taken or no address.
+pub fn bind(bootstrap: &Bootstrap) -> Result<Option<std::net::TcpListener>, String> {
+    let Some(Address::SocketAddress(socket)) = bootstrap
+        .admin
+        .as_ref()
+        .and_then(|admin| admin.address.as_ref())
+        .and_then(|address| address.address.as_ref())
+    else {
+        return Ok(None);
+    };
+    let port = match socket.port_specifier {
+        Some(PortSpecifier::PortValue(port)) => port as u16,
+        _ => 0,
+    };
+    let ip = socket
+        .address
+        .parse()
+        .map_err(|_| format!("admin: {:?} is not an IP address", socket.address))?;
+    let address = SocketAddr::new(ip, port);
+    crate::listener::bind(address, 128)
+        .map(Some)
+        .map_err(|error| format!("admin: cannot bind {address}: {error}"))
+}
+
+/// Serves it.
+///
+/// # Errors
+/// When the socket cannot be used.
+pub fn serve(proxy: Arc<Proxy>, listener: std::net::TcpListener) -> Result<(), String> {
+    let stop = proxy.stop.clone();
+    let admin = Arc::new(Admin {
+        tags: Tags::compile(proxy.bootstrap.stats_config.as_ref()),
+        loggers: Mutex::new(
+            LOGGERS
+                .iter()
+                .map(|name| ((*name).to_owned(), "warning".to_owned()))
+                .collect(),
+        ),
+        proxy,
+    });
+    web::serve(listener, stop, move |request| {
+        let admin = admin.clone();
+        async move { admin.answer(&request) }
+    })
+    .map_err(|error| format!("admin: {error}"))
+}
+
+/// Loggers that people know by name. All of them follow one level here, yet each remembers what it was set to.
+const LOGGERS: [&str; 22] = [
+    "admin",
+    "assert",
+    "client",
+    "config",
+    "connection",
+    "conn_handler",
+    "dns",
+    "ext_authz",
+    "filter",
+    "forward_proxy",
+    "grpc",
+    "http",
+    "http2",
+    "jwt",
+    "lua",
+    "main",
+    "misc",
+    "pool",
+    "rbac",
+    "router",
+    "upstream",
+    "wasm",
+];
+
+const LEVELS: [&str; 7] = [
+    "trace", "debug", "info", "warning", "error", "critical", "off",
+];
+
+const HELP: [(&str, &str, bool); 21] = [
+    ("/certs", "print certs on machine", false),
+    ("/clusters", "upstream cluster status", false),
+    (
+        "/config_dump",
+        "dump current Envoy configs (experimental)",
+        false,
+    ),
+    ("/drain_listeners", "drain listeners", true),
+    (
+        "/healthcheck/fail",
+        "cause the server to fail health checks",
+        true,
+    ),
+    (
+        "/healthcheck/ok",
+        "cause the server to pass health checks",
+        true,
+    ),
+    ("/help", "print out list of admin commands", false),
+    (
+        "/hot_restart_version",
+        "print the hot restart compatibility version",
+        false,
+    ),
+    (
+        "/init_dump",
+        "dump current Envoy init manager information (experimental)",
+        false,
+    ),
+    ("/listeners", "print listener info", false),
+    ("/logging", "query/change logging levels", true),
+    ("/memory", "print current allocation/heap usage", false),
+    ("/quitquitquit", "exit the server", true),
+    (
+        "/ready",
+        "print server state, return 200 if LIVE, otherwise return 503",
+        false,
+    ),
+    ("/reopen_logs", "reopen access logs", true),
+    ("/reset_counters", "reset all counters to zero", true),
+    ("/runtime", "print runtime values", false),
+    (
+        "/runtime_modify",
+        "Adds or modifies runtime values as passed in query parameters.",
+        true,
+    ),
+    (
+        "/server_info",
+        "print server version/status information",
+        false,
+    ),
+    ("/stats", "print server stats", false),
+    (
+        "/stats/prometheus",
+        "print server stats in prometheus format",
+        false,
+    ),
+];
+
+struct Admin {
+    proxy: Arc<Proxy>,
+    tags: Tags,
+    loggers: Mutex<BTreeMap<String, String>>,
+}
+
+impl Admin {
+    fn answer(&self, request: &Request) -> Answer {
+        let path = request.path.as_str();
+        if HELP
+            .iter()
+            .any(|(known, _, mutates)| *known == path && *mutates)
+            && request.method != Method::POST
+        {
+            return Answer::text(
+                StatusCode::METHOD_NOT_ALLOWED,
+                format!("Method {} not allowed, POST required.", request.method),
+            );
+        }
+        let shared = &self.proxy.shared;
+        match path {
+            "/" | "/help" => Answer::ok(help()),
+            "/ready" => {
+                let state = shared.state();
+                let status = if state == "LIVE" {
+                    StatusCode::OK
+                } else {
+                    StatusCode::SERVICE_UNAVAILABLE
+                };
+                Answer::text(status, format!("{state}\n"))
+            }
+            "/stats" | "/stats/prometheus" => self.stats(request),
+            "/clusters" => {
+                if request.param("format") == Some("json") {
+                    Answer::json(&clusters::json(&self.proxy))
+                } else {
+                    Answer::ok(clusters::text(&self.proxy))
+                }
+            }
+            "/config_dump" => dump::answer(&self.proxy, request),
+            "/listeners" => self.listeners(request),
+            "/server_info" => Answer::json(&self.server_info()),
+            "/certs" => Answer::json(&dump::certificates(&self.proxy)),
+            "/memory" => Answer::json(&memory()),
+            "/runtime" => Answer::json(&json!({"layers": self.layers(), "entries": {}})),
+            "/init_dump" => Answer::json(&json!({})),
+            "/hot_restart_version" => Answer::ok("disabled\n"),
+            "/logging" => self.logging(request),
+            "/reset_counters" => {
+                shared.stats.reset();
+                Answer::ok("OK\n")
+            }
+            "/reopen_logs" => {
+                shared.sinks.flush();
+                Answer::ok("OK\n")
+            }
+            "/healthcheck/fail" => {
+                shared.health_failed.store(true, Ordering::Relaxed);
+                Answer::ok("OK\n")
+            }
+            "/healthcheck/ok" => {
+                shared.health_failed.store(false, Ordering::Relaxed);
+                Answer::ok("OK\n")
+            }
+            "/drain_listeners" => {
+                self.proxy.drain();
+                Answer::ok("OK\n")
+            }
+            "/quitquitquit" => {
+                let stop = self.proxy.stop.clone();
+                // The answer leaves first.
+                tokio::spawn(async move {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    stop.cancel();
+                });
+                Answer::ok("OK\n")
+            }
+            "/runtime_modify" => Answer::text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "No admin layer specified: nothing here reads runtime values\n",
+            ),
+            _ => Answer::text(StatusCode::NOT_FOUND, format!("invalid path. {}", help())),
+        }
+    }
+
+    fn stats(&self, request: &Request) -> Answer {
+        let filter = match request
+            .param("filter")
+            .filter(|filter| !filter.is_empty())
+            .map(Regex::new)
+        {
+            Some(Err(error)) => {
+                return Answer::text(
+                    StatusCode::BAD_REQUEST,
+                    format!("Invalid re2 regex: {error}\n"),
+                );
+            }
+            Some(Ok(filter)) => Some(filter),
+            None => None,
+        };
+        let query = Query {
+            filter,
+            used_only: request.flag("usedonly")
+                || request
+                    .query
+                    .iter()
+                    .any(|(name, value)| name == "usedonly" && value.is_empty()),
+            kind: request.param("type").map(str::to_owned),
+        };
+        let shared = &self.proxy.shared;
+        shared.server.uptime.set(shared.started.elapsed().as_secs());
+        shared
+            .server
+            .total_connections
+            .set(self.proxy.active_connections());
+        shared
+            .server
+            .state
+            .set(u64::from(shared.state.load(Ordering::Relaxed)));
+        let stats = &shared.stats;
+        match request.param("format") {
+            _ if request.path == "/stats/prometheus" => self.prometheus(&query),
+            Some("prometheus") => self.prometheus(&query),
+            Some("json") => Answer::json(&render::json(stats, &self.tags, &query)),
+            None | Some("text" | "html") => Answer::ok(render::text(stats, &self.tags, &query)),
+            Some(_) => Answer::text(
+                StatusCode::BAD_REQUEST,
+                "usage: /stats?format=(html|active-html|json|prometheus|prometheusprotobuf|text)\n\n",
+            ),
+        }
+    }
+
+    fn prometheus(&self, query: &Query) -> Answer {
+        Answer::ok(render::prometheus(
+            &self.proxy.shared.stats,
+            &self.tags,
+            query,
+        ))
+    }
+
+    fn listeners(&self, request: &Request) -> Answer {
+        let all = self.proxy.manager.with_state(|state| {
+            state
+                .listeners
+                .values()
+                .filter(|listener| listener.bind)
+                .map(|listener| {
+                    let address =
+                        self.proxy
+                            .manager_address(&listener.name, listener.address, state);
+                    (listener.name.clone(), address)
+                })
+                .collect::<Vec<_>>()
+        });
+        if request.param("format") == Some("json") {
+            let statuses: Vec<Value> = all
+                .iter()
+                .map(|(name, address)| {
+                    json!({"name": name, "local_address": {"socket_address":
+                        {"address": address.ip().to_string(), "port_value": address.port()}}})
+                })
+                .collect();
+            return Answer::json(&json!({ "listener_statuses": statuses }));
+        }
+        let lines: Vec<String> = all
+            .iter()
+            .map(|(name, address)| format!("{name}::{address}\n"))
+            .collect();
+        Answer::ok(lines.concat())
+    }
+
+    fn server_info(&self) -> Value {
+        let shared = &self.proxy.shared;
+        let uptime = format!("{}s", shared.started.elapsed().as_secs());
+        json!({
+            "version": format!("0000000000000000000000000000000000000000/{}/Clean/RELEASE/theater", ENVOY_VERSION),
+            "state": shared.state(),
+            "hot_restart_version": "disabled",
+            "command_line_options": {
+                "concurrency": shared.concurrency,
+                "mode": "Serve",
+                "log_level": "warning",
+                "drain_time": format!("{}s", shared.drain_time.as_secs()),
+                "disable_hot_restart": true,
+            },
+            "node": xds::json::to_value(&shared.node).unwrap_or_default(),
+            "uptime_current_epoch": uptime,
+            "uptime_all_epochs": uptime,
+        })
+    }
+
+    fn layers(&self) -> Vec<String> {
+        let runtime = self.proxy.bootstrap.layered_runtime.as_ref();
+        runtime
+            .iter()
+            .flat_map(|runtime| &runtime.layers)
+            .map(|layer| layer.name.clone())
+            .collect()
+    }
+
+    fn logging(&self, request: &Request) -> Answer {
+        let mut loggers = self.loggers.lock();
+        let valid = |level: &str| LEVELS.contains(&level);
+        let mut changes: Vec<(String, String)> = Vec::new();
+        for (name, value) in &request.query {
+            match name.as_str() {
+                "level" => {
+                    changes.extend(loggers.keys().map(|logger| (logger.clone(), value.clone())))
+                }
+                "paths" => changes.extend(value.split(',').filter_map(|pair| {
+                    let (logger, level) = pair.split_once(':')?;
+                    Some((logger.to_owned(), level.to_owned()))
+                })),
+                logger => changes.push((logger.to_owned(), value.clone())),
+            }
+        }
+        for (logger, level) in &changes {
+            if !valid(level) {
+                return Answer::text(
+                    StatusCode::BAD_REQUEST,
+                    format!("error: unknown logger level\n{}", logger_list(&loggers)),
+                );
+            }
+            if !loggers.contains_key(logger) {
+                return Answer::text(
+                    StatusCode::BAD_REQUEST,
+                    format!("error: unknown logger name\n{}", logger_list(&loggers)),
+                );
+            }
+        }
+        loggers.extend(changes);
+        Answer::ok(logger_list(&loggers))
+    }
+}
+
+/// The version of Envoy whose behaviour is kept.
+pub const ENVOY_VERSION: &str = "1.40.0";
+
+fn logger_list(loggers: &BTreeMap<String, String>) -> String {
+    let mut out = String::from("active loggers:\n");
+    for (name, level) in loggers {
+        out.push_str(&format!("  {name}: {level}\n"));
+    }
+    out.push('\n');
+    out
+}
+
+fn help() -> String {
+    let mut out = String::from("admin commands are:\n");
+    for (path, what, mutates) in HELP {
+        out.push_str(&format!(
+            "  {path}{}: {what}\n",
+            if mutates { " (POST)" } else { "" }
+        ));
+    }
+    out
+}
+
+fn memory() -> Value {
+    let resident = std::fs::read_to_string("/proc/self/statm")
+        .ok()
+        .and_then(|text| text.split_ascii_whitespace().nth(1)?.parse::<u64>().ok())
+        .map_or(0, |pages| pages * 4096);
+    json!({
+        "allocated": resident.to_string(),
+        "heap_size": resident.to_string(),
+        "pageheap_unmapped": "0",
+        "pageheap_free": "0",
+        "total_thread_cache": "0",
+        "total_physical_bytes": resident.to_string(),
+    })
+}

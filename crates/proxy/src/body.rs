@@ -1,0 +1,254 @@
+//! Message bodies as streams of frames, without boxing on the usual paths.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::HeaderMap;
+
+use crate::h1;
+use crate::h2;
+
+/// One piece of a body.
+#[derive(Debug, Clone)]
+pub enum Frame {
+    /// Bytes.
+    Data(Bytes),
+    /// Trailers; nothing follows.
+    Trailers(HeaderMap),
+}
+
+/// Why a body ended before its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BodyError {
+    /// The peer closed the connection or reset the stream.
+    Closed,
+    /// The peer reset this stream only (HTTP/2).
+    Reset,
+    /// What the peer sent breaks the protocol.
+    Protocol,
+    /// A timer of ours ended it.
+    Timeout,
+}
+
+/// A body to read from.
+pub enum Body {
+    /// Nothing.
+    Empty,
+    /// All at once.
+    Full(Option<Bytes>),
+    /// From a client over HTTP/1.
+    H1Request(h1::server::RequestBody),
+    /// From an upstream over HTTP/1.
+    H1Response(Box<h1::client::ResponseBody>),
+    /// From either side over HTTP/2.
+    H2(Box<h2::Incoming>),
+    /// Bytes that were put aside, then the rest.
+    Chained(VecDeque<Frame>, Box<Body>),
+    /// An upgraded connection to the upstream.
+    Tunnel(Box<Tunnel>),
+    /// Anything else.
+    Boxed(Box<dyn Source>),
+}
+
+/// An upgraded upstream connection: raw bytes in both directions.
+pub enum Tunnel {
+    /// The connection itself (HTTP/1 upgrade) with bytes already read.
+    Connection(h1::client::Upgraded),
+    /// A stream of an HTTP/2 connection (extended CONNECT).
+    Stream(h2::Incoming, h2::Outgoing),
+}
+
+/// A body made by something else than a codec.
+pub trait Source {
+    /// The next frame; `None` is the end.
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>>;
+}
+
+impl Body {
+    /// A body of these bytes.
+    pub fn full(bytes: impl Into<Bytes>) -> Self {
+        let bytes = bytes.into();
+        if bytes.is_empty() {
+            Self::Empty
+        } else {
+            Self::Full(Some(bytes))
+        }
+    }
+
+    /// The next frame; `None` is the end.
+    pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
+        match self {
+            Self::Empty | Self::Tunnel(_) => Poll::Ready(None),
+            Self::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::Data(bytes)))),
+            Self::H1Request(body) => body.poll_frame(cx),
+            Self::H1Response(body) => body.poll_frame(cx),
+            Self::H2(body) => body.poll_frame(cx),
+            Self::Chained(first, rest) => match first.pop_front() {
+                Some(frame) => Poll::Ready(Some(Ok(frame))),
+                None => rest.poll_frame(cx),
+            },
+            Self::Boxed(body) => body.poll_frame(cx),
+        }
+    }
+
+    /// Whether it is certain that nothing follows.
+    pub fn is_end(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Full(bytes) => bytes.is_none(),
+            Self::H1Request(body) => body.is_end(),
+            Self::H1Response(body) => body.is_end(),
+            Self::H2(body) => body.is_end(),
+            Self::Chained(first, rest) => first.is_empty() && rest.is_end(),
+            Self::Tunnel(_) | Self::Boxed(_) => false,
+        }
+    }
+
+    /// The next frame; `None` is the end.
+    pub async fn frame(&mut self) -> Option<Result<Frame, BodyError>> {
+        std::future::poll_fn(|cx| self.poll_frame(cx)).await
+    }
+
+    /// Reads at most `limit` bytes; an error when there is more or the body breaks off.
+    ///
+    /// # Errors
+    /// [`BodyError::Protocol`] when the body is longer, else why it ended.
+    pub async fn collect(&mut self, limit: usize) -> Result<Bytes, BodyError> {
+        let mut all = bytes::BytesMut::new();
+        while let Some(frame) = self.frame().await {
+            if let Frame::Data(bytes) = frame? {
+                if all.len() + bytes.len() > limit {
+                    return Err(BodyError::Protocol);
+                }
+                all.extend_from_slice(&bytes);
+            }
+        }
+        Ok(all.freeze())
+    }
+}
+
+/// A request body that several attempts and mirrors may read from the start, as long as it fits the buffer.
+pub struct Replay {
+    source: Body,
+    kept: Vec<Frame>,
+    kept_bytes: usize,
+    limit: usize,
+    /// Attempts may start from the beginning.
+    replayable: bool,
+    ended: bool,
+    failed: Option<BodyError>,
+    /// Frames dropped from the front because nobody may replay them any more.
+    dropped: usize,
+    /// Bytes of data seen.
+    pub bytes: u64,
+}
+
+/// A [`Replay`] shared by the request and the connection that sends it.
+pub type SharedReplay = Rc<RefCell<Replay>>;
+
+impl Replay {
+    /// Keeps at most `limit` bytes for replays; `limit` 0 keeps none.
+    pub fn new(source: Body, limit: usize) -> SharedReplay {
+        Rc::new(RefCell::new(Self {
+            source,
+            kept: Vec::new(),
+            kept_bytes: 0,
+            limit,
+            replayable: limit > 0,
+            ended: false,
+            failed: None,
+            dropped: 0,
+            bytes: 0,
+        }))
+    }
+
+    /// Keeps up to `limit` bytes from now on; only before anything was read.
+    pub fn keep(&mut self, limit: usize) {
+        if self.dropped == 0 && self.kept.is_empty() && !self.ended {
+            self.limit = limit;
+            self.replayable = limit > 0;
+        }
+    }
+
+    /// Everything, once the body is complete and nothing was dropped.
+    pub fn copy(&self) -> Option<Vec<Frame>> {
+        (self.ended && self.dropped == 0).then(|| self.kept.clone())
+    }
+
+    /// Whether a new attempt can start from the first byte.
+    pub fn replayable(&self) -> bool {
+        self.replayable || (self.dropped == 0 && self.kept.is_empty() && !self.ended)
+    }
+
+    /// Whether the body was read to its end.
+    pub fn complete(&self) -> bool {
+        self.ended
+    }
+
+    /// How the client's side failed, if it did.
+    pub fn failed(&self) -> Option<BodyError> {
+        self.failed
+    }
+
+    /// Gives up replaying: from now on only the one reader is served.
+    pub fn stop_replay(&mut self) {
+        self.replayable = false;
+    }
+
+    /// Whether nothing follows after `cursor`.
+    pub fn is_end(&self, cursor: usize) -> bool {
+        cursor >= self.dropped + self.kept.len() && (self.ended || self.source.is_end())
+    }
+
+    /// The frame at `cursor`, reading on where nobody has been yet.
+    pub fn poll_at(
+        &mut self,
+        cursor: &mut usize,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame, BodyError>>> {
+        if let Some(frame) = cursor
+            .checked_sub(self.dropped)
+            .and_then(|at| self.kept.get(at))
+        {
+            let frame = frame.clone();
+            *cursor += 1;
+            return Poll::Ready(Some(Ok(frame)));
+        }
+        if let Some(error) = self.failed {
+            return Poll::Ready(Some(Err(error)));
+        }
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        match self.source.poll_frame(cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(None) => {
+                self.ended = true;
+                Poll::Ready(None)
+            }
+            Poll::Ready(Some(Err(error))) => {
+                self.failed = Some(error);
+                Poll::Ready(Some(Err(error)))
+            }
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Frame::Data(bytes) = &frame {
+                    self.bytes += bytes.len() as u64;
+                    self.kept_bytes += bytes.len();
+                }
+                if self.replayable && self.kept_bytes <= self.limit {
+                    self.kept.push(frame.clone());
+                } else {
+                    // Beyond the buffer limit the request can no longer be retried.
+                    self.replayable = false;
+                    self.dropped += self.kept.len() + 1;
+                    self.kept = Vec::new();
+                }
+                *cursor += 1;
+                Poll::Ready(Some(Ok(frame)))
+            }
+        }
+    }
+}

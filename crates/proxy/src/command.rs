@@ -1,0 +1,102 @@
+//! `theater proxy -c FILE`: the proxy from an Envoy bootstrap, without an agent.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use crate::bootstrap;
+use crate::server::{Options, Proxy};
+
+const USAGE: &str =
+    "usage: proxy -c FILE [--concurrency N] [--drain-time-s N] [--mode serve|validate]";
+
+/// Runs until SIGTERM or SIGINT, or until `/quitquitquit`.
+pub fn main(args: Vec<OsString>) -> ExitCode {
+    runtime::log::init(runtime::log::Level::INFO);
+    match run(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("proxy: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: Vec<OsString>) -> Result<(), String> {
+    let mut file: Option<PathBuf> = None;
+    let mut options = Options {
+        concurrency: 0,
+        ..Options::default()
+    };
+    let mut validate = false;
+    let mut args = args.into_iter();
+    while let Some(arg) = args.next() {
+        let arg = arg.to_string_lossy().into_owned();
+        let (name, inline) = match arg.split_once('=') {
+            Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
+            None => (arg, None),
+        };
+        let mut value = || {
+            inline
+                .clone()
+                .or_else(|| {
+                    args.next()
+                        .map(|value| value.to_string_lossy().into_owned())
+                })
+                .ok_or_else(|| format!("{name} needs a value\n{USAGE}"))
+        };
+        match name.as_str() {
+            "-c" | "--config-path" => file = Some(value()?.into()),
+            "--concurrency" => options.concurrency = number(&value()?)? as usize,
+            "--drain-time-s" => options.drain_time = Duration::from_secs(number(&value()?)?),
+            "--mode" => validate = value()? == "validate",
+            "-h" | "--help" => {
+                println!("{USAGE}");
+                return Ok(());
+            }
+            // Envoy's other options do not change what happens to a request.
+            "-l"
+            | "--log-level"
+            | "--base-id"
+            | "--service-cluster"
+            | "--service-node"
+            | "--file-flush-interval-msec"
+            | "--drain-strategy"
+            | "--local-address-ip-version"
+            | "--component-log-level"
+            | "--log-format" => {
+                value()?;
+            }
+            "--disable-hot-restart"
+            | "--allow-unknown-static-fields"
+            | "--skip-deprecated-logs" => {}
+            other => return Err(format!("unknown option {other}\n{USAGE}")),
+        }
+    }
+    let file = file.ok_or(USAGE)?;
+    let bootstrap = bootstrap::read(&file)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("cannot start: {error}"))?;
+    runtime.block_on(async {
+        let signal = runtime::shutdown::on_signal().map_err(|error| error.to_string())?;
+        let proxy = Proxy::start(bootstrap, &options, None)?;
+        if validate {
+            println!("configuration '{}' OK", file.display());
+            return Ok(());
+        }
+        tokio::select! {
+            () = signal.cancelled() => {}
+            () = proxy.stop.cancelled() => {}
+        }
+        proxy.shutdown();
+        Ok(())
+    })
+}
+
+fn number(text: &str) -> Result<u64, String> {
+    text.parse()
+        .map_err(|_| format!("{text:?} is not a number"))
+}

@@ -1,0 +1,600 @@
+//! A listener and its filter chains, compiled.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use dataplane::http_conn::HttpConn;
+use prost::Message as _;
+use dataplane::listener::{FilterChainMatcher, FilterPredicate};
+use runtime::CancellationToken;
+use xds::envoy::config::core::v3::address::Address as AddressKind;
+use xds::envoy::config::core::v3::socket_address::PortSpecifier;
+use xds::envoy::config::listener::v3::{
+    FilterChain, Listener as Message, filter::ConfigType as NetworkConfig, listener_filter::ConfigType as FilterConfig,
+};
+use xds::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::RouteSpecifier;
+use xds::envoy::extensions::filters::network::http_connection_manager::v3::{HttpConnectionManager, http_filter};
+use xds::envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy as TcpMessage;
+use xds::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::ClusterSpecifier;
+use xds::envoy::extensions::transport_sockets::tls::v3::DownstreamTlsContext;
+
+use super::Shared;
+use super::routes::Routes;
+use crate::access_log::AccessLog;
+use crate::h1::head::HeaderCase;
+use crate::http::connection::Options;
+use crate::http::filters::HttpFilter;
+use crate::stats::{HttpStats, ListenerStats, TcpStats};
+use crate::tls::server::ServerContext;
+use crate::upstream::cluster::join;
+
+/// A look at a connection before its filter chain is chosen.
+pub struct Inspector {
+    /// What it looks for.
+    pub kind: InspectorKind,
+    /// Where it does not look.
+    pub disabled: Option<FilterPredicate>,
+}
+
+/// The kinds of listener filters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InspectorKind {
+    /// Where was the connection going before it was redirected?
+    OriginalDst,
+    /// Is it TLS, for whom and what?
+    Tls,
+    /// Is it HTTP?
+    Http,
+    /// Who is behind the load balancer?
+    ProxyProtocol,
+}
+
+/// A compiled listener.
+pub struct Listener {
+    /// Its name.
+    pub name: String,
+    /// The message, for dumps.
+    pub message: Arc<Message>,
+    /// The version the server gave it.
+    pub version: String,
+    /// When it came.
+    pub updated: SystemTime,
+    /// Its address.
+    pub address: SocketAddr,
+    /// Further addresses.
+    pub additional: Vec<SocketAddr>,
+    /// Whether it has a socket of its own.
+    pub bind: bool,
+    /// Whether connections are handed to the listener of their original destination.
+    pub use_original_dst: bool,
+    /// Listener filters in order.
+    pub inspectors: Vec<Inspector>,
+    /// How long they may take; `None` is for ever.
+    pub inspect_timeout: Option<Duration>,
+    /// Whether a connection goes on when they took too long.
+    pub continue_on_timeout: bool,
+    /// The choice among the chains.
+    pub matcher: FilterChainMatcher,
+    /// The chains in order.
+    pub chains: Vec<Arc<Chain>>,
+    /// The chain for everything else.
+    pub default: Option<Arc<Chain>>,
+    /// Logs of connections that no chain takes.
+    pub access_log: Vec<AccessLog>,
+    /// Its statistics.
+    pub stats: Arc<ListenerStats>,
+    /// INBOUND 1, OUTBOUND 2.
+    pub direction: i32,
+    /// It stands in the bootstrap.
+    pub fixed: bool,
+}
+
+/// A compiled filter chain.
+pub struct Chain {
+    /// Its name.
+    pub name: String,
+    /// TLS, if it is terminated.
+    pub tls: Option<ServerContext>,
+    /// The time for the TLS handshake.
+    pub handshake_timeout: Option<Duration>,
+    /// What serves the connection.
+    pub kind: ChainKind,
+    /// Network filters before it.
+    pub filters: Vec<NetworkFilter>,
+    /// Cancelled when it is replaced or removed: its connections drain.
+    pub drained: CancellationToken,
+}
+
+/// What serves a connection in the end.
+pub enum ChainKind {
+    /// HTTP.
+    Http(Arc<HttpManager>),
+    /// TCP.
+    Tcp(Arc<TcpProxy>),
+}
+
+/// A network filter before the one that serves.
+pub enum NetworkFilter {
+    /// Istio's exchange of peer metadata over TCP.
+    MetadataExchange,
+    /// Istio's TCP metrics.
+    IstioStats(crate::http::istio::StatsConfig),
+    /// Access rules.
+    Rbac(Arc<crate::http::filters::RbacFilter>),
+    /// The cluster is named by the server name.
+    SniCluster,
+}
+
+/// A compiled HTTP connection manager.
+pub struct HttpManager {
+    /// The rules for every request.
+    pub rules: HttpConn,
+    /// Its statistics.
+    pub stats: Arc<HttpStats>,
+    /// Filters in order; the router is the last and implied.
+    pub filters: Vec<HttpFilter>,
+    /// Where routes come from.
+    pub routes: RouteSource,
+    /// Logs.
+    pub access_log: Vec<AccessLog>,
+    /// For the codecs.
+    pub options: Options,
+    /// 0 auto, 1 HTTP/1, 2 HTTP/2.
+    pub codec: i32,
+    /// `suppress_envoy_headers` of the router.
+    pub suppress_envoy_headers: bool,
+    /// INBOUND 1, OUTBOUND 2.
+    pub direction: i32,
+}
+
+/// Where routes come from.
+pub enum RouteSource {
+    /// They stand in the listener.
+    Inline(Arc<Routes>),
+    /// RDS, by name.
+    Named(String),
+}
+
+/// A compiled TCP proxy.
+pub struct TcpProxy {
+    /// Its statistics.
+    pub stats: Arc<TcpStats>,
+    /// The prefix of its statistics.
+    pub stat_prefix: String,
+    /// Clusters with weights.
+    pub clusters: Vec<(String, u32)>,
+    /// Connections without traffic end after this.
+    pub idle_timeout: Option<Duration>,
+    /// Connections end after this.
+    pub max_duration: Option<Duration>,
+    /// Attempts to connect.
+    pub connect_attempts: u32,
+    /// Logs.
+    pub access_log: Vec<AccessLog>,
+}
+
+/// Reads a duration; negative ones count as zero.
+pub fn duration(value: Option<&xds::prost_types::Duration>) -> Option<Duration> {
+    dataplane::cluster::duration(value)
+}
+
+fn socket(address: &xds::envoy::config::core::v3::Address) -> Result<SocketAddr, String> {
+    match &address.address {
+        Some(AddressKind::SocketAddress(socket)) => {
+            let port = match socket.port_specifier {
+                Some(PortSpecifier::PortValue(port)) => port as u16,
+                _ => 0,
+            };
+            let ip = socket
+                .address
+                .parse()
+                .map_err(|_| format!("address: {:?} is not an IP address", socket.address))?;
+            Ok(SocketAddr::new(ip, port))
+        }
+        Some(_) => Err("address: only IP addresses are supported for listeners".into()),
+        None => Err("address is missing".into()),
+    }
+}
+
+impl Listener {
+    /// Compiles a listener. Chains that did not change since the `previous` version are taken over, so that their
+    /// connections do not drain.
+    ///
+    /// # Errors
+    /// Everything of it this proxy cannot use.
+    pub fn compile(
+        message: Message,
+        version: &str,
+        shared: &Shared,
+        fixed: bool,
+        previous: Option<&Self>,
+    ) -> Result<Arc<Self>, String> {
+        let address = socket(message.address.as_ref().ok_or("address is missing")?)?;
+        let mut additional = Vec::new();
+        for more in &message.additional_addresses {
+            additional.push(socket(
+                more.address
+                    .as_ref()
+                    .ok_or("additional_addresses: address is missing")?,
+            )?);
+        }
+        let matcher = FilterChainMatcher::new(
+            &message.filter_chains,
+            message.default_filter_chain.as_ref(),
+        )
+        .map_err(|errors| join(&errors))?;
+        let mut chains = Vec::new();
+        let kept = previous
+            .filter(|previous| previous.message.traffic_direction == message.traffic_direction);
+        for (index, chain) in message.filter_chains.iter().enumerate() {
+            let same = kept.and_then(|kept| {
+                let at = kept
+                    .message
+                    .filter_chains
+                    .iter()
+                    .position(|other| other == chain)?;
+                kept.chains.get(at)
+            });
+            if let Some(same) = same {
+                chains.push(same.clone());
+                continue;
+            }
+            let compiled = Chain::compile(chain, &message, shared).map_err(|error| {
+                format!("filter_chains[{index}]{}: {error}", named(&chain.name))
+            })?;
+            chains.push(Arc::new(compiled));
+        }
+        let default = match &message.default_filter_chain {
+            Some(chain)
+                if kept.is_some_and(|kept| {
+                    kept.message.default_filter_chain.as_ref() == Some(chain)
+                }) =>
+            {
+                kept.and_then(|kept| kept.default.clone())
+            }
+            Some(chain) => Some(Arc::new(
+                Chain::compile(chain, &message, shared)
+                    .map_err(|error| format!("default_filter_chain: {error}"))?,
+            )),
+            None => None,
+        };
+        let mut inspectors = Vec::new();
+        for (index, filter) in message.listener_filters.iter().enumerate() {
+            let Some(FilterConfig::TypedConfig(any)) = &filter.config_type else {
+                return Err(format!(
+                    "listener_filters[{index}]: typed_config is missing"
+                ));
+            };
+            let kind = match xds::any::message_name(any) {
+                "envoy.extensions.filters.listener.original_dst.v3.OriginalDst" => {
+                    InspectorKind::OriginalDst
+                }
+                "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector" => {
+                    InspectorKind::Tls
+                }
+                "envoy.extensions.filters.listener.http_inspector.v3.HttpInspector" => {
+                    InspectorKind::Http
+                }
+                "envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol" => {
+                    InspectorKind::ProxyProtocol
+                }
+                other => {
+                    return Err(format!(
+                        "listener_filters[{index}]: {other} is not supported"
+                    ));
+                }
+            };
+            let disabled = match &filter.filter_disabled {
+                Some(predicate) => Some(FilterPredicate::compile(predicate).map_err(|error| {
+                    format!("listener_filters[{index}].filter_disabled: {error}")
+                })?),
+                None => None,
+            };
+            inspectors.push(Inspector { kind, disabled });
+        }
+        let label = if message.stat_prefix.is_empty() {
+            // Envoy writes addresses with underscores here.
+            address.to_string().replace(':', "_")
+        } else {
+            message.stat_prefix.clone()
+        };
+        let inspect_timeout = match duration(message.listener_filters_timeout.as_ref()) {
+            None => Some(Duration::from_secs(15)),
+            Some(Duration::ZERO) => None,
+            timeout => timeout,
+        };
+        #[allow(deprecated)]
+        let bind = message.bind_to_port.unwrap_or_else(|| {
+            message
+                .deprecated_v1
+                .as_ref()
+                .and_then(|v1| v1.bind_to_port)
+                .unwrap_or(true)
+        });
+        Ok(Arc::new(Self {
+            name: message.name.clone(),
+            version: version.to_owned(),
+            updated: SystemTime::now(),
+            address,
+            additional,
+            bind,
+            use_original_dst: message.use_original_dst.unwrap_or(false),
+            inspectors,
+            inspect_timeout,
+            continue_on_timeout: message.continue_on_listener_filters_timeout,
+            matcher,
+            chains,
+            default,
+            access_log: AccessLog::compile(&message.access_log, &shared.sinks)?,
+            stats: shared
+                .stats
+                .group::<ListenerStats>(&format!("listener.{label}")),
+            direction: message.traffic_direction,
+            fixed,
+            message: Arc::new(message),
+        }))
+    }
+
+    /// All chains, the default one last.
+    pub fn all_chains(&self) -> impl Iterator<Item = &Arc<Chain>> {
+        self.chains.iter().chain(&self.default)
+    }
+
+    /// The route configurations it waits for.
+    pub fn route_names(&self) -> impl Iterator<Item = &str> {
+        self.all_chains().filter_map(|chain| match &chain.kind {
+            ChainKind::Http(manager) => match &manager.routes {
+                RouteSource::Named(name) => Some(name.as_str()),
+                RouteSource::Inline(_) => None,
+            },
+            ChainKind::Tcp(_) => None,
+        })
+    }
+
+    /// The secrets its handshakes need.
+    pub fn secret_names(&self) -> impl Iterator<Item = &str> {
+        self.all_chains()
+            .filter_map(|chain| chain.tls.as_ref())
+            .flat_map(ServerContext::secret_names)
+    }
+
+    /// The chain a choice stands for.
+    pub fn chain(&self, choice: dataplane::listener::Chain) -> Option<&Arc<Chain>> {
+        match choice {
+            dataplane::listener::Chain::Index(index) => self.chains.get(index),
+            dataplane::listener::Chain::Default => self.default.as_ref(),
+        }
+    }
+}
+
+fn named(name: &str) -> String {
+    if name.is_empty() {
+        String::new()
+    } else {
+        format!(" ({name})")
+    }
+}
+
+/// A message in an `Any`, also inside of a `TypedStruct`.
+fn unwrap_struct(any: &xds::prost_types::Any) -> Result<xds::prost_types::Any, String> {
+    if !matches!(
+        xds::any::message_name(any),
+        "udpa.type.v1.TypedStruct" | "xds.type.v3.TypedStruct"
+    ) {
+        return Ok(any.clone());
+    }
+    // Both kinds of TypedStruct have the same two fields.
+    let inner = xds::udpa::r#type::v1::TypedStruct::decode(any.value.as_slice())
+        .map_err(|error| error.to_string())?;
+    let (type_url, value) = (inner.type_url, inner.value);
+    let mut json = match value {
+        Some(value) => dataplane::matching::struct_to_json(&value),
+        None => serde_json::Map::new(),
+    };
+    json.insert("@type".into(), type_url.into());
+    xds::json::any_from_value(&serde_json::Value::Object(json), false)
+        .map_err(|error| error.to_string())
+}
+
+fn typed<M: xds::prost_reflect::prost::Name + Default>(
+    any: &xds::prost_types::Any,
+) -> Result<M, String> {
+    xds::any::unpack::<M>(any)
+        .map_err(|error| error.to_string())?
+        .ok_or_else(|| format!("not a {}", M::full_name()))
+}
+
+impl Chain {
+    fn compile(message: &FilterChain, listener: &Message, shared: &Shared) -> Result<Self, String> {
+        let tls = match message
+            .transport_socket
+            .as_ref()
+            .and_then(|socket| socket.config_type.as_ref())
+        {
+            None => None,
+            Some(xds::envoy::config::core::v3::transport_socket::ConfigType::TypedConfig(any)) => {
+                match xds::any::message_name(any) {
+                    "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer" => None,
+                    _ => {
+                        let context: DownstreamTlsContext =
+                            typed(any).map_err(|error| format!("transport_socket: {error}"))?;
+                        let context = ServerContext::new(&context, shared.secrets.clone());
+                        Some(context.map_err(|error| format!("transport_socket: {error}"))?)
+                    }
+                }
+            }
+        };
+        let mut filters = Vec::new();
+        let mut kind = None;
+        for (index, filter) in message.filters.iter().enumerate() {
+            let at = |error: String| format!("filters[{index}] ({}): {error}", filter.name);
+            let Some(NetworkConfig::TypedConfig(any)) = &filter.config_type else {
+                return Err(at("typed_config is missing".into()));
+            };
+            let any = unwrap_struct(any).map_err(at)?;
+            match xds::any::message_name(&any) {
+                "envoy.tcp.metadataexchange.config.MetadataExchange" => {
+                    filters.push(NetworkFilter::MetadataExchange)
+                }
+                "stats.PluginConfig" => filters.push(NetworkFilter::IstioStats(
+                    crate::http::istio::StatsConfig::compile(&any, listener.traffic_direction)
+                        .map_err(at)?,
+                )),
+                "envoy.extensions.filters.network.rbac.v3.RBAC" => {
+                    filters.push(NetworkFilter::Rbac(Arc::new(
+                        crate::http::filters::RbacFilter::network(&any).map_err(at)?,
+                    )))
+                }
+                "envoy.extensions.filters.network.sni_cluster.v3.SniCluster" => {
+                    filters.push(NetworkFilter::SniCluster);
+                }
+                "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager" =>
+                {
+                    let manager = typed::<HttpConnectionManager>(&any).map_err(at)?;
+                    kind = Some(ChainKind::Http(Arc::new(
+                        HttpManager::compile(&manager, listener, shared).map_err(at)?,
+                    )));
+                }
+                "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy" => {
+                    let proxy = typed::<TcpMessage>(&any).map_err(at)?;
+                    kind = Some(ChainKind::Tcp(Arc::new(
+                        TcpProxy::compile(&proxy, shared).map_err(at)?,
+                    )));
+                }
+                other => return Err(at(format!("{other} is not supported"))),
+            }
+        }
+        Ok(Self {
+            name: message.name.clone(),
+            tls,
+            handshake_timeout: duration(message.transport_socket_connect_timeout.as_ref())
+                .filter(|timeout| !timeout.is_zero()),
+            kind: kind.ok_or("there is neither an http_connection_manager nor a tcp_proxy")?,
+            filters,
+            drained: CancellationToken::new(),
+        })
+    }
+}
+
+impl HttpManager {
+    fn compile(
+        message: &HttpConnectionManager,
+        listener: &Message,
+        shared: &Shared,
+    ) -> Result<Self, String> {
+        let rules = HttpConn::compile(message).map_err(|error| error.to_string())?;
+        let mut filters = Vec::new();
+        let mut suppress_envoy_headers = false;
+        let count = message.http_filters.len();
+        for (index, filter) in message.http_filters.iter().enumerate() {
+            let at = |error: String| format!("http_filters[{index}] ({}): {error}", filter.name);
+            if filter.disabled {
+                continue;
+            }
+            let any = match &filter.config_type {
+                Some(http_filter::ConfigType::TypedConfig(any)) => {
+                    unwrap_struct(any).map_err(at)?
+                }
+                Some(http_filter::ConfigType::ConfigDiscovery(_)) => {
+                    return Err(at("config_discovery (ECDS) is not supported".into()));
+                }
+                None if filter.is_optional => continue,
+                None => return Err(at("typed_config is missing".into())),
+            };
+            if xds::any::message_name(&any) == "envoy.extensions.filters.http.router.v3.Router" {
+                let router: xds::envoy::extensions::filters::http::router::v3::Router =
+                    typed(&any).map_err(at)?;
+                suppress_envoy_headers = router.suppress_envoy_headers;
+                if index + 1 != count {
+                    return Err(at("the router must be the last filter".into()));
+                }
+                continue;
+            }
+            match HttpFilter::compile(&filter.name, &any, listener.traffic_direction) {
+                Ok(Some(compiled)) => filters.push(compiled),
+                Ok(None) => {}
+                Err(error) if filter.is_optional => {
+                    tracing::warn!("optional filter {} left out: {error}", filter.name);
+                }
+                Err(error) => return Err(at(error)),
+            }
+        }
+        let routes = match &message.route_specifier {
+            Some(RouteSpecifier::RouteConfig(config)) => RouteSource::Inline(
+                Routes::compile(config.clone(), "")
+                    .map_err(|error| format!("route_config: {error}"))?,
+            ),
+            Some(RouteSpecifier::Rds(rds)) => RouteSource::Named(rds.route_config_name.clone()),
+            _ => {
+                return Err("route_config or rds is needed; scoped_routes is not supported".into());
+            }
+        };
+        let h1 = message.http_protocol_options.clone().unwrap_or_default();
+        let h2 = message.http2_protocol_options.clone().unwrap_or_default();
+        let header_case = match h1.header_key_format.as_ref().and_then(|format| format.header_format.as_ref()) {
+            Some(xds::envoy::config::core::v3::http1_protocol_options::header_key_format::HeaderFormat::ProperCaseWords(_)) => {
+                HeaderCase::ProperCase
+            }
+            _ => HeaderCase::Lower,
+        };
+        let options = Options {
+            idle_timeout: rules.idle_timeout,
+            accept_http_10: rules.accept_http10,
+            max_head: rules.max_request_headers_kb as usize * 1024,
+            proxy_100_continue: rules.proxy_100_continue,
+            header_case,
+            trailers: h1.enable_trailers,
+            h2_max_streams: h2.max_concurrent_streams,
+            h2_stream_window: h2.initial_stream_window_size,
+            h2_connection_window: h2.initial_connection_window_size,
+            allow_connect: h2.allow_connect,
+        };
+        Ok(Self {
+            stats: shared
+                .stats
+                .group::<HttpStats>(&format!("http.{}", message.stat_prefix)),
+            rules,
+            filters,
+            routes,
+            access_log: AccessLog::compile(&message.access_log, &shared.sinks)?,
+            options,
+            codec: message.codec_type,
+            suppress_envoy_headers,
+            direction: listener.traffic_direction,
+        })
+    }
+}
+
+impl TcpProxy {
+    fn compile(message: &TcpMessage, shared: &Shared) -> Result<Self, String> {
+        let clusters = match &message.cluster_specifier {
+            Some(ClusterSpecifier::Cluster(name)) => vec![(name.clone(), 1)],
+            Some(ClusterSpecifier::WeightedClusters(weighted)) => weighted
+                .clusters
+                .iter()
+                .map(|cluster| (cluster.name.clone(), cluster.weight))
+                .collect(),
+            None => return Err("cluster or weighted_clusters is missing".into()),
+        };
+        if message.tunneling_config.is_some() {
+            return Err("tunneling_config is not supported".into());
+        }
+        let idle_timeout = match duration(message.idle_timeout.as_ref()) {
+            None => Some(Duration::from_secs(3600)),
+            Some(Duration::ZERO) => None,
+            timeout => timeout,
+        };
+        Ok(Self {
+            stats: shared
+                .stats
+                .group::<TcpStats>(&format!("tcp.{}", message.stat_prefix)),
+            stat_prefix: message.stat_prefix.clone(),
+            clusters,
+            idle_timeout,
+            max_duration: duration(message.max_downstream_connection_duration.as_ref()),
+            connect_attempts: message.max_connect_attempts.unwrap_or(1).max(1),
+            access_log: AccessLog::compile(&message.access_log, &shared.sinks)?,
+        })
+    }
+}

@@ -1,0 +1,90 @@
+//! A route table with what this proxy adds: compiled per-route filter settings.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use dataplane::route::{Route, RouteTable};
+use parking_lot::RwLock;
+use xds::envoy::config::route::v3::RouteConfiguration;
+
+use crate::http::filters::PerRoute;
+use crate::upstream::cluster::join;
+
+/// A compiled route configuration.
+pub struct Routes {
+    /// The decisions.
+    pub table: RouteTable,
+    /// The message, for dumps.
+    pub message: Arc<RouteConfiguration>,
+    /// The version the server gave it.
+    pub version: String,
+    /// When it came.
+    pub updated: SystemTime,
+    /// Per-route filter settings by the address of their message, which the table keeps alive.
+    filters: RwLock<HashMap<usize, Option<Arc<PerRoute>>>>,
+}
+
+impl Routes {
+    /// Compiles a route configuration.
+    ///
+    /// # Errors
+    /// Everything of it this proxy cannot use.
+    pub fn compile(message: RouteConfiguration, version: &str) -> Result<Arc<Self>, String> {
+        let table = RouteTable::compile(&message).map_err(|errors| join(&errors))?;
+        for (name, any) in configs(&message) {
+            PerRoute::compile(name, any)
+                .map_err(|error| format!("typed_per_filter_config[{name}]: {error}"))?;
+        }
+        Ok(Arc::new(Self {
+            table,
+            message: Arc::new(message),
+            version: version.to_owned(),
+            updated: SystemTime::now(),
+            filters: RwLock::default(),
+        }))
+    }
+
+    /// What the route says to a filter.
+    pub fn filter(
+        &self,
+        route: &Route,
+        filter: &str,
+        weighted: Option<usize>,
+    ) -> Option<Arc<PerRoute>> {
+        let any = route.filter_config(filter, weighted)?;
+        let key = Arc::as_ptr(any) as usize;
+        if let Some(found) = self.filters.read().get(&key) {
+            return found.clone();
+        }
+        let compiled = PerRoute::compile(filter, any).ok().flatten().map(Arc::new);
+        self.filters.write().insert(key, compiled.clone());
+        compiled
+    }
+}
+
+fn configs(message: &RouteConfiguration) -> Vec<(&str, &xds::prost_types::Any)> {
+    let mut all: Vec<(&str, &xds::prost_types::Any)> = Vec::new();
+    all.extend(
+        message
+            .typed_per_filter_config
+            .iter()
+            .map(|(name, any)| (name.as_str(), any)),
+    );
+    for host in &message.virtual_hosts {
+        all.extend(
+            host.typed_per_filter_config
+                .iter()
+                .map(|(name, any)| (name.as_str(), any)),
+        );
+        for route in &host.routes {
+            all.extend(
+                route
+                    .typed_per_filter_config
+                    .iter()
+                    .map(|(name, any)| (name.as_str(), any)),
+            );
+        }
+    }
+    all
+}

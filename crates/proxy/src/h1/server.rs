@@ -1,0 +1,806 @@
+//! The server side of an HTTP/1 connection: one task, no channels.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use http::header;
+use http::{HeaderMap, Method, StatusCode};
+use tokio::io::AsyncWrite;
+use tokio::time::Sleep;
+
+use super::decode::{Decoded, Decoder, Framing};
+use super::head::{
+    HeadError, HeaderCase, RequestHead, Version, has_token, parse_request, write_header,
+    write_length, write_status_line,
+};
+use crate::body::{Body, BodyError, Frame, Tunnel};
+use crate::http::connection::Connection;
+use crate::http::message::{Ended, Informational, Protocol, Request, Response};
+use crate::io::{Io, poll_read_buf};
+
+const READ_CHUNK: usize = 8 * 1024;
+/// How much a client may send ahead while its request is being answered.
+const READ_AHEAD: usize = 64 * 1024;
+/// Bodies up to this size are copied behind the head into one write.
+const COALESCE: usize = 16 * 1024;
+/// How long a closed connection is read from, so that the last answer is not lost to a reset (Envoy's delayed close).
+const DELAYED_CLOSE: Duration = Duration::from_secs(1);
+
+pub(crate) struct Inner {
+    io: Io,
+    rbuf: BytesMut,
+    decoder: Decoder,
+    eof: bool,
+    failed: bool,
+    read_bytes: u64,
+}
+
+type Shared = Rc<RefCell<Inner>>;
+
+impl Inner {
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.eof {
+            return Poll::Ready(Ok(0));
+        }
+        let n = ready!(poll_read_buf(&mut self.io, cx, &mut self.rbuf, READ_CHUNK));
+        match n {
+            Ok(0) => {
+                self.eof = true;
+                Poll::Ready(Ok(0))
+            }
+            Ok(n) => {
+                self.read_bytes += n as u64;
+                Poll::Ready(Ok(n))
+            }
+            Err(error) => {
+                self.eof = true;
+                self.failed = true;
+                Poll::Ready(Err(error))
+            }
+        }
+    }
+
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
+        loop {
+            match self.decoder.decode(&mut self.rbuf) {
+                Ok(Decoded::Frame(frame)) => return Poll::Ready(Some(Ok(frame))),
+                Ok(Decoded::End) => return Poll::Ready(None),
+                Ok(Decoded::More) => {}
+                Err(_) => {
+                    self.failed = true;
+                    return Poll::Ready(Some(Err(BodyError::Protocol)));
+                }
+            }
+            match ready!(self.poll_fill(cx)) {
+                Ok(0) | Err(_) => {
+                    self.failed = true;
+                    return Poll::Ready(Some(Err(BodyError::Closed)));
+                }
+                Ok(_) => {}
+            }
+        }
+    }
+
+    /// Ready when the client has gone while its answer is under way.
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.failed {
+            return Poll::Ready(());
+        }
+        while self.decoder.is_done() && self.rbuf.len() < READ_AHEAD {
+            match ready!(self.poll_fill(cx)) {
+                Ok(0) | Err(_) => return Poll::Ready(()),
+                Ok(_) => {}
+            }
+        }
+        Poll::Pending
+    }
+
+    fn poll_write_all(&mut self, cx: &mut Context<'_>, buf: &mut BytesMut) -> Poll<io::Result<()>> {
+        while !buf.is_empty() {
+            match ready!(Pin::new(&mut self.io).poll_write(cx, buf)) {
+                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Ok(n) => buf.advance(n),
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// The body of a request, read from the connection while the request is handled.
+pub struct RequestBody {
+    inner: Shared,
+    /// Answers `expect: 100-continue` when the body is first wanted.
+    pending_continue: bool,
+    info: Informational,
+}
+
+impl RequestBody {
+    /// The next frame.
+    pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
+        if self.pending_continue {
+            self.pending_continue = false;
+            if self.inner.borrow().rbuf.is_empty() {
+                self.info.push(StatusCode::CONTINUE, HeaderMap::new());
+                // The connection task writes it when it runs next, which is right after this poll.
+                cx.waker().wake_by_ref();
+            }
+        }
+        self.inner.borrow_mut().poll_body(cx)
+    }
+
+    /// Whether everything was read.
+    pub fn is_end(&self) -> bool {
+        self.inner.borrow().decoder.is_done()
+    }
+}
+
+enum Next {
+    Request(Box<RequestHead>),
+    Refused(HeadError),
+    Closed,
+}
+
+/// An idle timer that is set anew only when it fires, not at every request.
+struct Idle {
+    timer: Option<Pin<Box<Sleep>>>,
+    timeout: Option<Duration>,
+    since: Instant,
+}
+
+impl Idle {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(timeout) = self.timeout else {
+            return Poll::Pending;
+        };
+        let timer = self
+            .timer
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
+        loop {
+            ready!(timer.as_mut().poll(cx));
+            let deadline = self.since + timeout;
+            if Instant::now() >= deadline {
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(deadline.into());
+        }
+    }
+}
+
+/// Serves one downstream HTTP/1 connection until it ends. `rbuf` holds what was read already.
+pub async fn serve(io: Io, rbuf: BytesMut, conn: Rc<Connection>) {
+    let inner: Shared = Rc::new(RefCell::new(Inner {
+        io,
+        rbuf,
+        decoder: Decoder::Done,
+        eof: false,
+        failed: false,
+        read_bytes: 0,
+    }));
+    let options = conn.options();
+    let mut idle = Idle {
+        timer: None,
+        timeout: options.idle_timeout,
+        since: Instant::now(),
+    };
+    let mut wbuf = BytesMut::new();
+    loop {
+        idle.since = Instant::now();
+        let next = poll_fn(|cx| poll_head(&inner, &mut idle, options.max_head, cx)).await;
+        let head = match next {
+            Next::Request(head) => head,
+            Next::Closed => break,
+            Next::Refused(why) => {
+                let response = conn.refuse(why.answer(), Protocol::Http11);
+                let _ = write_response(
+                    &inner,
+                    &mut wbuf,
+                    response,
+                    Version::Http11,
+                    false,
+                    true,
+                    &conn,
+                )
+                .await;
+                close(&inner).await;
+                return;
+            }
+        };
+        let version = head.version;
+        if version == Version::Http10 && !options.accept_http_10 {
+            let answer = (
+                StatusCode::UPGRADE_REQUIRED,
+                "Upgrade Required",
+                "low_version",
+            );
+            let response = conn.refuse(answer, Protocol::Http10);
+            let _ = write_response(
+                &inner,
+                &mut wbuf,
+                response,
+                Version::Http11,
+                false,
+                true,
+                &conn,
+            )
+            .await;
+            close(&inner).await;
+            return;
+        }
+        let is_head = head.method == Method::HEAD;
+        let keep_alive = head.keep_alive;
+        // Only a client that waits can be told something before the answer.
+        let info = if head.headers.contains_key(header::EXPECT) {
+            Informational::new()
+        } else {
+            Informational::default()
+        };
+        let request = match request(*head, &inner, &info, options.proxy_100_continue) {
+            Ok(request) => request,
+            Err(why) => {
+                let response = conn.refuse(why.answer(), Protocol::Http11);
+                let _ = write_response(
+                    &inner,
+                    &mut wbuf,
+                    response,
+                    Version::Http11,
+                    false,
+                    true,
+                    &conn,
+                )
+                .await;
+                close(&inner).await;
+                return;
+            }
+        };
+        let mut handling = Box::pin(conn.clone().call(request));
+        let response = poll_fn(|cx| {
+            let polled = handling.as_mut().poll(cx);
+            if polled.is_pending() && (!info.is_empty() || !wbuf.is_empty()) {
+                for (status, headers) in info.drain() {
+                    write_info(&mut wbuf, status, &headers, options.header_case);
+                }
+                if let Poll::Ready(Err(_)) = inner.borrow_mut().poll_write_all(cx, &mut wbuf) {
+                    return Poll::Ready(None);
+                }
+            }
+            match polled {
+                Poll::Ready(response) => Poll::Ready(Some(response)),
+                Poll::Pending => inner.borrow_mut().poll_gone(cx).map(|()| None),
+            }
+        })
+        .await;
+        drop(handling);
+        let Some(response) = response else {
+            // Dropping the handler has told everyone that the client went away.
+            return;
+        };
+        let request_complete = inner.borrow().decoder.is_done();
+        let close_after = !keep_alive || !request_complete || response.close || conn.draining();
+        for (status, headers) in info.drain() {
+            write_info(&mut wbuf, status, &headers, options.header_case);
+        }
+        match write_response(
+            &inner,
+            &mut wbuf,
+            response,
+            version,
+            is_head,
+            close_after,
+            &conn,
+        )
+        .await
+        {
+            Written::KeepAlive => {}
+            Written::Close => {
+                close(&inner).await;
+                return;
+            }
+            Written::Cut => {
+                inner.borrow().io.reset_on_close();
+                return;
+            }
+        }
+    }
+    let _ = poll_fn(|cx| Pin::new(&mut inner.borrow_mut().io).poll_shutdown(cx)).await;
+}
+
+fn poll_head(inner: &Shared, idle: &mut Idle, max_head: usize, cx: &mut Context<'_>) -> Poll<Next> {
+    let mut inner = inner.borrow_mut();
+    loop {
+        if !inner.rbuf.is_empty() {
+            match parse_request(&mut inner.rbuf, max_head) {
+                Ok(Some(head)) => {
+                    inner.decoder = Decoder::new(head.framing);
+                    return Poll::Ready(Next::Request(Box::new(head)));
+                }
+                Ok(None) => {}
+                Err(why) => return Poll::Ready(Next::Refused(why)),
+            }
+        }
+        match inner.poll_fill(cx) {
+            Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Next::Closed),
+            Poll::Ready(Ok(_)) => {}
+            Poll::Pending => break,
+        }
+    }
+    if inner.rbuf.is_empty() {
+        ready!(idle.poll(cx));
+        return Poll::Ready(Next::Closed);
+    }
+    Poll::Pending
+}
+
+/// Turns what stands on the wire into a request: the forms of the target, the host, the framing.
+fn request(
+    head: RequestHead,
+    inner: &Shared,
+    info: &Informational,
+    proxy_continue: bool,
+) -> Result<Request, HeadError> {
+    let RequestHead {
+        method,
+        target,
+        version,
+        mut headers,
+        framing,
+        bytes,
+        ..
+    } = head;
+    let target = std::str::from_utf8(&target).map_err(|_| HeadError::InvalidUrl)?;
+    let host = headers.remove(header::HOST);
+    let mut authority = match &host {
+        Some(host) => Some(host.to_str().map_err(|_| HeadError::Codec)?.to_owned()),
+        None => None,
+    };
+    let mut scheme = None;
+    let path = if method == Method::CONNECT {
+        // The authority form replaces the host.
+        authority = Some(target.to_owned());
+        String::new()
+    } else if target.starts_with('/') || target == "*" {
+        target.to_owned()
+    } else {
+        let uri: http::Uri = target.parse().map_err(|_| HeadError::InvalidUrl)?;
+        let absolute = uri.authority().ok_or(HeadError::InvalidUrl)?;
+        scheme = match uri.scheme_str() {
+            Some("http") => Some("http"),
+            Some("https") => Some("https"),
+            _ => return Err(HeadError::InvalidUrl),
+        };
+        authority = Some(absolute.as_str().to_owned());
+        uri.path_and_query()
+            .map_or_else(|| "/".to_owned(), |path| path.as_str().to_owned())
+    };
+    let expect = headers
+        .get(header::EXPECT)
+        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+    if expect && !proxy_continue {
+        headers.remove(header::EXPECT);
+    }
+    let upgrade = headers.contains_key(header::UPGRADE)
+        && headers
+            .get_all(header::CONNECTION)
+            .iter()
+            .any(|value| has_token(value, "upgrade"));
+    let body = match framing {
+        // After CONNECT and after an upgrade whatever follows belongs to the tunnel.
+        Framing::None => Body::Empty,
+        _ => Body::H1Request(RequestBody {
+            inner: inner.clone(),
+            pending_continue: expect && !proxy_continue,
+            info: info.clone(),
+        }),
+    };
+    if let Framing::Length(length) = framing {
+        // One line, however many equal ones there were.
+        headers.insert(header::CONTENT_LENGTH, length.into());
+    }
+    Ok(Request {
+        method,
+        scheme,
+        authority,
+        path,
+        headers,
+        body,
+        protocol: if version == Version::Http10 {
+            Protocol::Http10
+        } else {
+            Protocol::Http11
+        },
+        upgrade,
+        extended_connect: None,
+        wire_bytes: bytes as u64,
+        info: info.clone(),
+        start: Instant::now(),
+    })
+}
+
+fn write_info(out: &mut BytesMut, status: StatusCode, headers: &HeaderMap, case: HeaderCase) {
+    write_status_line(out, Version::Http11, status);
+    for (name, value) in headers {
+        write_header(out, name, value, case);
+    }
+    out.put_slice(b"\r\n");
+}
+
+enum Written {
+    KeepAlive,
+    Close,
+    /// The answer could not be completed; the client must notice.
+    Cut,
+}
+
+async fn write_response(
+    inner: &Shared,
+    wbuf: &mut BytesMut,
+    response: Response,
+    version: Version,
+    is_head: bool,
+    close_after: bool,
+    conn: &Rc<Connection>,
+) -> Written {
+    let Response {
+        status,
+        headers,
+        mut body,
+        mut stream,
+        ..
+    } = response;
+    let case = conn.options().header_case;
+    if let Body::Tunnel(tunnel) = body {
+        write_info(wbuf, status, &headers, case);
+        let flushed = poll_fn(|cx| inner.borrow_mut().poll_write_all(cx, wbuf)).await;
+        if flushed.is_err() {
+            stream.finish(Ended::Downstream);
+            return Written::Cut;
+        }
+        let ended = tunnel_copy(inner, *tunnel, &mut stream).await;
+        stream.finish(ended);
+        return if ended == Ended::Complete {
+            Written::Close
+        } else {
+            Written::Cut
+        };
+    }
+    let start = wbuf.len();
+    write_status_line(wbuf, Version::Http11, status);
+    let bodiless = status.is_informational()
+        || status == StatusCode::NO_CONTENT
+        || status == StatusCode::NOT_MODIFIED;
+    let mut length = false;
+    for (name, value) in &headers {
+        length |= name == header::CONTENT_LENGTH;
+        write_header(wbuf, name, value, case);
+    }
+    let end = is_head || bodiless || body.is_end();
+    let mut chunked = false;
+    let mut close_after = close_after;
+    if !length && !bodiless {
+        if end {
+            if !is_head {
+                write_length(wbuf, 0);
+            } else if !body.is_end() {
+                wbuf.put_slice(b"transfer-encoding: chunked\r\n");
+            }
+        } else if version == Version::Http11 {
+            chunked = true;
+            wbuf.put_slice(b"transfer-encoding: chunked\r\n");
+        } else {
+            close_after = true;
+        }
+    }
+    if close_after {
+        wbuf.put_slice(if case == HeaderCase::Lower {
+            b"connection: close\r\n"
+        } else {
+            b"Connection: close\r\n"
+        });
+    } else if version == Version::Http10 {
+        wbuf.put_slice(b"connection: keep-alive\r\n");
+    }
+    wbuf.put_slice(b"\r\n");
+    stream.head_written((wbuf.len() - start) as u64, headers);
+
+    let mut large: Option<Bytes> = None;
+    let mut body_done = end;
+    let mut cut: Option<Ended> = None;
+    let outcome = poll_fn(|cx| {
+        loop {
+            // Fill: gather what is ready, so that head and a small body leave in one write.
+            while !body_done && large.is_none() && wbuf.len() < COALESCE {
+                match body.poll_frame(cx) {
+                    Poll::Ready(Some(Ok(Frame::Data(data)))) => {
+                        if data.is_empty() {
+                            continue;
+                        }
+                        stream.body_bytes(data.len() as u64);
+                        if chunked {
+                            write_chunk_size(wbuf, data.len());
+                        }
+                        if data.len() <= COALESCE {
+                            wbuf.extend_from_slice(&data);
+                            if chunked {
+                                wbuf.put_slice(b"\r\n");
+                            }
+                        } else {
+                            large = Some(data);
+                        }
+                        if body.is_end() && !chunked {
+                            body_done = true;
+                        }
+                    }
+                    Poll::Ready(Some(Ok(Frame::Trailers(trailers)))) => {
+                        if chunked {
+                            wbuf.put_slice(b"0\r\n");
+                            if conn.options().trailers {
+                                for (name, value) in &trailers {
+                                    write_header(wbuf, name, value, case);
+                                }
+                            }
+                            wbuf.put_slice(b"\r\n");
+                        }
+                        stream.trailers(&trailers);
+                        body_done = true;
+                    }
+                    Poll::Ready(None) => {
+                        if chunked {
+                            wbuf.put_slice(b"0\r\n\r\n");
+                        }
+                        body_done = true;
+                    }
+                    Poll::Ready(Some(Err(error))) => {
+                        // What was promised cannot be kept; flush what there is, then cut.
+                        cut = Some(Ended::Upstream(error));
+                        body_done = true;
+                    }
+                    Poll::Pending => break,
+                }
+            }
+            // Write.
+            if !wbuf.is_empty() || large.is_some() {
+                let mut inner = inner.borrow_mut();
+                match inner.poll_write_all(cx, wbuf) {
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(_)) => return Poll::Ready(Err(())),
+                    Poll::Pending => return Poll::Pending,
+                }
+                if let Some(data) = &mut large {
+                    while !data.is_empty() {
+                        match Pin::new(&mut inner.io).poll_write(cx, data) {
+                            Poll::Ready(Ok(n)) if n > 0 => data.advance(n),
+                            Poll::Ready(_) => return Poll::Ready(Err(())),
+                            Poll::Pending => return Poll::Pending,
+                        }
+                    }
+                    large = None;
+                    if chunked {
+                        wbuf.put_slice(b"\r\n");
+                    }
+                }
+                continue;
+            }
+            if body_done {
+                return match Pin::new(&mut inner.borrow_mut().io).poll_flush(cx) {
+                    Poll::Pending => Poll::Pending,
+                    Poll::Ready(result) => Poll::Ready(result.map_err(|_| ())),
+                };
+            }
+            // Waiting for the upstream: flush what TLS holds back and notice a client that leaves.
+            let mut inner = inner.borrow_mut();
+            if let Poll::Ready(Err(_)) = Pin::new(&mut inner.io).poll_flush(cx) {
+                return Poll::Ready(Err(()));
+            }
+            return inner.poll_gone(cx).map(|()| Err(()));
+        }
+    })
+    .await;
+    drop(body);
+    if wbuf.capacity() > 64 * 1024 {
+        *wbuf = BytesMut::new();
+    }
+    match (outcome, cut) {
+        (Err(()), _) => {
+            stream.finish(Ended::Downstream);
+            wbuf.clear();
+            Written::Cut
+        }
+        (Ok(()), Some(ended)) => {
+            stream.finish(ended);
+            Written::Cut
+        }
+        (Ok(()), None) => {
+            stream.finish(Ended::Complete);
+            if close_after || !inner.borrow().decoder.is_done() {
+                Written::Close
+            } else {
+                Written::KeepAlive
+            }
+        }
+    }
+}
+
+fn write_chunk_size(out: &mut BytesMut, size: usize) {
+    let mut digits = [0u8; 16];
+    let mut at = digits.len();
+    let mut rest = size;
+    loop {
+        at -= 1;
+        digits[at] = b"0123456789abcdef"[rest & 15];
+        rest >>= 4;
+        if rest == 0 {
+            break;
+        }
+    }
+    out.put_slice(&digits[at..]);
+    out.put_slice(b"\r\n");
+}
+
+/// Closes politely: the answer is sent, the rest of what the client says is read for a moment.
+async fn close(inner: &Shared) {
+    let _ = poll_fn(|cx| Pin::new(&mut inner.borrow_mut().io).poll_shutdown(cx)).await;
+    let drain = poll_fn(|cx| {
+        let mut inner = inner.borrow_mut();
+        loop {
+            inner.rbuf.clear();
+            match ready!(inner.poll_fill(cx)) {
+                Ok(0) | Err(_) => return Poll::Ready(()),
+                Ok(_) => {}
+            }
+        }
+    });
+    let _ = tokio::time::timeout(DELAYED_CLOSE, drain).await;
+}
+
+/// Copies both directions of an upgraded connection until both have ended.
+async fn tunnel_copy(
+    inner: &Shared,
+    tunnel: Tunnel,
+    stream: &mut crate::http::message::Stream,
+) -> Ended {
+    let mut tunnel = tunnel;
+    let mut to_client: VecDeque<Bytes> = VecDeque::new();
+    let mut to_server: VecDeque<Bytes> = VecDeque::new();
+    let (mut client_ended, mut server_ended) = (false, false);
+    let (mut client_shut, mut server_shut) = (false, false);
+    poll_fn(|cx| {
+        loop {
+            let mut progress = false;
+            // client -> upstream
+            if to_server.is_empty() && !client_ended {
+                let mut inner = inner.borrow_mut();
+                if inner.rbuf.is_empty() {
+                    match inner.poll_fill(cx) {
+                        Poll::Ready(Ok(0)) => client_ended = true,
+                        Poll::Ready(Err(_)) => return Poll::Ready(Ended::Downstream),
+                        Poll::Ready(Ok(_)) | Poll::Pending => {}
+                    }
+                }
+                if !inner.rbuf.is_empty() {
+                    to_server.push_back(inner.rbuf.split().freeze());
+                    progress = true;
+                }
+            }
+            if let Some(data) = to_server.front_mut() {
+                match tunnel.poll_write(cx, data) {
+                    Poll::Ready(Ok(n)) => {
+                        stream.tunnel_received(n as u64);
+                        data.advance(n);
+                        if data.is_empty() {
+                            to_server.pop_front();
+                        }
+                        progress = true;
+                    }
+                    Poll::Ready(Err(_)) => return Poll::Ready(Ended::Upstream(BodyError::Closed)),
+                    Poll::Pending => {}
+                }
+            } else if client_ended && !server_shut {
+                match tunnel.poll_shutdown(cx) {
+                    Poll::Ready(_) => {
+                        server_shut = true;
+                        progress = true;
+                    }
+                    Poll::Pending => {}
+                }
+            }
+            // upstream -> client
+            if to_client.is_empty() && !server_ended {
+                match tunnel.poll_read(cx) {
+                    Poll::Ready(Some(Ok(data))) => {
+                        to_client.push_back(data);
+                        progress = true;
+                    }
+                    Poll::Ready(None) => server_ended = true,
+                    Poll::Ready(Some(Err(error))) => return Poll::Ready(Ended::Upstream(error)),
+                    Poll::Pending => {}
+                }
+            }
+            {
+                let mut inner = inner.borrow_mut();
+                if let Some(data) = to_client.front_mut() {
+                    match Pin::new(&mut inner.io).poll_write(cx, data) {
+                        Poll::Ready(Ok(n)) => {
+                            stream.body_bytes(n as u64);
+                            data.advance(n);
+                            if data.is_empty() {
+                                to_client.pop_front();
+                            }
+                            progress = true;
+                        }
+                        Poll::Ready(Err(_)) => return Poll::Ready(Ended::Downstream),
+                        Poll::Pending => {}
+                    }
+                } else if server_ended && !client_shut {
+                    if Pin::new(&mut inner.io).poll_shutdown(cx).is_ready() {
+                        client_shut = true;
+                        progress = true;
+                    }
+                }
+                let _ = Pin::new(&mut inner.io).poll_flush(cx);
+            }
+            if server_ended && to_client.is_empty() && client_shut {
+                // A tunnel ends when the upstream ends it; waiting for the client would keep it for ever.
+                return Poll::Ready(Ended::Complete);
+            }
+            if client_ended && server_shut && server_ended {
+                return Poll::Ready(Ended::Complete);
+            }
+            if !progress {
+                return Poll::Pending;
+            }
+        }
+    })
+    .await
+}
+
+impl Tunnel {
+    fn poll_write(&mut self, cx: &mut Context<'_>, data: &Bytes) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Connection(upgraded) => {
+                let n = ready!(Pin::new(&mut upgraded.io).poll_write(cx, data))?;
+                let _ = Pin::new(&mut upgraded.io).poll_flush(cx);
+                Poll::Ready(Ok(n))
+            }
+            Self::Stream(_, out) => out.poll_write(cx, data),
+        }
+    }
+
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Connection(upgraded) => Pin::new(&mut upgraded.io).poll_shutdown(cx),
+            Self::Stream(_, out) => Poll::Ready(out.end()),
+        }
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        match self {
+            Self::Connection(upgraded) => {
+                if upgraded.rbuf.is_empty() {
+                    match ready!(poll_read_buf(
+                        &mut upgraded.io,
+                        cx,
+                        &mut upgraded.rbuf,
+                        READ_CHUNK
+                    )) {
+                        Ok(0) => return Poll::Ready(None),
+                        Ok(_) => {}
+                        Err(_) => return Poll::Ready(Some(Err(BodyError::Closed))),
+                    }
+                }
+                Poll::Ready(Some(Ok(upgraded.rbuf.split().freeze())))
+            }
+            Self::Stream(body, _) => match ready!(body.poll_frame(cx)) {
+                Some(Ok(Frame::Data(data))) => Poll::Ready(Some(Ok(data))),
+                Some(Ok(Frame::Trailers(_))) | None => Poll::Ready(None),
+                Some(Err(error)) => Poll::Ready(Some(Err(error))),
+            },
+        }
+    }
+}

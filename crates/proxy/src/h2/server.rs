@@ -1,0 +1,274 @@
+//! The server side of an HTTP/2 connection.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Instant;
+
+use ::h2::server::SendResponse;
+use ::h2::{Reason, RecvStream};
+use bytes::{Buf, Bytes, BytesMut};
+use http::header;
+
+use super::{CONNECTION_WINDOW, Incoming, Outgoing, STREAM_WINDOW, WithPrefix};
+use crate::body::{Body, BodyError, Frame};
+use crate::http::connection::Connection;
+use crate::http::message::{Ended, Informational, Protocol, Request, Response};
+use crate::io::Io;
+
+/// Serves one downstream HTTP/2 connection until it ends. `prefix` holds what was read already.
+pub async fn serve(io: Io, prefix: BytesMut, conn: Rc<Connection>) {
+    let options = conn.options();
+    let mut builder = ::h2::server::Builder::new();
+    builder
+        .initial_window_size(options.h2_stream_window.unwrap_or(STREAM_WINDOW))
+        .initial_connection_window_size(options.h2_connection_window.unwrap_or(CONNECTION_WINDOW))
+        .max_concurrent_streams(options.h2_max_streams.unwrap_or(1024))
+        .max_header_list_size(options.max_head as u32)
+        .max_send_buffer_size(256 * 1024);
+    if options.allow_connect {
+        builder.enable_connect_protocol();
+    }
+    let Ok(mut connection) = builder
+        .handshake::<_, Bytes>(WithPrefix::new(io, prefix))
+        .await
+    else {
+        conn.protocol_error();
+        return;
+    };
+    let mut drain = Box::pin(conn.clone().drained());
+    let mut draining = false;
+    let mut idle = options
+        .idle_timeout
+        .map(|timeout| Box::pin(tokio::time::sleep(timeout)));
+    loop {
+        let accepted = poll_fn(|cx| {
+            if !draining && drain.as_mut().poll(cx).is_ready() {
+                draining = true;
+                connection.graceful_shutdown();
+            }
+            if let Poll::Ready(accepted) = connection.poll_accept(cx) {
+                return Poll::Ready(accepted);
+            }
+            if let Some(timer) = &mut idle {
+                if timer.as_mut().poll(cx).is_ready() {
+                    let timeout = options.idle_timeout.unwrap_or_default();
+                    if !connection.has_streams() && !draining {
+                        draining = true;
+                        connection.graceful_shutdown();
+                    }
+                    timer.as_mut().reset(tokio::time::Instant::now() + timeout);
+                    let _ = timer.as_mut().poll(cx);
+                }
+            }
+            Poll::Pending
+        })
+        .await;
+        match accepted {
+            Some(Ok((request, respond))) => {
+                tokio::task::spawn_local(stream(conn.clone(), request, respond));
+            }
+            Some(Err(error)) => {
+                if !error.is_io() && !error.is_go_away() {
+                    conn.protocol_error();
+                }
+                return;
+            }
+            None => return,
+        }
+    }
+}
+
+async fn stream(
+    conn: Rc<Connection>,
+    request: http::Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+) {
+    let start = Instant::now();
+    let (parts, body) = request.into_parts();
+    let mut headers = parts.headers;
+    let extended = parts
+        .extensions
+        .get::<::h2::ext::Protocol>()
+        .map(|protocol| protocol.as_str().to_owned());
+    let host = headers.remove(header::HOST);
+    let authority = match parts.uri.authority() {
+        Some(authority) => Some(authority.as_str().to_owned()),
+        None => host.and_then(|host| host.to_str().ok().map(str::to_owned)),
+    };
+    // Cookies may come in pieces; HTTP/1 knows one line (RFC 9113, 8.2.3).
+    join_cookies(&mut headers);
+    let end = body.is_end_stream();
+    let wire = parts.uri.path().len()
+        + headers
+            .iter()
+            .map(|(n, v)| n.as_str().len() + v.len())
+            .sum::<usize>();
+    let info = if headers.contains_key(header::EXPECT) {
+        Informational::new()
+    } else {
+        Informational::default()
+    };
+    let expect = !info.is_empty() || headers.contains_key(header::EXPECT);
+    if expect && !conn.options().proxy_100_continue {
+        headers.remove(header::EXPECT);
+        let mut answer = http::Response::new(());
+        *answer.status_mut() = http::StatusCode::CONTINUE;
+        let _ = respond.send_informational(answer);
+    }
+    let path = match parts.uri.path_and_query() {
+        Some(path) => path.as_str().to_owned(),
+        None if parts.method == http::Method::CONNECT && extended.is_none() => String::new(),
+        None => "/".to_owned(),
+    };
+    let request = Request {
+        method: parts.method,
+        scheme: match parts.uri.scheme_str() {
+            Some("https") => Some("https"),
+            Some(_) => Some("http"),
+            None => None,
+        },
+        authority,
+        path,
+        headers,
+        body: if end {
+            Body::Empty
+        } else {
+            Body::H2(Box::new(Incoming::new(body, None)))
+        },
+        protocol: Protocol::Http2,
+        upgrade: false,
+        extended_connect: extended,
+        wire_bytes: wire as u64,
+        info: info.clone(),
+        start,
+    };
+    let is_head = request.method == http::Method::HEAD;
+    let mut handling = Box::pin(conn.clone().call(request));
+    let response = poll_fn(|cx| {
+        let polled = handling.as_mut().poll(cx);
+        if polled.is_pending() {
+            for (status, headers) in info.drain() {
+                let mut answer = http::Response::new(());
+                *answer.status_mut() = status;
+                *answer.headers_mut() = headers;
+                let _ = respond.send_informational(answer);
+            }
+        }
+        match polled {
+            Poll::Ready(response) => Poll::Ready(Some(response)),
+            Poll::Pending => respond.poll_reset(cx).map(|_| None),
+        }
+    })
+    .await;
+    drop(handling);
+    let Some(response) = response else { return };
+    send(response, respond, is_head).await;
+}
+
+async fn send(response: Response, mut respond: SendResponse<Bytes>, is_head: bool) {
+    let Response {
+        status,
+        headers,
+        mut body,
+        mut stream,
+        ..
+    } = response;
+    let wire: usize = headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len())
+        .sum();
+    let mut head = http::Response::new(());
+    *head.status_mut() = status;
+    *head.headers_mut() = headers.clone();
+    if let Body::Tunnel(tunnel) = body {
+        // The answer to an extended CONNECT is 200, not 101 (RFC 8441).
+        *head.status_mut() = http::StatusCode::OK;
+        head.headers_mut().remove(header::CONNECTION);
+        head.headers_mut().remove(header::UPGRADE);
+        match respond.send_response(head, false) {
+            Ok(out) => {
+                stream.finish(Ended::Complete);
+                drop((out, tunnel));
+            }
+            Err(_) => stream.finish(Ended::Downstream),
+        }
+        return;
+    }
+    let end = is_head || body.is_end();
+    let out = respond.send_response(head, end);
+    let Ok(out) = out else {
+        stream.finish(Ended::Downstream);
+        return;
+    };
+    stream.head_written(wire as u64, headers);
+    if end {
+        stream.finish(Ended::Complete);
+        return;
+    }
+    let mut out = Outgoing::new(out);
+    let mut pending: Option<Bytes> = None;
+    let ended = poll_fn(|cx| {
+        loop {
+            if let Some(data) = &mut pending {
+                match out.poll_write(cx, data) {
+                    Poll::Ready(Ok(n)) => {
+                        stream.body_bytes(n as u64);
+                        data.advance(n);
+                        if data.is_empty() {
+                            pending = None;
+                        }
+                        continue;
+                    }
+                    Poll::Ready(Err(_)) => return Poll::Ready(Ended::Downstream),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+            match body.poll_frame(cx) {
+                Poll::Ready(Some(Ok(Frame::Data(data)))) => {
+                    if !data.is_empty() {
+                        pending = Some(data);
+                    }
+                }
+                Poll::Ready(Some(Ok(Frame::Trailers(trailers)))) => {
+                    stream.trailers(&trailers);
+                    return Poll::Ready(match out.trailers(trailers) {
+                        Ok(()) => Ended::Complete,
+                        Err(_) => Ended::Downstream,
+                    });
+                }
+                Poll::Ready(None) => {
+                    return Poll::Ready(match out.end() {
+                        Ok(()) => Ended::Complete,
+                        Err(_) => Ended::Downstream,
+                    });
+                }
+                Poll::Ready(Some(Err(error))) => {
+                    out.reset(match error {
+                        BodyError::Protocol => Reason::PROTOCOL_ERROR,
+                        _ => Reason::INTERNAL_ERROR,
+                    });
+                    return Poll::Ready(Ended::Upstream(error));
+                }
+                Poll::Pending => return out.poll_reset(cx).map(|()| Ended::Downstream),
+            }
+        }
+    })
+    .await;
+    stream.finish(ended);
+}
+
+fn join_cookies(headers: &mut http::HeaderMap) {
+    let mut values = headers.get_all(header::COOKIE).iter();
+    let (Some(first), Some(second)) = (values.next(), values.next()) else {
+        return;
+    };
+    let mut joined = first.as_bytes().to_vec();
+    for value in std::iter::once(second).chain(values) {
+        joined.extend_from_slice(b"; ");
+        joined.extend_from_slice(value.as_bytes());
+    }
+    if let Ok(value) = http::HeaderValue::from_bytes(&joined) {
+        headers.insert(header::COOKIE, value);
+    }
+}

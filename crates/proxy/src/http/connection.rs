@@ -1,0 +1,636 @@
+//! A downstream connection that speaks HTTP, and what happens to each of its requests.
+
+use std::borrow::Cow;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant, SystemTime};
+
+use dataplane::fault::Injection;
+use dataplane::http_conn::PathOutcome;
+use dataplane::local_reply::{self, LocalReply};
+use dataplane::route::{MatchFacts, Outcome};
+use dataplane::stream::WireBytes;
+use dataplane::{ResponseFlags, request};
+use http::header::{self, HeaderName, HeaderValue};
+use http::{HeaderMap, Method, StatusCode};
+
+use super::cors::CorsOutcome;
+use super::filters::{HttpFilter, PerRoute};
+use super::istio::{PEER_METADATA, PEER_METADATA_ID};
+use super::message::{Ended, Observer, Protocol, Request, Response, Stream};
+use super::record::{Head, Record};
+use super::router;
+use crate::body::{Body, Replay};
+use crate::config::Shared;
+use crate::config::listener::{Chain, HttpManager, Listener, RouteSource};
+use crate::config::routes::Routes;
+use crate::h1::head::HeaderCase;
+use crate::worker::Worker;
+
+/// What codecs need to know.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Connections without requests end after this.
+    pub idle_timeout: Option<Duration>,
+    /// HTTP/1.0 is welcome.
+    pub accept_http_10: bool,
+    /// The most bytes of a head.
+    pub max_head: usize,
+    /// `expect: 100-continue` goes to the upstream instead of being answered here.
+    pub proxy_100_continue: bool,
+    /// How header names are written.
+    pub header_case: HeaderCase,
+    /// Trailers are passed on over HTTP/1.
+    pub trailers: bool,
+    /// `max_concurrent_streams`
+    pub h2_max_streams: Option<u32>,
+    /// `initial_stream_window_size`
+    pub h2_stream_window: Option<u32>,
+    /// `initial_connection_window_size`
+    pub h2_connection_window: Option<u32>,
+    /// Extended CONNECT is allowed.
+    pub allow_connect: bool,
+}
+
+/// A downstream connection that speaks HTTP.
+pub struct Connection {
+    /// Where it runs.
+    pub worker: Rc<Worker>,
+    /// What everyone shares.
+    pub shared: Arc<Shared>,
+    /// Where it was accepted.
+    pub listener: Arc<Listener>,
+    /// The chain that serves it.
+    pub chain: Arc<Chain>,
+    /// The chain's connection manager.
+    pub manager: Arc<HttpManager>,
+    /// What is known about it.
+    pub info: dataplane::Connection,
+}
+
+/// Reports to the record when the handler is dropped before it has answered.
+struct Guard(Option<Box<Record>>);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if let Some(mut record) = self.0.take() {
+            record.finish(Ended::Downstream);
+        }
+    }
+}
+
+/// How a filter or the router answers.
+pub enum Answer {
+    /// With a reply of our own.
+    Local(LocalReply),
+    /// With an answer made elsewhere: status, headers, body, and whether it is a reply of our own.
+    Ready(StatusCode, HeaderMap, Body, bool),
+}
+
+impl Connection {
+    /// What codecs need to know.
+    pub fn options(&self) -> &Options {
+        &self.manager.options
+    }
+
+    /// Whether the connection is to be closed after the next answer.
+    pub fn draining(&self) -> bool {
+        self.chain.drained.is_cancelled() || self.shared.draining()
+    }
+
+    /// Ends when the connection is to be drained.
+    pub async fn drained(self: Rc<Self>) {
+        let mut drain = self.shared.drain.subscribe();
+        let all = async {
+            let _ = drain.wait_for(|drain| *drain).await;
+        };
+        tokio::select! {
+            () = self.chain.drained.cancelled() => {}
+            () = all => {}
+        }
+    }
+
+    /// Counts a protocol error that has no request.
+    pub fn protocol_error(&self) {
+        self.manager.stats.downstream_cx_protocol_error.inc();
+    }
+
+    /// The answer to something that is no request: status, body and details.
+    pub fn refuse(
+        self: &Rc<Self>,
+        why: (StatusCode, &'static str, &'static str),
+        protocol: Protocol,
+    ) -> Response {
+        let (status, body, details) = why;
+        self.manager.stats.downstream_cx_protocol_error.inc();
+        self.count_request(protocol);
+        let head = Head {
+            method: Method::GET,
+            scheme: "http",
+            authority: String::new(),
+            path: String::new(),
+            headers: HeaderMap::new(),
+        };
+        let mut record = self.record(head, protocol, Instant::now(), 0);
+        record.flags.set(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR);
+        record.details = Cow::Borrowed(details);
+        record.code = Some(status.as_u16());
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_LENGTH, body.len().into());
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        self.manager
+            .rules
+            .response(&mut headers, &self.worker.date(), None, false);
+        Response {
+            status,
+            headers,
+            body: Body::full(body),
+            close: true,
+            stream: Stream::new(record),
+        }
+    }
+
+    fn count_request(&self, protocol: Protocol) {
+        let stats = &self.manager.stats;
+        stats.downstream_rq_total.inc();
+        stats.downstream_rq_active.inc();
+        match protocol {
+            Protocol::Http2 => stats.downstream_rq_http2_total.inc(),
+            _ => stats.downstream_rq_http1_total.inc(),
+        }
+    }
+
+    fn record(
+        self: &Rc<Self>,
+        head: Head,
+        protocol: Protocol,
+        start: Instant,
+        wire_bytes: u64,
+    ) -> Box<Record> {
+        Box::new(Record {
+            conn: self.clone(),
+            head,
+            protocol,
+            start,
+            start_wall: SystemTime::now(),
+            code: None,
+            details: Cow::Borrowed(""),
+            flags: ResponseFlags::NONE,
+            bytes_sent: 0,
+            bytes_tunnelled: 0,
+            wire: WireBytes {
+                downstream_received: wire_bytes,
+                ..WireBytes::default()
+            },
+            replay: None,
+            cluster: None,
+            cluster_name: None,
+            host: None,
+            upstream_local: None,
+            upstream_certificate: None,
+            upstream_protocol: None,
+            transport_failure: String::new(),
+            route: None,
+            weighted: None,
+            attempts: 0,
+            sent: None,
+            first_byte: None,
+            response_headers: None,
+            response_trailers: None,
+            metadata: dataplane::stream::Metadata::new(),
+            remote: None,
+            peer: None,
+            active: None,
+            fault_active: false,
+            grpc: false,
+        })
+    }
+
+    /// Handles one request.
+    pub async fn call(self: Rc<Self>, request: Request) -> Response {
+        self.count_request(request.protocol);
+        let tls = self.info.tls.is_some();
+        let upgrade = match (&request.extended_connect, request.upgrade) {
+            (Some(protocol), _) => Some(protocol.clone()),
+            (None, true) => request
+                .headers
+                .get(header::UPGRADE)
+                .and_then(|value| value.to_str().ok())
+                .map(str::to_owned),
+            (None, false) => None,
+        };
+        let missing_host = request.authority.is_none();
+        let head = Head {
+            method: request.method,
+            scheme: request.scheme.unwrap_or(if tls { "https" } else { "http" }),
+            authority: request.authority.unwrap_or_default(),
+            path: request.path,
+            headers: request.headers,
+        };
+        let protocol = request.protocol;
+        let mut guard = Guard(Some(self.record(
+            head,
+            protocol,
+            request.start,
+            request.wire_bytes,
+        )));
+        let record = guard.0.as_deref_mut().expect("just made");
+        record.grpc = request::is_grpc(&record.head.headers);
+        let has_body = !request.body.is_end();
+        if has_body {
+            record.replay = Some(Replay::new(request.body, 0));
+        }
+        let mut flow = Flow::default();
+        let answer = if missing_host {
+            Answer::Local(local_reply::MISSING_HOST)
+        } else {
+            self.handle(record, &mut flow, upgrade, &request.info).await
+        };
+        self.respond(guard.0.take().expect("not taken"), flow, answer)
+    }
+
+    async fn handle(
+        self: &Rc<Self>,
+        record: &mut Record,
+        flow: &mut Flow,
+        upgrade: Option<String>,
+        info: &super::message::Informational,
+    ) -> Answer {
+        let rules = &self.manager.rules;
+        let connect = record.head.method == Method::CONNECT && upgrade.is_none();
+        if !connect {
+            if !record.head.path.starts_with('/') && record.head.path != "*" {
+                self.manager.stats.downstream_rq_non_relative_path.inc();
+                return Answer::Local(LocalReply {
+                    details: Cow::Borrowed("absolute_path_rejected"),
+                    flags: ResponseFlags::NONE,
+                    ..local_reply::ROUTE_NOT_FOUND
+                });
+            }
+            match rules.normalize(&mut record.head.path) {
+                PathOutcome::Go => {}
+                PathOutcome::Reject => {
+                    self.manager
+                        .stats
+                        .downstream_rq_failed_path_normalization
+                        .inc();
+                    return Answer::Local(local_reply::PATH_NORMALIZATION_FAILED);
+                }
+                PathOutcome::Redirect(path) => {
+                    self.manager
+                        .stats
+                        .downstream_rq_redirected_with_normalized_path
+                        .inc();
+                    record.details = Cow::Borrowed("path_normalization_failed");
+                    return redirect(StatusCode::TEMPORARY_REDIRECT, &path);
+                }
+            }
+        }
+        let worker = self.worker.clone();
+        match rules.request(&mut record.head.change(), &self.info, &|| worker.uuid()) {
+            Ok(ingress) => {
+                record.remote = Some(ingress.remote);
+                record.head.scheme = ingress.scheme;
+            }
+            Err(reply) => return Answer::Local(reply),
+        }
+        record.head.headers.remove(header::CONNECTION);
+        record.head.headers.remove(header::UPGRADE);
+        record.head.headers.remove(header::TRANSFER_ENCODING);
+
+        // Where does it go?
+        let routes = match &self.manager.routes {
+            RouteSource::Inline(routes) => Some(routes.clone()),
+            RouteSource::Named(name) => self.shared.snapshot.load().routes.get(name).cloned(),
+        };
+        let mut random = || self.worker.random();
+        let outcome = match &routes {
+            Some(routes) => {
+                let facts = MatchFacts {
+                    metadata: &record.metadata,
+                    client_certificate: self
+                        .info
+                        .tls
+                        .as_ref()
+                        .and_then(|tls| tls.peer.as_ref())
+                        .map(|_| true),
+                };
+                routes.table.find(&record.head.view(), &facts, &mut random)
+            }
+            None => Outcome::NotFound { virtual_host: None },
+        };
+        match &outcome {
+            Outcome::Forward {
+                route,
+                cluster,
+                weighted,
+            } => {
+                record.route = Some(route.clone());
+                record.weighted = *weighted;
+                record.cluster_name = Some(cluster.clone());
+                record.cluster = self
+                    .shared
+                    .snapshot
+                    .load()
+                    .clusters
+                    .get(&**cluster)
+                    .cloned();
+            }
+            Outcome::Direct { route, .. } | Outcome::Redirect { route, .. } => {
+                record.route = Some(route.clone())
+            }
+            Outcome::NotFound { .. } => {}
+        }
+        flow.routes = routes;
+        if let Some(protocol) = &upgrade {
+            let said = record
+                .route
+                .as_ref()
+                .and_then(|route| route.upgrade(protocol));
+            if !rules.upgrade_allowed(protocol, said) {
+                self.manager.stats.downstream_rq_ws_on_non_ws_route.inc();
+                return Answer::Local(local_reply::UPGRADE_REFUSED);
+            }
+        } else if connect {
+            let said = record
+                .route
+                .as_ref()
+                .and_then(|route| route.upgrade("CONNECT"));
+            if !rules.upgrade_allowed("connect", said) {
+                return Answer::Local(local_reply::UPGRADE_REFUSED);
+            }
+        }
+
+        // Filters in order.
+        for filter in &self.manager.filters {
+            if let Some(answer) = self.filter(filter, record, flow).await {
+                return answer;
+            }
+        }
+
+        match outcome {
+            Outcome::NotFound { .. } => {
+                self.manager.stats.no_route.inc();
+                Answer::Local(local_reply::ROUTE_NOT_FOUND)
+            }
+            Outcome::Direct { status, body, .. } => {
+                self.manager.stats.rq_direct_response.inc();
+                record.details = Cow::Borrowed("direct_response");
+                flow.route_headers = true;
+                let status =
+                    StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+                let mut headers = HeaderMap::new();
+                if !body.is_empty() {
+                    headers.insert(header::CONTENT_LENGTH, body.len().into());
+                    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+                }
+                Answer::Ready(status, headers, Body::full(body), true)
+            }
+            Outcome::Redirect {
+                status, location, ..
+            } => {
+                self.manager.stats.rq_redirect.inc();
+                record.details = Cow::Borrowed("direct_response");
+                flow.route_headers = true;
+                let status = StatusCode::from_u16(status).unwrap_or(StatusCode::MOVED_PERMANENTLY);
+                redirect(status, &location)
+            }
+            Outcome::Forward { route, .. } => {
+                let Some(cluster) = record.cluster.clone() else {
+                    self.manager.stats.no_cluster.inc();
+                    return Answer::Local(local_reply::cluster_not_found(
+                        route.cluster_not_found_status,
+                    ));
+                };
+                self.manager.stats.rq_total.inc();
+                flow.route_headers = true;
+                router::route(self, record, flow, cluster, route, upgrade, info).await
+            }
+        }
+    }
+
+    async fn filter(
+        self: &Rc<Self>,
+        filter: &HttpFilter,
+        record: &mut Record,
+        flow: &mut Flow,
+    ) -> Option<Answer> {
+        match filter {
+            HttpFilter::PeerMetadata(exchange) => {
+                if exchange.from_downstream {
+                    let id = record.head.headers.remove(PEER_METADATA_ID);
+                    let metadata = record.head.headers.remove(PEER_METADATA);
+                    flow.answer_metadata =
+                        exchange.to_downstream && (id.is_some() || metadata.is_some());
+                    if let Some(metadata) = metadata {
+                        let id = id
+                            .as_ref()
+                            .and_then(|id| id.to_str().ok())
+                            .unwrap_or_default();
+                        record.peer = self.shared.identity.peer(id, metadata.as_bytes());
+                    }
+                }
+                flow.tell_upstream = exchange.to_upstream
+                    && !(exchange.skip_external
+                        && record
+                            .cluster
+                            .as_ref()
+                            .is_some_and(|cluster| cluster.service.is_none()));
+                flow.learn_upstream = exchange.from_upstream;
+            }
+            HttpFilter::Alpn(alpn) => flow.alpn = Some(alpn.clone()),
+            HttpFilter::Fault(name, own) => {
+                let per_route = self.per_route(record, flow, name);
+                let fault = match per_route.as_deref() {
+                    Some(PerRoute::Fault(fault)) => fault,
+                    _ => own,
+                };
+                let cluster = record.cluster_name.as_deref().unwrap_or_default();
+                let active = self.manager.stats.fault_active_faults.get();
+                let injection: Injection =
+                    fault.draw(&record.head.view(), cluster, active, &mut || {
+                        self.worker.random()
+                    });
+                if injection.delay.is_some() || injection.abort.is_some() {
+                    record.fault_active = true;
+                    self.manager.stats.fault_active_faults.inc();
+                }
+                if let Some(delay) = injection.delay {
+                    self.manager.stats.fault_delays_injected.inc();
+                    record.flags.set(ResponseFlags::DELAY_INJECTED);
+                    tokio::time::sleep(delay).await;
+                }
+                if let Some(reply) = injection.abort {
+                    self.manager.stats.fault_aborts_injected.inc();
+                    return Some(Answer::Local(reply));
+                }
+            }
+            HttpFilter::Cors(name) => {
+                let per_route = self.per_route(record, flow, name);
+                if let Some(PerRoute::Cors(cors)) = per_route.as_deref() {
+                    match cors.request(&record.head.method, &record.head.headers, &mut || {
+                        self.worker.random()
+                    }) {
+                        CorsOutcome::None => {}
+                        CorsOutcome::Denied => self.manager.stats.cors_origin_invalid.inc(),
+                        CorsOutcome::Allowed => {
+                            self.manager.stats.cors_origin_valid.inc();
+                            flow.cors = record
+                                .head
+                                .headers
+                                .get(header::ORIGIN)
+                                .cloned()
+                                .zip(per_route.clone());
+                        }
+                        CorsOutcome::Preflight(headers) => {
+                            if headers.is_empty() {
+                                self.manager.stats.cors_origin_invalid.inc();
+                            } else {
+                                self.manager.stats.cors_origin_valid.inc();
+                            }
+                            record.details = Cow::Borrowed("cors_response");
+                            return Some(Answer::Ready(StatusCode::OK, headers, Body::Empty, true));
+                        }
+                    }
+                }
+            }
+            HttpFilter::IstioStats(_) => {}
+        }
+        None
+    }
+
+    fn per_route(&self, record: &Record, flow: &Flow, name: &str) -> Option<Arc<PerRoute>> {
+        flow.routes
+            .as_ref()?
+            .filter(record.route.as_deref()?, name, record.weighted)
+    }
+
+    fn respond(self: &Rc<Self>, mut record: Box<Record>, flow: Flow, answer: Answer) -> Response {
+        let (status, mut headers, mut body) = match answer {
+            Answer::Ready(status, headers, body, _) => (status, headers, body),
+            Answer::Local(reply) => {
+                let grpc = record.grpc;
+                record.details = reply.details.clone();
+                if !reply.flags.is_empty() {
+                    record.flags.set(reply.flags);
+                }
+                let mut headers = HeaderMap::new();
+                let status =
+                    StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+                let mut body = Body::Empty;
+                let status = if grpc {
+                    headers.insert(
+                        header::CONTENT_TYPE,
+                        HeaderValue::from_static("application/grpc"),
+                    );
+                    headers.insert("grpc-status", reply.grpc_status().into());
+                    if let Ok(message) = HeaderValue::from_str(&percent_encode(&reply.body))
+                        && !reply.body.is_empty()
+                    {
+                        headers.insert("grpc-message", message);
+                    }
+                    StatusCode::OK
+                } else {
+                    if !reply.body.is_empty() {
+                        headers.insert(header::CONTENT_LENGTH, reply.body.len().into());
+                        headers
+                            .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+                    }
+                    let text = reply.body.into_owned();
+                    if record.head.method != Method::HEAD {
+                        body = Body::full(text);
+                    }
+                    status
+                };
+                for (name, value) in reply.headers {
+                    headers.insert(
+                        HeaderName::from_static(name),
+                        HeaderValue::from_static(value),
+                    );
+                }
+                (status, headers, body)
+            }
+        };
+        record.code = Some(status.as_u16());
+        if let Some((origin, per_route)) = &flow.cors
+            && let PerRoute::Cors(cors) = &**per_route
+        {
+            cors.response(origin, &mut headers);
+        }
+        if flow.answer_metadata {
+            headers.insert(PEER_METADATA, self.shared.identity.header.clone());
+            headers.insert(PEER_METADATA_ID, self.shared.identity.id.clone());
+        }
+        if flow.route_headers
+            && let Some(route) = record.route.clone()
+        {
+            route.apply_response(&mut headers, record.weighted, &record.info());
+        }
+        let upgraded = matches!(body, Body::Tunnel(_));
+        let request_id = record
+            .head
+            .headers
+            .get("x-request-id")
+            .and_then(|value| value.to_str().ok());
+        self.manager
+            .rules
+            .response(&mut headers, &self.worker.date(), request_id, upgraded);
+        if upgraded {
+            self.manager.stats.downstream_cx_upgrades_total.inc();
+        } else if status == StatusCode::SWITCHING_PROTOCOLS {
+            body = Body::Empty;
+        }
+        let close = flow.close;
+        let health_failed = self.shared.health_failed.load(Ordering::Relaxed);
+        Response {
+            status,
+            headers,
+            body,
+            close: close || health_failed,
+            stream: Stream::new(record),
+        }
+    }
+}
+
+/// What filters leave for the router and for the answer.
+#[derive(Default)]
+pub struct Flow {
+    /// The route table in use.
+    pub routes: Option<Arc<Routes>>,
+    /// The application protocols to offer.
+    pub alpn: Option<super::filters::Alpn>,
+    /// Answer with our metadata.
+    pub answer_metadata: bool,
+    /// Tell the upstream our metadata.
+    pub tell_upstream: bool,
+    /// Read the upstream's metadata.
+    pub learn_upstream: bool,
+    /// An allowed origin and the policy that allows it.
+    pub cors: Option<(HeaderValue, Arc<PerRoute>)>,
+    /// The response headers of the route apply.
+    pub route_headers: bool,
+    /// Close the connection after the answer.
+    pub close: bool,
+}
+
+fn redirect(status: StatusCode, location: &str) -> Answer {
+    let mut headers = HeaderMap::new();
+    if let Ok(location) = HeaderValue::from_str(location) {
+        headers.insert(header::LOCATION, location);
+    }
+    Answer::Ready(status, headers, Body::Empty, true)
+}
+
+/// The encoding of `grpc-message`.
+fn percent_encode(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for &byte in text.as_bytes() {
+        if (0x20..0x7f).contains(&byte) && byte != b'%' {
+            out.push(byte as char);
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}

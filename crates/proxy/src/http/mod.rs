@@ -1,0 +1,10 @@
+//! HTTP from the first header to the access log line.
+
+pub mod connection;
+pub mod cors;
+pub mod date;
+pub mod filters;
+pub mod istio;
+pub mod message;
+pub mod record;
+pub mod router;

@@ -1,0 +1,195 @@
+//! The proxy as a whole: workers, configuration, management server, admin interface, drain.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use arc_swap::ArcSwap;
+use runtime::CancellationToken;
+use tokio::sync::watch;
+use xds::envoy::config::bootstrap::v3::Bootstrap;
+
+use crate::access_log::Sinks;
+use crate::admin;
+use crate::bootstrap;
+use crate::config::manager::Manager;
+use crate::config::{Shared, Snapshot};
+use crate::stats::{Registry, ServerStats};
+use crate::tls::secrets::Secrets;
+use crate::worker;
+use crate::xds_client::{self, TargetSource};
+
+/// How to run, apart from the bootstrap.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Worker threads; 0 for one per core.
+    pub concurrency: usize,
+    /// The mark of upstream sockets.
+    pub mark: Option<u32>,
+    /// How long connections of replaced listeners live on.
+    pub drain_time: Duration,
+    /// Serve the admin interface of the bootstrap.
+    pub admin: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            concurrency: 1,
+            mark: None,
+            drain_time: Duration::from_secs(600),
+            admin: true,
+        }
+    }
+}
+
+/// A running proxy.
+pub struct Proxy {
+    /// What its parts share.
+    pub shared: Arc<Shared>,
+    /// Its configuration.
+    pub manager: Arc<Manager>,
+    /// The bootstrap it was started with, for dumps.
+    pub bootstrap: Arc<Bootstrap>,
+    /// Cancelled when it shall end.
+    pub stop: CancellationToken,
+    /// Where the admin interface is.
+    pub admin: Option<std::net::SocketAddr>,
+    threads: parking_lot::Mutex<Vec<std::thread::JoinHandle<()>>>,
+}
+
+impl Proxy {
+    /// Starts a proxy from a bootstrap. Must be called inside of a runtime, which then runs everything but the traffic.
+    /// `control` is the management server to use instead of the bootstrap's.
+    ///
+    /// # Errors
+    /// What of the bootstrap cannot be used.
+    pub fn start(
+        bootstrap: Bootstrap,
+        options: &Options,
+        control: Option<TargetSource>,
+    ) -> Result<Arc<Self>, String> {
+        let stats = Arc::new(Registry::default());
+        let secrets = Arc::new(Secrets::default());
+        let node = bootstrap.node.clone().unwrap_or_default();
+        let concurrency = match options.concurrency {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            n => n,
+        };
+        let server = stats.group::<ServerStats>("server");
+        server.concurrency.set(concurrency as u64);
+        server.state.set(2);
+        let shared = Arc::new(Shared {
+            snapshot: ArcSwap::from_pointee(Snapshot::default()),
+            server,
+            stats,
+            secrets: secrets.clone(),
+            sinks: Sinks::default(),
+            identity: Arc::new(crate::http::istio::Identity::new(&node)),
+            node: node.clone(),
+            started: Instant::now(),
+            started_at: SystemTime::now(),
+            mark: options.mark,
+            concurrency,
+            state: AtomicU8::new(2),
+            health_failed: AtomicBool::new(false),
+            drain: watch::channel(false).0,
+            drain_time: options.drain_time,
+        });
+        let mut workers = Vec::new();
+        let mut threads = Vec::new();
+        for index in 0..concurrency {
+            let (handle, thread) = worker::start(index)
+                .map_err(|error| format!("cannot start a worker thread: {error}"))?;
+            workers.push(handle);
+            threads.push(thread);
+        }
+        let server = match control {
+            Some(target) => Some((target, xds_client::Mode::Delta)),
+            None => bootstrap::management_server(&bootstrap, &secrets, options.mark)?.map(
+                |(target, mode)| {
+                    let target: TargetSource = Arc::new(move || Ok(target.clone()));
+                    (target, mode)
+                },
+            ),
+        };
+        let dynamic = server.is_some()
+            && bootstrap.dynamic_resources.as_ref().is_some_and(|dynamic| {
+                dynamic.lds_config.is_some() || dynamic.cds_config.is_some()
+            });
+        let manager = Manager::new(shared.clone(), workers, dynamic);
+        let resources = bootstrap.static_resources.clone().unwrap_or_default();
+        for secret in resources.secrets {
+            let name = secret.name.clone();
+            manager
+                .set_local_secret(secret, "")
+                .map_err(|error| format!("secret {name}: {error}"))?;
+        }
+        manager.apply_static(resources.clusters, resources.listeners)?;
+        let stop = CancellationToken::new();
+        if let Some((target, mode)) = server.filter(|_| dynamic) {
+            let sink = manager.clone();
+            tokio::spawn(xds_client::run(target, node, mode, sink, stop.clone()));
+        }
+        let mut proxy = Self {
+            shared,
+            manager,
+            bootstrap: Arc::new(bootstrap),
+            stop,
+            admin: None,
+            threads: parking_lot::Mutex::new(threads),
+        };
+        let listener = if options.admin {
+            admin::bind(&proxy.bootstrap)?
+        } else {
+            None
+        };
+        proxy.admin = listener
+            .as_ref()
+            .and_then(|listener| listener.local_addr().ok());
+        let proxy = Arc::new(proxy);
+        if let Some(listener) = listener {
+            admin::serve(proxy.clone(), listener)?;
+        }
+        Ok(proxy)
+    }
+
+    /// Asks all connections to close after their next answer.
+    pub fn drain(&self) {
+        self.shared.drain.send_replace(true);
+        self.shared.state.store(1, Ordering::Relaxed);
+    }
+
+    /// The number of requests and connections under way, over all listeners.
+    pub fn active_connections(&self) -> u64 {
+        self.shared
+            .snapshot
+            .load()
+            .listeners
+            .values()
+            .map(|listener| listener.stats.downstream_cx_active.get())
+            .sum()
+    }
+
+    /// Where a listener really is, for port 0.
+    pub(crate) fn manager_address(
+        &self,
+        name: &str,
+        configured: std::net::SocketAddr,
+        state: &crate::config::manager::State,
+    ) -> std::net::SocketAddr {
+        if configured.port() == 0 {
+            state.listening(name).unwrap_or(configured)
+        } else {
+            configured
+        }
+    }
+
+    /// Ends: what is waiting to be logged is written.
+    pub fn shutdown(&self) {
+        self.stop.cancel();
+        self.shared.sinks.flush();
+        // Workers end with the process; joining them would wait for connections nobody needs any more.
+        self.threads.lock().clear();
+    }
+}

@@ -1,0 +1,584 @@
+//! TCP: a connection to a host of a cluster, bytes in both directions, half-closes passed on.
+
+use std::borrow::Cow;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::{Buf, BytesMut};
+use dataplane::circuit::Priority;
+use dataplane::cluster::Discovery;
+use dataplane::lb::PickContext;
+use dataplane::outlier::HostResult;
+use dataplane::stream::Metadata;
+use dataplane::{ResponseFlags, StreamInfo};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use crate::config::Shared;
+use crate::config::listener::{Chain, Listener, NetworkFilter, TcpProxy};
+use crate::http::istio::{Facts, TCP_MAGIC, Workload, labels};
+use crate::io::{Io, poll_read_buf};
+use crate::upstream::connect::ConnectError;
+use crate::upstream::pool;
+use crate::upstream::{Cluster, Host};
+use crate::worker::Worker;
+
+const BUFFER: usize = 16 * 1024;
+/// The largest metadata a peer may send.
+const MAX_PREAMBLE: usize = 64 * 1024;
+
+struct Session {
+    start: Instant,
+    start_wall: SystemTime,
+    flags: ResponseFlags,
+    details: Cow<'static, str>,
+    failure: String,
+    cluster_name: Option<String>,
+    cluster: Option<Arc<Cluster>>,
+    host: Option<Arc<Host>>,
+    local: Option<std::net::SocketAddr>,
+    received: u64,
+    sent: u64,
+    peer: Option<Arc<Workload>>,
+}
+
+/// Serves one TCP connection.
+#[allow(clippy::too_many_arguments)]
+pub async fn serve(
+    worker: Rc<Worker>,
+    shared: Arc<Shared>,
+    listener: Arc<Listener>,
+    chain: Arc<Chain>,
+    proxy: Arc<TcpProxy>,
+    info: dataplane::Connection,
+    io: Io,
+    negotiated: Option<Vec<u8>>,
+) {
+    proxy.stats.downstream_cx_total.inc();
+    let mut session = Session {
+        start: Instant::now(),
+        start_wall: SystemTime::now(),
+        flags: ResponseFlags::NONE,
+        details: Cow::Borrowed(""),
+        failure: String::new(),
+        cluster_name: None,
+        cluster: None,
+        host: None,
+        local: None,
+        received: 0,
+        sent: 0,
+        peer: None,
+    };
+    run(
+        &worker,
+        &shared,
+        &listener,
+        &chain,
+        &proxy,
+        &info,
+        io,
+        negotiated,
+        &mut session,
+    )
+    .await;
+    finish(&shared, &chain, &proxy, &info, session);
+}
+
+#[allow(clippy::too_many_arguments)]
+async fn run(
+    worker: &Rc<Worker>,
+    shared: &Arc<Shared>,
+    listener: &Arc<Listener>,
+    chain: &Arc<Chain>,
+    proxy: &Arc<TcpProxy>,
+    info: &dataplane::Connection,
+    io: Io,
+    negotiated: Option<Vec<u8>>,
+    session: &mut Session,
+) {
+    let mut io = io;
+    let mut early = BytesMut::new();
+    if let Io::Plain(plain) = &mut io {
+        early = plain.take_prefix();
+    }
+    let exchange = chain
+        .filters
+        .iter()
+        .any(|filter| matches!(filter, NetworkFilter::MetadataExchange));
+    if exchange && negotiated.as_deref() == Some(b"istio-peer-exchange") {
+        match exchange_metadata(shared, &mut io, &mut early).await {
+            Ok(peer) => session.peer = peer,
+            Err(_) => return,
+        }
+    }
+    let name = if chain
+        .filters
+        .iter()
+        .any(|filter| matches!(filter, NetworkFilter::SniCluster))
+    {
+        info.server_name.as_deref().unwrap_or_default().to_owned()
+    } else {
+        choose(&proxy.clusters, worker.random()).to_owned()
+    };
+    session.cluster_name = Some(name.clone());
+    let Some(cluster) = shared.cluster(&name) else {
+        session.flags.set(ResponseFlags::NO_CLUSTER_FOUND);
+        session.details = Cow::Borrowed("cluster_not_found");
+        proxy.stats.downstream_cx_no_route.inc();
+        io.reset_on_close();
+        return;
+    };
+    session.cluster = Some(cluster.clone());
+    let mut tried = Vec::new();
+    let mut attempt = 0;
+    let (connected, lease) = loop {
+        attempt += 1;
+        let host = match &cluster.config.discovery {
+            Discovery::OriginalDst { port, .. } => {
+                let mut destination = info.local;
+                if let Some(port) = port {
+                    destination.set_port(*port);
+                }
+                (destination != listener.address).then(|| cluster.original_destination(destination))
+            }
+            _ => {
+                let context = PickContext {
+                    tried: &tried,
+                    reselections: 3,
+                    ..PickContext::default()
+                };
+                cluster
+                    .pick(&context, &mut || worker.random())
+                    .map(|(index, host)| {
+                        tried.push(index);
+                        host
+                    })
+            }
+        };
+        let Some(host) = host else {
+            cluster.stats.upstream_cx_none_healthy.inc();
+            session.flags.set(ResponseFlags::NO_HEALTHY_UPSTREAM);
+            io.reset_on_close();
+            return;
+        };
+        session.host = Some(host.clone());
+        if cluster
+            .breakers
+            .open(Priority::Default, dataplane::circuit::Resource::Connections)
+        {
+            cluster.stats.upstream_cx_overflow.inc();
+            session.flags.set(ResponseFlags::UPSTREAM_OVERFLOW);
+            io.reset_on_close();
+            return;
+        }
+        match pool::open(
+            &cluster,
+            &host,
+            Priority::Default,
+            None,
+            std::rc::Weak::new(),
+        )
+        .await
+        {
+            Ok(opened) => {
+                host.stats.rq_total.inc();
+                host.stats.rq_success.inc();
+                cluster.stats.upstream_rq_total.inc();
+                cluster.record(&host, HostResult::LocalOriginSuccess, &mut || {
+                    worker.random()
+                });
+                break opened;
+            }
+            Err(error) => {
+                host.stats.rq_error.inc();
+                cluster.record(&host, HostResult::LocalOriginFailure, &mut || {
+                    worker.random()
+                });
+                if attempt < proxy.connect_attempts {
+                    continue;
+                }
+                session
+                    .flags
+                    .set(ResponseFlags::UPSTREAM_CONNECTION_FAILURE);
+                session
+                    .flags
+                    .set(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED);
+                session.failure = error.reason().replace(char::is_whitespace, "_");
+                if error == ConnectError::Timeout {
+                    session.failure = "connection_timeout".into();
+                }
+                cluster.stats.upstream_cx_connect_attempts_exceeded.inc();
+                io.reset_on_close();
+                return;
+            }
+        }
+    };
+    session.local = connected.local;
+    let mut upstream = connected.io;
+    let mut from_upstream = BytesMut::new();
+    if cluster.metadata_exchange && connected.alpn.as_deref() == Some(b"istio-peer-exchange") {
+        if upstream
+            .write_all(&shared.identity.tcp_preamble())
+            .await
+            .is_err()
+        {
+            return;
+        }
+        let _ = upstream.flush().await;
+        match read_preamble(&mut upstream, &mut from_upstream).await {
+            Ok(body) => session.peer = body.and_then(|body| shared.identity.tcp_peer(&body)),
+            Err(_) => return,
+        }
+    }
+    opened_stats(shared, chain, info, session);
+    let outcome = copy(&mut io, early, &mut upstream, from_upstream, proxy, session).await;
+    {
+        use crate::h1::client::Lease;
+        lease.closed(outcome == Copied::Upstream, false);
+        lease.received(session.sent);
+        lease.sent(session.received);
+    }
+    if outcome == Copied::Cut {
+        io.reset_on_close();
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Copied {
+    Downstream,
+    Upstream,
+    Cut,
+    Idle,
+}
+
+/// One direction of a connection.
+struct Half {
+    buf: BytesMut,
+    ended: bool,
+    shut: bool,
+}
+
+async fn copy(
+    down: &mut Io,
+    early: BytesMut,
+    up: &mut Io,
+    early_up: BytesMut,
+    proxy: &TcpProxy,
+    session: &mut Session,
+) -> Copied {
+    let mut to_up = Half {
+        buf: early,
+        ended: false,
+        shut: false,
+    };
+    let mut to_down = Half {
+        buf: early_up,
+        ended: false,
+        shut: false,
+    };
+    session.received += to_up.buf.len() as u64;
+    session.sent += to_down.buf.len() as u64;
+    let mut idle = proxy
+        .idle_timeout
+        .map(|timeout| Box::pin(tokio::time::sleep(timeout)));
+    let mut life = proxy
+        .max_duration
+        .map(|limit| Box::pin(tokio::time::sleep(limit)));
+    let mut last = Instant::now();
+    let mut first_end = None;
+    std::future::poll_fn(|cx| {
+        loop {
+            let before = (
+                session.received,
+                session.sent,
+                to_up.buf.len(),
+                to_down.buf.len(),
+                to_up.shut,
+                to_down.shut,
+            );
+            let mut received = 0;
+            let mut sent = 0;
+            let up_result = pump(down, up, &mut to_up, &mut received, cx);
+            let down_result = pump(up, down, &mut to_down, &mut sent, cx);
+            session.received += received;
+            session.sent += sent;
+            if up_result.is_err() || down_result.is_err() {
+                return std::task::Poll::Ready(Copied::Cut);
+            }
+            if first_end.is_none() {
+                if to_up.ended {
+                    first_end = Some(Copied::Downstream);
+                } else if to_down.ended {
+                    first_end = Some(Copied::Upstream);
+                }
+            }
+            if to_up.shut && to_down.shut {
+                return std::task::Poll::Ready(first_end.take().unwrap_or(Copied::Downstream));
+            }
+            let after = (
+                session.received,
+                session.sent,
+                to_up.buf.len(),
+                to_down.buf.len(),
+                to_up.shut,
+                to_down.shut,
+            );
+            if before == after {
+                break;
+            }
+            last = Instant::now();
+        }
+        if let (Some(timer), Some(timeout)) = (&mut idle, proxy.idle_timeout) {
+            while timer.as_mut().poll(cx).is_ready() {
+                if last.elapsed() >= timeout {
+                    proxy.stats.idle_timeout.inc();
+                    return std::task::Poll::Ready(Copied::Idle);
+                }
+                timer.as_mut().reset((last + timeout).into());
+            }
+        }
+        if let Some(timer) = &mut life
+            && timer.as_mut().poll(cx).is_ready()
+        {
+            proxy.stats.max_downstream_connection_duration.inc();
+            session.flags.set(ResponseFlags::DURATION_TIMEOUT);
+            return std::task::Poll::Ready(Copied::Idle);
+        }
+        std::task::Poll::Pending
+    })
+    .await
+}
+
+fn pump(
+    from: &mut Io,
+    to: &mut Io,
+    half: &mut Half,
+    count: &mut u64,
+    cx: &mut std::task::Context<'_>,
+) -> std::io::Result<()> {
+    use std::pin::Pin;
+    use std::task::Poll;
+    if half.buf.is_empty() && !half.ended {
+        match poll_read_buf(from, cx, &mut half.buf, BUFFER) {
+            Poll::Ready(Ok(0)) => half.ended = true,
+            Poll::Ready(Ok(n)) => *count += n as u64,
+            Poll::Ready(Err(error)) => return Err(error),
+            Poll::Pending => {
+                // Nothing to hold a buffer for.
+                if half.buf.capacity() > 0 {
+                    half.buf = BytesMut::new();
+                }
+            }
+        }
+    }
+    while !half.buf.is_empty() {
+        match Pin::new(&mut *to).poll_write(cx, &half.buf) {
+            Poll::Ready(Ok(0)) => return Err(std::io::ErrorKind::WriteZero.into()),
+            Poll::Ready(Ok(n)) => half.buf.advance(n),
+            Poll::Ready(Err(error)) => return Err(error),
+            Poll::Pending => break,
+        }
+    }
+    if let Poll::Ready(Err(error)) = Pin::new(&mut *to).poll_flush(cx) {
+        return Err(error);
+    }
+    if half.ended
+        && half.buf.is_empty()
+        && !half.shut
+        && Pin::new(&mut *to).poll_shutdown(cx).is_ready()
+    {
+        half.shut = true;
+    }
+    Ok(())
+}
+
+fn choose(clusters: &[(String, u32)], random: u64) -> &str {
+    let total: u64 = clusters.iter().map(|(_, weight)| u64::from(*weight)).sum();
+    let mut at = if total == 0 { 0 } else { random % total };
+    for (name, weight) in clusters {
+        if at < u64::from(*weight) {
+            return name;
+        }
+        at -= u64::from(*weight);
+    }
+    clusters.first().map_or("", |(name, _)| name)
+}
+
+async fn exchange_metadata(
+    shared: &Shared,
+    io: &mut Io,
+    early: &mut BytesMut,
+) -> std::io::Result<Option<Arc<Workload>>> {
+    let body = read_preamble(io, early).await?;
+    if body.is_none() {
+        return Ok(None);
+    }
+    io.write_all(&shared.identity.tcp_preamble()).await?;
+    io.flush().await?;
+    Ok(body.and_then(|body| shared.identity.tcp_peer(&body)))
+}
+
+/// Reads the preamble of the metadata exchange; `None` when the peer sends none.
+async fn read_preamble<R: AsyncRead + Unpin>(
+    io: &mut R,
+    buf: &mut BytesMut,
+) -> std::io::Result<Option<BytesMut>> {
+    let reading = async {
+        while buf.len() < 8 {
+            let n = buf.len().min(4);
+            if buf[..n] != TCP_MAGIC.to_be_bytes()[..n] {
+                return Ok(None);
+            }
+            if io.read_buf(buf).await? == 0 {
+                return Ok(None);
+            }
+        }
+        if buf[..4] != TCP_MAGIC.to_be_bytes() {
+            return Ok(None);
+        }
+        let length = u32::from_be_bytes([buf[4], buf[5], buf[6], buf[7]]) as usize;
+        if length > MAX_PREAMBLE {
+            return Err(std::io::Error::other("metadata of the peer is too large"));
+        }
+        while buf.len() < 8 + length {
+            if io.read_buf(buf).await? == 0 {
+                return Err(std::io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        buf.advance(8);
+        Ok(Some(buf.split_to(length)))
+    };
+    tokio::time::timeout(Duration::from_secs(10), reading)
+        .await
+        .map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))?
+}
+
+fn istio_labels(
+    shared: &Shared,
+    chain: &Chain,
+    info: &dataplane::Connection,
+    session: &Session,
+) -> Option<String> {
+    let config = chain.filters.iter().find_map(|filter| match filter {
+        NetworkFilter::IstioStats(config) => Some(config),
+        _ => None,
+    })?;
+    let endpoint = if config.source && session.peer.is_none() {
+        session.host.as_ref().and_then(|host| {
+            let host = host.info.load();
+            Some(
+                shared
+                    .identity
+                    .endpoint(host.metadata.get("istio")?.get("workload")?.as_str()?),
+            )
+        })
+    } else {
+        None
+    };
+    let service = session
+        .cluster
+        .as_ref()
+        .and_then(|cluster| cluster.service.as_ref());
+    let name = session.cluster_name.as_deref().unwrap_or_default();
+    let service = match service {
+        Some(service) => (
+            service.host.as_str(),
+            service.name.as_str(),
+            service.namespace.as_str(),
+        ),
+        None if matches!(
+            name,
+            "BlackHoleCluster" | "PassthroughCluster" | "InboundPassthroughCluster"
+        ) =>
+        {
+            ("", name, "")
+        }
+        None => ("", "", ""),
+    };
+    let tls = info.tls.as_deref();
+    let peer_principal = tls
+        .and_then(|tls| tls.peer.as_ref())
+        .and_then(|peer| peer.uris.first());
+    let own_principal = if config.source || tls.is_some() {
+        shared.own_principal()
+    } else {
+        String::new()
+    };
+    let flags = if session.flags.is_empty() {
+        "-".to_owned()
+    } else {
+        session.flags.short()
+    };
+    Some(labels(&Facts {
+        source: config.source,
+        own: &shared.identity.own,
+        peer: session.peer.as_deref().or(endpoint.as_deref()),
+        own_principal: &own_principal,
+        peer_principal: peer_principal.map_or("", String::as_str),
+        service,
+        protocol: "tcp",
+        code: None,
+        grpc_status: "",
+        flags: &flags,
+        mutual_tls: tls.is_some_and(|tls| tls.peer.is_some()),
+    }))
+}
+
+fn opened_stats(shared: &Shared, chain: &Chain, info: &dataplane::Connection, session: &Session) {
+    if let Some(labels) = istio_labels(shared, chain, info, session) {
+        shared
+            .stats
+            .labelled
+            .counter("istio_tcp_connections_opened_total", &labels)
+            .inc();
+    }
+}
+
+fn finish(
+    shared: &Shared,
+    chain: &Chain,
+    proxy: &TcpProxy,
+    info: &dataplane::Connection,
+    session: Session,
+) {
+    proxy
+        .stats
+        .downstream_cx_rx_bytes_total
+        .add(session.received);
+    proxy.stats.downstream_cx_tx_bytes_total.add(session.sent);
+    if let Some(labels) = istio_labels(shared, chain, info, &session) {
+        let labelled = &shared.stats.labelled;
+        labelled
+            .counter("istio_tcp_connections_closed_total", &labels)
+            .inc();
+        labelled
+            .counter("istio_tcp_sent_bytes_total", &labels)
+            .add(session.sent);
+        labelled
+            .counter("istio_tcp_received_bytes_total", &labels)
+            .add(session.received);
+    }
+    if proxy.access_log.is_empty() {
+        return;
+    }
+    let metadata = Metadata::new();
+    let mut stream = StreamInfo::new(info, &metadata, session.start_wall);
+    stream.flags = session.flags;
+    stream.response_code_details = Some(&*session.details).filter(|details| !details.is_empty());
+    stream.upstream_transport_failure_reason =
+        Some(&*session.failure).filter(|failure| !failure.is_empty());
+    stream.bytes_received = session.received;
+    stream.bytes_sent = session.sent;
+    stream.duration = Some(session.start.elapsed());
+    stream.upstream_host = session.host.as_ref().and_then(|host| host.address.socket());
+    stream.upstream_local = session.local;
+    stream.upstream_cluster = session
+        .cluster
+        .as_ref()
+        .map(|cluster| &*cluster.config.stat_name);
+    stream.upstream_cluster_raw = session.cluster_name.as_deref();
+    stream.filter_chain_name = Some(&*chain.name).filter(|name| !name.is_empty());
+    for log in &proxy.access_log {
+        log.log(&stream);
+    }
+}

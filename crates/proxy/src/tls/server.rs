@@ -1,0 +1,202 @@
+//! Terminating TLS.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use rustls::ServerConfig;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use xds::envoy::extensions::transport_sockets::tls::v3::common_tls_context::ValidationContextType;
+use xds::envoy::extensions::transport_sockets::tls::v3::{CommonTlsContext, DownstreamTlsContext};
+
+use super::secrets::{Identity, SecretValue, Secrets, Trust};
+use super::verify::{ClientVerifier, SanMatcher};
+use super::{TlsError, secrets, verify, versions};
+
+/// Where a secret comes from.
+pub(crate) enum Source<T> {
+    Inline(Arc<T>),
+    Named(String),
+}
+
+/// The compiled `DownstreamTlsContext` of a filter chain.
+pub struct ServerContext {
+    certificates: Vec<Source<Identity>>,
+    trust: Option<Source<Trust>>,
+    sans: Vec<SanMatcher>,
+    require_client: bool,
+    alpn: Vec<Vec<u8>>,
+    versions: Vec<&'static rustls::SupportedProtocolVersion>,
+    secrets: Arc<Secrets>,
+    cached: Mutex<Option<(u64, Arc<ServerConfig>)>>,
+}
+
+/// The parts of a validation context: where the roots are and the names they must show.
+pub(crate) type Validation = (Option<Source<Trust>>, Vec<SanMatcher>);
+
+pub(crate) fn validation(common: &CommonTlsContext) -> Result<Validation, TlsError> {
+    Ok(match &common.validation_context_type {
+        None => (None, Vec::new()),
+        Some(ValidationContextType::ValidationContext(context)) => {
+            let trust = secrets::trust(context)?;
+            let sans = trust.sans.clone();
+            (
+                if trust.roots.is_empty() {
+                    None
+                } else {
+                    Some(Source::Inline(Arc::new(trust)))
+                },
+                sans,
+            )
+        }
+        Some(ValidationContextType::ValidationContextSdsSecretConfig(config)) => {
+            (Some(Source::Named(config.name.clone())), Vec::new())
+        }
+        Some(ValidationContextType::CombinedValidationContext(combined)) => {
+            let sans = match &combined.default_validation_context {
+                Some(context) => verify::sans(context)?,
+                None => Vec::new(),
+            };
+            let name = combined
+                .validation_context_sds_secret_config
+                .as_ref()
+                .map(|config| config.name.clone())
+                .ok_or_else(|| {
+                    TlsError("combined_validation_context without an SDS secret".into())
+                })?;
+            (Some(Source::Named(name)), sans)
+        }
+        Some(_) => {
+            return Err(TlsError(
+                "validation contexts of certificate providers are not supported".into(),
+            ));
+        }
+    })
+}
+
+pub(crate) fn certificates(common: &CommonTlsContext) -> Result<Vec<Source<Identity>>, TlsError> {
+    let mut all = Vec::new();
+    for certificate in &common.tls_certificates {
+        all.push(Source::Inline(Arc::new(secrets::identity(certificate)?)));
+    }
+    for config in &common.tls_certificate_sds_secret_configs {
+        all.push(Source::Named(config.name.clone()));
+    }
+    Ok(all)
+}
+
+impl ServerContext {
+    /// Compiles the message.
+    ///
+    /// # Errors
+    /// When an inline certificate is broken or a feature is not supported.
+    pub fn new(message: &DownstreamTlsContext, secrets: Arc<Secrets>) -> Result<Self, TlsError> {
+        let common = message.common_tls_context.clone().unwrap_or_default();
+        let (trust, sans) = validation(&common)?;
+        let params = common.tls_params.clone().unwrap_or_default();
+        Ok(Self {
+            certificates: certificates(&common)?,
+            trust,
+            sans,
+            require_client: message.require_client_certificate.unwrap_or(false),
+            alpn: common
+                .alpn_protocols
+                .iter()
+                .map(|alpn| alpn.clone().into_bytes())
+                .collect(),
+            versions: versions(
+                params.tls_minimum_protocol_version,
+                params.tls_maximum_protocol_version,
+            ),
+            secrets,
+            cached: Mutex::default(),
+        })
+    }
+
+    /// The names of the secrets it needs.
+    pub fn secret_names(&self) -> impl Iterator<Item = &str> {
+        let named = self.certificates.iter().filter_map(|source| match source {
+            Source::Named(name) => Some(name.as_str()),
+            Source::Inline(_) => None,
+        });
+        named.chain(self.trust.iter().filter_map(|source| match source {
+            Source::Named(name) => Some(name.as_str()),
+            Source::Inline(_) => None,
+        }))
+    }
+
+    /// The configuration for the next handshake; `None` while a secret is missing.
+    pub fn config(&self) -> Option<Arc<ServerConfig>> {
+        let generation = self.secrets.generation();
+        let mut cached = self.cached.lock();
+        if let Some((at, config)) = &*cached
+            && *at == generation
+        {
+            return Some(config.clone());
+        }
+        let config = Arc::new(self.build()?);
+        *cached = Some((generation, config.clone()));
+        Some(config)
+    }
+
+    fn build(&self) -> Option<ServerConfig> {
+        let mut keys = Vec::new();
+        for source in &self.certificates {
+            match source {
+                Source::Inline(identity) => keys.push(identity.key.clone()),
+                Source::Named(name) => match &self.secrets.get(name)?.value {
+                    SecretValue::Identity(identity) => keys.push(identity.key.clone()),
+                    _ => return None,
+                },
+            }
+        }
+        let provider = runtime::tls::provider();
+        let builder = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&self.versions)
+            .ok()?;
+        let builder = match &self.trust {
+            None => builder.with_no_client_auth(),
+            Some(source) => {
+                let (roots, mut sans) = match source {
+                    Source::Inline(trust) => (trust.roots.clone(), Vec::new()),
+                    Source::Named(name) => match &self.secrets.get(name)?.value {
+                        SecretValue::Trust(trust) => (trust.roots.clone(), trust.sans.clone()),
+                        _ => return None,
+                    },
+                };
+                sans.extend(self.sans.iter().cloned());
+                let verifier = ClientVerifier::new(roots, sans, self.require_client).ok()?;
+                builder.with_client_cert_verifier(Arc::new(verifier))
+            }
+        };
+        let mut config = builder.with_cert_resolver(Arc::new(Resolver(keys)));
+        config.alpn_protocols = self.alpn.clone();
+        config.session_storage = rustls::server::ServerSessionMemoryCache::new(64);
+        config.send_tls13_tickets = 1;
+        Some(config)
+    }
+}
+
+/// Chooses among several certificates by server name, else the first.
+#[derive(Debug)]
+struct Resolver(Vec<Arc<CertifiedKey>>);
+
+impl ResolvesServerCert for Resolver {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let usable =
+            |key: &&Arc<CertifiedKey>| key.key.choose_scheme(hello.signature_schemes()).is_some();
+        if self.0.len() > 1
+            && let Some(name) = hello.server_name()
+        {
+            let named = self.0.iter().filter(usable).find(|key| {
+                key.cert
+                    .first()
+                    .is_some_and(|cert| verify::names_match(cert, &[SanMatcher::exact(name)]))
+            });
+            if let Some(key) = named {
+                return Some(key.clone());
+            }
+        }
+        self.0.iter().find(usable).cloned()
+    }
+}

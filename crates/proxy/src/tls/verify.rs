@@ -1,0 +1,277 @@
+//! Checking peers: the chain as usual, then the alternative names as the configuration wants them.
+
+use std::sync::Arc;
+
+use regex::Regex;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::WebPkiSupportedAlgorithms;
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore,
+    SignatureScheme,
+};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use xds::envoy::extensions::transport_sockets::tls::v3::CertificateValidationContext;
+use xds::envoy::extensions::transport_sockets::tls::v3::subject_alt_name_matcher::SanType;
+use xds::envoy::r#type::matcher::v3::{StringMatcher, string_matcher::MatchPattern};
+
+use super::TlsError;
+
+/// What one alternative name must look like.
+#[derive(Debug, Clone)]
+pub struct SanMatcher {
+    kind: Option<SanType>,
+    ignore_case: bool,
+    pattern: Pattern,
+}
+
+#[derive(Debug, Clone)]
+enum Pattern {
+    Exact(String),
+    Prefix(String),
+    Suffix(String),
+    Contains(String),
+    Regex(Regex),
+}
+
+/// The name matchers of a validation context.
+///
+/// # Errors
+/// When a pattern is not one.
+#[allow(deprecated)]
+pub fn sans(message: &CertificateValidationContext) -> Result<Vec<SanMatcher>, TlsError> {
+    let typed = message
+        .match_typed_subject_alt_names
+        .iter()
+        .filter_map(|san| Some((SanType::try_from(san.san_type).ok(), san.matcher.as_ref()?)));
+    let any = message
+        .match_subject_alt_names
+        .iter()
+        .map(|matcher| (None, matcher));
+    typed
+        .chain(any)
+        .map(|(kind, matcher)| SanMatcher::new(kind, matcher))
+        .collect()
+}
+
+impl SanMatcher {
+    fn new(kind: Option<SanType>, matcher: &StringMatcher) -> Result<Self, TlsError> {
+        let fold = |text: &String| {
+            if matcher.ignore_case {
+                text.to_lowercase()
+            } else {
+                text.clone()
+            }
+        };
+        let pattern = match &matcher.match_pattern {
+            Some(MatchPattern::Exact(text)) => Pattern::Exact(fold(text)),
+            Some(MatchPattern::Prefix(text)) => Pattern::Prefix(fold(text)),
+            Some(MatchPattern::Suffix(text)) => Pattern::Suffix(fold(text)),
+            Some(MatchPattern::Contains(text)) => Pattern::Contains(fold(text)),
+            Some(MatchPattern::SafeRegex(regex)) => Pattern::Regex(
+                Regex::new(&format!("^(?:{})$", regex.regex))
+                    .map_err(|error| TlsError(format!("match_subject_alt_names: {error}")))?,
+            ),
+            _ => {
+                return Err(TlsError(
+                    "match_subject_alt_names: no pattern that this proxy knows".into(),
+                ));
+            }
+        };
+        Ok(Self {
+            kind,
+            ignore_case: matcher.ignore_case,
+            pattern,
+        })
+    }
+
+    /// Exactly this name, of any kind.
+    pub fn exact(name: &str) -> Self {
+        Self {
+            kind: None,
+            ignore_case: false,
+            pattern: Pattern::Exact(name.to_owned()),
+        }
+    }
+
+    fn matches(&self, name: &str, dns: bool) -> bool {
+        let folded;
+        let name = if self.ignore_case {
+            folded = name.to_lowercase();
+            &folded
+        } else {
+            name
+        };
+        match &self.pattern {
+            // A certificate for *.example.com serves an exact a.example.com.
+            Pattern::Exact(text) => {
+                name == text
+                    || (dns
+                        && name.strip_prefix("*.").is_some_and(|suffix| {
+                            text.split_once('.')
+                                .is_some_and(|(_, rest)| rest.eq_ignore_ascii_case(suffix))
+                        }))
+            }
+            Pattern::Prefix(text) => name.starts_with(text.as_str()),
+            Pattern::Suffix(text) => name.ends_with(text.as_str()),
+            Pattern::Contains(text) => name.contains(text.as_str()),
+            Pattern::Regex(regex) => regex.is_match(name),
+        }
+    }
+}
+
+/// Whether one of the certificate's names satisfies one of the matchers; no matchers accept everyone.
+pub fn names_match(cert: &CertificateDer<'_>, sans: &[SanMatcher]) -> bool {
+    if sans.is_empty() {
+        return true;
+    }
+    let Ok(identity) = pki::peer_identity(cert) else {
+        return false;
+    };
+    sans.iter().any(|san| {
+        let wants = |kind| san.kind.is_none() || san.kind == Some(kind);
+        (wants(SanType::Uri) && identity.uris.iter().any(|name| san.matches(name, false)))
+            || (wants(SanType::Dns) && identity.dns.iter().any(|name| san.matches(name, true)))
+            || (wants(SanType::IpAddress)
+                && identity
+                    .ips
+                    .iter()
+                    .any(|ip| san.matches(&ip.to_string(), false)))
+    })
+}
+
+/// Checks servers: the chain against roots (if there are any), then the names; never the host name by itself.
+#[derive(Debug)]
+pub struct ServerVerifier {
+    /// What to trust; `None` trusts everybody, as Envoy does without a validation context.
+    pub roots: Option<Arc<RootCertStore>>,
+    /// What the names must match.
+    pub sans: Vec<SanMatcher>,
+    /// The algorithms of the provider.
+    pub algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl ServerCertVerifier for ServerVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _name: &ServerName<'_>,
+        _ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        if let Some(roots) = &self.roots {
+            let cert = rustls::server::ParsedCertificate::try_from(end_entity)?;
+            rustls::client::verify_server_cert_signed_by_trust_anchor(
+                &cert,
+                roots,
+                intermediates,
+                now,
+                self.algorithms.all,
+            )?;
+        }
+        if !names_match(end_entity, &self.sans) {
+            return Err(CertificateError::ApplicationVerificationFailure.into());
+        }
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
+
+/// Checks clients: the chain as usual, then the names.
+#[derive(Debug)]
+pub struct ClientVerifier {
+    inner: Arc<dyn ClientCertVerifier>,
+    sans: Vec<SanMatcher>,
+}
+
+impl ClientVerifier {
+    /// Trusts chains that lead to `roots`; without `required` a client may show no certificate.
+    ///
+    /// # Errors
+    /// When there is no root to trust.
+    pub fn new(
+        roots: Arc<RootCertStore>,
+        sans: Vec<SanMatcher>,
+        required: bool,
+    ) -> Result<Self, TlsError> {
+        let mut builder =
+            WebPkiClientVerifier::builder_with_provider(roots, runtime::tls::provider());
+        if !required {
+            builder = builder.allow_unauthenticated();
+        }
+        Ok(Self {
+            inner: builder
+                .build()
+                .map_err(|error| TlsError(error.to_string()))?,
+            sans,
+        })
+    }
+}
+
+impl ClientCertVerifier for ClientVerifier {
+    fn offer_client_auth(&self) -> bool {
+        self.inner.offer_client_auth()
+    }
+    fn client_auth_mandatory(&self) -> bool {
+        self.inner.client_auth_mandatory()
+    }
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.inner.root_hint_subjects()
+    }
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let verified = self
+            .inner
+            .verify_client_cert(end_entity, intermediates, now)?;
+        if !names_match(end_entity, &self.sans) {
+            return Err(CertificateError::ApplicationVerificationFailure.into());
+        }
+        Ok(verified)
+    }
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.inner.verify_tls12_signature(message, cert, dss)
+    }
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.inner.verify_tls13_signature(message, cert, dss)
+    }
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.inner.supported_verify_schemes()
+    }
+}

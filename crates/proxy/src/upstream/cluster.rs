@@ -1,0 +1,464 @@
+//! A cluster at work: its members, its balancer, its limits and its outliers.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use arc_swap::ArcSwap;
+use dataplane::circuit::Breakers;
+use dataplane::cluster::{ClusterConfig, Discovery, HostSet, Transport as TransportConfig};
+use dataplane::lb::{HostLoad, LoadBalancer, PickContext};
+use dataplane::outlier::{Detection, Detector, HostResult, Verdict};
+use parking_lot::Mutex;
+use xds::envoy::config::cluster::v3::Cluster as Message;
+
+use super::connect::ConnectOptions;
+use super::host::{Address, Host, Transport};
+use crate::stats::{ClusterStats, OutlierStats, Registry};
+use crate::tls::client::ClientContext;
+use crate::tls::secrets::Secrets;
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+/// The members of a cluster at one time, and who gets the next request.
+pub struct Members {
+    /// In the order of [`HostSet::hosts`].
+    pub hosts: Vec<Arc<Host>>,
+    /// The balancer over them.
+    pub balancer: LoadBalancer,
+}
+
+struct Load<'a>(&'a [Arc<Host>]);
+
+impl HostLoad for Load<'_> {
+    fn active_requests(&self, host: usize) -> u64 {
+        self.0
+            .get(host)
+            .map_or(0, |host| host.stats.rq_active.get())
+    }
+}
+
+/// A cluster at work.
+pub struct Cluster {
+    /// Unique in this process; a changed cluster of the same name is another one.
+    pub id: u64,
+    /// The decisions.
+    pub config: ClusterConfig,
+    /// The message, for dumps.
+    pub message: Arc<Message>,
+    /// The version the server gave it; empty for static ones.
+    pub version: String,
+    /// When it came.
+    pub updated: SystemTime,
+    /// Its statistics; they outlive it.
+    pub stats: Arc<ClusterStats>,
+    /// Those of its outlier detection, if it has any.
+    pub outlier_stats: Option<Arc<OutlierStats>>,
+    /// Its limits.
+    pub breakers: Arc<Breakers>,
+    /// How to open connections.
+    pub connect: ConnectOptions,
+    /// Its members.
+    pub members: ArcSwap<Members>,
+    /// TLS contexts by the address of their message, which the configuration keeps alive.
+    contexts: Mutex<HashMap<usize, Arc<ClientContext>>>,
+    secrets: Arc<Secrets>,
+    detector: Mutex<Option<Detector<Address>>>,
+    original: Mutex<HashMap<SocketAddr, Arc<Host>>>,
+    removed: AtomicBool,
+    /// Serialises changes of the members.
+    changing: Mutex<()>,
+    epoch: Instant,
+    /// `istio` metadata: the service behind the cluster.
+    pub service: Option<Service>,
+    /// The filters upstream connections go through that this proxy knows: metadata exchange.
+    pub metadata_exchange: bool,
+}
+
+/// The service behind a cluster, as Istio's metadata names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    /// The full name.
+    pub host: String,
+    /// The short name.
+    pub name: String,
+    /// The namespace.
+    pub namespace: String,
+}
+
+impl Cluster {
+    /// Compiles a cluster. Its members come later, except for those in the message.
+    ///
+    /// # Errors
+    /// What of it this proxy cannot use.
+    pub fn new(
+        message: Message,
+        version: &str,
+        stats: &Registry,
+        secrets: &Arc<Secrets>,
+        mark: Option<u32>,
+    ) -> Result<Arc<Self>, String> {
+        let config = ClusterConfig::compile(&message).map_err(|errors| join(&errors))?;
+        // A broken certificate refuses the cluster now, not the first connection later.
+        let sockets = message.transport_socket.iter().chain(
+            message
+                .transport_socket_matches
+                .iter()
+                .filter_map(|entry| entry.transport_socket.as_ref()),
+        );
+        for socket in sockets {
+            let transport =
+                dataplane::cluster::transport(Some(socket)).map_err(|error| error.to_string())?;
+            if let TransportConfig::Tls(tls) = &transport {
+                ClientContext::new(tls, secrets.clone()).map_err(|error| error.to_string())?;
+            }
+        }
+        let prefix = format!("cluster.{}", config.stat_name);
+        let group = stats.group::<ClusterStats>(&prefix);
+        let outlier_stats = config
+            .outlier
+            .as_ref()
+            .map(|_| stats.group::<OutlierStats>(&format!("{prefix}.outlier_detection")));
+        let connect = ConnectOptions {
+            timeout: config.connect_timeout,
+            source: config.bind_address,
+            keepalive: config.tcp_keepalive.map(|keepalive| {
+                let seconds = |time: Option<Duration>| time.map_or(0, |time| time.as_secs() as u32);
+                (
+                    seconds(keepalive.time),
+                    seconds(keepalive.interval),
+                    keepalive.probes.unwrap_or(0),
+                )
+            }),
+            mark,
+        };
+        let empty = Arc::new(HostSet::default());
+        let members = Members {
+            hosts: Vec::new(),
+            balancer: LoadBalancer::new(&config, empty, &|_| false, 0),
+        };
+        let detector = config.outlier.clone().map(Detector::new);
+        let cluster = Arc::new(Self {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            breakers: Breakers::new(config.thresholds.clone()),
+            service: service(&message),
+            metadata_exchange: config
+                .filters
+                .iter()
+                .any(|filter| filter == "istio.metadata_exchange"),
+            message: Arc::new(message),
+            version: version.to_owned(),
+            updated: SystemTime::now(),
+            stats: group,
+            outlier_stats,
+            connect,
+            members: ArcSwap::from_pointee(members),
+            contexts: Mutex::default(),
+            secrets: secrets.clone(),
+            detector: Mutex::new(detector),
+            original: Mutex::default(),
+            removed: AtomicBool::new(false),
+            changing: Mutex::default(),
+            epoch: Instant::now(),
+            config,
+        });
+        if let Some(set) = &cluster.config.assignment
+            && matches!(cluster.config.discovery, Discovery::Static)
+        {
+            cluster.set_members(set.clone());
+        }
+        Ok(cluster)
+    }
+
+    /// The name.
+    pub fn name(&self) -> &str {
+        &self.config.name
+    }
+
+    /// Whether it was replaced or removed.
+    pub fn is_removed(&self) -> bool {
+        self.removed.load(Ordering::Relaxed)
+    }
+
+    /// Takes it out of use: idle connections close, requests under way end regularly.
+    pub fn remove(&self) {
+        self.removed.store(true, Ordering::Relaxed);
+    }
+
+    /// The names of the secrets its connections need.
+    pub fn secret_names(&self) -> impl Iterator<Item = &str> {
+        self.config.secrets.iter().map(String::as_str)
+    }
+
+    /// New members. Those that stay keep their connections, numbers and outlier state.
+    pub fn set_members(&self, set: Arc<HostSet>) {
+        let _guard = self.changing.lock();
+        let before = self.members.load_full();
+        let mut known: HashMap<&Address, &Arc<Host>> = before
+            .hosts
+            .iter()
+            .map(|host| (&host.address, host))
+            .collect();
+        let mut hosts = Vec::with_capacity(set.hosts.len());
+        for info in &set.hosts {
+            let address = match &info.address {
+                dataplane::address::Address::Socket(address) => Address::Socket(*address),
+                dataplane::address::Address::Pipe(path) => Address::Pipe(path.into()),
+                // A name nobody has resolved yet: unreachable until then.
+                dataplane::address::Address::Name { .. } => {
+                    Address::Socket(SocketAddr::from(([0, 0, 0, 0], 0)))
+                }
+            };
+            let transport = self.transport_of(info);
+            match known.remove(&address) {
+                Some(host) if same_transport(&host.transport, &transport) => {
+                    host.info.store(info.clone());
+                    hosts.push(host.clone());
+                }
+                _ => hosts.push(Arc::new(Host::new(address, info.clone(), transport))),
+            }
+        }
+        for host in &before.hosts {
+            if !hosts.iter().any(|member| member.id == host.id) {
+                host.removed.store(true, Ordering::Relaxed);
+            }
+        }
+        if let Some(detector) = &mut *self.detector.lock() {
+            detector.retain(|address| hosts.iter().any(|host| host.address == *address));
+        }
+        self.stats.membership_change.inc();
+        self.install(hosts, set);
+    }
+
+    fn install(&self, hosts: Vec<Arc<Host>>, set: Arc<HostSet>) {
+        let balancer = LoadBalancer::new(
+            &self.config,
+            set,
+            &|index| hosts.get(index).is_some_and(|host| host.is_ejected()),
+            self.id,
+        );
+        let stats = &self.stats;
+        stats.membership_total.set(hosts.len() as u64);
+        stats.membership_healthy.set(balancer.healthy() as u64);
+        let ejected = hosts.iter().filter(|host| host.is_ejected()).count();
+        if let Some(stats) = &self.outlier_stats {
+            stats.ejections_active.set(ejected as u64);
+        }
+        self.members.store(Arc::new(Members { hosts, balancer }));
+    }
+
+    fn transport_of(&self, info: &dataplane::cluster::Host) -> Transport {
+        match self.config.transport(&info.metadata).0 {
+            TransportConfig::Raw => Transport::Raw,
+            TransportConfig::Tls(tls) => {
+                let mut contexts = self.contexts.lock();
+                let key = Arc::as_ptr(tls) as usize;
+                if let Some(context) = contexts.get(&key) {
+                    return Transport::Tls(context.clone());
+                }
+                match ClientContext::new(tls, self.secrets.clone()) {
+                    Ok(context) => {
+                        let context = Arc::new(context);
+                        contexts.insert(key, context.clone());
+                        Transport::Tls(context)
+                    }
+                    // Checked when the cluster came; a file may have vanished since.
+                    Err(error) => {
+                        tracing::error!("cluster {}: {error}", self.config.name);
+                        Transport::Unusable
+                    }
+                }
+            }
+        }
+    }
+
+    /// The host for a request.
+    pub fn pick(
+        &self,
+        context: &PickContext<'_>,
+        random: &mut dyn FnMut() -> u64,
+    ) -> Option<(usize, Arc<Host>)> {
+        let members = self.members.load();
+        let index = members
+            .balancer
+            .pick(context, &Load(&members.hosts), random)?;
+        let host = members.hosts.get(index)?.clone();
+        Some((index, host))
+    }
+
+    /// The host at the original destination of a connection.
+    pub fn original_destination(&self, destination: SocketAddr) -> Arc<Host> {
+        let now = self.epoch.elapsed().as_secs();
+        let mut original = self.original.lock();
+        let host = original
+            .entry(destination)
+            .or_insert_with(|| {
+                let info = dataplane::cluster::Host {
+                    address: dataplane::address::Address::Socket(destination),
+                    hostname: String::new(),
+                    weight: 1,
+                    health: dataplane::cluster::Health::Healthy,
+                    locality: Arc::default(),
+                    priority: 0,
+                    metadata: Arc::default(),
+                };
+                let transport = self.transport_of(&info);
+                Arc::new(Host::new(
+                    Address::Socket(destination),
+                    Arc::new(info),
+                    transport,
+                ))
+            })
+            .clone();
+        host.last_used.store(now, Ordering::Relaxed);
+        self.stats.membership_total.set(original.len() as u64);
+        self.stats.membership_healthy.set(original.len() as u64);
+        host
+    }
+
+    /// Forgets original destinations nobody used for `age`.
+    pub fn forget_original(&self, age: Duration) {
+        let now = self.epoch.elapsed().as_secs();
+        let mut original = self.original.lock();
+        original.retain(|_, host| {
+            let keep = host.stats.cx_active.get() > 0
+                || host.stats.rq_active.get() > 0
+                || now.saturating_sub(host.last_used.load(Ordering::Relaxed)) < age.as_secs();
+            if !keep {
+                host.removed.store(true, Ordering::Relaxed);
+            }
+            keep
+        });
+    }
+
+    /// Everyone who is a member now.
+    pub fn hosts(&self) -> Vec<Arc<Host>> {
+        let mut hosts = self.members.load().hosts.clone();
+        hosts.extend(self.original.lock().values().cloned());
+        hosts
+    }
+
+    /// Tells outlier detection what a host did.
+    pub fn record(&self, host: &Arc<Host>, result: HostResult, random: &mut dyn FnMut() -> u64) {
+        let Some(config) = &self.config.outlier else {
+            return;
+        };
+        for detection in host.monitor.record(result, config).into_iter().flatten() {
+            self.detected(host, detection, random);
+        }
+    }
+
+    fn detected(&self, host: &Arc<Host>, detection: Detection, random: &mut dyn FnMut() -> u64) {
+        let Some(stats) = &self.outlier_stats else {
+            return;
+        };
+        match detection {
+            Detection::Consecutive5xx => stats.ejections_detected_consecutive_5xx.inc(),
+            Detection::ConsecutiveGatewayFailure => {
+                stats.ejections_detected_consecutive_gateway_failure.inc()
+            }
+            Detection::ConsecutiveLocalOriginFailure => {
+                stats
+                    .ejections_detected_consecutive_local_origin_failure
+                    .inc();
+            }
+        }
+        let members = self.members.load().hosts.len();
+        let verdict = match &mut *self.detector.lock() {
+            Some(detector) => detector.detected(
+                &host.address,
+                detection,
+                members,
+                self.epoch.elapsed(),
+                random,
+            ),
+            None => return,
+        };
+        match verdict {
+            Verdict::Ejected { .. } => {
+                match detection {
+                    Detection::Consecutive5xx => {
+                        stats.ejections_enforced_consecutive_5xx.inc();
+                        stats.ejections_consecutive_5xx.inc();
+                    }
+                    Detection::ConsecutiveGatewayFailure => {
+                        stats.ejections_enforced_consecutive_gateway_failure.inc()
+                    }
+                    Detection::ConsecutiveLocalOriginFailure => {
+                        stats
+                            .ejections_enforced_consecutive_local_origin_failure
+                            .inc();
+                    }
+                }
+                stats.ejections_enforced_total.inc();
+                stats.ejections_total.inc();
+                host.ejected.store(true, Ordering::Relaxed);
+                self.rebuild();
+            }
+            Verdict::Overflow => stats.ejections_overflow.inc(),
+            Verdict::NotEnforced | Verdict::Already => {}
+        }
+    }
+
+    /// The sweep of outlier detection: hosts come back.
+    pub fn sweep_outliers(&self) {
+        let back = match &mut *self.detector.lock() {
+            Some(detector) => detector.tick(self.epoch.elapsed()),
+            None => return,
+        };
+        if back.is_empty() {
+            return;
+        }
+        for host in &self.members.load().hosts {
+            if back.contains(&host.address) {
+                host.ejected.store(false, Ordering::Relaxed);
+            }
+        }
+        self.rebuild();
+    }
+
+    fn rebuild(&self) {
+        let _guard = self.changing.lock();
+        let members = self.members.load_full();
+        self.install(members.hosts.clone(), members.balancer.hosts().clone());
+    }
+}
+
+fn same_transport(a: &Transport, b: &Transport) -> bool {
+    match (a, b) {
+        (Transport::Raw, Transport::Raw) => true,
+        (Transport::Tls(a), Transport::Tls(b)) => Arc::ptr_eq(a, b),
+        _ => false,
+    }
+}
+
+/// All errors in one line.
+pub fn join(errors: &[dataplane::ConfigError]) -> String {
+    errors
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join("; ")
+}
+
+fn service(message: &Message) -> Option<Service> {
+    use xds::prost_types::value::Kind;
+    let istio = message.metadata.as_ref()?.filter_metadata.get("istio")?;
+    let Some(Kind::ListValue(services)) = &istio.fields.get("services")?.kind else {
+        return None;
+    };
+    let Some(Kind::StructValue(first)) = &services.values.first()?.kind else {
+        return None;
+    };
+    let text = |name: &str| match first.fields.get(name).and_then(|value| value.kind.as_ref()) {
+        Some(Kind::StringValue(text)) => text.clone(),
+        _ => String::new(),
+    };
+    Some(Service {
+        host: text("host"),
+        name: text("name"),
+        namespace: text("namespace"),
+    })
+}

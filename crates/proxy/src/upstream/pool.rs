@@ -1,0 +1,458 @@
+//! Connection pools: one per worker, host and protocol. No locks; the limits are the cluster's.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::task::Context;
+use std::time::{Duration, Instant};
+
+use dataplane::circuit::{Permit, Priority, Resource};
+use tokio::sync::oneshot;
+
+use super::cluster::Cluster;
+use super::connect::{ConnectError, Connected, connect};
+use super::host::Host;
+use crate::h1::client::{ClientConnection as H1, Home, Lease};
+use crate::h2::client::ClientConnection as H2;
+
+/// Which connections are interchangeable.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Key {
+    /// The host.
+    pub host: u64,
+    /// HTTP/2 instead of HTTP/1.
+    pub http2: bool,
+    /// The application protocols offered by TLS, if the request chose them.
+    pub alpn: Option<Arc<[Vec<u8>]>>,
+    /// 1 for the high priority.
+    pub priority: u8,
+}
+
+/// Why no connection could be had.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AcquireError {
+    /// A circuit breaker is open.
+    Overflow,
+    /// Connecting failed.
+    Connect(ConnectError),
+}
+
+/// The pools of a worker.
+#[derive(Default)]
+pub struct Pools {
+    pools: RefCell<HashMap<Key, Rc<HostPool>>>,
+}
+
+impl Pools {
+    /// The pool for this key.
+    pub fn get(&self, key: Key, cluster: &Arc<Cluster>, host: &Arc<Host>) -> Rc<HostPool> {
+        let mut pools = self.pools.borrow_mut();
+        if let Some(pool) = pools.get(&key) {
+            return pool.clone();
+        }
+        let pool = Rc::new_cyclic(|this| HostPool {
+            this: this.clone(),
+            key: key.clone(),
+            cluster: cluster.clone(),
+            host: host.clone(),
+            idle: RefCell::default(),
+            waiting: RefCell::default(),
+            streams: RefCell::default(),
+            opening: RefCell::default(),
+        });
+        pools.insert(key, pool.clone());
+        pool
+    }
+
+    /// Closes what was idle for too long, is dead, or leads to a host or cluster that is gone. Called about once a second.
+    pub fn sweep(&self, now: Instant) {
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        self.pools.borrow_mut().retain(|_, pool| {
+            let gone = pool.host.is_removed() || pool.cluster.is_removed();
+            let timeout = pool.cluster.config.idle_timeout;
+            let idle_for = |since: Instant| now.saturating_duration_since(since);
+            {
+                let mut idle = pool.idle.borrow_mut();
+                idle.retain_mut(|connection| {
+                    let old = timeout
+                        .is_some_and(|timeout| idle_for(connection.idle_since.get()) >= timeout);
+                    if old {
+                        pool.cluster.stats.upstream_cx_idle_timeout.inc();
+                    }
+                    if gone || old {
+                        connection.lease.closed(false, false);
+                        return false;
+                    }
+                    let alive = connection.poll_idle(&mut cx);
+                    if !alive {
+                        connection.lease.closed(true, false);
+                    }
+                    alive
+                });
+                if idle.is_empty() && idle.capacity() > 8 {
+                    *idle = Vec::new();
+                }
+            }
+            pool.streams.borrow_mut().retain(|connection| {
+                let old = connection.active() == 0
+                    && timeout.is_some_and(|timeout| idle_for(connection.idle_since()) >= timeout);
+                if gone || old {
+                    connection.retire();
+                }
+                connection.usable()
+            });
+            let empty = pool.idle.borrow().is_empty()
+                && pool.streams.borrow().is_empty()
+                && pool.waiting.borrow().is_empty();
+            !empty
+                || Rc::strong_count(pool) > 1
+                || (!gone && pool.host.created.elapsed() < Duration::from_secs(60))
+        });
+    }
+
+    /// The connections that are idle now, over all pools.
+    pub fn idle(&self) -> usize {
+        self.pools
+            .borrow()
+            .values()
+            .map(|pool| pool.idle.borrow().len())
+            .sum()
+    }
+}
+
+/// The connections of this worker to one host.
+pub struct HostPool {
+    this: Weak<HostPool>,
+    key: Key,
+    cluster: Arc<Cluster>,
+    host: Arc<Host>,
+    idle: RefCell<Vec<Box<H1>>>,
+    waiting: RefCell<VecDeque<oneshot::Sender<Option<Box<H1>>>>>,
+    streams: RefCell<Vec<H2>>,
+    /// Those who wait for an HTTP/2 connection that is being opened.
+    opening: RefCell<Option<Vec<oneshot::Sender<Result<H2, AcquireError>>>>>,
+}
+
+/// Counts a request as pending while it lives.
+struct Pending<'a>(&'a HostPool, #[allow(dead_code)] Permit);
+
+impl<'a> Pending<'a> {
+    fn enter(pool: &'a HostPool) -> Result<Self, AcquireError> {
+        let stats = &pool.cluster.stats;
+        let Some(permit) = pool
+            .cluster
+            .breakers
+            .try_acquire(pool.priority(), Resource::Pending)
+        else {
+            stats.upstream_rq_pending_overflow.inc();
+            return Err(AcquireError::Overflow);
+        };
+        stats.upstream_rq_pending_total.inc();
+        stats.upstream_rq_pending_active.inc();
+        Ok(Self(pool, permit))
+    }
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        self.0.cluster.stats.upstream_rq_pending_active.dec();
+    }
+}
+
+impl HostPool {
+    fn priority(&self) -> Priority {
+        if self.key.priority == 0 {
+            Priority::Default
+        } else {
+            Priority::High
+        }
+    }
+
+    /// A connection for one HTTP/1 request.
+    ///
+    /// # Errors
+    /// When a breaker is open or connecting fails.
+    pub async fn http1(&self) -> Result<Box<H1>, AcquireError> {
+        if let Some(connection) = self.take_idle() {
+            return Ok(connection);
+        }
+        let _pending = Pending::enter(self)?;
+        loop {
+            // Over the limit a request waits, unless this host has no connection at all that could come free.
+            if self
+                .cluster
+                .breakers
+                .open(self.priority(), Resource::Connections)
+            {
+                self.cluster.stats.upstream_cx_overflow.inc();
+                if self.host.stats.cx_active.get() > 0 {
+                    let (send, receive) = oneshot::channel();
+                    self.waiting.borrow_mut().push_back(send);
+                    if let Ok(Some(connection)) = receive.await {
+                        return Ok(connection);
+                    }
+                    continue;
+                }
+            }
+            let (connected, lease) = self.open().await?;
+            let mut connection = H1::new(connected.io, Box::new(lease));
+            self.cluster.stats.upstream_cx_http1_total.inc();
+            if let Some(home) = self.this.upgrade() {
+                connection.set_home(home);
+            }
+            return Ok(connection);
+        }
+    }
+
+    fn take_idle(&self) -> Option<Box<H1>> {
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        loop {
+            let mut connection = self.idle.borrow_mut().pop()?;
+            if connection.poll_idle(&mut cx) {
+                return Some(connection);
+            }
+            connection.lease.closed(true, false);
+        }
+    }
+
+    /// A connection for an HTTP/2 stream.
+    ///
+    /// # Errors
+    /// When a breaker is open or connecting fails.
+    pub async fn http2(&self) -> Result<H2, AcquireError> {
+        let limit = self.cluster.config.max_requests_per_connection.unwrap_or(0);
+        let found = {
+            let mut streams = self.streams.borrow_mut();
+            streams.retain(H2::usable);
+            streams
+                .iter()
+                .find(|connection| connection.active() < connection.max_streams())
+                .cloned()
+        };
+        if let Some(connection) = found {
+            if limit > 0 && connection.requests() + 1 >= limit {
+                self.cluster.stats.upstream_cx_max_requests.inc();
+                connection.retire();
+            }
+            return Ok(connection);
+        }
+        let _pending = Pending::enter(self)?;
+        let wait = {
+            let mut opening = self.opening.borrow_mut();
+            match &mut *opening {
+                Some(waiting) => {
+                    let (send, receive) = oneshot::channel();
+                    waiting.push(send);
+                    Some(receive)
+                }
+                None => {
+                    *opening = Some(Vec::new());
+                    None
+                }
+            }
+        };
+        if let Some(wait) = wait {
+            return match wait.await {
+                Ok(result) => result,
+                // Who was opening it has given up (its client left): the next one tries.
+                Err(_) => Box::pin(self.http2()).await,
+            };
+        }
+        let guard = OpeningGuard(self);
+        let result = self.open_http2().await;
+        let waiting = self.opening.borrow_mut().take();
+        std::mem::forget(guard);
+        for waiting in waiting.into_iter().flatten() {
+            let _ = waiting.send(result.clone());
+        }
+        result
+    }
+
+    async fn open_http2(&self) -> Result<H2, AcquireError> {
+        let (connected, lease) = self.open().await?;
+        let connection = H2::start(connected.io, Rc::new(lease))
+            .await
+            .map_err(|error| {
+                AcquireError::Connect(ConnectError::Remote(format!(
+                    "HTTP/2 preface failed: {error}"
+                )))
+            })?;
+        self.cluster.stats.upstream_cx_http2_total.inc();
+        self.streams.borrow_mut().push(connection.clone());
+        Ok(connection)
+    }
+
+    /// Opens a connection and accounts for it.
+    pub async fn open(&self) -> Result<(Connected, ConnectionLease), AcquireError> {
+        open(
+            &self.cluster,
+            &self.host,
+            self.priority(),
+            self.key.alpn.as_ref(),
+            self.this.clone(),
+        )
+        .await
+        .map_err(AcquireError::Connect)
+    }
+}
+
+/// Opens a connection to a host of a cluster outside of a pool (TCP) or for one, and accounts for it.
+///
+/// # Errors
+/// Why connecting failed.
+pub async fn open(
+    cluster: &Arc<Cluster>,
+    host: &Arc<Host>,
+    priority: Priority,
+    alpn: Option<&Arc<[Vec<u8>]>>,
+    pool: Weak<HostPool>,
+) -> Result<(Connected, ConnectionLease), ConnectError> {
+    let mut lease = ConnectionLease::new(cluster.clone(), host.clone(), priority, pool);
+    let start = Instant::now();
+    match connect(host, &cluster.connect, alpn, &cluster.stats).await {
+        Ok(connected) => {
+            cluster
+                .stats
+                .upstream_cx_connect_ms
+                .record(start.elapsed().as_millis() as u64);
+            lease.local = connected.local;
+            lease
+                .peer_certificate
+                .clone_from(&connected.peer_certificate);
+            Ok((connected, lease))
+        }
+        Err(error) => {
+            host.stats.cx_connect_fail.inc();
+            cluster.stats.upstream_cx_connect_fail.inc();
+            if error == ConnectError::Timeout {
+                cluster.stats.upstream_cx_connect_timeout.inc();
+            }
+            Err(error)
+        }
+    }
+}
+
+struct OpeningGuard<'a>(&'a HostPool);
+
+impl Drop for OpeningGuard<'_> {
+    fn drop(&mut self) {
+        // Dropping the senders wakes those who wait.
+        self.0.opening.borrow_mut().take();
+    }
+}
+
+impl Home for HostPool {
+    fn give_back(&self, connection: Box<H1>) {
+        let limit = self.cluster.config.max_requests_per_connection.unwrap_or(0);
+        if limit > 0 && connection.requests >= limit {
+            self.cluster.stats.upstream_cx_max_requests.inc();
+            connection.lease.closed(false, false);
+            return;
+        }
+        if self.host.is_removed() || self.cluster.is_removed() {
+            connection.lease.closed(false, false);
+            return;
+        }
+        let mut connection = connection;
+        while let Some(waiting) = self.waiting.borrow_mut().pop_front() {
+            match waiting.send(Some(connection)) {
+                Ok(()) => return,
+                Err(Some(back)) => connection = back,
+                Err(None) => return,
+            }
+        }
+        self.idle.borrow_mut().push(connection);
+    }
+}
+
+/// What one upstream connection accounts for.
+pub struct ConnectionLease {
+    cluster: Arc<Cluster>,
+    host: Arc<Host>,
+    pool: Weak<HostPool>,
+    opened: Instant,
+    local: Option<SocketAddr>,
+    /// The certificate the peer has shown.
+    pub peer_certificate: Option<Vec<u8>>,
+    ending: std::cell::Cell<Option<(bool, bool)>>,
+    permit: Option<Permit>,
+}
+
+impl ConnectionLease {
+    fn new(
+        cluster: Arc<Cluster>,
+        host: Arc<Host>,
+        priority: Priority,
+        pool: Weak<HostPool>,
+    ) -> Self {
+        let stats = &cluster.stats;
+        let permit = cluster.breakers.acquire(priority, Resource::Connections);
+        stats.upstream_cx_total.inc();
+        stats.upstream_cx_active.inc();
+        host.stats.cx_total.inc();
+        host.stats.cx_active.inc();
+        Self {
+            cluster,
+            host,
+            pool,
+            opened: Instant::now(),
+            local: None,
+            peer_certificate: None,
+            ending: std::cell::Cell::new(None),
+            permit: Some(permit),
+        }
+    }
+}
+
+impl Lease for ConnectionLease {
+    fn received(&self, bytes: u64) {
+        self.cluster.stats.upstream_cx_rx_bytes_total.add(bytes);
+    }
+    fn sent(&self, bytes: u64) {
+        self.cluster.stats.upstream_cx_tx_bytes_total.add(bytes);
+    }
+    fn closed(&self, remote: bool, with_request: bool) {
+        self.ending.set(Some((remote, with_request)));
+    }
+    fn local_address(&self) -> Option<SocketAddr> {
+        self.local
+    }
+    fn as_any(&self) -> &dyn std::any::Any {
+        self
+    }
+}
+
+impl Drop for ConnectionLease {
+    fn drop(&mut self) {
+        let stats = &self.cluster.stats;
+        drop(self.permit.take());
+        stats.upstream_cx_active.dec();
+        self.host.stats.cx_active.dec();
+        stats.upstream_cx_destroy.inc();
+        let (remote, with_request) = self.ending.get().unwrap_or((false, false));
+        if remote {
+            stats.upstream_cx_destroy_remote.inc();
+        } else {
+            stats.upstream_cx_destroy_local.inc();
+        }
+        if with_request {
+            stats.upstream_cx_destroy_with_active_rq.inc();
+            if remote {
+                stats.upstream_cx_destroy_remote_with_active_rq.inc();
+            } else {
+                stats.upstream_cx_destroy_local_with_active_rq.inc();
+            }
+        }
+        stats
+            .upstream_cx_length_ms
+            .record(self.opened.elapsed().as_millis() as u64);
+        // A place came free: whoever waits longest may open a connection of its own.
+        if let Some(pool) = self.pool.upgrade()
+            && let Some(waiting) = pool.waiting.borrow_mut().pop_front()
+        {
+            let _ = waiting.send(None);
+        }
+    }
+}
