@@ -139,7 +139,9 @@ impl Cluster {
 
     pub async fn apply(&self, yaml: &str) {
         // A leading brace would make it JSON.
-        let output = self.try_kubectl("apply -f -", &format!("---\n{yaml}\n")).await;
+        let output = self
+            .try_kubectl("apply -f -", &format!("---\n{yaml}\n"))
+            .await;
         assert!(
             output.status.success(),
             "{}",
