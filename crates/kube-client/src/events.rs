@@ -258,7 +258,7 @@ mod tests {
     fn classic_events_count() {
         let now = OffsetDateTime::from_unix_timestamp_nanos(1_760_000_000_123_456_789).unwrap();
         let event = new_event(&note(None), "deployment-controller", "", now);
-        assert_eq!(event["metadata"]["name"], "p.186cba1b80efcd15");
+        assert_eq!(event["metadata"]["name"], "p.186cc6acdc0bcd15");
         assert_eq!(event["firstTimestamp"], "2025-10-09T08:53:20Z");
         assert_eq!(
             event["source"],
