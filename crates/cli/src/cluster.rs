@@ -76,7 +76,6 @@ async fn run(state: &StateDir, facts: &'static ClusterFacts) -> Result<()> {
     tokio::select! {
         () = controllers::run(manager, token.clone()) => {}
         result = kubelet::run(agent, token.clone()) => result.context("node agent")?,
-        () = server.stopped() => {}
     }
     // Whatever ended first, the others end in order too.
     token.cancel();
