@@ -93,8 +93,17 @@ pub fn common(obj: &Value) -> Errors {
         ));
     }
     out.extend(owners(list(&m["ownerReferences"]), &m["ownerReferences"]));
-    out.extend(finalizers(list(&m["finalizers"])));
+    out.extend(finalizers(list(&m["finalizers"]), has_core_metadata(obj)));
     out
+}
+
+/// Whether an object's metadata is validated by the rules of the core types. Definitions of custom
+/// resources and their objects follow the general rules, which accept any qualified finalizer.
+fn has_core_metadata(obj: &Value) -> bool {
+    let api_version = text(&obj["apiVersion"]);
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    group != "apiextensions.k8s.io"
+        && crate::scheme::find_kind(group, version, text(&obj["kind"])).is_some()
 }
 
 fn owners(refs: &[Value], all: &Value) -> Errors {
@@ -144,7 +153,7 @@ fn owners(refs: &[Value], all: &Value) -> Errors {
     out
 }
 
-fn finalizers(all: &[Value]) -> Errors {
+fn finalizers(all: &[Value], core: bool) -> Errors {
     let mut out = Vec::new();
     for f in all {
         out.extend(invalid_each(
@@ -155,7 +164,7 @@ fn finalizers(all: &[Value]) -> Errors {
     }
     for (i, f) in all.iter().enumerate() {
         let s = text(f);
-        if !s.contains('/') && !["kubernetes", "foregroundDeletion", "orphan"].contains(&s) {
+        if core && !s.contains('/') && !["kubernetes", "foregroundDeletion", "orphan"].contains(&s) {
             out.push(FieldError::invalid(
                 format!("metadata.finalizers[{i}]"),
                 f,
