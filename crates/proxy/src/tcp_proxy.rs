@@ -33,6 +33,7 @@ struct Session {
     flags: ResponseFlags,
     details: Cow<'static, str>,
     failure: String,
+    termination: String,
     cluster_name: Option<String>,
     cluster: Option<Arc<Cluster>>,
     host: Option<Arc<Host>>,
@@ -61,6 +62,7 @@ pub async fn serve(
         flags: ResponseFlags::NONE,
         details: Cow::Borrowed(""),
         failure: String::new(),
+        termination: String::new(),
         cluster_name: None,
         cluster: None,
         host: None,
@@ -109,6 +111,22 @@ async fn run(
         match exchange_metadata(shared, &mut io, &mut early).await {
             Ok(peer) => session.peer = peer,
             Err(_) => return,
+        }
+    }
+    for filter in &chain.filters {
+        let NetworkFilter::Rbac(rules) = filter else {
+            continue;
+        };
+        let metadata = Metadata::new();
+        let decision = rules.decide(&StreamInfo::new(info, &metadata, session.start_wall));
+        if !decision.allowed {
+            proxy.stats.rbac_denied.inc();
+            session.termination = decision.details();
+            io.reset_on_close();
+            return;
+        }
+        if rules.enforces() {
+            proxy.stats.rbac_allowed.inc();
         }
     }
     let name = if chain
@@ -567,6 +585,8 @@ fn finish(
     stream.response_code_details = Some(&*session.details).filter(|details| !details.is_empty());
     stream.upstream_transport_failure_reason =
         Some(&*session.failure).filter(|failure| !failure.is_empty());
+    stream.connection_termination_details =
+        Some(&*session.termination).filter(|details| !details.is_empty());
     stream.bytes_received = session.received;
     stream.bytes_sent = session.sent;
     stream.duration = Some(session.start.elapsed());

@@ -121,7 +121,7 @@ pub enum NetworkFilter {
     /// Istio's TCP metrics.
     IstioStats(crate::http::istio::StatsConfig),
     /// Access rules.
-    Rbac(Arc<crate::http::filters::RbacFilter>),
+    Rbac(Box<dataplane::rbac::Rbac>),
     /// The cluster is named by the server name.
     SniCluster,
 }
@@ -341,6 +341,17 @@ impl Listener {
         self.chains.iter().chain(&self.default)
     }
 
+    /// The route tables that stand in it.
+    pub fn inline_routes(&self) -> impl Iterator<Item = &Arc<Routes>> {
+        self.all_chains().filter_map(|chain| match &chain.kind {
+            ChainKind::Http(manager) => match &manager.routes {
+                RouteSource::Inline(routes) => Some(routes),
+                RouteSource::Named(_) => None,
+            },
+            ChainKind::Tcp(_) => None,
+        })
+    }
+
     /// The route configurations it waits for.
     pub fn route_names(&self) -> impl Iterator<Item = &str> {
         self.all_chains().filter_map(|chain| match &chain.kind {
@@ -442,8 +453,8 @@ impl Chain {
                         .map_err(at)?,
                 )),
                 "envoy.extensions.filters.network.rbac.v3.RBAC" => {
-                    filters.push(NetworkFilter::Rbac(Arc::new(
-                        crate::http::filters::RbacFilter::network(&any).map_err(at)?,
+                    filters.push(NetworkFilter::Rbac(Box::new(
+                        crate::http::filters::network_rbac(&any).map_err(at)?,
                     )))
                 }
                 "envoy.extensions.filters.network.sni_cluster.v3.SniCluster" => {

@@ -405,6 +405,18 @@ impl Manager {
         }
         let active = state.listeners.get(&name).map(|listener| &**listener);
         let listener = Listener::compile(message, version, &self.shared, fixed, active)?;
+        for routes in listener.inline_routes() {
+            // Routes in a listener may only name clusters that exist, unless they say otherwise.
+            if routes.message.validate_clusters == Some(false) {
+                continue;
+            }
+            let known = |name: &str| {
+                state.clusters.contains_key(name) || state.warming_clusters.contains_key(name)
+            };
+            if let Some(name) = routes.table.clusters().find(|name| !known(name)) {
+                return Err(format!("route: unknown cluster '{name}'"));
+            }
+        }
         if listener.bind {
             for address in
                 std::iter::once(listener.address).chain(listener.additional.iter().copied())

@@ -737,11 +737,12 @@ async fn tunnel_copy(
                         Poll::Ready(Err(_)) => return Poll::Ready(Ended::Downstream),
                         Poll::Pending => {}
                     }
-                } else if server_ended && !client_shut {
-                    if Pin::new(&mut inner.io).poll_shutdown(cx).is_ready() {
-                        client_shut = true;
-                        progress = true;
-                    }
+                } else if server_ended
+                    && !client_shut
+                    && Pin::new(&mut inner.io).poll_shutdown(cx).is_ready()
+                {
+                    client_shut = true;
+                    progress = true;
                 }
                 let _ = Pin::new(&mut inner.io).poll_flush(cx);
             }

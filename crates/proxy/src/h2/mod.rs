@@ -49,10 +49,10 @@ impl Incoming {
 
     /// The next frame.
     pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
-        if let Some(pump) = &mut self.pump {
-            if pump.poll(cx).is_ready() {
-                self.pump = None;
-            }
+        if let Some(pump) = &mut self.pump
+            && pump.poll(cx).is_ready()
+        {
+            self.pump = None;
         }
         if self.done {
             return Poll::Ready(None);

@@ -50,16 +50,16 @@ pub async fn serve(io: Io, prefix: BytesMut, conn: Rc<Connection>) {
             if let Poll::Ready(accepted) = connection.poll_accept(cx) {
                 return Poll::Ready(accepted);
             }
-            if let Some(timer) = &mut idle {
-                if timer.as_mut().poll(cx).is_ready() {
-                    let timeout = options.idle_timeout.unwrap_or_default();
-                    if !connection.has_streams() && !draining {
-                        draining = true;
-                        connection.graceful_shutdown();
-                    }
-                    timer.as_mut().reset(tokio::time::Instant::now() + timeout);
-                    let _ = timer.as_mut().poll(cx);
+            if let Some(timer) = &mut idle
+                && timer.as_mut().poll(cx).is_ready()
+            {
+                let timeout = options.idle_timeout.unwrap_or_default();
+                if !connection.has_streams() && !draining {
+                    draining = true;
+                    connection.graceful_shutdown();
                 }
+                timer.as_mut().reset(tokio::time::Instant::now() + timeout);
+                let _ = timer.as_mut().poll(cx);
             }
             Poll::Pending
         })

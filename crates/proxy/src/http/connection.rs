@@ -369,6 +369,7 @@ impl Connection {
             }
         }
 
+        self.manager.stats.rq_total.inc();
         match outcome {
             Outcome::NotFound { .. } => {
                 self.manager.stats.no_route.inc();
@@ -390,7 +391,7 @@ impl Connection {
             Outcome::Redirect {
                 status, location, ..
             } => {
-                self.manager.stats.rq_redirect.inc();
+                self.manager.stats.rq_direct_response.inc();
                 record.details = Cow::Borrowed("direct_response");
                 flow.route_headers = true;
                 let status = StatusCode::from_u16(status).unwrap_or(StatusCode::MOVED_PERMANENTLY);
@@ -403,7 +404,6 @@ impl Connection {
                         route.cluster_not_found_status,
                     ));
                 };
-                self.manager.stats.rq_total.inc();
                 flow.route_headers = true;
                 router::route(self, record, flow, cluster, route, upgrade, info).await
             }
@@ -464,6 +464,35 @@ impl Connection {
                 if let Some(reply) = injection.abort {
                     self.manager.stats.fault_aborts_injected.inc();
                     return Some(Answer::Local(reply));
+                }
+            }
+            HttpFilter::Rbac(name, own) => {
+                let per_route = self.per_route(record, flow, name);
+                let rules = match per_route.as_deref() {
+                    Some(PerRoute::Rbac(rules)) => rules,
+                    _ => own,
+                };
+                let stats = &self.manager.stats;
+                let noted = rules.shadow(&record.info()).map(|decision| {
+                    let counter = if decision.allowed {
+                        &stats.rbac_shadow_allowed
+                    } else {
+                        &stats.rbac_shadow_denied
+                    };
+                    counter.inc();
+                    rules.shadow_metadata(&decision)
+                });
+                if let Some(fields) = noted {
+                    record.metadata.insert(name.clone(), fields.into());
+                }
+                if rules.enforces() {
+                    let info = record.info();
+                    let decision = rules.decide(&info);
+                    if !decision.allowed {
+                        stats.rbac_denied.inc();
+                        return Some(Answer::Local(decision.reply()));
+                    }
+                    stats.rbac_allowed.inc();
                 }
             }
             HttpFilter::Cors(name) => {

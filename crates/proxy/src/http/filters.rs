@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use dataplane::fault::Fault;
+use dataplane::rbac::Rbac;
 use xds::envoy::extensions::filters::http::cors::v3::CorsPolicy;
 use xds::envoy::extensions::filters::http::fault::v3::HttpFault;
 use xds::io::istio::http::peer_metadata::Config as PeerMetadata;
@@ -19,6 +20,8 @@ pub enum HttpFilter {
     Fault(String, Box<Fault>),
     /// `envoy.filters.http.cors`.
     Cors(String),
+    /// `envoy.filters.http.rbac`, under its name in the configuration.
+    Rbac(String, Box<Rbac>),
     /// `istio.metadata_exchange`.
     PeerMetadata(PeerExchange),
     /// `istio.alpn`.
@@ -53,20 +56,13 @@ pub struct Alpn {
     pub http2: Option<Arc<[Vec<u8>]>>,
 }
 
-/// Access rules for connections or requests.
-pub struct RbacFilter {}
-
-impl RbacFilter {
-    /// Compiles the network filter.
-    ///
-    /// # Errors
-    /// Always, until this proxy enforces access rules: they must not be ignored.
-    pub fn network(any: &Any) -> Result<Self, String> {
-        Err(format!(
-            "{} is not supported yet",
-            xds::any::message_name(any)
-        ))
-    }
+/// Access rules for connections.
+///
+/// # Errors
+/// When the rules are wrong or not supported.
+pub fn network_rbac(any: &Any) -> Result<Rbac, String> {
+    let config = decode::<xds::envoy::extensions::filters::network::rbac::v3::Rbac>(any)?;
+    Rbac::of_network(&config).map_err(|error| error.to_string())
 }
 
 impl HttpFilter {
@@ -85,6 +81,13 @@ impl HttpFilter {
                 )
             }
             "envoy.extensions.filters.http.cors.v3.Cors" => Self::Cors(name.to_owned()),
+            "envoy.extensions.filters.http.rbac.v3.RBAC" => {
+                let config = decode::<xds::envoy::extensions::filters::http::rbac::v3::Rbac>(any)?;
+                Self::Rbac(
+                    name.to_owned(),
+                    Box::new(Rbac::of_http(&config).map_err(|error| text(&error))?),
+                )
+            }
             "io.istio.http.peer_metadata.Config" => {
                 Self::PeerMetadata(peer_exchange(&decode::<PeerMetadata>(any)?))
             }
@@ -159,6 +162,8 @@ pub enum PerRoute {
     Fault(Box<Fault>),
     /// Who may read the answers from another origin.
     Cors(Box<Cors>),
+    /// Access rules of its own; none switches the filter off.
+    Rbac(Box<Rbac>),
 }
 
 impl PerRoute {
@@ -177,6 +182,15 @@ impl PerRoute {
             }
             "envoy.extensions.filters.http.cors.v3.CorsPolicy" => {
                 Self::Cors(Box::new(Cors::compile(&decode::<CorsPolicy>(any)?)?))
+            }
+            "envoy.extensions.filters.http.rbac.v3.RBACPerRoute" => {
+                let config =
+                    decode::<xds::envoy::extensions::filters::http::rbac::v3::RbacPerRoute>(any)?;
+                let rbac = match config.rbac {
+                    Some(rbac) => Rbac::of_http(&rbac).map_err(|error| text(&error))?,
+                    None => Rbac::default(),
+                };
+                Self::Rbac(Box::new(rbac))
             }
             other => return Err(format!("{other} is not supported (filter {name})")),
         }))

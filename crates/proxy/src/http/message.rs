@@ -156,7 +156,10 @@ impl Drop for Stream {
 
 /// The queue of informational (1xx) answers from the handler to the codec.
 #[derive(Clone, Default)]
-pub struct Informational(Option<Rc<RefCell<VecDeque<(StatusCode, HeaderMap)>>>>);
+pub struct Informational(Option<Rc<RefCell<Queue>>>);
+
+/// Answers before the answer.
+pub type Queue = VecDeque<(StatusCode, HeaderMap)>;
 
 impl Informational {
     /// A queue that somebody reads.
@@ -179,7 +182,7 @@ impl Informational {
     }
 
     /// Takes all.
-    pub fn drain(&self) -> VecDeque<(StatusCode, HeaderMap)> {
+    pub fn drain(&self) -> Queue {
         self.0.as_ref().map_or_else(VecDeque::new, |queue| {
             std::mem::take(&mut *queue.borrow_mut())
         })

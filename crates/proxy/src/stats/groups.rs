@@ -27,16 +27,14 @@ impl Codes {
         }
     }
 
-    fn visit(&self, prefix: &str, completed: bool, see: &mut dyn FnMut(&str, Value<'_>)) {
+    fn visit(&self, prefix: &str, each: bool, see: &mut dyn FnMut(&str, Value<'_>)) {
         if self.all.get() == 0 {
             return;
         }
-        if completed {
-            see(
-                &format!("{prefix}completed"),
-                Value::Counter(self.all.get()),
-            );
-        }
+        see(
+            &format!("{prefix}completed"),
+            Value::Counter(self.all.get()),
+        );
         for (class, counter) in self.classes.iter().enumerate() {
             if counter.get() == 0 {
                 continue;
@@ -45,6 +43,9 @@ impl Codes {
                 &format!("{prefix}{}xx", class + 1),
                 Value::Counter(counter.get()),
             );
+            if !each {
+                continue;
+            }
             for (rest, code) in self.codes[class]
                 .get()
                 .into_iter()
@@ -223,7 +224,7 @@ group! {
             downstream_cx_rx_bytes_buffered, downstream_cx_tx_bytes_buffered, fault_active_faults = "fault.active_faults",
         }
         histograms { downstream_rq_time, downstream_cx_length_ms }
-        codes { downstream_rq_codes "downstream_rq_" true }
+        codes { downstream_rq_codes "downstream_rq_" false }
     }
 }
 

@@ -142,7 +142,7 @@ impl Cluster {
         let detector = config.outlier.clone().map(Detector::new);
         let cluster = Arc::new(Self {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
-            breakers: Breakers::new(config.thresholds.clone()),
+            breakers: Breakers::new(config.thresholds),
             service: service(&message),
             metadata_exchange: config
                 .filters

@@ -128,12 +128,16 @@ pub struct HostPool {
     key: Key,
     cluster: Arc<Cluster>,
     host: Arc<Host>,
+    #[allow(clippy::vec_box)]
     idle: RefCell<Vec<Box<H1>>>,
     waiting: RefCell<VecDeque<oneshot::Sender<Option<Box<H1>>>>>,
     streams: RefCell<Vec<H2>>,
     /// Those who wait for an HTTP/2 connection that is being opened.
-    opening: RefCell<Option<Vec<oneshot::Sender<Result<H2, AcquireError>>>>>,
+    opening: RefCell<Option<Vec<Waiting>>>,
 }
+
+/// Who waits for an HTTP/2 connection.
+type Waiting = oneshot::Sender<Result<H2, AcquireError>>;
 
 /// Counts a request as pending while it lives.
 struct Pending<'a>(&'a HostPool, #[allow(dead_code)] Permit);
@@ -196,9 +200,9 @@ impl HostPool {
                     continue;
                 }
             }
+            self.cluster.stats.upstream_cx_http1_total.inc();
             let (connected, lease) = self.open().await?;
             let mut connection = H1::new(connected.io, Box::new(lease));
-            self.cluster.stats.upstream_cx_http1_total.inc();
             if let Some(home) = self.this.upgrade() {
                 connection.set_home(home);
             }
@@ -271,6 +275,7 @@ impl HostPool {
     }
 
     async fn open_http2(&self) -> Result<H2, AcquireError> {
+        self.cluster.stats.upstream_cx_http2_total.inc();
         let (connected, lease) = self.open().await?;
         let connection = H2::start(connected.io, Rc::new(lease))
             .await
@@ -279,7 +284,6 @@ impl HostPool {
                     "HTTP/2 preface failed: {error}"
                 )))
             })?;
-        self.cluster.stats.upstream_cx_http2_total.inc();
         self.streams.borrow_mut().push(connection.clone());
         Ok(connection)
     }
@@ -324,6 +328,7 @@ pub async fn open(
             Ok((connected, lease))
         }
         Err(error) => {
+            lease.closed(true, false);
             host.stats.cx_connect_fail.inc();
             cluster.stats.upstream_cx_connect_fail.inc();
             if error == ConnectError::Timeout {
