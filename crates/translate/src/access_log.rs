@@ -65,6 +65,9 @@ const JSON_FORMAT: [(&str, &str); 24] = [
     ),
 ];
 
+/// Filter state about the two sides, for access log services.
+const PEERS: [&str; 2] = ["upstream_peer", "downstream_peer"];
+
 /// Filter state that Istio's filters leave about the two sides.
 const OTEL_FILTER_STATE: [&str; 6] = [
     "upstream_peer",
@@ -311,7 +314,7 @@ fn provider_log(
         let config = TcpGrpcAccessLogConfig {
             common_config: Some(common),
         };
-        let log = log("envoy.access_loggers.tcp_grpc", xds::any::pack(&config));
+        let log = log("envoy.tcp_grpc_access_log", xds::any::pack(&config));
         return Some(Log { log, filter: None });
     }
     if let Some(als) = &provider.envoy_otel_als {
@@ -415,7 +418,11 @@ fn grpc_config(
             ..Default::default()
         }),
         transport_api_version: xds::envoy::config::core::v3::ApiVersion::V3 as i32,
-        filter_state_objects_to_log: filter_state.to_vec(),
+        filter_state_objects_to_log: if filter_state.is_empty() {
+            PEERS.map(str::to_owned).to_vec()
+        } else {
+            filter_state.to_vec()
+        },
         ..Default::default()
     })
 }

@@ -52,6 +52,14 @@ impl<'a> Context<'a> {
         self.problems.borrow_mut().push(problem);
     }
 
+    /// Whether requests carry the host that the client asked for.
+    pub(crate) fn x_forwarded_host(&self) -> bool {
+        let headers = self.proxy_config.proxy_headers.as_ref();
+        headers
+            .and_then(|headers| headers.x_forwarded_host.as_ref())
+            .is_some_and(|switch| switch.enabled == Some(true))
+    }
+
     /// The namespace of the configuration that counts for this proxy.
     pub(crate) fn namespace(&self) -> &'a str {
         &self.proxy.namespace

@@ -222,15 +222,13 @@ fn forward_client_cert(
         ForwardClientCertDetails::AlwaysForwardOnly => Envoy::AlwaysForwardOnly,
     };
     out.forward_client_cert_details = envoy as i32;
-    if matches!(envoy, Envoy::AppendForward | Envoy::SanitizeSet) {
-        out.set_current_client_cert_details = Some(hcm::SetCurrentClientCertDetails {
-            subject: Some(true),
-            cert,
-            dns: true,
-            uri: true,
-            ..Default::default()
-        });
-    }
+    out.set_current_client_cert_details = Some(hcm::SetCurrentClientCertDetails {
+        subject: Some(true),
+        cert,
+        dns: true,
+        uri: true,
+        ..Default::default()
+    });
 }
 
 /// Keeps the case of HTTP/1 headers.
@@ -276,6 +274,9 @@ fn connection_settings(
         out.request_timeout = request_timeout.map(duration);
         if edge {
             underscores = HeadersWithUnderscoresAction::RejectRequest as i32;
+            out.merge_slashes = true;
+            out.path_with_escaped_slashes_action =
+                hcm::PathWithEscapedSlashesAction::UnescapeAndRedirect as i32;
         }
         let streams = settings
             .http2_max_concurrent_streams

@@ -16,7 +16,6 @@ pub(crate) struct InboundTarget<'a> {
     pub(crate) protocol: Protocol,
     /// The port of the workload.
     pub(crate) port: u32,
-    pub(crate) port_name: String,
     pub(crate) ingress: Option<&'a IstioIngressListener>,
 }
 
@@ -103,7 +102,6 @@ pub(crate) fn targets<'a>(context: &'a Context<'_>) -> Vec<InboundTarget<'a>> {
                     services,
                     protocol: Protocol::parse(&port.protocol),
                     port: port.number,
-                    port_name: port.name.clone(),
                     ingress: Some(listener),
                 })
             })
@@ -116,7 +114,6 @@ pub(crate) fn targets<'a>(context: &'a Context<'_>) -> Vec<InboundTarget<'a>> {
                 services: Vec::new(),
                 protocol: port.protocol,
                 port: target,
-                port_name: port.name.clone(),
                 ingress: None,
             })
             .services

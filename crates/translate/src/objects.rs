@@ -22,13 +22,6 @@ pub(crate) struct Config<T> {
     pub(crate) status: Option<Arc<Value>>,
 }
 
-impl<T> Config<T> {
-    /// Oldest first, then by name, then by namespace.
-    pub(crate) fn age(&self) -> (&str, &str, &str) {
-        (&self.created, &self.name, &self.namespace)
-    }
-}
-
 pub(crate) fn text<'a>(value: &'a Value, path: &[&str]) -> &'a str {
     at(value, path).and_then(Value::as_str).unwrap_or_default()
 }

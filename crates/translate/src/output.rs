@@ -9,6 +9,7 @@ use crate::listener;
 use crate::proxy_info::Interception;
 use crate::registry::Resolution;
 use crate::route;
+use crate::snapshot::policy_applies;
 use crate::{Problem, ProxyInfo, Snapshot};
 use std::collections::{BTreeMap, BTreeSet};
 use xds::envoy::config::cluster::v3::Cluster;
@@ -43,11 +44,39 @@ pub fn build(snapshot: &Snapshot, proxy: &ProxyInfo) -> Output {
     } else {
         build_sidecar(&context, &mut out);
     }
+    unsupported(&context);
     out.problems = snapshot.problems().to_vec();
     out.problems.extend(context.problems.into_inner());
     out.problems.sort();
     out.problems.dedup();
     out
+}
+
+/// What people can write but nothing here does yet.
+fn unsupported(context: &Context<'_>) {
+    let (snapshot, proxy) = (context.snapshot, context.proxy);
+    let root = snapshot.mesh.root_namespace();
+    for filter in &snapshot.envoy_filters {
+        let selector = filter
+            .spec
+            .workload_selector
+            .as_ref()
+            .map(|selector| &selector.labels);
+        if policy_applies(
+            &filter.namespace,
+            selector,
+            root,
+            &proxy.namespace,
+            &proxy.labels,
+        ) {
+            let object = format!("EnvoyFilter/{}/{}", filter.namespace, filter.name);
+            context.problem(Problem::new(
+                object,
+                "spec.configPatches",
+                "EnvoyFilter patches are not applied yet",
+            ));
+        }
+    }
 }
 
 fn build_sidecar(context: &Context<'_>, out: &mut Output) {

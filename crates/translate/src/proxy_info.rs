@@ -202,13 +202,6 @@ impl ProxyInfo {
         &self.addresses[0]
     }
 
-    /// The cluster domain, such as `cluster.local`.
-    pub(crate) fn cluster_domain(&self) -> &str {
-        self.dns_domain
-            .split_once(".svc.")
-            .map_or("cluster.local", |(_, domain)| domain)
-    }
-
     /// Labels that locality load balancing compares with those of endpoints.
     pub(crate) fn label(&self, key: &str) -> &str {
         if let Some(value) = self.labels.get(key) {

@@ -9,8 +9,8 @@ use crate::virtual_service::{VirtualServiceConfig, prepare};
 use crate::{Problem, host};
 use api::istio::{
     AuthorizationPolicy, DestinationRule, EnvoyFilter, ExtensionProvider, Gateway, MeshConfig,
-    MeshNetworks, PeerAuthentication, ProxyConfig, RequestAuthentication, ServiceEntry, Sidecar,
-    Telemetry, VirtualService, WorkloadEntry,
+    MeshNetworks, PeerAuthentication, RequestAuthentication, ServiceEntry, Sidecar, Telemetry,
+    VirtualService, WorkloadEntry,
 };
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -40,6 +40,9 @@ pub struct SnapshotInput {
     pub mesh: MeshConfig,
     /// The networks of the mesh.
     pub networks: MeshNetworks,
+    /// Key sets that were fetched, by `jwksUri`; for an issuer without one by the issuer. Where one is missing, no token of
+    /// that issuer is accepted.
+    pub jwks: BTreeMap<String, String>,
     /// Domain of Kubernetes services; empty means `cluster.local`.
     pub domain: String,
 }
@@ -47,7 +50,6 @@ pub struct SnapshotInput {
 /// Everything a control plane knows at one moment.
 #[derive(Debug)]
 pub struct Snapshot {
-    pub(crate) config_cluster: String,
     pub(crate) domain: String,
     pub(crate) mesh: MeshConfig,
     pub(crate) clusters: Vec<Cluster>,
@@ -61,11 +63,22 @@ pub struct Snapshot {
     pub(crate) authorization_policies: Vec<Config<AuthorizationPolicy>>,
     pub(crate) telemetries: Vec<Config<Telemetry>>,
     pub(crate) envoy_filters: Vec<Config<EnvoyFilter>>,
-    pub(crate) proxy_configs: Vec<Config<ProxyConfig>>,
     /// Share of traced requests where nothing else says, in percent (istiod's PILOT_TRACE_SAMPLING).
     pub(crate) trace_sampling: f64,
+    jwks: BTreeMap<String, String>,
     problems: Vec<Problem>,
 }
+
+/// The key set that istiod sends where it could not fetch one: nobody has the private key.
+const UNKNOWN_KEYS: &str = r#"{
+  "keys": [
+    {
+      "kty": "RSA",
+      "e": "AQAB",
+      "n": "0xObjM0UvS_oaazjpEYlAbwctEJ4L8pH3OuTb7qth7gUwqet-EzQB4dgFdvSdMgrLnSncQGRjpEYz3F3viIbH-3EN3TxSlPNviHxeOdyiBVfumN8dMxbLvVJUpfNOnvmMxJcl-8NNjAwcOjk4otSALaYgYYyOPyvKtgVdrQr-FoubWX4yrjxW-MJ2-7OBeepUUNOsVwGV23YX03sVkkyvY3otRflkBcY3_HKpBxJl9wk2GyOShN4_PNUF9-vwfnvOXMbCDX-w4PTef4geeb_GiT40YCKHTKMSPVanGRn5GExIWmki-mmqh94-mPTJyBR74ShspL3BxPZitDL574T1w"
+    }
+  ]
+}"#;
 
 impl Snapshot {
     /// Reads plain objects and indexes them. What cannot be read is left out and becomes a problem.
@@ -122,7 +135,6 @@ impl Snapshot {
         );
         let peer_policies = PeerPolicies::new(config.peer_authentications, &root);
         Self {
-            config_cluster: input.config_cluster,
             domain,
             clusters,
             registry,
@@ -135,8 +147,8 @@ impl Snapshot {
             authorization_policies: config.authorization_policies,
             telemetries: config.telemetries,
             envoy_filters: config.envoy_filters,
-            proxy_configs: config.proxy_configs,
             trace_sampling: 1.0,
+            jwks: input.jwks,
             mesh,
             problems,
         }
@@ -159,6 +171,16 @@ impl Snapshot {
         &self.mesh
     }
 
+    /// The fetched key set of a rule that does not hold its own.
+    pub(crate) fn jwks_of(&self, rule: &api::istio::JwtRule) -> &str {
+        let key = if rule.jwks_uri.is_empty() {
+            &rule.issuer
+        } else {
+            &rule.jwks_uri
+        };
+        self.jwks.get(key).map_or(UNKNOWN_KEYS, String::as_str)
+    }
+
     pub(crate) fn cluster(&self, id: &str) -> Option<&Cluster> {
         self.clusters.iter().find(|cluster| cluster.id == id)
     }
@@ -173,7 +195,7 @@ impl Snapshot {
     /// Whether only endpoints of the client's own cluster count for a host.
     pub(crate) fn is_cluster_local(&self, host_name: &str) -> bool {
         let mut best: Option<(&str, bool)> = None;
-        let mut consider = |rule: &'_ str, local: bool| -> Option<bool> {
+        let consider = |rule: &'_ str, local: bool| -> Option<bool> {
             if !host::is_wildcard(rule) {
                 return (rule == host_name).then_some(local);
             }
@@ -321,7 +343,6 @@ struct Typed {
     authorization_policies: Vec<Config<AuthorizationPolicy>>,
     telemetries: Vec<Config<Telemetry>>,
     envoy_filters: Vec<Config<EnvoyFilter>>,
-    proxy_configs: Vec<Config<ProxyConfig>>,
 }
 
 impl Typed {
@@ -353,7 +374,6 @@ impl Typed {
                 "AuthorizationPolicy" => out.authorization_policies.extend(typed(object, problems)),
                 "Telemetry" => out.telemetries.extend(typed(object, problems)),
                 "EnvoyFilter" => out.envoy_filters.extend(typed(object, problems)),
-                "ProxyConfig" => out.proxy_configs.extend(typed(object, problems)),
                 _ => {}
             }
         }

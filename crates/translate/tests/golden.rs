@@ -222,7 +222,7 @@ fn snapshot(input: &Value, config: &[Arc<Value>], istiod: &str) -> Snapshot {
         networks: yaml("networks")
             .map(|text| yaml_serde::from_str(text).expect("networks"))
             .unwrap_or_default(),
-        domain: String::new(),
+        ..SnapshotInput::default()
     })
 }
 

@@ -46,7 +46,7 @@ pub(crate) fn apply(
         {
             cluster.lb_config = Some(LbConfig::OriginalDstLbConfig(OriginalDstLbConfig {
                 upstream_port_override: Some(*port),
-                ..Default::default()
+                ..OriginalDstLbConfig::default()
             }));
         }
         return;
@@ -108,7 +108,6 @@ fn locality(
                 routing_enabled,
                 min_cluster_size: zone.min_cluster_size,
                 fail_traffic_on_panic: zone.fail_traffic_on_panic.unwrap_or(false),
-                ..Default::default()
             },
         ));
     }

@@ -296,6 +296,13 @@ fn params(settings: &ServerTlsSettings) -> Option<tls::TlsParameters> {
     })
 }
 
+/// Authorization before everything else.
+fn guarded(context: &Context<'_>, filters: Vec<Filter>) -> Vec<Filter> {
+    let mut out = security::tcp_policies(context);
+    out.extend(filters);
+    out
+}
+
 /// The filters of the first `tcp` rule that is for this server.
 fn tcp_filters(context: &Context<'_>, server: &GatewayServer<'_>) -> Option<Vec<Filter>> {
     let known = known(context, server);
@@ -310,13 +317,16 @@ fn tcp_filters(context: &Context<'_>, server: &GatewayServer<'_>) -> Option<Vec<
                     .iter()
                     .any(|condition| known.holds_tcp(condition))
             {
-                return Some(tcp_routes::filters(
+                return Some(guarded(
                     context,
-                    CLASS,
-                    config,
-                    &rule.route,
-                    server.declared_port(),
-                    server.protocol(),
+                    tcp_routes::filters(
+                        context,
+                        CLASS,
+                        config,
+                        &rule.route,
+                        server.declared_port(),
+                        server.protocol(),
+                    ),
                 ));
             }
         }
@@ -392,13 +402,16 @@ fn passthrough(
                     continue;
                 }
                 taken.extend(condition.sni_hosts.iter().cloned());
-                let filters = tcp_routes::filters(
+                let filters = guarded(
                     context,
-                    CLASS,
-                    config,
-                    &rule.route,
-                    server.declared_port(),
-                    server.protocol(),
+                    tcp_routes::filters(
+                        context,
+                        CLASS,
+                        config,
+                        &rule.route,
+                        server.declared_port(),
+                        server.protocol(),
+                    ),
                 );
                 out.push(
                     Chain {

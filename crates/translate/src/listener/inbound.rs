@@ -269,7 +269,7 @@ fn chain(context: &Context<'_>, place: &Place<'_>, kind: &Kind) -> FilterChain {
     if kind.http {
         filters.push(http(context, place));
     } else {
-        filters.extend(security::tcp_policies(context, CLASS).filters);
+        filters.extend(security::tcp_policies(context));
         filters.extend(stats(context, CLASS));
         filters.push(tcp_proxy_filter(&logged_proxy(
             context,
@@ -380,12 +380,8 @@ fn own_listener(
     let mut chains = Chains::default();
     chains.add(context, place, mode);
     let mut filters = Vec::new();
-    if !chains.tls.is_empty() {
-        filters.push(inspectors::tls());
-    }
-    if !chains.http.is_empty() {
-        filters.push(inspectors::http());
-    }
+    filters.extend(chains.tls_inspector());
+    filters.extend(chains.http_inspector());
     Listener {
         name: names::listener(bind, target.port),
         address: Some(address(bind, target.port)),

@@ -362,7 +362,6 @@ fn service(object: &Value, cluster: &str, domain: &str, trust_domain: &str) -> O
         return None;
     }
     let annotations = labels(object, &["metadata", "annotations"]);
-    let service_labels = labels(object, &["metadata", "labels"]);
     let kind = text(object, &["spec", "type"]);
     let mut vips: Vec<String> = items(object, &["spec", "clusterIPs"])
         .filter_map(|ip| Some(ip.as_str()?.to_owned()))
@@ -422,7 +421,6 @@ fn service(object: &Value, cluster: &str, domain: &str, trust_domain: &str) -> O
         resolution,
         visibility: Visibility::new(&export_to, namespace, &[]),
         selector: labels(object, &["spec", "selector"]),
-        labels: service_labels,
         accounts,
         subject_alt_names: Vec::new(),
         external_name,

@@ -68,7 +68,6 @@ pub(crate) struct Service {
     pub(crate) resolution: Resolution,
     pub(crate) visibility: Visibility,
     pub(crate) selector: Labels,
-    pub(crate) labels: Labels,
     /// Accounts from annotations, and SANs of a ServiceEntry.
     pub(crate) accounts: BTreeSet<String>,
     /// SANs of a ServiceEntry.

@@ -66,7 +66,6 @@ pub(crate) fn services(entry: &Config<ServiceEntry>, default_export_to: &[String
                     .as_ref()
                     .map(|selector| selector.labels.clone())
                     .unwrap_or_default(),
-                labels: entry.labels.clone(),
                 accounts: spec
                     .subject_alt_names
                     .iter()

@@ -148,10 +148,13 @@ fn claim_path(name: &str) -> Option<Vec<&str>> {
 
 fn claim(path: Vec<&str>, value: &StringMatch, invert: bool) -> matcher::MetadataMatcher {
     let text = string_matcher(value).unwrap_or_default();
+    let value = matcher::ValueMatcher {
+        match_pattern: Some(matcher::value_matcher::MatchPattern::StringMatch(text)),
+    };
     metadata_list_matcher(
         "envoy.filters.http.jwt_authn",
         ["payload"].into_iter().chain(path),
-        text,
+        value,
         invert,
     )
 }
@@ -160,17 +163,14 @@ fn claim(path: Vec<&str>, value: &StringMatch, invert: bool) -> matcher::Metadat
 pub(crate) fn metadata_list_matcher<'a>(
     filter: &str,
     path: impl IntoIterator<Item = &'a str>,
-    text: matcher::StringMatcher,
+    value: matcher::ValueMatcher,
     invert: bool,
 ) -> matcher::MetadataMatcher {
     use matcher::{list_matcher, metadata_matcher, value_matcher};
-    let plain = || matcher::ValueMatcher {
-        match_pattern: Some(value_matcher::MatchPattern::StringMatch(text.clone())),
-    };
     let listed = matcher::ValueMatcher {
         match_pattern: Some(value_matcher::MatchPattern::ListMatch(Box::new(
             matcher::ListMatcher {
-                match_pattern: Some(list_matcher::MatchPattern::OneOf(Box::new(plain()))),
+                match_pattern: Some(list_matcher::MatchPattern::OneOf(Box::new(value.clone()))),
             },
         ))),
     };
@@ -184,7 +184,7 @@ pub(crate) fn metadata_list_matcher<'a>(
             .collect(),
         value: Some(matcher::ValueMatcher {
             match_pattern: Some(value_matcher::MatchPattern::OrMatch(matcher::OrMatcher {
-                value_matchers: vec![listed, plain()],
+                value_matchers: vec![listed, value],
             })),
         }),
         invert,

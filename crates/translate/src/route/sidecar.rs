@@ -349,6 +349,7 @@ pub(crate) fn catch_all(context: &Context<'_>) -> VirtualHost {
                 cluster_specifier: Some(ClusterSpecifier::Cluster(cluster)),
                 timeout: Some(seconds(0)),
                 max_grpc_timeout: Some(seconds(0)),
+                append_x_forwarded_host: context.x_forwarded_host(),
                 ..Default::default()
             };
             (

@@ -1,5 +1,15 @@
 //! Request authentication and authorization.
 
+mod conditions;
+mod custom;
+mod jwt;
+mod rbac;
+mod values;
+
+use crate::context::{Context, ListenerClass};
+use crate::objects::Config;
+use crate::snapshot::policy_applies;
+use api::istio::{AuthorizationAction, AuthorizationPolicy};
 use xds::envoy::config::listener::v3::Filter;
 use xds::envoy::extensions::filters::network::http_connection_manager::v3::HttpFilter;
 
@@ -14,25 +24,49 @@ pub(crate) struct HttpPolicies {
     pub(crate) rules: Vec<HttpFilter>,
 }
 
-/// Filters of a TCP chain.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct TcpPolicies {
-    /// CUSTOM policies, then AUDIT, DENY, ALLOW.
-    pub(crate) filters: Vec<Filter>,
-}
-
 /// The filters of HTTP chains of a proxy.
-pub(crate) fn http_policies(
-    _context: &crate::context::Context<'_>,
-    _class: crate::context::ListenerClass,
-) -> HttpPolicies {
-    HttpPolicies::default()
+pub(crate) fn http_policies(context: &Context<'_>, class: ListenerClass) -> HttpPolicies {
+    let (custom, others) = policies(context);
+    HttpPolicies {
+        custom: custom::http_filters(context, &custom),
+        jwt: jwt::filter(context, class).into_iter().collect(),
+        rules: rbac::http_filters(context, &others),
+    }
 }
 
 /// The filters of TCP chains of a proxy.
-pub(crate) fn tcp_policies(
-    _context: &crate::context::Context<'_>,
-    _class: crate::context::ListenerClass,
-) -> TcpPolicies {
-    TcpPolicies::default()
+pub(crate) fn tcp_policies(context: &Context<'_>) -> Vec<Filter> {
+    let (custom, others) = policies(context);
+    let mut out = custom::tcp_filters(context, &custom);
+    out.extend(rbac::tcp_filters(context, &others));
+    out
+}
+
+type Policies<'a> = Vec<&'a Config<AuthorizationPolicy>>;
+
+/// The policies that apply to the workload of a proxy: those of external services, and the others.
+fn policies<'a>(context: &Context<'a>) -> (Policies<'a>, Policies<'a>) {
+    let root = context.snapshot.mesh.root_namespace();
+    let proxy = context.proxy;
+    context
+        .snapshot
+        .authorization_policies
+        .iter()
+        .filter(|policy| {
+            let selector = policy
+                .spec
+                .selector
+                .as_ref()
+                .map(|selector| &selector.match_labels);
+            policy.spec.target_ref.is_none()
+                && policy.spec.target_refs.is_empty()
+                && policy_applies(
+                    &policy.namespace,
+                    selector,
+                    root,
+                    &proxy.namespace,
+                    &proxy.labels,
+                )
+        })
+        .partition(|policy| policy.spec.action == AuthorizationAction::Custom)
 }
