@@ -10,6 +10,7 @@ mod message;
 mod authorization_policy;
 mod common;
 mod crd;
+mod crd_kinds;
 mod destination_rule;
 mod duration;
 mod envoy_filter;
@@ -28,7 +29,8 @@ mod workload_entry;
 
 pub use authorization_policy::*;
 pub use common::*;
-pub use crd::{CrdInfo, KINDS, crds};
+pub use crd::crds;
+pub use crd_kinds::{CrdInfo, KINDS};
 pub use destination_rule::*;
 pub use duration::Duration;
 pub use envoy_filter::*;
