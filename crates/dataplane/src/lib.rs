@@ -14,7 +14,7 @@ pub mod flags;
 pub mod formatter;
 pub mod headers;
 pub mod http_conn;
-
+pub mod jwt;
 pub mod lb;
 pub mod listener;
 pub mod local_ratelimit;
@@ -25,7 +25,9 @@ pub mod rbac;
 pub mod request;
 pub mod retry;
 pub mod route;
+pub mod sim;
 pub mod stream;
+pub mod typed;
 
 pub use error::ConfigError;
 pub use flags::ResponseFlags;

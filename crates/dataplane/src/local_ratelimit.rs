@@ -100,7 +100,7 @@ pub struct LocalRateLimit {
     enabled: Fraction,
     enforced: Fraction,
     bucket: Option<TokenBucket>,
-    descriptors: Vec<(Vec<(String, String)>, TokenBucket, bool)>,
+    descriptors: Vec<Descriptor>,
     always_default: bool,
     rate_limits: Vec<Vec<Entry>>,
     ratelimit_headers: bool,
@@ -109,6 +109,15 @@ pub struct LocalRateLimit {
     pub response_headers: HeaderMutations,
     /// `request_headers_to_add_when_not_enforced`.
     pub unenforced_headers: HeaderMutations,
+}
+
+/// A bucket for requests with certain properties.
+#[derive(Debug)]
+struct Descriptor {
+    entries: Vec<(String, String)>,
+    bucket: TokenBucket,
+    /// It only watches.
+    shadow: bool,
 }
 
 /// What came of a request.
@@ -194,11 +203,11 @@ impl LocalRateLimit {
                 .iter()
                 .map(|entry| (entry.key.clone(), entry.value.clone()))
                 .collect();
-            descriptors.push((
+            descriptors.push(Descriptor {
                 entries,
-                TokenBucket::compile(bucket).map_err(at)?,
-                descriptor.shadow_mode,
-            ));
+                bucket: TokenBucket::compile(bucket).map_err(at)?,
+                shadow: descriptor.shadow_mode,
+            });
         }
         let status = config
             .status
@@ -288,28 +297,28 @@ impl LocalRateLimit {
             } else {
                 &self.rate_limits
             };
-            let mut hits: Vec<&(Vec<(String, String)>, TokenBucket, bool)> = Vec::new();
+            let mut hits: Vec<&Descriptor> = Vec::new();
             for made in actions
                 .iter()
                 .filter_map(|actions| descriptor(actions, head, facts))
             {
                 // An entry without a value stands for any value.
-                let fits = |(entries, ..): &&(Vec<(String, String)>, TokenBucket, bool)| {
-                    entries.len() == made.len()
-                        && entries.iter().zip(&made).all(|(wanted, have)| {
+                let fits = |descriptor: &&Descriptor| {
+                    descriptor.entries.len() == made.len()
+                        && descriptor.entries.iter().zip(&made).all(|(wanted, have)| {
                             wanted.0 == have.0 && (wanted.1.is_empty() || wanted.1 == have.1)
                         })
                 };
                 hits.extend(self.descriptors.iter().find(fits));
             }
             // The strictest is asked first.
-            hits.sort_by(|a, b| a.1.rate.total_cmp(&b.1.rate));
-            for (_, bucket, shadow) in &hits {
-                if !bucket.take(now) && !shadow {
-                    return (false, Some(bucket));
+            hits.sort_by(|a, b| a.bucket.rate.total_cmp(&b.bucket.rate));
+            for hit in &hits {
+                if !hit.bucket.take(now) && !hit.shadow {
+                    return (false, Some(&hit.bucket));
                 }
             }
-            matched = hits.first().map(|hit| &hit.1);
+            matched = hits.first().map(|hit| &hit.bucket);
         }
         match &self.bucket {
             Some(bucket) if matched.is_none() || self.always_default => {

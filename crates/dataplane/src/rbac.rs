@@ -344,6 +344,8 @@ fn url_path(config: &PathMatcher) -> Result<Rule, ConfigError> {
     }
 }
 
+// metadata is deprecated in favour of sourced_metadata, but still sent.
+#[allow(deprecated)]
 fn permission(config: &config::Permission) -> Result<Rule, ConfigError> {
     use permission::Rule as Config;
     let set = |set: &permission::Set| {
@@ -410,7 +412,7 @@ fn permission_ref(config: &config::Permission) -> Result<Rule, ConfigError> {
     permission(config)
 }
 
-// source_ip is deprecated, but means what direct_remote_ip means.
+// source_ip (means direct_remote_ip) and metadata are deprecated, but still sent.
 #[allow(deprecated)]
 fn principal(config: &config::Principal) -> Result<Rule, ConfigError> {
     use principal::Identifier as Config;

@@ -423,6 +423,22 @@ impl Route {
     }
 }
 
+/// A `RouteMatch` on its own, as other filters use it.
+#[derive(Debug)]
+pub struct RouteMatcher(Match);
+
+impl RouteMatcher {
+    /// Compiles it.
+    pub fn compile(config: &config::RouteMatch) -> Result<Self, ConfigError> {
+        Match::compile(config, false).map(Self)
+    }
+
+    /// Whether a request matches. Fractions other than none and all never do: nothing is drawn here.
+    pub fn matches(&self, head: &RequestHead<'_>, facts: &MatchFacts<'_>) -> bool {
+        self.0.matches(head, facts, &mut || u64::MAX)
+    }
+}
+
 impl Mirror {
     /// Whether this request is copied.
     pub fn draw(&self, random: &mut dyn FnMut() -> u64) -> bool {
