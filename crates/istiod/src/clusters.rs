@@ -250,6 +250,8 @@ impl Clusters {
             mesh: self.yaml("mesh"),
             networks: self.yaml("meshNetworks"),
             domain: domain.to_owned(),
+            // Key sets behind `jwksUri` are not fetched yet: such tokens are refused, never accepted.
+            jwks: BTreeMap::default(),
         }
     }
 
