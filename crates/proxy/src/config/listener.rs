@@ -399,6 +399,21 @@ fn unwrap_struct(any: &xds::prost_types::Any) -> Result<xds::prost_types::Any, S
     let inner = xds::udpa::r#type::v1::TypedStruct::decode(any.value.as_slice())
         .map_err(|error| error.to_string())?;
     let (type_url, value) = (inner.type_url, inner.value);
+    // The two that stand in every listener of a mesh are read here: going through the descriptors of all messages
+    // costs many megabytes, once.
+    match xds::type_url::message_name(&type_url) {
+        "io.istio.http.peer_metadata.Config" => {
+            let config = peer_metadata(value.as_ref());
+            return Ok(xds::any::pack(&config));
+        }
+        "envoy.tcp.metadataexchange.config.MetadataExchange" => {
+            return Ok(xds::prost_types::Any {
+                type_url,
+                value: Vec::new(),
+            });
+        }
+        _ => {}
+    }
     let mut json = match value {
         Some(value) => dataplane::matching::struct_to_json(&value),
         None => serde_json::Map::new(),
@@ -406,6 +421,73 @@ fn unwrap_struct(any: &xds::prost_types::Any) -> Result<xds::prost_types::Any, S
     json.insert("@type".into(), type_url.into());
     xds::json::any_from_value(&serde_json::Value::Object(json), false)
         .map_err(|error| error.to_string())
+}
+
+/// The settings of `istio.metadata_exchange` from their generic form.
+fn peer_metadata(
+    value: Option<&xds::prost_types::Struct>,
+) -> xds::io::istio::http::peer_metadata::Config {
+    use xds::io::istio::http::peer_metadata::Config;
+    use xds::io::istio::http::peer_metadata::config::{
+        DiscoveryMethod, IstioHeaders, PropagationMethod, WorkloadDiscovery, discovery_method,
+        propagation_method,
+    };
+    use xds::prost_types::value::Kind;
+    use xds::prost_types::{Struct, Value};
+    let list = |name: &str| -> Vec<Struct> {
+        let Some(Kind::ListValue(list)) =
+            value.and_then(|value| value.fields.get(name)?.kind.as_ref())
+        else {
+            return Vec::new();
+        };
+        let fields = |entry: &Value| match &entry.kind {
+            Some(Kind::StructValue(fields)) => Some(fields.clone()),
+            _ => None,
+        };
+        list.values.iter().filter_map(fields).collect()
+    };
+    let headers = |entry: &Struct| {
+        let Some(Kind::StructValue(headers)) = entry.fields.get("istio_headers")?.kind.as_ref()
+        else {
+            return None;
+        };
+        let skip = headers
+            .fields
+            .get("skip_external_clusters")
+            .and_then(|value| value.kind.as_ref());
+        Some(IstioHeaders {
+            skip_external_clusters: skip == Some(&Kind::BoolValue(true)),
+        })
+    };
+    let discovery = |name: &str| {
+        list(name)
+            .iter()
+            .map(|entry| DiscoveryMethod {
+                method_specifier: Some(match headers(entry) {
+                    Some(headers) => discovery_method::MethodSpecifier::IstioHeaders(headers),
+                    None => {
+                        discovery_method::MethodSpecifier::WorkloadDiscovery(WorkloadDiscovery {})
+                    }
+                }),
+            })
+            .collect()
+    };
+    let propagation = |name: &str| {
+        list(name)
+            .iter()
+            .map(|entry| PropagationMethod {
+                method_specifier: headers(entry)
+                    .map(propagation_method::MethodSpecifier::IstioHeaders),
+            })
+            .collect()
+    };
+    Config {
+        downstream_discovery: discovery("downstream_discovery"),
+        upstream_discovery: discovery("upstream_discovery"),
+        downstream_propagation: propagation("downstream_propagation"),
+        upstream_propagation: propagation("upstream_propagation"),
+        ..Config::default()
+    }
 }
 
 fn typed<M: xds::prost_reflect::prost::Name + Default>(
