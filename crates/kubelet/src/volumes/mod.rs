@@ -103,7 +103,40 @@ pub fn mounts(
             read_only: mount.read_only == Some(true) || !writable,
         });
     }
+    // A mount inside another one comes after it, whatever the order in the spec.
+    mounts.sort_by_key(|mount| Path::new(&mount.target).components().count());
+    make_nested_points(&mounts)
+        .map_err(|problem| format!("container {}: nested mount: {problem}", container.name))?;
     Ok(mounts)
+}
+
+/// Makes the points of mounts that lie inside other mounts. It has to happen in the volumes, as they
+/// are read-only in the container.
+fn make_nested_points(mounts: &[Mount]) -> std::io::Result<()> {
+    for mount in mounts {
+        let target = Path::new(&mount.target);
+        let parent = mounts
+            .iter()
+            .filter(|other| other.target != mount.target)
+            .filter_map(|other| Some((other, target.strip_prefix(&other.target).ok()?)))
+            .min_by_key(|(_, below)| below.components().count());
+        let Some((parent, below)) = parent else {
+            continue;
+        };
+        let point = parent.source.join(below);
+        if point.exists() || !parent.source.is_dir() {
+            continue;
+        }
+        if mount.source.is_dir() {
+            std::fs::create_dir_all(&point)?;
+        } else {
+            if let Some(directory) = point.parent() {
+                std::fs::create_dir_all(directory)?;
+            }
+            std::fs::File::create(&point)?;
+        }
+    }
+    Ok(())
 }
 
 /// `base/path`, unless the path is absolute or climbs out.

@@ -273,6 +273,27 @@ fn container_mounts_resolve_sub_paths_inside_the_volume() {
     assert!(!dir.path().join("disk/u1").exists());
 }
 
+#[test]
+fn a_mount_inside_another_one_gets_its_point_in_the_volume_and_comes_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let mount = |source: &str, target: &str| {
+        let source = dir.path().join(source);
+        std::fs::create_dir_all(&source).unwrap();
+        Mount {
+            source,
+            target: target.into(),
+            read_only: true,
+        }
+    };
+    let mounts = [
+        mount("outer", "/secrets/istio"),
+        mount("inner", "/secrets/istio/crl"),
+    ];
+    make_nested_points(&mounts).unwrap();
+    assert!(dir.path().join("outer/crl").is_dir());
+    assert!(!dir.path().join("inner/crl").exists());
+}
+
 fn mounts_error(pod: &Pod, container: &Container, dirs: &VolumeDirs) -> String {
     mounts(pod, container, dirs, &[]).unwrap_err()
 }
