@@ -203,6 +203,28 @@ fn accepted_tokens_are_stripped_and_turned_into_headers() {
     );
 }
 
+/// Measured on Envoy: the token goes, the rest of the query stays.
+#[test]
+fn a_token_in_the_query_is_stripped() {
+    let issuer = Issuer::new();
+    let token = issuer.sign("k", &json!({"iss": "me"}));
+    let apply = |filter: &JwtAuthn| {
+        let mut path = format!("/p?access_token={token}&z=1");
+        let effects = check(filter, None, &path).expect("valid");
+        let (mut authority, mut headers) = (String::new(), HeaderMap::new());
+        effects.apply(&mut RequestHeadMut {
+            method: &Method::GET,
+            scheme: "http",
+            authority: &mut authority,
+            path: &mut path,
+            headers: &mut headers,
+        });
+        path
+    };
+    assert_eq!(apply(&filter(&issuer, json!({}))), "/p?z=1");
+    assert!(apply(&filter(&issuer, json!({"forward": true}))).contains("access_token"));
+}
+
 #[test]
 fn a_required_token_must_be_there() {
     let issuer = Issuer::new();

@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
-use http::{HeaderMap, Method};
+use http::HeaderMap;
 
 use crate::address::Address;
 use crate::cluster::Discovery;
@@ -18,88 +18,14 @@ use crate::request::{RequestHead, RequestHeadMut};
 use crate::route::{MatchFacts, Outcome as RouteOutcome, Route};
 use crate::stream::{Certificate, Connection, Metadata, StreamInfo, TlsSession};
 
+mod question;
 mod world;
 
+pub use question::{ClientTls, Entry, Question, Speech};
 use world::{
     ChainModel, ClusterModel, HttpFilterModel, HttpModel, ListenerModel, Routes, Terminal,
 };
 pub use world::{Resources, World};
-
-/// Where the connection meets the proxy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Entry {
-    /// A connection of the application, redirected to the outbound listener.
-    Outbound,
-    /// A connection to the application, redirected to the inbound listener.
-    Inbound,
-    /// A connection to an address the proxy listens on itself (gateways).
-    Direct,
-}
-
-/// What is spoken on the connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Speech {
-    /// HTTP/1.1.
-    Http1,
-    /// HTTP/2 (in plain text: with prior knowledge).
-    Http2,
-    /// Anything else.
-    Raw,
-}
-
-/// TLS as the client begins it.
-#[derive(Debug, Clone, Default)]
-pub struct ClientTls {
-    /// The server name it asks for.
-    pub server_name: String,
-    /// What it offers as ALPN.
-    pub alpn: Vec<String>,
-    /// The URI SAN of its certificate (`spiffe://...`).
-    pub identity: Option<String>,
-}
-
-/// A question: this connection, and this request on it.
-#[derive(Debug, Clone)]
-pub struct Question {
-    /// Where it meets the proxy.
-    pub entry: Entry,
-    /// Where the client wanted to go.
-    pub destination: SocketAddr,
-    /// The client.
-    pub source: SocketAddr,
-    /// Its TLS, if it speaks TLS.
-    pub tls: Option<ClientTls>,
-    /// What it speaks.
-    pub speech: Speech,
-    /// The method.
-    pub method: Method,
-    /// The authority.
-    pub authority: String,
-    /// Path and query.
-    pub path: String,
-    /// All other headers.
-    pub headers: HeaderMap,
-    /// When.
-    pub now: SystemTime,
-}
-
-impl Question {
-    /// A GET in plain HTTP/1.1 to this address and host.
-    pub fn get(entry: Entry, destination: SocketAddr, authority: &str, path: &str) -> Self {
-        Self {
-            entry,
-            destination,
-            source: SocketAddr::from(([192, 0, 2, 1], 40_000)),
-            tls: None,
-            speech: Speech::Http1,
-            method: Method::GET,
-            authority: authority.to_owned(),
-            path: path.to_owned(),
-            headers: HeaderMap::new(),
-            now: UNIX_EPOCH,
-        }
-    }
-}
 
 /// How it ends.
 #[derive(Debug, Clone, PartialEq)]
@@ -330,12 +256,15 @@ impl World {
             Routes::Inline(table) => Some(table),
             Routes::Named(name) => self.routes.get(name),
         };
-        let find = |headers: &HeaderMap, metadata: &Metadata, random: &mut dyn FnMut() -> u64| {
+        let find = |path: &str,
+                    headers: &HeaderMap,
+                    metadata: &Metadata,
+                    random: &mut dyn FnMut() -> u64| {
             let head = RequestHead {
                 method: &question.method,
                 scheme: ingress.scheme,
                 authority: &authority,
-                path: &path,
+                path,
                 headers,
             };
             let facts = MatchFacts {
@@ -346,7 +275,7 @@ impl World {
                 table.find(&head, &facts, random)
             })
         };
-        let mut outcome = find(&headers, &metadata, random);
+        let mut outcome = find(&path, &headers, &metadata, random);
         for (name, filter) in &http.filters {
             let route = route_of(&outcome);
             let own = route.and_then(|(route, weighted)| route.filter_config(name, weighted));
@@ -382,13 +311,12 @@ impl World {
                     match jwt.check(&head, &facts, None, question.now, &|_| None) {
                         Err(failure) => Some(failure.reply(&head).0),
                         Ok(effects) => {
-                            let (mut same_authority, mut same_path) =
-                                (authority.clone(), path.clone());
+                            let mut same_authority = authority.clone();
                             effects.apply(&mut RequestHeadMut {
                                 method: &question.method,
                                 scheme: ingress.scheme,
                                 authority: &mut same_authority,
-                                path: &mut same_path,
+                                path: &mut path,
                                 headers: &mut headers,
                             });
                             if !effects.metadata.is_empty() {
@@ -396,7 +324,7 @@ impl World {
                                     .insert(crate::jwt::FILTER.to_owned(), effects.metadata.into());
                             }
                             if effects.clear_route_cache {
-                                outcome = find(&headers, &metadata, random);
+                                outcome = find(&path, &headers, &metadata, random);
                             }
                             None
                         }
