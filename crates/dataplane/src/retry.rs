@@ -35,10 +35,10 @@ impl Conditions {
     const RESOURCE_EXHAUSTED: u32 = 1 << 13;
     const UNAVAILABLE: u32 = 1 << 14;
 
-    /// Words separated by commas; unknown ones are ignored, blanks are not trimmed.
+    /// Words separated by commas, blanks around them do not count; unknown words are ignored.
     fn parse(text: &str) -> Self {
         Self(text.split(',').fold(0, |all, word| {
-            all | match word {
+            all | match word.trim() {
                 "5xx" => Self::FIVE_XX,
                 "gateway-error" => Self::GATEWAY_ERROR,
                 "reset" => Self::RESET,
@@ -454,7 +454,7 @@ mod tests {
     #[test]
     fn status_codes_overflow_and_the_breaker() {
         let codes = policy(
-            serde_json::json!({"retry_on": ",retriable-status-codes", "retriable_status_codes": [503], "num_retries": 9}),
+            serde_json::json!({"retry_on": ", retriable-status-codes", "retriable_status_codes": [503], "num_retries": 9}),
         );
         let headers = HeaderMap::new();
         let mut state = state(&codes, &headers).expect("retries");
