@@ -77,7 +77,14 @@ fn redis(real: Option<&str>) -> Image {
     match real {
         Some(program) => Image {
             host_programs: true,
-            ..image(&["redis", "valkey"], &[program], &[], &[])
+            // The field's image is built without protected mode: who may connect is the network's
+            // and the mesh's affair.
+            ..image(
+                &["redis", "valkey"],
+                &[program, "--protected-mode", "no"],
+                &[],
+                &[],
+            )
         },
         None => image(
             &["redis", "valkey"],
@@ -125,7 +132,7 @@ mod tests {
         assert_eq!(redis(None).entrypoint, ["redis-server"]);
         assert!(!redis(None).host_programs);
         let real = redis(Some("/usr/bin/redis-server"));
-        assert_eq!(real.entrypoint, ["/usr/bin/redis-server"]);
+        assert_eq!(real.entrypoint[0], "/usr/bin/redis-server");
         assert!(real.host_programs);
     }
 }

@@ -137,7 +137,11 @@ fn component_client(
         key_pem: issued.key_pem,
     };
     let server = format!("https://127.0.0.1:{API_PORT}");
-    Ok(Client::new(Config::new(server, keys.api.cert.clone(), auth))?)
+    Ok(Client::new(Config::new(
+        server,
+        keys.api.cert.clone(),
+        auth,
+    ))?)
 }
 
 fn node_agent(

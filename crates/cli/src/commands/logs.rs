@@ -70,7 +70,11 @@ fn tail(file: &mut File, lines: usize) -> Result<Vec<u8>> {
         .filter(|(_, byte)| **byte == b'\n')
         .nth(lines.saturating_sub(1))
         .map_or(0, |(at, _)| at + 1);
-    Ok(if lines == 0 { Vec::new() } else { text[start..].to_vec() })
+    Ok(if lines == 0 {
+        Vec::new()
+    } else {
+        text[start..].to_vec()
+    })
 }
 
 fn print_lines(name: &str, named: bool, text: &[u8]) -> Result<()> {
@@ -92,7 +96,12 @@ mod tests {
     fn the_last_lines_are_found() {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(b"one\ntwo\nthree\n").unwrap();
-        for (lines, expected) in [(0, ""), (1, "three\n"), (2, "two\nthree\n"), (9, "one\ntwo\nthree\n")] {
+        for (lines, expected) in [
+            (0, ""),
+            (1, "three\n"),
+            (2, "two\nthree\n"),
+            (9, "one\ntwo\nthree\n"),
+        ] {
             let text = tail(&mut file, lines).unwrap();
             assert_eq!(String::from_utf8(text).unwrap(), expected, "{lines} lines");
         }

@@ -112,7 +112,10 @@ pub fn down(state: &StateDir) -> Result<()> {
     let deadline = Instant::now() + STOP_LIMIT;
     while state.try_lock()?.is_none() {
         if Instant::now() > deadline {
-            bail!("the theater has not ended within {} s", STOP_LIMIT.as_secs());
+            bail!(
+                "the theater has not ended within {} s",
+                STOP_LIMIT.as_secs()
+            );
         }
         std::thread::sleep(Duration::from_millis(10));
     }
@@ -137,7 +140,9 @@ pub fn reset(state: &StateDir, all: bool) -> Result<()> {
                 remove(&state.authorities())?;
             }
         }
-        None if all => bail!("a theater is running; `theater down` first, then `theater reset --all`"),
+        None if all => {
+            bail!("a theater is running; `theater down` first, then `theater reset --all`")
+        }
         None => {
             ask(state, &Request::Reset)?;
         }

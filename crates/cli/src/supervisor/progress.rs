@@ -95,7 +95,13 @@ mod tests {
             json!({"spec": {"replicas": 1}, "status": {}}),
             json!({"spec": {"replicas": 0}}),
         ]);
-        assert_eq!(pods, Pods { ready: 1, wanted: 3 });
+        assert_eq!(
+            pods,
+            Pods {
+                ready: 1,
+                wanted: 3
+            }
+        );
         assert!(!pods.all_ready());
         assert!(!Pods::default().all_ready());
     }

@@ -168,8 +168,11 @@ pub async fn run(state: StateDir, doors: Doors) -> Result<()> {
         ended,
         stopped: tokio::sync::watch::Sender::new(false),
     });
-    control::serve(&supervisor.state.control_socket(), Arc::new(Control(supervisor.clone())))
-        .context("cannot open the control socket")?;
+    control::serve(
+        &supervisor.state.control_socket(),
+        Arc::new(Control(supervisor.clone())),
+    )
+    .context("cannot open the control socket")?;
     for (cluster, listeners) in CLUSTERS.iter().zip(doors.apis) {
         serve_all(listeners, Target::Fixed(cluster.api_address()), &token);
     }
@@ -202,13 +205,22 @@ pub async fn run(state: StateDir, doors: Doors) -> Result<()> {
 
 fn admin_client(authorities: &Authorities, facts: &ClusterFacts) -> Result<Client> {
     let keys = &authorities.clusters[facts.name];
-    let admin = authorities::client(keys, "theater-admin", &["system:masters"], SystemTime::now())?;
+    let admin = authorities::client(
+        keys,
+        "theater-admin",
+        &["system:masters"],
+        SystemTime::now(),
+    )?;
     let auth = Auth::ClientCert {
         cert_pem: admin.chain_pem,
         key_pem: admin.key_pem,
     };
     let server = format!("https://{}", facts.api_address());
-    Ok(Client::new(Config::new(server, keys.api.cert.clone(), auth))?)
+    Ok(Client::new(Config::new(
+        server,
+        keys.api.cert.clone(),
+        auth,
+    ))?)
 }
 
 /// Writes the kubeconfig, the CA bundle and the run file.
@@ -216,8 +228,12 @@ fn write_client_files(state: &StateDir, authorities: &Authorities, run: &RunFile
     let mut contexts = Vec::new();
     for cluster in &CLUSTERS {
         let keys = &authorities.clusters[cluster.name];
-        let admin =
-            authorities::client(keys, "theater-admin", &["system:masters"], SystemTime::now())?;
+        let admin = authorities::client(
+            keys,
+            "theater-admin",
+            &["system:masters"],
+            SystemTime::now(),
+        )?;
         contexts.push(kubeconfig::Context {
             name: cluster.name.to_owned(),
             server: run.apis[cluster.name].clone(),
@@ -332,7 +348,9 @@ impl Supervisor {
         let fresh = !self.state.scene_marker().exists();
         if fresh {
             futures::future::try_join_all(
-                self.clusters.iter().map(|cluster| self.apply_scene(cluster)),
+                self.clusters
+                    .iter()
+                    .map(|cluster| self.apply_scene(cluster)),
             )
             .await?;
             write_private(&self.state.scene_marker(), b"")?;
@@ -359,7 +377,11 @@ impl Supervisor {
                     self.log_path(cluster).display()
                 );
             }
-            match cluster.client.raw(http::Method::GET, "/readyz", None, None).await {
+            match cluster
+                .client
+                .raw(http::Method::GET, "/readyz", None, None)
+                .await
+            {
                 Ok((status, _)) if status.is_success() => return Ok(()),
                 Ok((status, _)) => last = format!("status {status}"),
                 Err(error) => last = error.to_string(),
@@ -424,7 +446,10 @@ impl Supervisor {
                 &[
                     ("ca-cert.pem", &mesh.cert),
                     ("ca-key.pem", &mesh.key),
-                    ("cert-chain.pem", &format!("{}{}", mesh.cert, mesh.ancestors)),
+                    (
+                        "cert-chain.pem",
+                        &format!("{}{}", mesh.cert, mesh.ancestors),
+                    ),
                     ("root-cert.pem", &self.authorities.mesh_root.cert),
                 ],
             ),
@@ -446,9 +471,13 @@ impl Supervisor {
                 continue;
             }
             let name = other.facts.name;
-            let reader =
-                token_kubeconfig(&self.authorities, other, "istio-system", "istio-reader-service-account")
-                    .await?;
+            let reader = token_kubeconfig(
+                &self.authorities,
+                other,
+                "istio-system",
+                "istio-reader-service-account",
+            )
+            .await?;
             let mut remote = secret(
                 "istio-system",
                 &format!("istio-remote-secret-{name}"),
@@ -478,9 +507,9 @@ impl Supervisor {
                 .client
                 .get(&ENDPOINTS, Some("istio-system"), "istiod")
                 .await;
-            if endpoints.is_ok_and(|endpoints| {
-                endpoints["subsets"][0]["addresses"][0]["ip"].is_string()
-            }) {
+            if endpoints
+                .is_ok_and(|endpoints| endpoints["subsets"][0]["addresses"][0]["ip"].is_string())
+            {
                 return Ok(());
             }
             tokio::time::sleep(POLL).await;
@@ -541,7 +570,10 @@ impl Supervisor {
     }
 
     fn print_screen(&self, started: Instant) {
-        println!("{}", language::all_ready(format!("{:.2}", started.elapsed().as_secs_f64())));
+        println!(
+            "{}",
+            language::all_ready(format!("{:.2}", started.elapsed().as_secs_f64()))
+        );
         println!();
         println!("{}", language::url_page(self.run.url()));
         for cluster in &self.clusters {
@@ -617,7 +649,9 @@ impl Supervisor {
 
 /// A lock that a panic elsewhere does not take away.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 fn secret(namespace: &str, name: &str, kind: &str, data: &[(&str, &str)]) -> Value {
@@ -728,9 +762,13 @@ impl Supervisor {
     /// Puts the initial scene back: what the theater applied is as it was applied, what was added to
     /// its namespaces is gone, and the store begins anew.
     async fn reset(&self) -> Result<()> {
-        futures::future::try_join_all(self.clusters.iter().map(|cluster| self.reset_scene(cluster)))
-            .await
-            .map(|_| ())
+        futures::future::try_join_all(
+            self.clusters
+                .iter()
+                .map(|cluster| self.reset_scene(cluster)),
+        )
+        .await
+        .map(|_| ())
     }
 
     async fn reset_scene(&self, cluster: &Running) -> Result<()> {

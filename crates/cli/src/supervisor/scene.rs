@@ -21,7 +21,10 @@ const GATEWAY_ROLES: [(&str, &str); 3] = [
 
 /// The files of `k8s/`, by the name `kustomization.yaml` calls them.
 const FILES: [(&str, &str); 10] = [
-    ("namespace.yaml", include_str!("../../../../k8s/namespace.yaml")),
+    (
+        "namespace.yaml",
+        include_str!("../../../../k8s/namespace.yaml"),
+    ),
     ("rbac.yaml", include_str!("../../../../k8s/rbac.yaml")),
     ("redis.yaml", include_str!("../../../../k8s/redis.yaml")),
     (
@@ -36,7 +39,10 @@ const FILES: [(&str, &str); 10] = [
         "booking-service-multicloud.yaml",
         include_str!("../../../../k8s/booking-service-multicloud.yaml"),
     ),
-    ("api-gateway.yaml", include_str!("../../../../k8s/api-gateway.yaml")),
+    (
+        "api-gateway.yaml",
+        include_str!("../../../../k8s/api-gateway.yaml"),
+    ),
     (
         "istio-destinationrules.yaml",
         include_str!("../../../../k8s/istio-destinationrules.yaml"),
@@ -53,8 +59,14 @@ const FILES: [(&str, &str); 10] = [
 
 const BASE: &str = include_str!("../../../../k8s/kustomization.yaml");
 const OVERLAYS: [(&str, &str); 2] = [
-    ("ctx1", include_str!("../../../../deploy/ctx1/kustomization.yaml")),
-    ("ctx2", include_str!("../../../../deploy/ctx2/kustomization.yaml")),
+    (
+        "ctx1",
+        include_str!("../../../../deploy/ctx1/kustomization.yaml"),
+    ),
+    (
+        "ctx2",
+        include_str!("../../../../deploy/ctx2/kustomization.yaml"),
+    ),
 ];
 
 /// An object of the scene.
@@ -122,7 +134,9 @@ pub fn theater(cluster: &ClusterFacts) -> Result<Vec<SceneObject>> {
         let (_, text) = FILES
             .iter()
             .find(|(name, _)| *name == file)
-            .with_context(|| format!("k8s/kustomization.yaml names {file}, which is not built in"))?;
+            .with_context(|| {
+                format!("k8s/kustomization.yaml names {file}, which is not built in")
+            })?;
         for object in documents(text).with_context(|| format!("k8s/{file}"))? {
             objects.push(SceneObject {
                 applied: object.clone(),
@@ -153,7 +167,11 @@ pub fn theater(cluster: &ClusterFacts) -> Result<Vec<SceneObject>> {
 }
 
 fn strings(value: &Value) -> impl Iterator<Item = &str> {
-    value.as_array().into_iter().flatten().filter_map(Value::as_str)
+    value
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
 }
 
 /// Kind, namespace and name.
