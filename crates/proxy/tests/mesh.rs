@@ -74,7 +74,7 @@ fn inbound(authority: &Authority, backend: SocketAddr, client_san: &str) -> Runn
         &cluster("app", &[backend], ""),
         more,
     )
-    .replace("    - filters:\n", &format!("    - filters:\n@@"));
+    .replace("    - filters:\n", "    - filters:\n@@");
     // The transport socket stands beside the filters.
     let yaml = yaml.replace(
         "    - filters:\n@@",

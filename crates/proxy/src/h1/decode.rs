@@ -240,7 +240,7 @@ mod tests {
         for text in [
             "x\r\n",
             "3\nabc",
-            "3\r\nabcd",
+            "3\r\nabcde",
             "-1\r\n",
             "3 4\r\n",
             "ffffffffffffffffff\r\n",

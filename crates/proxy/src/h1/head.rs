@@ -75,6 +75,8 @@ pub enum HeadError {
     InvalidHeader,
     /// A target that cannot be.
     InvalidUrl,
+    /// A version that is none of HTTP/1.
+    Version,
     /// A request that waits for an upgrade and has a body framing that cannot be.
     BodyDisallowed,
 }
@@ -110,6 +112,11 @@ impl HeadError {
                 "http1.invalid_characters",
             ),
             Self::InvalidUrl => (StatusCode::BAD_REQUEST, "Bad Request", "http1.invalid_url"),
+            Self::Version => (
+                StatusCode::UPGRADE_REQUIRED,
+                "Upgrade Required",
+                "low_version",
+            ),
             Self::BodyDisallowed => (
                 StatusCode::BAD_REQUEST,
                 "Bad Request",
@@ -160,8 +167,11 @@ pub fn parse_request(
         match request.parse_with_uninit_headers(buf, &mut storage) {
             Ok(httparse::Status::Complete(size)) => {
                 spans(request.headers, base, &mut positions);
-                let method = Method::from_bytes(request.method.unwrap_or_default().as_bytes())
-                    .map_err(|_| HeadError::Codec)?;
+                let name = request.method.unwrap_or_default();
+                if !METHODS.contains(&name) {
+                    return Err(HeadError::Codec);
+                }
+                let method = Method::from_bytes(name.as_bytes()).map_err(|_| HeadError::Codec)?;
                 let path = request.path.unwrap_or_default();
                 let start = path.as_ptr() as usize - base as usize;
                 let version = if request.version == Some(0) {
@@ -185,6 +195,7 @@ pub fn parse_request(
                 };
             }
             Err(httparse::Error::TooManyHeaders) => return Err(HeadError::TooMany),
+            Err(httparse::Error::Version) => return Err(version_error(buf)),
             Err(httparse::Error::HeaderName | httparse::Error::HeaderValue) => {
                 return Err(HeadError::Codec);
             }
@@ -279,6 +290,60 @@ fn collect(head: &Bytes, positions: &[Span]) -> Result<HeaderMap, HeadError> {
         headers.append(name, value);
     }
     Ok(headers)
+}
+
+/// The methods Envoy's codec knows.
+const METHODS: [&str; 34] = [
+    "ACL",
+    "BIND",
+    "CHECKOUT",
+    "CONNECT",
+    "COPY",
+    "DELETE",
+    "GET",
+    "HEAD",
+    "LINK",
+    "LOCK",
+    "MERGE",
+    "MKACTIVITY",
+    "MKCALENDAR",
+    "MKCOL",
+    "MOVE",
+    "MSEARCH",
+    "NOTIFY",
+    "OPTIONS",
+    "PATCH",
+    "POST",
+    "PROPFIND",
+    "PROPPATCH",
+    "PURGE",
+    "PUT",
+    "REBIND",
+    "REPORT",
+    "SEARCH",
+    "SOURCE",
+    "SUBSCRIBE",
+    "TRACE",
+    "UNBIND",
+    "UNLINK",
+    "UNLOCK",
+    "UNSUBSCRIBE",
+];
+
+/// `HTTP/3.0` asks for another protocol, anything else is none.
+fn version_error(buf: &[u8]) -> HeadError {
+    let line = buf.split(|&byte| byte == b'\n').next().unwrap_or_default();
+    let version = line
+        .rsplit(|&byte| byte == b' ')
+        .next()
+        .unwrap_or_default()
+        .trim_ascii_end();
+    match version.strip_prefix(b"HTTP/") {
+        Some([major, b'.', minor]) if major.is_ascii_digit() && minor.is_ascii_digit() => {
+            HeadError::Version
+        }
+        _ => HeadError::Codec,
+    }
 }
 
 fn request_framing(headers: &HeaderMap, version: Version) -> Result<Framing, HeadError> {

@@ -117,22 +117,11 @@ impl Inner {
 /// The body of a request, read from the connection while the request is handled.
 pub struct RequestBody {
     inner: Shared,
-    /// Answers `expect: 100-continue` when the body is first wanted.
-    pending_continue: bool,
-    info: Informational,
 }
 
 impl RequestBody {
     /// The next frame.
     pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
-        if self.pending_continue {
-            self.pending_continue = false;
-            if self.inner.borrow().rbuf.is_empty() {
-                self.info.push(StatusCode::CONTINUE, HeaderMap::new());
-                // The connection task writes it when it runs next, which is right after this poll.
-                cx.waker().wake_by_ref();
-            }
-        }
         self.inner.borrow_mut().poll_body(cx)
     }
 
@@ -384,19 +373,28 @@ fn request(
         .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
     if expect && !proxy_continue {
         headers.remove(header::EXPECT);
+        info.push(StatusCode::CONTINUE, HeaderMap::new());
     }
     let upgrade = headers.contains_key(header::UPGRADE)
         && headers
             .get_all(header::CONNECTION)
             .iter()
             .any(|value| has_token(value, "upgrade"));
+    // Nobody upgrades to HTTP/2 this way any more: the request is served as it is.
+    let h2c = headers
+        .get(header::UPGRADE)
+        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"h2c"));
+    if h2c {
+        headers.remove(header::UPGRADE);
+        headers.remove(header::CONNECTION);
+        headers.remove("http2-settings");
+    }
+    let upgrade = upgrade && !h2c;
     let body = match framing {
         // After CONNECT and after an upgrade whatever follows belongs to the tunnel.
         Framing::None => Body::Empty,
         _ => Body::H1Request(RequestBody {
             inner: inner.clone(),
-            pending_continue: expect && !proxy_continue,
-            info: info.clone(),
         }),
     };
     if let Framing::Length(length) = framing {

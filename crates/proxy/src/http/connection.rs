@@ -243,6 +243,7 @@ impl Connection {
         }
         let mut flow = Flow::default();
         let answer = if missing_host {
+            flow.close = true;
             Answer::Local(local_reply::MISSING_HOST)
         } else {
             self.handle(record, &mut flow, upgrade, &request.info).await
@@ -271,6 +272,7 @@ impl Connection {
             match rules.normalize(&mut record.head.path) {
                 PathOutcome::Go => {}
                 PathOutcome::Reject => {
+                    flow.close = true;
                     self.manager
                         .stats
                         .downstream_rq_failed_path_normalization
@@ -382,6 +384,14 @@ impl Connection {
                 let status =
                     StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
                 let mut headers = HeaderMap::new();
+                if status == StatusCode::CREATED {
+                    // What was created is what was asked for.
+                    let head = &record.head;
+                    let location = format!("{}://{}{}", head.scheme, head.authority, head.path);
+                    if let Ok(location) = HeaderValue::from_str(&location) {
+                        headers.insert(header::LOCATION, location);
+                    }
+                }
                 if !body.is_empty() {
                     headers.insert(header::CONTENT_LENGTH, body.len().into());
                     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));

@@ -115,18 +115,6 @@ pub async fn route(
         );
     }
     record.head = head;
-    if !conn.manager.suppress_envoy_headers {
-        let expected = match (timeouts.per_try, timeouts.global) {
-            (Some(per_try), Some(global)) => Some(per_try.min(global)),
-            (per_try, global) => per_try.or(global),
-        };
-        if let Some(expected) = expected {
-            record
-                .head
-                .headers
-                .insert(EXPECTED_TIMEOUT, (expected.as_millis() as u64).into());
-        }
-    }
     if flow.tell_upstream {
         record
             .head
@@ -168,6 +156,25 @@ pub async fn route(
 
     loop {
         record.attempts += 1;
+        if !conn.manager.suppress_envoy_headers {
+            // What is left of the whole time, for a later try less than for the first.
+            let left = timeouts.global.map(|global| match deadline {
+                Some(deadline) if record.attempts > 1 => {
+                    deadline.saturating_duration_since(Instant::now())
+                }
+                _ => global,
+            });
+            let expected = match (timeouts.per_try, left) {
+                (Some(per_try), Some(left)) => Some(per_try.min(left)),
+                (per_try, left) => per_try.or(left),
+            };
+            if let Some(expected) = expected {
+                record
+                    .head
+                    .headers
+                    .insert(EXPECTED_TIMEOUT, (expected.as_millis() as u64).into());
+            }
+        }
         if route.attempt_count_in_request {
             record
                 .head

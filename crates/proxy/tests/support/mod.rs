@@ -124,6 +124,11 @@ pub fn get(address: SocketAddr, path: &str, headers: &str) -> Answer {
 
 /// Reads one answer; `None` when the connection ends first.
 pub fn read_answer(stream: &mut TcpStream) -> Option<Answer> {
+    read_answer_to(stream, false)
+}
+
+/// The same for an answer to HEAD, which has no body whatever its head says.
+pub fn read_answer_to(stream: &mut TcpStream, is_head: bool) -> Option<Answer> {
     let mut data = Vec::new();
     let mut chunk = [0u8; 4096];
     let end = loop {
@@ -139,7 +144,9 @@ pub fn read_answer(stream: &mut TcpStream) -> Option<Answer> {
     let status: u16 = head.split(' ').nth(1)?.parse().ok()?;
     let mut body = data[end..].to_vec();
     let lower = head.to_ascii_lowercase();
-    if lower.contains("transfer-encoding: chunked") {
+    if is_head || status / 100 == 1 {
+        body.clear();
+    } else if lower.contains("transfer-encoding: chunked") {
         while find(&body, b"0\r\n\r\n").is_none() {
             match stream.read(&mut chunk) {
                 Ok(n) if n > 0 => body.extend_from_slice(&chunk[..n]),
