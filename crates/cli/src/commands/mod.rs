@@ -38,6 +38,8 @@ fn ask(state: &StateDir, request: &Request) -> Result<Answer> {
 /// # Errors
 /// When none is running.
 pub fn env(state: &StateDir) -> Result<()> {
+    // The file alone proves nothing: a supervisor that was killed leaves it behind.
+    ask(state, &Request::Status)?;
     let run = run_file(state)?;
     for (name, value) in variables(state, &run) {
         println!("export {name}={}", quoted(&value));
