@@ -1,7 +1,19 @@
 //! The proxy alone: `cargo run -p theater-proxy --example proxy -- -c bootstrap.yaml [--concurrency N]`.
+//! Called by the name `pilot-agent` it is the agent.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    proxy::command::main(std::env::args_os().skip(1).collect())
+    let mut args = std::env::args_os();
+    let name = args.next().unwrap_or_default();
+    let args = args.collect();
+    if Path::new(&name)
+        .file_name()
+        .is_some_and(|name| name == "pilot-agent")
+    {
+        proxy::agent::main(args)
+    } else {
+        proxy::command::main(args)
+    }
 }

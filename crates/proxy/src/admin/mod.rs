@@ -347,7 +347,7 @@ impl Admin {
                 "drain_time": format!("{}s", shared.drain_time.as_secs()),
                 "disable_hot_restart": true,
             },
-            "node": xds::json::to_value(&shared.node).unwrap_or_default(),
+            "node": node(&shared.node),
             "uptime_current_epoch": uptime,
             "uptime_all_epochs": uptime,
         })
@@ -416,6 +416,30 @@ fn help() -> String {
             "  {path}{}: {what}\n",
             if mutates { " (POST)" } else { "" }
         ));
+    }
+    out
+}
+
+/// The node without going through the descriptors of all messages, which would stay in memory.
+fn node(node: &xds::envoy::config::core::v3::Node) -> Value {
+    let metadata = node
+        .metadata
+        .as_ref()
+        .map(dataplane::matching::struct_to_json);
+    let mut out =
+        json!({"id": node.id, "cluster": node.cluster, "metadata": metadata.unwrap_or_default()});
+    if let Some(locality) = &node.locality {
+        let mut fields = serde_json::Map::new();
+        for (name, value) in [
+            ("region", &locality.region),
+            ("zone", &locality.zone),
+            ("sub_zone", &locality.sub_zone),
+        ] {
+            if !value.is_empty() {
+                fields.insert(name.into(), value.as_str().into());
+            }
+        }
+        out["locality"] = fields.into();
     }
     out
 }

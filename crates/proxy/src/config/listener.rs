@@ -539,6 +539,8 @@ impl Chain {
                         crate::http::filters::network_rbac(&any).map_err(at)?,
                     )))
                 }
+                // Counts what passes; changes nothing.
+                "envoy.extensions.filters.network.mongo_proxy.v3.MongoProxy" => {}
                 "envoy.extensions.filters.network.sni_cluster.v3.SniCluster" => {
                     filters.push(NetworkFilter::SniCluster);
                 }

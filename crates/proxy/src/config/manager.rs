@@ -403,6 +403,8 @@ impl Manager {
         } else {
             self.listeners.listener_added.inc();
         }
+        // Log files are flushed by tasks of the main runtime, whoever brings the configuration.
+        let _entered = self.runtime.enter();
         let active = state.listeners.get(&name).map(|listener| &**listener);
         let listener = Listener::compile(message, version, &self.shared, fixed, active)?;
         for routes in listener.inline_routes() {

@@ -115,6 +115,10 @@ impl HttpFilter {
             "stats.PluginConfig" => Self::IstioStats(StatsConfig::compile(any, direction)?),
             // Counts messages of gRPC streams for filters that are not here.
             "envoy.extensions.filters.http.grpc_stats.v3.FilterConfig" => return Ok(None),
+            // The router resolves the host of a dynamic forward proxy cluster itself.
+            "envoy.extensions.filters.http.dynamic_forward_proxy.v3.FilterConfig" => {
+                return Ok(None);
+            }
             // Compresses the answers of the metrics listener; without it they are larger, not other.
             "envoy.extensions.filters.http.compressor.v3.Compressor" if direction == 0 => {
                 return Ok(None);
