@@ -9,7 +9,7 @@ use axum::http::Response;
 use serde_json::{Value, json};
 
 /// Requests remembered for each service.
-const REMEMBERED: usize = 100;
+pub const REMEMBERED: usize = 100;
 
 #[derive(Debug, Clone)]
 struct Entry {
@@ -54,8 +54,9 @@ impl History {
         entries.push_back(entry);
     }
 
-    /// The requests of each service, oldest first, with how many went to which cluster.
-    pub fn report(&self) -> Value {
+    /// The last requests of each service, at most `last` of them and oldest first, with how many of all
+    /// that are remembered went to which cluster.
+    pub fn report(&self, last: usize) -> Value {
         let services = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut report = json!({});
         for (service, entries) in &*services {
@@ -65,7 +66,7 @@ impl History {
             }
             report[*service] = json!({
                 "clusters": clusters,
-                "requests": entries.iter().map(|entry| json!({
+                "requests": entries.iter().skip(entries.len().saturating_sub(last)).map(|entry| json!({
                     "timestamp": entry.at_ms as u64,
                     "status": entry.status,
                     "latencyMs": (entry.latency_ms * 10.0).round() / 10.0,
@@ -93,8 +94,10 @@ mod tests {
                 .unwrap();
             history.record("users", &response, Duration::from_millis(3));
         }
-        let report = history.report();
+        let report = history.report(REMEMBERED);
         assert_eq!(report["users"]["requests"].as_array().unwrap().len(), 100);
         assert_eq!(report["users"]["clusters"], json!({"ctx1": 50, "ctx2": 50}));
+        let report = history.report(10);
+        assert_eq!(report["users"]["requests"].as_array().unwrap().len(), 10);
     }
 }

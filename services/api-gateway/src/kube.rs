@@ -30,7 +30,7 @@ const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 #[derive(Debug, Clone)]
 pub enum Source {
     /// The cluster the pod runs in, by its service account.
-    Own,
+    ServiceAccount,
     /// The cluster of a kubeconfig's current context.
     Kubeconfig(PathBuf),
 }
@@ -49,7 +49,7 @@ impl Source {
     /// Why there is no answer, in one line.
     pub async fn get(&self, path: &str) -> Result<Value, String> {
         let access = match self {
-            Self::Own => own()?,
+            Self::ServiceAccount => service_account()?,
             Self::Kubeconfig(path) => from_kubeconfig(path)?,
         };
         tokio::time::timeout(LIMIT, get(&access, path))
@@ -63,7 +63,7 @@ impl Source {
     }
 }
 
-fn own() -> Result<Access, String> {
+fn service_account() -> Result<Access, String> {
     let variable = |name: &str| {
         std::env::var(name).map_err(|_| format!("not running in a cluster: {name} is not set"))
     };
@@ -84,7 +84,7 @@ fn own() -> Result<Access, String> {
 fn from_kubeconfig(path: &Path) -> Result<Access, String> {
     let text = std::fs::read_to_string(path).map_err(|error| {
         format!(
-            "no kubeconfig of the other cluster: {}: {error}",
+            "the cluster's kubeconfig cannot be read: {}: {error}",
             path.display()
         )
     })?;

@@ -6,7 +6,10 @@ mod clusters;
 mod history;
 mod kube;
 mod page;
+mod pods;
 mod proxy;
+mod topology;
+mod weights;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -14,9 +17,10 @@ use std::time::SystemTime;
 
 use axum::Router;
 use axum::extract::State;
+use axum::http::Uri;
 use axum::routing::{any, get};
 use serde_json::{Value, json};
-use service_kit::{Identity, Json, Operation, Service, document};
+use service_kit::{Error, Identity, Json, Operation, Result, Service, document};
 
 use crate::clusters::Clusters;
 use crate::history::History;
@@ -64,8 +68,12 @@ async fn topology(State(gateway): State<Arc<Gateway>>) -> Json<Value> {
     Json(gateway.clusters.topology().await)
 }
 
-async fn traffic_history(State(gateway): State<Arc<Gateway>>) -> Json<Value> {
-    Json(gateway.history.report())
+/// `?last=10` asks for fewer than all that are remembered.
+async fn traffic_history(State(gateway): State<Arc<Gateway>>, uri: Uri) -> Result<Json<Value>> {
+    let last = uri.query().and_then(|query| query.strip_prefix("last="));
+    let last = last.map_or(Ok(history::REMEMBERED), str::parse);
+    let last = last.map_err(|_| Error::BadRequest("last is not a number".into()))?;
+    Ok(Json(gateway.history.report(last)))
 }
 
 /// The gateway's own OpenAPI document; those of the services are at the services.
@@ -98,7 +106,8 @@ fn openapi() -> Value {
 }
 
 /// Runs the gateway until it is told to end. Environment: `PORT`, `USER_SERVICE_URL`, `MOVIE_SERVICE_URL`,
-/// `BOOKING_SERVICE_URL`, `REMOTE_KUBECONFIG`, `UI_DIR`, `CLUSTER_NAME`, `HOSTNAME`.
+/// `BOOKING_SERVICE_URL`, `REMOTE_KUBECONFIG` (the other cluster), `KUBECONFIG` (the own cluster, for a gateway
+/// outside of it), `UI_DIR`, `CLUSTER_NAME`, `HOSTNAME`.
 pub fn main() -> ExitCode {
     service_kit::run(async {
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
@@ -113,6 +122,7 @@ pub fn main() -> ExitCode {
             ])?,
             clusters: Clusters::new(
                 &identity.cluster,
+                variable("KUBECONFIG").map(Into::into),
                 variable("REMOTE_KUBECONFIG").map(Into::into),
             ),
             history: History::new(),

@@ -3,35 +3,29 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
-use service_kit::{Error, Result};
+use service_kit::{Error, Id, Result};
 
 use crate::Gateway;
 
+const HTML: &str = "text/html; charset=utf-8";
+const CSS: &str = "text/css; charset=utf-8";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+const SVG: &str = "image/svg+xml";
+
 /// The files of the page with their types.
-const FILES: [(&str, &str, &[u8]); 4] = [
-    (
-        "index.html",
-        "text/html; charset=utf-8",
-        include_bytes!("../ui/index.html"),
-    ),
-    (
-        "style.css",
-        "text/css; charset=utf-8",
-        include_bytes!("../ui/style.css"),
-    ),
-    (
-        "script.js",
-        "text/javascript; charset=utf-8",
-        include_bytes!("../ui/script.js"),
-    ),
-    (
-        "messages.js",
-        "text/javascript; charset=utf-8",
-        include_bytes!("../ui/messages.js"),
-    ),
+const FILES: [(&str, &str, &[u8]); 9] = [
+    ("index.html", HTML, include_bytes!("../ui/index.html")),
+    ("style.css", CSS, include_bytes!("../ui/style.css")),
+    ("script.js", SCRIPT, include_bytes!("../ui/script.js")),
+    ("traffic.js", SCRIPT, include_bytes!("../ui/traffic.js")),
+    ("panel.js", SCRIPT, include_bytes!("../ui/panel.js")),
+    ("seats.js", SCRIPT, include_bytes!("../ui/seats.js")),
+    ("dom.js", SCRIPT, include_bytes!("../ui/dom.js")),
+    ("messages.js", SCRIPT, include_bytes!("../ui/messages.js")),
+    ("icon.svg", SVG, include_bytes!("../ui/icon.svg")),
 ];
 
 /// Scripts and styles come from here only, and nobody may frame the page.
@@ -82,9 +76,63 @@ pub async fn index(State(gateway): State<Arc<Gateway>>) -> Result<Response> {
 }
 
 /// One of its files.
-pub async fn file(
-    State(gateway): State<Arc<Gateway>>,
-    Path(name): Path<String>,
-) -> Result<Response> {
+pub async fn file(State(gateway): State<Arc<Gateway>>, Id(name): Id) -> Result<Response> {
     gateway.page.file(&name).await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn source(name: &str) -> &'static str {
+        let (_, _, bytes) = FILES.iter().find(|(known, _, _)| *known == name).unwrap();
+        std::str::from_utf8(bytes).unwrap()
+    }
+
+    /// The keys of one language: the lines `key: "text",` after `language: {`.
+    fn keys(language: &str) -> BTreeSet<&'static str> {
+        source("messages.js")
+            .lines()
+            .skip_while(|line| line.trim() != format!("{language}: {{"))
+            .skip(1)
+            .take_while(|line| line.trim() != "},")
+            .map(|line| line.trim().split_once(": \"").expect("one text a line").0)
+            .collect()
+    }
+
+    #[test]
+    fn both_languages_say_the_same_things() {
+        assert!(keys("en").len() > 40);
+        assert_eq!(keys("en"), keys("ko"));
+    }
+
+    #[test]
+    fn every_text_that_is_used_exists() {
+        let known = keys("en");
+        for (name, _, _) in FILES {
+            for before in [" t(\"", "(t(\"", "data-text=\""] {
+                for part in source(name).split(before).skip(1) {
+                    let key = part.split('"').next().unwrap();
+                    assert!(known.contains(key), "{name} uses {key:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_is_set_as_markup() {
+        for (name, _, _) in FILES {
+            for way in [
+                "innerHTML",
+                "outerHTML",
+                "insertAdjacentHTML",
+                "document.write",
+                "eval(",
+            ] {
+                assert!(!source(name).contains(way), "{name} uses {way}");
+            }
+        }
+    }
 }

@@ -7,11 +7,11 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::uri::{Authority, PathAndQuery, Scheme};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use service_kit::{Error, Result};
+use service_kit::{Error, Forwarded, Result};
 
 use crate::Gateway;
 
@@ -83,19 +83,32 @@ pub async fn forward(
     let host = HeaderValue::from_str(upstream.as_str())
         .map_err(|error| Error::Internal(error.to_string()))?;
     request.headers_mut().insert(header::HOST, host);
-    match gateway.proxy.client.request(request).await {
+    let response = match gateway.proxy.client.request(request).await {
         Ok(response) => {
             let mut response = response.map(Body::new);
             without_hop_by_hop(response.headers_mut());
-            gateway
-                .history
-                .record(service, &response, started.elapsed());
-            Ok(response)
+            response.extensions_mut().insert(Forwarded);
+            response
         }
-        Err(error) => Err(Error::BadGateway(format!(
-            "the {service} service did not answer: {error}"
-        ))),
+        Err(error) => {
+            let why = cause(&error);
+            Error::BadGateway(format!("the {service} service did not answer: {why}"))
+                .into_response()
+        }
+    };
+    gateway
+        .history
+        .record(service, &response, started.elapsed());
+    Ok(response)
+}
+
+/// The innermost reason of an error: "connection refused", not "client error".
+fn cause(error: &dyn std::error::Error) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
     }
+    innermost.to_string()
 }
 
 fn target(upstream: &Authority, path: Option<&PathAndQuery>) -> Result<Uri> {

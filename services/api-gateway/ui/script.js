@@ -1,309 +1,285 @@
-// The theater's page. Every light is one real request: where it went is read from its answer, nothing is
-// simulated. Text is set as text, never as markup.
+// The theater's page: lists, forms, traffic, pods. See traffic.js for requests, panel.js for lights.
 
+import { byId, make, showTip, svgUse, tableOf } from "./dom.js";
 import { text } from "./messages.js";
+import { Panel, kindText } from "./panel.js";
+import { SeatMap } from "./seats.js";
+import { CLUSTERS, LIMIT_MS, REMEMBERED, send } from "./traffic.js";
 
-const LIGHTS = 16;
-const REMEMBERED = 100;
-const SLOW_MS = 1000;
-const CLUSTERS = ["ctx1", "ctx2"];
 const SERVICES = {
-  users: { path: "/users/", weights: "UserService" },
-  movies: { path: "/movies/", weights: "MovieService" },
-  bookings: { path: "/bookings/", weights: "BookingService" },
+  users: { name: "user-service", weights: "UserService" },
+  movies: { name: "movie-service", weights: "MovieService" },
+  bookings: { name: "booking-service", weights: "BookingService" },
 };
-// Shape and colour: neither alone tells what happened.
-const SHAPES = { ok: "●", elsewhere: "○", slow: "◆", error: "✕", fault: "▲", none: "·" };
+const KINDS = ["ok", "elsewhere", "slow", "error", "fault"];
+/** Steady traffic waits while so many of its requests have no answer yet. */
+const IN_FLIGHT = 6;
+const HISTORY = 10;
+
+const eachService = (action) => Object.keys(SERVICES).forEach((service) => action(service));
+const section = (service, selector) => document.querySelector(`#${service} ${selector}`);
 
 const state = {
-  language: navigator.language.startsWith("ko") ? "ko" : "en",
+  language: localStorage.getItem("language") ?? (navigator.language.startsWith("ko") ? "ko" : "en"),
   requests: { users: [], movies: [], bookings: [] },
-  lists: { users: [], movies: [], bookings: [] },
+  // null until a list was read: only then is "nothing here yet" true.
+  lists: { users: null, movies: null, bookings: null },
   weights: {},
-  chosen: new Set(),
+  clusters: [],
+  history: [],
+  inFlight: 0,
   timer: null,
 };
-
 const t = (key, values) => text(state.language, key, values);
-const byId = (id) => document.getElementById(id);
+const seats = new SeatMap();
+const panels = Object.fromEntries(Object.keys(SERVICES).map((service) => [service, new Panel(section(service, ".traffic"), showTip)]));
 
-/** An element with attributes and children; strings become text. */
-function make(tag, attributes = {}, ...children) {
-  const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (name === "className") element.className = value;
-    else element.setAttribute(name, value);
-  }
-  element.append(...children);
-  return element;
-}
+// ---- requests ----
 
-/** Sends a request and remembers where it went. */
-async function send(service, options = {}) {
-  const started = performance.now();
-  const request = { status: 0, ms: 0, cluster: null, pod: null, fault: false };
-  try {
-    const response = await fetch(options.path ?? SERVICES[service].path, options);
-    const body = await response.text();
-    request.status = response.status;
-    request.cluster = response.headers.get("X-Service-Cluster");
-    request.pod = response.headers.get("X-Pod-Name");
-    request.fault = body === "fault filter abort";
-    request.ms = Math.round(performance.now() - started);
-    remember(service, request);
-    const parsed = parse(body);
-    if (!response.ok) throw new Error(parsed?.error?.message ?? (body || String(response.status)));
-    return parsed;
-  } catch (error) {
-    if (request.status === 0) {
-      request.ms = Math.round(performance.now() - started);
-      remember(service, request);
-    }
-    throw error;
-  }
-}
-
-function parse(body) {
-  try { return JSON.parse(body); } catch { return null; }
-}
-
-function remember(service, request) {
-  const requests = state.requests[service];
-  requests.push(request);
-  if (requests.length > REMEMBERED) requests.shift();
-  console.info(`${service}: status ${request.status}, cluster ${request.cluster}, pod ${request.pod}, ${request.ms} ms`);
-  showTraffic(service);
-}
-
-/** What happened to a request, as seen from one cluster's row of lights. */
-function kindOf(request, cluster) {
-  if (!request) return "none";
-  if (request.fault) return "fault";
-  if (request.status === 0 || request.status >= 500) return "error";
-  if (request.cluster !== cluster) return "elsewhere";
-  return request.ms > SLOW_MS ? "slow" : "ok";
-}
-
-/** The 95 % interval of a share (Wilson score), in percent. */
-export function interval(hits, n) {
-  const z = 1.96;
-  const p = hits / n;
-  const centre = (p + (z * z) / (2 * n)) / (1 + (z * z) / n);
-  const half = (z * Math.sqrt((p * (1 - p)) / n + (z * z) / (4 * n * n))) / (1 + (z * z) / n);
-  return [Math.max(0, centre - half), Math.min(1, centre + half)].map((share) => Math.round(share * 100));
-}
-
-function showTraffic(service) {
-  const requests = state.requests[service];
-  const last = requests.slice(-LIGHTS);
-  const rows = CLUSTERS.map((cluster) => {
-    const lights = Array.from({ length: LIGHTS }, (_, index) => light(last[index], cluster));
-    return make("div", { className: "row" }, make("span", { className: "cluster" }, cluster.toUpperCase()),
-      make("span", { className: "lights" }, ...lights));
+function request(service, path, options) {
+  return send(SERVICES[service].name, path, options, (remembered) => {
+    const requests = state.requests[service];
+    requests.push(remembered);
+    if (requests.length > REMEMBERED) requests.shift();
+    showTraffic(service);
   });
-  const refresh = make("button", { type: "button", className: "refresh" }, t("refresh"));
-  refresh.addEventListener("click", () => load(service));
-  const box = document.querySelector(`#${service} .traffic`);
-  const focused = box.contains(document.activeElement);
-  box.replaceChildren(...rows, make("div", { className: "ratios" }, configured(service), measured(requests)), refresh);
-  if (focused) refresh.focus();
 }
 
-function light(request, cluster) {
-  const kind = kindOf(request, cluster);
-  const label = request
-    ? t("lightText", { kind: t(kind, { ms: SLOW_MS }), status: request.status || "–", ms: request.ms,
-        pod: request.pod ?? t("unknown"), cluster: request.cluster ?? t("unknown") })
-    : t("none");
-  return make("span", { className: `light ${kind}`, title: label, role: "img", "aria-label": label }, SHAPES[kind]);
+function post(service, body) {
+  return request(service, `/${service}/`, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) });
 }
 
-function configured(service) {
-  const prefix = SERVICES[service].weights;
-  const values = CLUSTERS.map((cluster) => state.weights[`${prefix}C${cluster.slice(1)}Weight`]);
-  const known = values.every((value) => value !== undefined);
-  return make("div", { className: "ratio configured" }, make("small", {}, t("configured")),
-    make("strong", {}, known ? `${values[0]}% : ${values[1]}%` : t("noWeights")),
-    make("small", {}, known ? "" : state.weights.error ?? ""));
-}
-
-function measured(requests) {
-  const routed = requests.filter((request) => CLUSTERS.includes(request.cluster));
-  const box = make("div", { className: "ratio measured" }, make("small", {}, t("measured", { n: routed.length })));
-  if (routed.length === 0) {
-    box.append(make("strong", {}, t("noneYet")));
-    return box;
-  }
-  const hits = routed.filter((request) => request.cluster === "ctx1").length;
-  const share = Math.round((hits / routed.length) * 100);
-  const [low, high] = interval(hits, routed.length);
-  box.append(make("strong", {}, `${share}% : ${100 - share}%`), make("small", {}, t("interval", { low, high })));
-  return box;
-}
-
-async function load(service) {
-  try {
-    state.lists[service] = await send(service);
-    showList(service);
-  } catch (error) {
-    console.warn(`${service}: ${error.message}`);
-  }
-}
-
-function showList(service) {
-  const list = document.querySelector(`#${service} .list`);
-  const items = state.lists[service].map((item) => make("li", {}, ...describe[service](item)));
-  list.replaceChildren(...(items.length ? items : [make("li", { className: "empty" }, t("empty"))]));
-  if (service === "users") options("userId", state.lists.users, (user) => user.name);
-  if (service === "movies") options("movieId", state.lists.movies, (movie) => movie.title);
-}
-
-const describe = {
-  users: (user) => [make("b", {}, user.name), " ", make("small", {}, user.email)],
-  movies: (movie) => [make("b", {}, movie.title), " ", make("small", {}, `${movie.genre}, ${movie.year}`)],
-  bookings: (booking) => [make("b", {}, booking.seats.join(", ")), " ",
-    make("small", {}, `${booking.userName ?? booking.userId}, ${booking.movieTitle ?? booking.movieId}`)],
+const why = (error) => {
+  if (error.name === "TimeoutError") return t("tooSlow", { s: LIMIT_MS / 1000 });
+  return error.status ? t("failed", { status: error.status, why: error.message }) : error.message;
 };
 
-function options(name, items, label) {
+/** One refresh: one request, one light. What was read before stays when it fails. */
+async function load(service) {
+  const button = section(service, ".refresh");
+  button.setAttribute("aria-busy", "true");
+  try {
+    const list = await request(service, `/${service}/`);
+    if (JSON.stringify(list) === JSON.stringify(state.lists[service])) return;
+    state.lists[service] = list;
+    showList(service);
+  } catch (error) {
+    console.warn(`${service}: ${why(error)}`);
+  } finally {
+    button.removeAttribute("aria-busy");
+  }
+}
+
+// ---- traffic ----
+
+function showTraffic(service) {
+  const prefix = SERVICES[service].weights;
+  const values = CLUSTERS.map((cluster) => state.weights[`${prefix}C${cluster.slice(1)}Weight`]);
+  const note = state.weights.error ? t("weightsUnread", { why: state.weights.error }) : "";
+  panels[service].show(t, state.requests[service], values, note);
+}
+
+function steady() {
+  clearInterval(state.timer);
+  if (!byId("steady").checked) return;
+  const names = Object.keys(SERVICES);
+  let next = 0;
+  state.timer = setInterval(async () => {
+    if (state.inFlight >= IN_FLIGHT) return;
+    state.inFlight += 1;
+    await load(names[next++ % names.length]);
+    state.inFlight -= 1;
+  }, 1000 / Number(byId("rate").value));
+}
+
+// ---- lists and forms ----
+
+const describe = {
+  users: (user) => [user.name, user.email],
+  movies: (movie) => [movie.title, [movie.genre, movie.year, movie.director].filter(Boolean).join(" · ")],
+  bookings: (booking) => [booking.seats.join(", "), `${booking.userName ?? booking.userId} · ${booking.movieTitle ?? booking.movieId}`],
+};
+
+function showList(service) {
+  const list = state.lists[service];
+  if (list === null) return;
+  const items = list.map((item) => {
+    const [main, more] = describe[service](item);
+    return make("li", {}, make("b", {}, main), " ", make("small", {}, more));
+  });
+  section(service, ".list").replaceChildren(...(items.length ? items : [make("li", { className: "empty" }, t("empty"))]));
+  if (service === "users") choices("userId", list, (user) => user.name);
+  if (service === "movies") choices("movieId", list, (movie) => movie.title);
+  if (service === "bookings") markTaken();
+}
+
+function choices(name, items, label) {
   const select = byId("book").elements[name];
   const before = select.value;
   select.replaceChildren(...items.map((item) => make("option", { value: item.id }, label(item))));
   if (items.some((item) => item.id === before)) select.value = before;
-  else if (name === "movieId" && items.length) loadSeats();
+  else if (name === "movieId") loadSeats();
 }
 
+const chosenMovie = () => byId("book").elements.movieId.value;
+
 async function loadSeats() {
-  const movie = byId("book").elements.movieId.value;
+  const movie = chosenMovie();
   if (!movie) return;
   try {
-    showSeats(await send("bookings", { path: `/bookings/seats/${encodeURIComponent(movie)}` }));
+    const map = await request("bookings", `/bookings/seats/${encodeURIComponent(movie)}`);
+    if (movie === chosenMovie()) seats.draw(t, map);
   } catch (error) {
-    byId("book-result").textContent = error.message;
+    result(byId("book"), why(error), true);
   }
 }
 
-function showSeats(map) {
-  state.chosen.clear();
-  const rows = map.rows.map((row) => make("div", { className: "seat-row" },
-    make("span", { "aria-hidden": "true" }, row),
-    ...Array.from({ length: map.perRow }, (_, index) => seat(`${row}${index + 1}`, map.taken))));
-  byId("seats").replaceChildren(...rows);
-}
-
-function seat(label, taken) {
-  const isTaken = taken.includes(label);
-  const button = make("button", { type: "button", className: "seat", "aria-pressed": "false",
-    "aria-label": t(isTaken ? "seatTaken" : "seatFree", { seat: label }) }, label.slice(1));
-  button.disabled = isTaken;
-  button.addEventListener("click", () => {
-    const chosen = !state.chosen.delete(label);
-    if (chosen) state.chosen.add(label);
-    button.setAttribute("aria-pressed", String(chosen));
-  });
-  return button;
-}
-
-async function post(service, body) {
-  return send(service, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) });
+/** The list of bookings tells which seats are gone, without a request of its own. */
+function markTaken() {
+  const movie = chosenMovie();
+  seats.mark(t, (state.lists.bookings ?? []).filter((booking) => booking.movieId === movie).flatMap((booking) => booking.seats));
 }
 
 function onSubmit(id, submit) {
   byId(id).addEventListener("submit", async (event) => {
     event.preventDefault();
     const form = event.target;
+    const button = form.querySelector("button:not([type])");
+    button.disabled = true;
     try {
-      await submit(form, Object.fromEntries(new FormData(form)));
-      problem("");
+      result(form, await submit(Object.fromEntries(new FormData(form)), form), false);
     } catch (error) {
-      problem(error.message);
+      result(form, why(error), true);
     }
+    button.disabled = false;
   });
 }
 
-function problem(message) {
-  byId("problem").textContent = message;
-  byId("problem").hidden = !message;
+function result(form, message, failed) {
+  const line = form.querySelector(".result");
+  line.textContent = message;
+  line.classList.toggle("failed", failed);
 }
 
+// ---- clusters ----
+
 async function json(path) {
-  const response = await fetch(path);
+  const response = await fetch(path, { cache: "no-store", signal: AbortSignal.timeout(LIMIT_MS) });
   if (!response.ok) throw new Error(`${path}: ${response.status}`);
   return response.json();
 }
 
-/** What the Kubernetes APIs say, read again and again: weights and pods change without this page. */
-async function watchClusters() {
+/** Asks again and again, a second after each answer: weights and pods change without this page. */
+async function follow(path, show) {
   try {
-    const [weights, deployments] = await Promise.all([json("/traffic-weights"), json("/deployment-status")]);
-    state.weights = weights;
-    Object.keys(SERVICES).forEach(showTraffic);
-    showPods(deployments.clusters);
+    show(await json(path));
+    problem(path, null);
   } catch (error) {
-    problem(t("unreachablePage", { why: error.message }));
+    problem(path, error);
   }
-  setTimeout(watchClusters, 1000);
+  setTimeout(follow, 1000, path, show);
 }
 
-function showPods(clusters) {
-  byId("clusters").replaceChildren(...clusters.map((cluster) => {
+const problems = new Map();
+
+function problem(path, error) {
+  if (error) problems.set(path, error);
+  else problems.delete(path);
+  const [first] = problems.values();
+  byId("problem").textContent = first ? t("unreachablePage", { why: why(first) }) : "";
+  byId("problem").hidden = !first;
+}
+
+function showPods() {
+  byId("clusters").replaceChildren(...state.clusters.map((cluster) => {
     const box = make("div", { className: "pods" }, make("h3", {}, cluster.name.toUpperCase()));
     if (cluster.error) {
-      box.append(make("p", { className: "unreachable" }, t("unreachable", { why: cluster.error })));
-      return box;
+      box.append(make("p", { className: "failed" }, t("unreachable", { why: cluster.error })));
+    } else if (cluster.pods.length === 0) {
+      box.append(make("p", { className: "empty" }, t("noPods")));
+    } else {
+      const heads = ["podName", "podStatus", "podReady", "podRestarts", "podNode"].map((head) => t(head));
+      box.append(make("table", {}, ...tableOf(heads, cluster.pods.map(podRow))));
     }
-    const heads = ["podName", "podService", "podStatus", "podReady", "podRestarts", "podNode"];
-    const rows = cluster.pods.map((pod) => make("tr", {},
-      ...[pod.podName, pod.service ?? "", pod.status, `${pod.ready}/${pod.containers}`, pod.restarts, pod.nodeName ?? ""]
-        .map((value) => make("td", {}, String(value)))));
-    box.append(make("div", { className: "scroll" }, make("table", {},
-      make("thead", {}, make("tr", {}, ...heads.map((head) => make("th", { scope: "col" }, t(head))))),
-      make("tbody", {}, ...rows))));
     return box;
   }));
 }
 
+function podRow(pod) {
+  const well = pod.status === "Running" && pod.ready === pod.containers;
+  const kind = well ? "ok" : pod.status === "Running" || pod.status === "Pending" ? "slow" : "error";
+  const status = make("span", { className: "chip", "data-kind": kind }, svgUse(`shape-${kind}`), pod.status);
+  return [make("b", {}, pod.podName), status, `${pod.ready}/${pod.containers}`, String(pod.restarts), pod.nodeName ?? "–"];
+}
+
+function showHistory() {
+  const heads = ["time", "podService", "status", "latency", "cluster", "podName"].map((head) => t(head));
+  const rows = state.history.map((entry) => [new Date(entry.timestamp).toLocaleTimeString(state.language), entry.service,
+    String(entry.status), `${entry.latencyMs} ms`, entry.cluster ?? "–", entry.pod ?? "–"]);
+  document.querySelector("#history table").replaceChildren(...tableOf(heads, rows));
+}
+
+/** The last requests of all services, newest first. */
+function latest(report) {
+  return Object.entries(report)
+    .flatMap(([service, { requests }]) => requests.map((entry) => ({ service, ...entry })))
+    .sort((a, b) => b.timestamp - a.timestamp)
+    .slice(0, HISTORY);
+}
+
+// ---- start ----
+
 function speak() {
   document.documentElement.lang = state.language;
   for (const element of document.querySelectorAll("[data-text]")) element.textContent = t(element.dataset.text);
+  for (const line of document.querySelectorAll(".result")) line.textContent = "";
   document.title = t("title");
-  byId("legend").replaceChildren(...Object.keys(SHAPES).map((kind) =>
-    make("li", {}, make("span", { className: `light ${kind}`, "aria-hidden": "true" }, SHAPES[kind]), " ", t(kind, { ms: SLOW_MS }))));
-  Object.keys(SERVICES).forEach(showTraffic);
-  Object.keys(SERVICES).forEach(showList);
-}
-
-function steady() {
-  clearInterval(state.timer);
-  if (!byId("steady").checked) return;
-  let next = 0;
-  const names = Object.keys(SERVICES);
-  state.timer = setInterval(() => load(names[next++ % names.length]), 1000 / Number(byId("rate").value));
+  byId("legend").replaceChildren(...KINDS.map((kind) =>
+    make("li", {}, make("span", { className: "light", "data-kind": kind }, svgUse(`shape-${kind}`)), kindText(t, kind))));
+  eachService(showTraffic);
+  eachService(showList);
+  markTaken();
+  showPods();
+  showHistory();
 }
 
 byId("language").addEventListener("click", () => {
   state.language = state.language === "ko" ? "en" : "ko";
+  localStorage.setItem("language", state.language);
   speak();
 });
+eachService((service) => section(service, ".refresh").addEventListener("click", () => load(service)));
+byId("refresh-all").addEventListener("click", () => eachService(load));
 byId("steady").addEventListener("change", steady);
 byId("rate").addEventListener("change", steady);
 byId("book").elements.movieId.addEventListener("change", loadSeats);
-onSubmit("add-user", async (form, values) => { await post("users", values); form.reset(); await load("users"); });
-onSubmit("add-movie", async (form, values) => {
-  await post("movies", { ...values, year: Number(values.year) });
+document.addEventListener("keydown", (event) => { if (event.key === "Escape") showTip(null); });
+document.addEventListener("scroll", () => showTip(null), { passive: true });
+
+onSubmit("add-user", async (values, form) => {
+  const user = await post("users", values);
+  form.reset();
+  await load("users");
+  return t("added", { name: user.name });
+});
+onSubmit("add-movie", async (values, form) => {
+  const movie = await post("movies", { ...values, year: Number(values.year) });
   form.reset();
   await load("movies");
+  return t("added", { name: movie.title });
 });
-onSubmit("book", async (form, values) => {
-  if (state.chosen.size === 0) throw new Error(t("chooseSeats"));
+onSubmit("book", async (values) => {
+  if (seats.chosen.size === 0) throw new Error(t("chooseSeats"));
   try {
-    const booking = await post("bookings", { ...values, seats: [...state.chosen] });
-    byId("book-result").textContent = t("booked", { seats: booking.seats.join(", ") });
+    const booking = await post("bookings", { ...values, seats: [...seats.chosen] });
+    return t("booked", { seats: booking.seats.join(", ") });
   } finally {
-    await Promise.all([load("bookings"), loadSeats()]);
+    await load("bookings");
   }
 });
 
 speak();
-Promise.all(Object.keys(SERVICES).map(load));
-watchClusters();
+eachService(load);
+follow("/traffic-weights", (weights) => { state.weights = weights; eachService(showTraffic); });
+follow("/deployment-status", ({ clusters }) => { state.clusters = clusters; showPods(); });
+follow(`/traffic-history?last=${HISTORY}`, (report) => { state.history = latest(report); showHistory(); });

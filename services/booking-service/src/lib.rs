@@ -9,15 +9,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use axum::routing::get;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use service_kit::{
-    Error, Identity, Json, MeshClient, Operation, Result, Service, Store, TraceContext, created,
-    document, text_field,
+    Error, Id, Identity, Json, MeshClient, Operation, Result, Service, Store, TraceContext,
+    created, document, text_field,
 };
 
 /// The port the service listens on unless `PORT` says otherwise.
@@ -98,10 +98,7 @@ async fn list(State(bookings): State<Arc<Bookings>>) -> Result<Json<Vec<Booking>
     Ok(Json(bookings.store.list("booking").await?))
 }
 
-async fn one(
-    State(bookings): State<Arc<Bookings>>,
-    Path(id): Path<String>,
-) -> Result<Json<Booking>> {
+async fn one(State(bookings): State<Arc<Bookings>>, Id(id): Id) -> Result<Json<Booking>> {
     bookings
         .store
         .get(&format!("booking:{id}"))
@@ -112,17 +109,14 @@ async fn one(
 
 async fn of_user(
     State(bookings): State<Arc<Bookings>>,
-    Path(user): Path<String>,
+    Id(user): Id,
 ) -> Result<Json<Vec<Booking>>> {
     let mut found: Vec<Booking> = bookings.store.list("booking").await?;
     found.retain(|booking| booking.user_id == user);
     Ok(Json(found))
 }
 
-async fn seat_map(
-    State(bookings): State<Arc<Bookings>>,
-    Path(movie): Path<String>,
-) -> Result<Json<SeatMap>> {
+async fn seat_map(State(bookings): State<Arc<Bookings>>, Id(movie): Id) -> Result<Json<SeatMap>> {
     let taken = bookings.taken(&movie).await?;
     Ok(Json(SeatMap {
         movie_id: movie,
@@ -157,34 +151,25 @@ async fn book(
         user_name,
         movie_title,
     };
-    match (named, new.seats) {
-        (Some(labels), _) => {
-            booking.seats = labels;
-            if bookings.take(&booking).await? {
-                return Ok(created(booking));
-            }
-            Err(Error::Conflict(format!(
-                "seats: {} of this movie is no longer free; choose other seats",
-                booking.seats.join(", ")
-            )))
-        }
-        (None, wish) => {
-            let count = match wish {
-                seats::Wish::Count(count) => count as usize,
-                seats::Wish::Labels(labels) => labels.len(),
-            };
-            for _ in 0..ATTEMPTS {
+    for _ in 0..ATTEMPTS {
+        booking.seats = match &named {
+            Some(labels) => labels.clone(),
+            None => {
                 let taken = bookings.taken(&booking.movie_id).await?;
-                booking.seats = seats::next_free(count, &taken)?;
-                if bookings.take(&booking).await? {
-                    return Ok(created(booking));
-                }
+                seats::next_free(new.seats.count(), &taken)?
             }
-            Err(Error::Conflict(
-                "others were faster every time; try again".into(),
-            ))
+        };
+        if bookings.take(&booking).await? {
+            return Ok(created(&format!("/bookings/{}", booking.id), booking));
+        }
+        if let Some(labels) = &named {
+            let taken = bookings.taken(&booking.movie_id).await?;
+            return Err(seats::refusal(labels, &taken));
         }
     }
+    Err(Error::Conflict(
+        "others were faster every time; try again".into(),
+    ))
 }
 
 impl Bookings {
@@ -324,6 +309,6 @@ pub fn main() -> ExitCode {
             routes: routes(bookings),
             openapi: openapi(),
         };
-        service_kit::serve(service, port).await
+        service_kit::serve(service.with_fault_switch(), port).await
     })
 }

@@ -1,6 +1,6 @@
 //! The seats of a hall: their labels and which of them to take. No I/O.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer};
 use service_kit::{Error, Result};
 
 /// The rows of a hall.
@@ -10,13 +10,41 @@ pub const ROWS: [char; 6] = ['A', 'B', 'C', 'D', 'E', 'F'];
 pub const PER_ROW: u8 = 10;
 
 /// What a client asks for: so many seats, or these.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Wish {
     /// The next free seats.
     Count(u32),
     /// Seats by label, e.g. `["A1", "A2"]`.
     Labels(Vec<String>),
+}
+
+impl Wish {
+    /// How many seats are asked for.
+    pub fn count(&self) -> usize {
+        match self {
+            Self::Count(count) => *count as usize,
+            Self::Labels(labels) => labels.len(),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Wish {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        /// The same two forms; only the message for anything else is ours.
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Form {
+            Count(u32),
+            Labels(Vec<String>),
+        }
+        match Form::deserialize(deserializer) {
+            Ok(Form::Count(count)) => Ok(Self::Count(count)),
+            Ok(Form::Labels(labels)) => Ok(Self::Labels(labels)),
+            Err(_) => Err(serde::de::Error::custom(
+                "neither a number of seats nor a list of labels like [\"A1\", \"A2\"]",
+            )),
+        }
+    }
 }
 
 /// All labels of a hall, in the order in which seats are given away.
@@ -74,12 +102,32 @@ pub fn next_free(count: usize, taken: &[bool]) -> Result<Vec<String>> {
         .filter_map(|(label, taken)| (!taken).then_some(label))
         .collect();
     match free.len() {
-        0 => Err(Error::Conflict("this movie is sold out".into())),
+        0 => Err(sold_out()),
         left if left < count => Err(Error::Conflict(format!(
             "only {left} seats of this movie are left"
         ))),
         _ => Ok(free.into_iter().take(count).collect()),
     }
+}
+
+/// Why these seats cannot be had, given which seats of [`all`] are taken.
+pub fn refusal(labels: &[String], taken: &[bool]) -> Error {
+    if taken.iter().all(|taken| *taken) {
+        return sold_out();
+    }
+    let gone: Vec<String> = all()
+        .into_iter()
+        .zip(taken)
+        .filter_map(|(label, taken)| (*taken && labels.contains(&label)).then_some(label))
+        .collect();
+    Error::Conflict(format!(
+        "seats: {} already taken; choose other seats",
+        gone.join(", ")
+    ))
+}
+
+fn sold_out() -> Error {
+    Error::Conflict("this movie is sold out".into())
 }
 
 #[cfg(test)]
@@ -103,6 +151,14 @@ mod tests {
     }
 
     #[test]
+    fn anything_else_is_explained() {
+        for bad in ["-1", "1.5", "\"A1\"", "{}", "[1]", "null"] {
+            let error = serde_json::from_str::<Wish>(bad).unwrap_err().to_string();
+            assert!(error.contains("list of labels"), "{bad}: seen {error}");
+        }
+    }
+
+    #[test]
     fn the_next_free_seats_in_order_until_the_hall_is_full() {
         let mut taken = vec![false; 60];
         taken[1] = true;
@@ -112,7 +168,13 @@ mod tests {
             next_free(1, &full).unwrap_err(),
             Error::Conflict("this movie is sold out".into())
         );
+        assert_eq!(refusal(&["A1".into()], &full), sold_out());
         full[59] = false;
+        assert!(
+            refusal(&["A1".into(), "F10".into()], &full)
+                .to_string()
+                .contains("A1 already"),
+        );
         assert!(matches!(next_free(2, &full), Err(Error::Conflict(_))));
         assert_eq!(next_free(1, &full).unwrap(), ["F10"]);
     }

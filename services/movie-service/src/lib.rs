@@ -4,13 +4,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use axum::routing::get;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use service_kit::{
-    Error, Identity, Json, Operation, Result, Service, Store, created, document, text_field,
+    Error, Id, Identity, Json, Operation, Result, Service, Store, created, document, text_field,
 };
 
 /// The port the service listens on unless `PORT` says otherwise.
@@ -97,7 +97,7 @@ async fn list(State(store): State<Arc<Store>>) -> Result<Json<Vec<Movie>>> {
     Ok(Json(store.list("movie").await?))
 }
 
-async fn one(State(store): State<Arc<Store>>, Path(id): Path<String>) -> Result<Json<Movie>> {
+async fn one(State(store): State<Arc<Store>>, Id(id): Id) -> Result<Json<Movie>> {
     store
         .get(&format!("movie:{id}"))
         .await?
@@ -109,7 +109,7 @@ async fn add(State(store): State<Arc<Store>>, Json(new): Json<NewMovie>) -> Resu
     let mut movie = new.check(String::new())?;
     movie.id = store.next_number(COUNTER).await?.to_string();
     store.set(&format!("movie:{}", movie.id), &movie).await?;
-    Ok(created(movie))
+    Ok(created(&format!("/movies/{}", movie.id), movie))
 }
 
 /// The first movies and the counter behind their ids: the seed of the store.
@@ -185,7 +185,7 @@ pub fn main() -> ExitCode {
             routes: routes(store),
             openapi: openapi(),
         };
-        service_kit::serve(service, port).await
+        service_kit::serve(service.with_fault_switch(), port).await
     })
 }
 

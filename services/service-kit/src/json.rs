@@ -38,10 +38,23 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
             return Err(Error::UnsupportedMediaType);
         }
         let body = read_body(request).await?;
-        serde_json::from_slice(&body)
-            .map(Self)
-            .map_err(|error| Error::BadRequest(format!("the body is not valid: {error}")))
+        parse(&body).map(Self)
     }
+}
+
+/// Reads a document; what is wrong with it is said together with the field it is wrong in.
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
+    let invalid = |why: String| Error::BadRequest(format!("the body is not valid: {why}"));
+    let mut reader = serde_json::Deserializer::from_slice(body);
+    let document = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+        let field = error.path().to_string();
+        match field.as_str() {
+            "." => invalid(error.into_inner().to_string()),
+            field => invalid(format!("{field}: {}", error.inner())),
+        }
+    })?;
+    reader.end().map_err(|error| invalid(error.to_string()))?;
+    Ok(document)
 }
 
 async fn read_body(request: Request) -> Result<Bytes> {
@@ -124,6 +137,28 @@ mod tests {
             read(None, &large).await,
             Err(Error::TooLarge { limit: BODY_LIMIT })
         ));
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_its_field() {
+        #[derive(Debug, serde::Deserialize)]
+        #[allow(dead_code)]
+        struct Movie {
+            title: String,
+            year: u16,
+        }
+        for (body, told) in [
+            (r#"{"title": "x"}"#, "missing field `year`"),
+            (r#"{"title": "x", "year": "y"}"#, "year: invalid type"),
+            (r#"{"title": "x", "year": 1}{}"#, "trailing characters"),
+            ("", "EOF"),
+        ] {
+            let error = parse::<Movie>(body.as_bytes()).unwrap_err().to_string();
+            assert!(
+                error.contains(told),
+                "{body}: expected {told:?}, seen {error:?}"
+            );
+        }
     }
 
     #[test]

@@ -4,10 +4,12 @@
 //! headers every answer carries, logs, limits and a graceful end.
 
 mod error;
+mod fault;
 mod identity;
 mod json;
 mod mesh_client;
 mod openapi;
+mod path;
 mod server;
 mod store;
 mod trace;
@@ -17,6 +19,7 @@ pub use identity::Identity;
 pub use json::{Json, text_field};
 pub use mesh_client::MeshClient;
 pub use openapi::{Operation, document};
-pub use server::{Service, created, port, run, serve};
+pub use path::Id;
+pub use server::{Forwarded, Service, created, port, run, serve};
 pub use store::{Store, write};
 pub use trace::TraceContext;

@@ -22,29 +22,32 @@ pub struct Operation {
 /// The OpenAPI 3.1 document for `operations` with the given schemas.
 #[must_use]
 pub fn document(service: &str, operations: &[Operation], schemas: Value) -> Value {
-    let mut paths = Map::new();
-    for operation in operations {
-        let entry = paths
-            .entry(operation.path)
-            .or_insert_with(|| Value::Object(Map::new()));
-        entry[operation.verb] = describe(operation);
-    }
-    let mut schemas = schemas;
-    schemas["Error"] = json!({
-        "type": "object",
-        "required": ["error"],
-        "properties": {"error": {
-            "type": "object",
-            "required": ["code", "message"],
-            "properties": {"code": {"type": "integer"}, "message": {"type": "string"}},
-        }},
-    });
-    json!({
+    let mut document = json!({
         "openapi": "3.1.0",
         "info": {"title": service, "version": env!("CARGO_PKG_VERSION")},
-        "paths": paths,
-        "components": {"schemas": schemas},
-    })
+        "paths": {},
+        "components": {"schemas": {"Error": {
+            "type": "object",
+            "required": ["error"],
+            "properties": {"error": {
+                "type": "object",
+                "required": ["code", "message"],
+                "properties": {"code": {"type": "integer"}, "message": {"type": "string"}},
+            }},
+        }}},
+    });
+    extend(&mut document, operations, schemas);
+    document
+}
+
+/// Adds operations and schemas to a document.
+pub(crate) fn extend(document: &mut Value, operations: &[Operation], schemas: Value) {
+    for operation in operations {
+        document["paths"][operation.path][operation.verb] = describe(operation);
+    }
+    for (name, schema) in schemas.as_object().into_iter().flatten() {
+        document["components"]["schemas"][name] = schema.clone();
+    }
 }
 
 fn describe(operation: &Operation) -> Value {

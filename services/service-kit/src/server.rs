@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, Method, StatusCode};
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::{Error, Identity, Json};
+use crate::{Error, Identity, Json, Operation, fault, openapi};
 
 /// How long requests in flight may take after SIGTERM.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
@@ -31,9 +31,20 @@ pub struct Service {
 }
 
 impl Service {
+    /// The service with a switch at `/fault` that makes this one pod fail for real.
+    #[must_use]
+    pub fn with_fault_switch(mut self) -> Self {
+        let (operations, schemas) = fault::described();
+        openapi::extend(&mut self.openapi, &operations, schemas);
+        self.routes = fault::with_switch(self.routes);
+        self
+    }
+
     /// The routes with everything every service has: `/healthz` and `/readyz`, `/openapi.json`, JSON
     /// errors for unknown paths and verbs, routing headers, and a log line for each request.
-    pub fn into_router(self) -> Router {
+    pub fn into_router(mut self) -> Router {
+        let (operations, schemas) = health();
+        openapi::extend(&mut self.openapi, &operations, schemas);
         let openapi = Arc::new(self.openapi);
         let identity = Arc::new(Headers::of(&self.identity));
         self.routes
@@ -52,9 +63,35 @@ impl Service {
     }
 }
 
+/// Both health endpoints: the process answers. Neither asks the store, because to take every pod out
+/// of the mesh when the store is away would turn a clear 503 into "no healthy upstream".
 async fn alive() -> Json<Value> {
     Json(json!({"status": "ok"}))
 }
+
+/// The health endpoints in the OpenAPI document.
+fn health() -> ([Operation; 2], Value) {
+    let endpoint = |path, summary| Operation {
+        verb: "get",
+        path,
+        summary,
+        request: None,
+        answer: (200, "Health"),
+        errors: &[],
+    };
+    let operations = [
+        endpoint("/healthz", "Whether the process is alive"),
+        endpoint("/readyz", "Whether it takes requests"),
+    ];
+    let schemas = json!({"Health": {"type": "object", "required": ["status"],
+        "properties": {"status": {"type": "string"}}}});
+    (operations, schemas)
+}
+
+/// Marks an answer that another server gave: it is passed on as it came, unsigned. An answer of the
+/// mesh itself (no healthy upstream, an injected fault) came from no pod, and must not claim to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Forwarded;
 
 async fn no_such_path(request: Request) -> Error {
     Error::NotFound(format!("there is nothing at {}", request.uri().path()))
@@ -85,8 +122,7 @@ impl Headers {
     }
 }
 
-/// Says on every answer who gave it, unless another service already did (the gateway passes
-/// answers through), and logs the request.
+/// Says on every answer who gave it, unless it is a [`Forwarded`] one, and logs the request.
 async fn sign_and_log(
     State(identity): State<Arc<Headers>>,
     request: Request,
@@ -95,22 +131,23 @@ async fn sign_and_log(
     let started = Instant::now();
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
+    // What ties this line to those of other services and to the trace.
+    let [request_id, traceparent] = ["x-request-id", "traceparent"].map(|name| {
+        let value = request.headers().get(name)?;
+        value.to_str().ok().map(ToOwned::to_owned)
+    });
     let mut response = next.run(request).await;
-    let headers = response.headers_mut();
-    for (name, value) in [
-        ("x-service-cluster", &identity.cluster),
-        ("x-pod-name", &identity.pod),
-        ("x-service-name", &identity.service),
-    ] {
-        if !headers.contains_key(name) {
-            headers.insert(name, value.clone());
-        }
+    if response.extensions().get::<Forwarded>().is_none() {
+        let headers = response.headers_mut();
+        headers.insert("x-service-cluster", identity.cluster.clone());
+        headers.insert("x-pod-name", identity.pod.clone());
+        headers.insert("x-service-name", identity.service.clone());
     }
     // Health checks of every few seconds would bury everything else.
     if !matches!(path.as_str(), "/healthz" | "/readyz") {
         let status = response.status().as_u16();
         let ms = started.elapsed().as_secs_f64() * 1000.0;
-        tracing::info!(%method, path, status, ms, "request");
+        tracing::info!(%method, path, status, ms, request_id, traceparent, "request");
     }
     response
 }
@@ -124,6 +161,8 @@ pub async fn serve(service: Service, port: u16) -> anyhow::Result<()> {
         .await
         .map_err(|error| anyhow::anyhow!("cannot listen on port {port}: {error}"))?;
     let name = service.identity.service.clone();
+    // The port that was asked for, or the one the system chose for port 0.
+    let port = listener.local_addr()?.port();
     tracing::info!(service = name, port, "listening");
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -177,18 +216,21 @@ pub fn run(service: impl Future<Output = anyhow::Result<()>>) -> ExitCode {
     }
 }
 
-/// An answer with status 201 and a JSON body.
+/// An answer with status 201, where the new thing is (header `Location`), and the thing itself.
 #[must_use]
-pub fn created<T: serde::Serialize>(document: T) -> Response {
+pub fn created<T: serde::Serialize>(path: &str, document: T) -> Response {
     let mut response = Json(document).into_response();
     *response.status_mut() = StatusCode::CREATED;
+    if let Ok(path) = HeaderValue::from_str(path) {
+        response.headers_mut().insert(header::LOCATION, path);
+    }
     response
 }
 
 /// The port to listen on: `PORT`, else the service's own.
 ///
 /// # Errors
-/// When `PORT` is not a port number.
+/// When `PORT` is not a port number. Port 0 means any free port; the log says which.
 pub fn port(variable: impl Fn(&str) -> Option<String>, default: u16) -> anyhow::Result<u16> {
     match variable("PORT").filter(|text| !text.is_empty()) {
         None => Ok(default),

@@ -10,7 +10,7 @@ use tokio::sync::OnceCell;
 
 use crate::{Error, Result};
 
-/// How long one command may take before the answer is 503.
+/// How long one command may take, with the connection it may need first, before the answer is 503.
 const COMMAND_LIMIT: Duration = Duration::from_secs(3);
 
 /// How long one connection attempt may take.
@@ -18,14 +18,13 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 
 /// A handle on the store. It connects on first use and again whenever the connection is lost.
 pub struct Store {
-    client: Client,
-    connection: OnceCell<ConnectionManager>,
+    connection: ConnectionManager,
     seed: Vec<(String, String)>,
     seeded: OnceCell<()>,
 }
 
 impl Store {
-    /// The store at `address`: `host:port` or a `redis://` URL.
+    /// The store at `address`: `host:port` or a `redis://` URL. To be called within a Tokio runtime.
     ///
     /// # Errors
     /// When the address cannot be read.
@@ -35,11 +34,17 @@ impl Store {
         } else {
             format!("redis://{address}")
         };
-        let client = Client::open(url.as_str())
-            .map_err(|error| anyhow::anyhow!("REDIS_URL {address:?} is not an address: {error}"))?;
+        let unreadable =
+            |error| anyhow::anyhow!("REDIS_URL {address:?} is not an address: {error}");
+        let config = ConnectionManagerConfig::new()
+            .set_connection_timeout(Some(CONNECT_LIMIT))
+            .set_response_timeout(Some(COMMAND_LIMIT))
+            // The next command tries again; waiting here would only make clients wait.
+            .set_number_of_retries(0);
+        let client = Client::open(url.as_str()).map_err(unreadable)?;
         Ok(Self {
-            client,
-            connection: OnceCell::new(),
+            connection: ConnectionManager::new_lazy_with_config(client, config)
+                .map_err(unreadable)?,
             seed: Vec::new(),
             seeded: OnceCell::new(),
         })
@@ -54,21 +59,37 @@ impl Store {
         self
     }
 
-    async fn connection(&self) -> Result<ConnectionManager> {
-        self.connection
-            .get_or_try_init(|| async {
-                let config = ConnectionManagerConfig::new()
-                    .set_connection_timeout(Some(CONNECT_LIMIT))
-                    .set_response_timeout(Some(COMMAND_LIMIT))
-                    .set_number_of_retries(1);
-                ConnectionManager::new_with_config(self.client.clone(), config).await
-            })
-            .await
-            .cloned()
-            .map_err(unavailable)
+    /// Runs a command that changes something: once, since an answer that got lost does not tell
+    /// whether it was carried out.
+    async fn write<T: redis::FromRedisValue>(&self, command: &redis::Cmd) -> Result<T> {
+        tokio::time::timeout(COMMAND_LIMIT, async {
+            self.seed_once().await?;
+            self.send(command).await
+        })
+        .await
+        .map_err(|_| no_answer())?
+        .map_err(unavailable)
     }
 
-    async fn run<T: redis::FromRedisValue>(&self, command: &redis::Cmd) -> Result<T> {
+    /// Runs a command that only reads: once more if the connection turns out to have been lost, so
+    /// that nobody notices a store that was restarted.
+    async fn read<T: redis::FromRedisValue>(&self, command: &redis::Cmd) -> Result<T> {
+        tokio::time::timeout(COMMAND_LIMIT, async {
+            match self.seed_once().await {
+                Err(error) if error.is_connection_dropped() => self.seed_once().await?,
+                other => other?,
+            }
+            match self.send(command).await {
+                Err(error) if error.is_connection_dropped() => self.send(command).await,
+                other => other,
+            }
+        })
+        .await
+        .map_err(|_| no_answer())?
+        .map_err(unavailable)
+    }
+
+    async fn seed_once(&self) -> redis::RedisResult<()> {
         self.seeded
             .get_or_try_init(|| async {
                 if !self.seed.is_empty() {
@@ -77,24 +98,12 @@ impl Store {
                 }
                 Ok(())
             })
-            .await?;
-        self.send(command).await
-    }
-
-    async fn send<T: redis::FromRedisValue>(&self, command: &redis::Cmd) -> Result<T> {
-        let mut connection = self.connection().await?;
-        tokio::time::timeout(COMMAND_LIMIT, command.query_async(&mut connection))
             .await
-            .map_err(|_| Error::StoreUnavailable(format!("no answer within {COMMAND_LIMIT:?}")))?
-            .map_err(unavailable)
+            .map(|_| ())
     }
 
-    /// Whether the store answers.
-    ///
-    /// # Errors
-    /// [`Error::StoreUnavailable`] when it does not.
-    pub async fn ping(&self) -> Result<()> {
-        self.run::<String>(&cmd("PING")).await.map(|_| ())
+    async fn send<T: redis::FromRedisValue>(&self, command: &redis::Cmd) -> redis::RedisResult<T> {
+        command.query_async(&mut self.connection.clone()).await
     }
 
     /// The document under `key`, if there is one.
@@ -102,7 +111,7 @@ impl Store {
     /// # Errors
     /// When the store is unavailable or holds something else there.
     pub async fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>> {
-        let text: Option<String> = self.run(cmd("GET").arg(key)).await?;
+        let text: Option<String> = self.read(cmd("GET").arg(key)).await?;
         text.map(|text| parse(key, &text)).transpose()
     }
 
@@ -112,7 +121,7 @@ impl Store {
     /// When the store is unavailable.
     pub async fn set<T: Serialize>(&self, key: &str, document: &T) -> Result<()> {
         let text = write(document)?;
-        self.run::<()>(cmd("SET").arg(key).arg(text)).await
+        self.write::<()>(cmd("SET").arg(key).arg(text)).await
     }
 
     /// All documents whose key is `<kind>:` and a name, by the number in the name.
@@ -129,7 +138,7 @@ impl Store {
         if keys.is_empty() {
             return Ok(Vec::new());
         }
-        let texts: Vec<Option<String>> = self.run(cmd("MGET").arg(&keys)).await?;
+        let texts: Vec<Option<String>> = self.read(cmd("MGET").arg(&keys)).await?;
         keys.iter()
             .zip(texts)
             .filter_map(|(key, text)| text.map(|text| parse(key, &text)))
@@ -141,7 +150,7 @@ impl Store {
         let mut cursor = String::from("0");
         loop {
             let (next, batch): (String, Vec<String>) = self
-                .run(
+                .read(
                     cmd("SCAN")
                         .arg(&cursor)
                         .arg("MATCH")
@@ -170,7 +179,7 @@ impl Store {
         if keys.is_empty() {
             return Ok(Vec::new());
         }
-        let values: Vec<Option<String>> = self.run(cmd("MGET").arg(keys)).await?;
+        let values: Vec<Option<String>> = self.read(cmd("MGET").arg(keys)).await?;
         Ok(values.iter().map(Option::is_some).collect())
     }
 
@@ -180,7 +189,7 @@ impl Store {
     /// # Errors
     /// When the store is unavailable.
     pub async fn create_all(&self, pairs: &[(String, String)]) -> Result<bool> {
-        self.run::<i64>(&set_all_if_none_exists(pairs))
+        self.write::<i64>(&set_all_if_none_exists(pairs))
             .await
             .map(|written| written == 1)
     }
@@ -190,7 +199,7 @@ impl Store {
     /// # Errors
     /// When the store is unavailable.
     pub async fn next_number(&self, counter: &str) -> Result<u64> {
-        self.run(cmd("INCR").arg(counter)).await
+        self.write(cmd("INCR").arg(counter)).await
     }
 }
 
@@ -200,6 +209,10 @@ fn set_all_if_none_exists(pairs: &[(String, String)]) -> redis::Cmd {
         command.arg(key).arg(value);
     }
     command
+}
+
+fn no_answer() -> Error {
+    Error::StoreUnavailable(format!("no answer within {COMMAND_LIMIT:?}"))
 }
 
 fn unavailable(error: redis::RedisError) -> Error {

@@ -4,13 +4,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use axum::routing::get;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use service_kit::{
-    Error, Identity, Json, Operation, Result, Service, Store, created, document, text_field,
+    Error, Id, Identity, Json, Operation, Result, Service, Store, created, document, text_field,
 };
 
 /// The port the service listens on unless `PORT` says otherwise.
@@ -71,7 +71,7 @@ async fn list(State(store): State<Arc<Store>>) -> Result<Json<Vec<User>>> {
     Ok(Json(store.list("user").await?))
 }
 
-async fn one(State(store): State<Arc<Store>>, Path(id): Path<String>) -> Result<Json<User>> {
+async fn one(State(store): State<Arc<Store>>, Id(id): Id) -> Result<Json<User>> {
     store
         .get(&format!("user:{id}"))
         .await?
@@ -84,7 +84,7 @@ async fn add(State(store): State<Arc<Store>>, Json(new): Json<NewUser>) -> Resul
     let id = store.next_number(COUNTER).await?.to_string();
     let user = User { id, name, email };
     store.set(&format!("user:{}", user.id), &user).await?;
-    Ok(created(user))
+    Ok(created(&format!("/users/{}", user.id), user))
 }
 
 /// The first people and the counter behind their ids: the seed of the store.
@@ -155,7 +155,7 @@ pub fn main() -> ExitCode {
             routes: routes(store),
             openapi: openapi(),
         };
-        service_kit::serve(service, port).await
+        service_kit::serve(service.with_fault_switch(), port).await
     })
 }
 
