@@ -24,7 +24,10 @@ fn texts(output: &Output) -> (String, String) {
 
 #[test]
 fn help_names_every_command_for_people_and_none_of_the_others() {
-    let output = Command::new(PROGRAM).arg("--help").output().expect("theater");
+    let output = Command::new(PROGRAM)
+        .arg("--help")
+        .output()
+        .expect("theater");
     let (out, _) = texts(&output);
     assert!(output.status.success());
     for command in ["up", "env", "status", "down", "reset", "logs"] {
@@ -81,12 +84,17 @@ fn a_file_left_by_a_dead_supervisor_fools_nobody() {
     let state = tempfile::tempdir().expect("a directory");
     let run = r#"{"pid":1,"domain":"localhost:1","apis":{}}"#;
     std::fs::write(state.path().join("run.json"), run).expect("written");
-    drop(std::os::unix::net::UnixListener::bind(state.path().join("control.sock")));
+    drop(std::os::unix::net::UnixListener::bind(
+        state.path().join("control.sock"),
+    ));
     for command in [&["env"][..], &["status"], &["down"]] {
         let output = theater("en", state.path(), command);
         let (out, error) = texts(&output);
         assert_eq!(output.status.code(), Some(1), "{command:?}: {out}{error}");
-        assert!(error.contains("no theater is running"), "{command:?}: {error}");
+        assert!(
+            error.contains("no theater is running"),
+            "{command:?}: {error}"
+        );
     }
 }
 

@@ -63,7 +63,9 @@ impl Store {
     /// whether it was carried out.
     async fn write<T: redis::FromRedisValue>(&self, command: &redis::Cmd) -> Result<T> {
         tokio::time::timeout(COMMAND_LIMIT, async {
-            self.seed_once().await?;
+            // The store may have been emptied since the last time: what is written first must
+            // not take the place of the seed.
+            self.plant_seed().await?;
             self.send(command).await
         })
         .await
@@ -91,15 +93,17 @@ impl Store {
 
     async fn seed_once(&self) -> redis::RedisResult<()> {
         self.seeded
-            .get_or_try_init(|| async {
-                if !self.seed.is_empty() {
-                    self.send::<i64>(&set_all_if_none_exists(&self.seed))
-                        .await?;
-                }
-                Ok(())
-            })
+            .get_or_try_init(|| self.plant_seed())
             .await
             .map(|_| ())
+    }
+
+    async fn plant_seed(&self) -> redis::RedisResult<()> {
+        if !self.seed.is_empty() {
+            self.send::<i64>(&set_all_if_none_exists(&self.seed))
+                .await?;
+        }
+        Ok(())
     }
 
     async fn send<T: redis::FromRedisValue>(&self, command: &redis::Cmd) -> redis::RedisResult<T> {

@@ -41,7 +41,10 @@ pub fn run(state: &StateDir, cluster: Option<&str>, lines: usize, follow: bool) 
         let text = tail(file, lines)?;
         print_lines(name, several, &text)?;
     }
-    while follow {
+    if !follow {
+        return Ok(());
+    }
+    loop {
         std::thread::sleep(FOLLOW);
         for (name, file) in &mut files {
             let mut text = Vec::new();
@@ -49,7 +52,6 @@ pub fn run(state: &StateDir, cluster: Option<&str>, lines: usize, follow: bool) 
             print_lines(name, several, &text)?;
         }
     }
-    Ok(())
 }
 
 fn open(path: &Path) -> Result<File> {

@@ -810,10 +810,62 @@ impl Supervisor {
                 }
             }
         }
-        for object in &wanted {
-            replace(client, object).await?;
+        futures::future::try_join_all(wanted.iter().map(|object| replace(client, object))).await?;
+        self.empty_store(cluster).await
+    }
+
+    /// Ends the store's pods, whose data goes with them, and waits for the new ones.
+    async fn empty_store(&self, cluster: &Running) -> Result<()> {
+        let client = &cluster.client;
+        let selector = ListParams::labels("app=redis");
+        let before = client
+            .list(&kube_client::PODS, Some("theater-msa"), &selector)
+            .await?;
+        if before.items.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        let name = |pod: &Value| {
+            pod["metadata"]["name"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned()
+        };
+        let old: Vec<String> = before.items.iter().map(name).collect();
+        let at_once = kube_client::DeleteOptions {
+            grace_period_seconds: Some(0),
+            ..Default::default()
+        };
+        for pod in &old {
+            client
+                .delete(&kube_client::PODS, Some("theater-msa"), pod, &at_once)
+                .await?;
+        }
+        let deadline = Instant::now() + READY_LIMIT;
+        while Instant::now() < deadline {
+            let now = client
+                .list(&kube_client::PODS, Some("theater-msa"), &selector)
+                .await?;
+            let ready = |pod: &Value| {
+                let conditions = pod["status"]["conditions"].as_array();
+                conditions
+                    .into_iter()
+                    .flatten()
+                    .any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
+            };
+            let renewed = now
+                .items
+                .iter()
+                .all(|pod| !old.contains(&name(pod)) && ready(pod));
+            if renewed && !now.items.is_empty() {
+                return Ok(());
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        bail!(language::not_ready_in_time(
+            "redis",
+            READY_LIMIT.as_secs(),
+            "kubectl get pods -n theater-msa --context ctx2"
+        ))
     }
 }
 
