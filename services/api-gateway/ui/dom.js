@@ -35,8 +35,9 @@ export function tableOf(heads, rows) {
   ];
 }
 
-/** One tooltip for the whole page, above or below what it is about and always within the window. */
-export function showTip(target, lines = []) {
+/** One tooltip for the whole page, beside what it is about on the side that is asked for (`above` or `below`) if
+    there is room, and always within the window. */
+export function showTip(target, lines = [], side = "above") {
   const tip = byId("tip");
   tip.hidden = !target;
   if (!target) return;
@@ -44,6 +45,7 @@ export function showTip(target, lines = []) {
   const at = target.getBoundingClientRect();
   const left = at.left + at.width / 2 - tip.offsetWidth / 2;
   tip.style.left = `${Math.max(8, Math.min(left, document.documentElement.clientWidth - tip.offsetWidth - 8))}px`;
-  const above = at.top - tip.offsetHeight - 8;
-  tip.style.top = `${above >= 8 ? above : at.bottom + 8}px`;
+  const [above, below] = [at.top - tip.offsetHeight - 6, at.bottom + 6];
+  const fits = side === "above" ? above >= 0 : below + tip.offsetHeight > innerHeight;
+  tip.style.top = `${fits ? above : below}px`;
 }

@@ -10,7 +10,7 @@ const LIGHTS = 16;
 export const kindText = (t, kind) => t(kind, { ms: SLOW_MS });
 
 export class Panel {
-  /** Fills `box`; `tip(light, lines)` shows a tooltip, `tip(null)` hides it. */
+  /** Fills `box`; `tip(light, lines, side)` shows a tooltip, `tip(null)` hides it. */
   constructor(box, tip) {
     this.tip = tip;
     this.rows = CLUSTERS.map((cluster) => new Row(cluster, this));
@@ -49,7 +49,9 @@ class Row {
 
   light() {
     const light = make("button", { type: "button", className: "light", tabindex: "-1" }, svgUse("shape-none"));
-    const show = () => this.panel.tip(light, light.lines ?? []);
+    // Never over the other cluster's row.
+    const side = this.cluster === CLUSTERS[0] ? "above" : "below";
+    const show = () => this.panel.tip(light, light.lines ?? [], side);
     const hide = () => this.panel.tip(null);
     for (const event of ["mouseenter", "focus"]) light.addEventListener(event, show);
     for (const event of ["mouseleave", "blur"]) light.addEventListener(event, hide);

@@ -4,7 +4,7 @@ import { byId, make, showTip, svgUse, tableOf } from "./dom.js";
 import { text } from "./messages.js";
 import { Panel, kindText } from "./panel.js";
 import { SeatMap } from "./seats.js";
-import { CLUSTERS, LIMIT_MS, REMEMBERED, send } from "./traffic.js";
+import { CLUSTERS, LIMIT_MS, REMEMBERED, SLOW_MS, send } from "./traffic.js";
 
 const SERVICES = {
   users: { name: "user-service", weights: "UserService" },
@@ -208,15 +208,17 @@ function showPods() {
 function podRow(pod) {
   const well = pod.status === "Running" && pod.ready === pod.containers;
   const kind = well ? "ok" : pod.status === "Running" || pod.status === "Pending" ? "slow" : "error";
-  const status = make("span", { className: "chip", "data-kind": kind }, svgUse(`shape-${kind}`), pod.status);
-  return [make("b", {}, pod.podName), status, `${pod.ready}/${pod.containers}`, String(pod.restarts), pod.nodeName ?? "–"];
+  return [make("b", {}, pod.podName), chip(kind, pod.status), `${pod.ready}/${pod.containers}`, String(pod.restarts), pod.nodeName ?? "–"];
 }
+
+const chip = (kind, words) => make("span", { className: "chip", "data-kind": kind }, svgUse(`shape-${kind}`), words);
 
 function showHistory() {
   const heads = ["time", "podService", "status", "latency", "cluster", "podName"].map((head) => t(head));
   const rows = state.history.map((entry) => [new Date(entry.timestamp).toLocaleTimeString(state.language), entry.service,
-    String(entry.status), `${entry.latencyMs} ms`, entry.cluster ?? "–", entry.pod ?? "–"]);
+    chip(entry.status >= 500 ? "error" : entry.latencyMs > SLOW_MS ? "slow" : "ok", String(entry.status)), `${entry.latencyMs} ms`, entry.cluster ?? "–", entry.pod ?? "–"]);
   document.querySelector("#history table").replaceChildren(...tableOf(heads, rows));
+  document.querySelector("#history .empty").hidden = rows.length > 0;
 }
 
 /** The last requests of all services, newest first. */
@@ -234,8 +236,10 @@ function speak() {
   for (const element of document.querySelectorAll("[data-text]")) element.textContent = t(element.dataset.text);
   for (const line of document.querySelectorAll(".result")) line.textContent = "";
   document.title = t("title");
-  byId("legend").replaceChildren(...KINDS.map((kind) =>
-    make("li", {}, make("span", { className: "light", "data-kind": kind }, svgUse(`shape-${kind}`)), kindText(t, kind))));
+  const bars = { share: t("barShare"), band: t("barBand"), mark: t("barMark") };
+  byId("legend").replaceChildren(
+    ...KINDS.map((kind) => make("li", {}, make("span", { className: "light", "data-kind": kind }, svgUse(`shape-${kind}`)), kindText(t, kind))),
+    ...Object.entries(bars).map(([className, meaning]) => make("li", {}, make("span", { className }), meaning)));
   eachService(showTraffic);
   eachService(showList);
   markTaken();

@@ -158,6 +158,13 @@ impl Browser {
         self.call("Emulation.setDeviceMetricsOverride", size).await;
     }
 
+    /// From now on the person prefers dark pages.
+    pub async fn dark(&mut self) {
+        let feature = json!({"name": "prefers-color-scheme", "value": "dark"});
+        self.call("Emulation.setEmulatedMedia", json!({"features": [feature]}))
+            .await;
+    }
+
     pub async fn open(&mut self, url: &str) {
         let answer = self.call("Page.navigate", json!({"url": url})).await;
         assert!(answer.get("errorText").is_none(), "{url}: {answer}");
