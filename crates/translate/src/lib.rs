@@ -15,6 +15,7 @@ mod context;
 mod destination_rule;
 mod dynamic_dns;
 mod endpoints;
+mod envoy_filter;
 mod gateway_servers;
 mod hcm;
 mod host;

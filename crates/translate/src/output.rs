@@ -2,17 +2,18 @@
 
 use crate::cluster::outbound::{self, ServiceCluster};
 use crate::cluster::{inbound, passthrough};
-use crate::context::Context;
+use crate::context::{Context, ListenerClass};
+use crate::envoy_filter::{self, GatewayPorts, Patches};
 use crate::gateway_servers::MergedServers;
 use crate::inbound_targets;
 use crate::listener;
 use crate::proxy_info::Interception;
 use crate::registry::Resolution;
 use crate::route;
-use crate::snapshot::policy_applies;
 use crate::{Problem, ProxyInfo, Snapshot};
 use std::collections::{BTreeMap, BTreeSet};
 use xds::envoy::config::cluster::v3::Cluster;
+use xds::envoy::config::core::v3::TypedExtensionConfig;
 use xds::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use xds::envoy::config::listener::v3::Listener;
 use xds::envoy::config::route::v3::RouteConfiguration;
@@ -28,6 +29,8 @@ pub struct Output {
     pub listeners: BTreeMap<String, Listener>,
     /// RDS.
     pub routes: BTreeMap<String, RouteConfiguration>,
+    /// ECDS: what filters with `config_discovery` ask for.
+    pub extension_configs: BTreeMap<String, TypedExtensionConfig>,
     /// Names of Secrets that the resources ask istiod for: `kubernetes://<name>`, with `-cacert` for the CA. They are read
     /// from the namespace of the proxy.
     pub secrets: BTreeSet<String>,
@@ -39,12 +42,14 @@ pub struct Output {
 pub fn build(snapshot: &Snapshot, proxy: &ProxyInfo) -> Output {
     let context = Context::new(snapshot, proxy);
     let mut out = Output::default();
+    let patches = Patches::new(snapshot, proxy, &context.problems);
     if proxy.is_router() {
-        build_router(&context, &mut out);
+        build_router(&context, &patches, &mut out);
     } else {
-        build_sidecar(&context, &mut out);
+        build_sidecar(&context, &patches, &mut out);
     }
-    unsupported(&context);
+    out.extension_configs = patches.extension_configs();
+    drop(patches);
     out.problems = snapshot.problems().to_vec();
     out.problems.extend(context.problems.into_inner());
     out.problems.sort();
@@ -52,34 +57,7 @@ pub fn build(snapshot: &Snapshot, proxy: &ProxyInfo) -> Output {
     out
 }
 
-/// What people can write but nothing here does yet.
-fn unsupported(context: &Context<'_>) {
-    let (snapshot, proxy) = (context.snapshot, context.proxy);
-    let root = snapshot.mesh.root_namespace();
-    for filter in &snapshot.envoy_filters {
-        let selector = filter
-            .spec
-            .workload_selector
-            .as_ref()
-            .map(|selector| &selector.labels);
-        if policy_applies(
-            &filter.namespace,
-            selector,
-            root,
-            &proxy.namespace,
-            &proxy.labels,
-        ) {
-            let object = format!("EnvoyFilter/{}/{}", filter.namespace, filter.name);
-            context.problem(Problem::new(
-                object,
-                "spec.configPatches",
-                "EnvoyFilter patches are not applied yet",
-            ));
-        }
-    }
-}
-
-fn build_sidecar(context: &Context<'_>, out: &mut Output) {
+fn build_sidecar(context: &Context<'_>, patches: &Patches<'_>, out: &mut Output) {
     service_clusters(context, out, false);
     let targets = inbound_targets::targets(context);
     add_clusters(
@@ -102,32 +80,84 @@ fn build_sidecar(context: &Context<'_>, out: &mut Output) {
     if context.scope.mode == api::istio::OutboundTrafficPolicyMode::AllowAnyDynamicDns {
         add_clusters(out, [crate::dynamic_dns::any_cluster(context)]);
     }
-    let (outbound, route_names) = listener::outbound::listeners(context);
-    let mut listeners = outbound;
+    patch_clusters(patches, false, out, |port| {
+        targets
+            .iter()
+            .filter(|target| target.port == port && target.ingress.is_none())
+            .flat_map(|target| &target.services)
+            .map(|(service, _)| service.host.clone())
+            .collect()
+    });
+    let (mut outbound, mut route_names) = listener::outbound::listeners(context);
     if context.proxy.interception != Interception::None {
-        listeners.push(listener::virtual_outbound::listener(context));
+        outbound.push(listener::virtual_outbound::listener(context));
     }
-    listeners.extend(listener::inbound::listeners(context, &targets));
+    let mut listeners = patches.listeners(ListenerClass::SidecarOutbound, outbound);
+    listeners.extend(patches.listeners(
+        ListenerClass::SidecarInbound,
+        listener::inbound::listeners(context, &targets),
+    ));
+    if !patches.is_empty() {
+        route_names = envoy_filter::route_names(&listeners).into_iter().collect();
+    }
     out.listeners.extend(
         listeners
             .into_iter()
             .map(|listener| (listener.name.clone(), listener)),
     );
+    let ports = GatewayPorts::new();
+    let route_patches = patches.routes(ListenerClass::SidecarOutbound, &ports);
     for name in route_names {
-        if let Some(routes) = route::sidecar::outbound(context, &name) {
+        if let Some(mut routes) = route::sidecar::outbound(context, &name) {
+            route_patches.apply(&mut routes);
             out.routes.insert(name, routes);
         }
     }
 }
 
-fn build_router(context: &Context<'_>, out: &mut Output) {
+/// Patches clusters. Endpoints of those that are removed are not asked for.
+fn patch_clusters(
+    patches: &Patches<'_>,
+    is_router: bool,
+    out: &mut Output,
+    hosts_behind: impl Fn(u32) -> Vec<String>,
+) {
+    if patches.is_empty() {
+        return;
+    }
+    patches.clusters(&mut out.clusters, is_router, hosts_behind);
+    let asked: BTreeSet<&str> = out
+        .clusters
+        .values()
+        .map(|cluster| match &cluster.eds_cluster_config {
+            Some(eds) if !eds.service_name.is_empty() => eds.service_name.as_str(),
+            _ => cluster.name.as_str(),
+        })
+        .collect();
+    out.endpoints
+        .retain(|name, _| asked.contains(name.as_str()));
+}
+
+fn build_router(context: &Context<'_>, patches: &Patches<'_>, out: &mut Output) {
     let merged = MergedServers::new(context);
     service_clusters(context, out, false);
     if merged.auto_passthrough {
         service_clusters(context, out, true);
     }
     add_clusters(out, [passthrough::black_hole(context)]);
-    let listeners = listener::gateway::listeners(context, &merged);
+    patch_clusters(patches, true, out, |_| Vec::new());
+    let listeners = patches.listeners(
+        ListenerClass::Gateway,
+        listener::gateway::listeners(context, &merged),
+    );
+    let mut ports = GatewayPorts::new();
+    for server in merged.listeners.values().flatten() {
+        ports
+            .entry(server.bound_port)
+            .or_default()
+            .insert(server.declared_port());
+    }
+    let route_patches = patches.routes(ListenerClass::Gateway, &ports);
     let bound: BTreeSet<&str> = listeners
         .iter()
         .map(|listener| listener.name.as_str())
@@ -142,10 +172,9 @@ fn build_router(context: &Context<'_>, out: &mut Output) {
             bound.contains(crate::names::listener(bind, server.bound_port).as_str())
         });
         if served {
-            out.routes.insert(
-                name.to_owned(),
-                route::gateway::configuration_of(context, name, &servers),
-            );
+            let mut routes = route::gateway::configuration_of(context, name, &servers);
+            route_patches.apply(&mut routes);
+            out.routes.insert(name.to_owned(), routes);
         }
     }
     out.listeners.extend(

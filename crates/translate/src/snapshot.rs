@@ -1,7 +1,8 @@
 //! Everything a control plane knows at one moment, indexed once so that building many proxies is cheap.
 
 use crate::destination_rule::DestinationRules;
-use crate::objects::{Config, selects, text, typed};
+use crate::envoy_filter::{self, EnvoyFilterPatches};
+use crate::objects::{Config, identity, selects, text, typed};
 use crate::peer_authentication::PeerPolicies;
 use crate::registry::kubernetes::Cluster;
 use crate::registry::{Endpoint, Registry, Service, ServiceKey, network, service_entry};
@@ -62,7 +63,7 @@ pub struct Snapshot {
     pub(crate) request_authentications: Vec<Config<RequestAuthentication>>,
     pub(crate) authorization_policies: Vec<Config<AuthorizationPolicy>>,
     pub(crate) telemetries: Vec<Config<Telemetry>>,
-    pub(crate) envoy_filters: Vec<Config<EnvoyFilter>>,
+    pub(crate) envoy_filters: Vec<EnvoyFilterPatches>,
     /// Share of traced requests where nothing else says, in percent (istiod's PILOT_TRACE_SAMPLING).
     pub(crate) trace_sampling: f64,
     jwks: BTreeMap<String, String>,
@@ -133,6 +134,7 @@ impl Snapshot {
             &root,
             &mesh.default_destination_rule_export_to,
         );
+        let envoy_filters = envoy_filter::prepare(config.envoy_filters, &mut problems);
         let peer_policies = PeerPolicies::new(config.peer_authentications, &root);
         Self {
             domain,
@@ -146,7 +148,7 @@ impl Snapshot {
             request_authentications: config.request_authentications,
             authorization_policies: config.authorization_policies,
             telemetries: config.telemetries,
-            envoy_filters: config.envoy_filters,
+            envoy_filters,
             trace_sampling: 1.0,
             jwks: input.jwks,
             mesh,
@@ -373,7 +375,18 @@ impl Typed {
                 }
                 "AuthorizationPolicy" => out.authorization_policies.extend(typed(object, problems)),
                 "Telemetry" => out.telemetries.extend(typed(object, problems)),
-                "EnvoyFilter" => out.envoy_filters.extend(typed(object, problems)),
+                "EnvoyFilter" => match text(object, &["apiVersion"]) {
+                    "networking.istio.io/v1alpha3" => {
+                        out.envoy_filters.extend(typed(object, problems));
+                    }
+                    version => problems.push(Problem::new(
+                        identity(object),
+                        "apiVersion",
+                        format!(
+                            "there is no EnvoyFilter in {version:?}; use networking.istio.io/v1alpha3"
+                        ),
+                    )),
+                },
                 _ => {}
             }
         }

@@ -12,7 +12,13 @@ use theater_translate::{
     ClusterObjects, Locality, Output, ProxyInfo, Snapshot, SnapshotInput, build,
 };
 
-const KINDS: [&str; 4] = ["clusters", "endpoints", "listeners", "routes"];
+const KINDS: [&str; 5] = [
+    "clusters",
+    "endpoints",
+    "listeners",
+    "routes",
+    "extension_configs",
+];
 
 fn read(path: &Path) -> Option<Value> {
     serde_json::from_str(&std::fs::read_to_string(path).ok()?).ok()
@@ -254,6 +260,7 @@ fn to_json(output: &Output) -> Value {
         "endpoints": all(&output.endpoints),
         "listeners": all(&output.listeners),
         "routes": all(&output.routes),
+        "extension_configs": all(&output.extension_configs),
     })
 }
 
