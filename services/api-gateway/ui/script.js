@@ -27,6 +27,8 @@ const state = {
   weights: {},
   clusters: [],
   history: [],
+  // How many refreshes of each list have no answer yet, and how many of those are steady traffic.
+  loading: { users: 0, movies: 0, bookings: 0 },
   inFlight: 0,
   timer: null,
 };
@@ -56,8 +58,8 @@ const why = (error) => {
 
 /** One refresh: one request, one light. What was read before stays when it fails. */
 async function load(service) {
-  const button = section(service, ".refresh");
-  button.setAttribute("aria-busy", "true");
+  state.loading[service] += 1;
+  showLoading(service);
   try {
     const list = await request(service, `/${service}/`);
     if (JSON.stringify(list) === JSON.stringify(state.lists[service])) return;
@@ -66,8 +68,13 @@ async function load(service) {
   } catch (error) {
     console.warn(`${service}: ${why(error)}`);
   } finally {
-    button.removeAttribute("aria-busy");
+    state.loading[service] -= 1;
+    showLoading(service);
   }
+}
+
+function showLoading(service) {
+  section(service, ".refresh").ariaBusy = state.loading[service] > 0 ? "true" : null;
 }
 
 // ---- traffic ----

@@ -149,14 +149,14 @@ async fn trace_headers_reach_every_service_a_booking_asks() {
         (&theater.users, "/users/1"),
         (&theater.movies, "/movies/1"),
     ] {
-        let log = service.log();
-        let seen = log.iter().any(|line| {
-            line["path"] == path
-                && line["request_id"] == "id-of-the-test"
-                && line["traceparent"]
-                    .as_str()
-                    .is_some_and(|value| value.contains("4bf92f3577b34da6"))
-        });
-        assert!(seen, "{path}: seen {log:?}");
+        service
+            .logged(path, |line| {
+                line["path"] == path
+                    && line["request_id"] == "id-of-the-test"
+                    && line["traceparent"]
+                        .as_str()
+                        .is_some_and(|value| value.contains("4bf92f3577b34da6"))
+            })
+            .await;
     }
 }

@@ -106,6 +106,11 @@ impl Process {
         lines.iter().map(parse).collect()
     }
 
+    /// Waits for a line in the log; it may come a moment after the answer it is about.
+    pub async fn logged(&self, what: &str, is_it: impl Fn(&Value) -> bool) {
+        until(what, async || self.log().iter().any(&is_it).then_some(())).await;
+    }
+
     /// Asks the process to end.
     pub fn terminate(&self) {
         kill(pid(&self.child), Signal::SIGTERM).expect("the process is there");
