@@ -16,6 +16,7 @@ pub fn by_type(output: &Output) -> Generated {
     insert(&mut generated, &output.endpoints);
     insert(&mut generated, &output.listeners);
     insert(&mut generated, &output.routes);
+    insert(&mut generated, &output.extension_configs);
     generated
 }
 

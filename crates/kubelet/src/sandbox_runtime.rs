@@ -98,14 +98,20 @@ impl cri::Sandbox for Sandbox {
     }
 }
 
+/// The user Istio's proxies run as; traffic capture exempts it.
+const PROXY_UID: u32 = 1337;
+
 fn container_spec(spec: ContainerSpec) -> sandbox::container::ContainerSpec {
-    let (add, drop) = spec.capabilities;
-    let add = if spec.privileged {
-        vec!["ALL".to_owned()]
-    } else {
-        add
-    };
+    let (mut add, drop) = spec.capabilities;
+    if spec.privileged {
+        add = vec!["ALL".to_owned()];
+    }
     let (uid, gid, groups) = spec.user;
+    // Where this user does not exist (an ordinary user's namespace has one user only), capture tells
+    // the proxy's packets by their mark, and setting that needs this capability.
+    if uid == PROXY_UID && !sandbox::world::uid_is_mapped(uid) {
+        add.push("NET_ADMIN".to_owned());
+    }
     let mounts = spec
         .mounts
         .into_iter()
