@@ -116,13 +116,30 @@ pub fn expect<T: PartialEq + std::fmt::Debug>(seen: T, expected: &T) -> Result<(
     }
 }
 
-/// Tells how long a part of a long test took.
-pub fn step<T>(name: &str, check: impl FnOnce() -> T) -> T {
-    eprintln!("- {name}");
-    let started = Instant::now();
-    let value = check();
-    eprintln!("  {:.1} s", started.elapsed().as_secs_f64());
-    value
+/// The parts of a long test that share one theater. One that fails does not hide the others.
+#[derive(Default)]
+pub struct Steps {
+    failed: Vec<String>,
+}
+
+impl Steps {
+    /// Runs a part and tells how long it took.
+    pub fn run(&mut self, name: &str, check: impl FnOnce()) {
+        eprintln!("- {name}");
+        let started = Instant::now();
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(check));
+        let word = if result.is_ok() { "ok" } else { "FAILED" };
+        eprintln!("  {word}, {:.1} s", started.elapsed().as_secs_f64());
+        if result.is_err() {
+            self.failed.push(name.to_owned());
+        }
+    }
+
+    /// # Panics
+    /// When a part failed; its own message is above.
+    pub fn finish(self) {
+        assert!(self.failed.is_empty(), "failed: {}", self.failed.join(", "));
+    }
 }
 
 /// Standard output as text.
@@ -251,11 +268,15 @@ impl Theater {
     pub fn kubectl_command(&self, context: &str, arguments: &[&str]) -> Command {
         let mut command = self.shell("kubectl");
         command
-            .args(["--context", context, "-n", NAMESPACE])
-            .args(arguments)
             // Discovery is cached by address, and another theater may have had the same one.
             .arg("--cache-dir")
-            .arg(self.directory.path().join("kubectl"));
+            .arg(self.directory.path().join("kubectl"))
+            .args(["--context", context]);
+        // Manifests of several namespaces are refused together with -n.
+        if !arguments.contains(&"-k") {
+            command.args(["-n", NAMESPACE]);
+        }
+        command.args(arguments);
         command
     }
 
