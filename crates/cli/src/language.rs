@@ -88,6 +88,10 @@ messages! {
     port_skipped(port, error) { "  (port {port} is not available: {error})" "  (포트 {port}를 쓸 수 없습니다: {error})" }
     /// The scene has been put back.
     reset_done(seconds) { "The initial scene is back ({seconds} s)." "초기 상태로 되돌렸습니다({seconds}초)." }
+    /// The link of a cluster was changed.
+    wan_set(cluster, cut, latency, loss) { "link of {cluster}: cut {cut}, latency {latency} ms, loss {loss}%" "{cluster}의 링크: 단절 {cut}, 지연 {latency} ms, 손실 {loss}%" }
+    /// There is no cluster of that name.
+    no_such_cluster(name, known) { "there is no cluster \"{name}\"; there are {known}" "클러스터 \"{name}\"가 없습니다. 있는 것은 {known}입니다" }
     /// A timeout during start.
     not_ready_in_time(what, seconds, hint) { "{what} was not ready within {seconds} s; {hint}" "{seconds}초 안에 {what}가 준비되지 않았습니다. {hint}" }
 }

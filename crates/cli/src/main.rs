@@ -66,6 +66,27 @@ enum Command {
         #[arg(long, short)]
         follow: bool,
     },
+    /// Cut, slow down or mend the link between a cluster and the internet; without options it is mended
+    Wan {
+        /// The cluster
+        cluster: String,
+        /// Let nothing through
+        #[arg(long)]
+        cut: bool,
+        /// Delay in each direction, in milliseconds (needs netem in the kernel)
+        #[arg(long, default_value_t = 0)]
+        latency: u32,
+        /// Share of packets lost, in percent
+        #[arg(long, default_value_t = 0.0)]
+        loss: f64,
+    },
+    /// Run the proxy alone with an Envoy bootstrap file: theater proxy -c FILE
+    #[command(disable_help_flag = true)]
+    Proxy {
+        /// Its arguments
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
     /// One cluster; started by `up`
     #[command(hide = true)]
     Cluster {
@@ -114,6 +135,9 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
         return applets::run(&name, args)
             .with_context(|| format!("there is no built-in program {name:?}"));
     }
+    if let Command::Proxy { args } = arguments.command {
+        return Ok(proxy::command::main(args));
+    }
     let state = StateDir::open(arguments.state_dir)?;
     match arguments.command {
         Command::Up { port, api_port } => up(
@@ -134,8 +158,14 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
             tail,
             follow,
         } => commands::logs::run(&state, cluster.as_deref(), tail, follow)?,
+        Command::Wan {
+            cluster,
+            cut,
+            latency,
+            loss,
+        } => commands::wan(&state, &cluster, cut, latency, loss)?,
         Command::Cluster { name } => cluster::main(&state, &name)?,
-        Command::Applet { .. } => {}
+        Command::Applet { .. } | Command::Proxy { .. } => {}
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use crate::language;
 use crate::state::StateDir;
 use crate::topology::{CLUSTERS, ClusterFacts};
 
@@ -25,10 +26,10 @@ pub fn run(state: &StateDir, cluster: Option<&str>, lines: usize, follow: bool) 
         None => CLUSTERS.iter().collect(),
         Some(name) => match ClusterFacts::named(name) {
             Some(facts) => vec![facts],
-            None => bail!(
-                "there is no cluster {name:?}; there are {}",
-                CLUSTERS.map(|facts| facts.name).join(" and ")
-            ),
+            None => bail!(language::no_such_cluster(
+                name,
+                CLUSTERS.map(|facts| facts.name).join(", ")
+            )),
         },
     };
     let mut files = Vec::new();

@@ -154,6 +154,27 @@ pub fn reset(state: &StateDir, all: bool) -> Result<()> {
     Ok(())
 }
 
+/// `theater wan`: changes the link of a cluster.
+///
+/// # Errors
+/// When the cluster is unknown, the loss is no share, or the kernel cannot do it.
+pub fn wan(state: &StateDir, cluster: &str, cut: bool, latency: u32, loss: f64) -> Result<()> {
+    if !(0.0..=100.0).contains(&loss) {
+        bail!("--loss {loss} is not between 0 and 100");
+    }
+    ask(
+        state,
+        &Request::Wan {
+            cluster: cluster.to_owned(),
+            up: !cut,
+            latency_ms: latency,
+            loss_percent: loss,
+        },
+    )?;
+    println!("{}", language::wan_set(cluster, cut, latency, loss));
+    Ok(())
+}
+
 fn remove(path: &PathBuf) -> Result<()> {
     let result = if path.is_dir() {
         std::fs::remove_dir_all(path)

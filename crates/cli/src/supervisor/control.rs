@@ -11,7 +11,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 
 /// What a client asks.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "kebab-case")]
 pub enum Request {
     /// How is everything?
@@ -20,6 +20,17 @@ pub enum Request {
     Revive,
     /// Put the initial scene back.
     Reset,
+    /// Change the link between a cluster and the WAN.
+    Wan {
+        /// The cluster.
+        cluster: String,
+        /// Whether anything gets through.
+        up: bool,
+        /// Delay in each direction, milliseconds.
+        latency_ms: u32,
+        /// Packets lost, percent.
+        loss_percent: f64,
+    },
     /// End everything, in order.
     Stop,
 }

@@ -13,7 +13,7 @@ use base64::Engine;
 use kube_client::{Auth, Client, Config, DEPLOYMENTS, ENDPOINTS, ListParams, SERVICES};
 use runtime::CancellationToken;
 use sandbox::Cidr;
-use sandbox::world::{ClusterCommand, ClusterProcess, WanSubnet, World};
+use sandbox::world::{ClusterCommand, ClusterProcess, LinkState, WanSubnet, World};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -611,6 +611,14 @@ impl Supervisor {
         }
     }
 
+    fn set_link(&self, cluster: &str, link: LinkState) -> Result<()> {
+        if ClusterFacts::named(cluster).is_none() {
+            let known = CLUSTERS.map(|facts| facts.name).join(", ");
+            bail!(language::no_such_cluster(cluster, known));
+        }
+        Ok(self.world.set_link(cluster, link)?)
+    }
+
     fn revive(self: &Arc<Self>) -> Result<Vec<String>> {
         let mut revived = Vec::new();
         for index in 0..self.clusters.len() {
@@ -748,6 +756,25 @@ impl control::Handler for Control {
                     message: format!("{error:#}"),
                 },
             },
+            Request::Wan {
+                cluster,
+                up,
+                latency_ms,
+                loss_percent,
+            } => {
+                let link = LinkState {
+                    up,
+                    latency: Duration::from_millis(latency_ms.into()),
+                    loss: loss_percent / 100.0,
+                    ..LinkState::default()
+                };
+                match self.0.set_link(&cluster, link) {
+                    Ok(()) => Answer::Done,
+                    Err(error) => Answer::Failed {
+                        message: format!("{error:#}"),
+                    },
+                }
+            }
             Request::Stop => {
                 let mut stopped = self.0.stopped.subscribe();
                 self.0.token.cancel();
