@@ -303,7 +303,7 @@ fn parse_save(value: &str) -> Option<String> {
         .split_whitespace()
         .filter(|word| *word != "\"\"")
         .collect();
-    (words.len() % 2 == 0 && words.iter().all(|word| word.parse::<u32>().is_ok()))
+    (words.len().is_multiple_of(2) && words.iter().all(|word| word.parse::<u32>().is_ok()))
         .then(|| words.join(" "))
 }
 

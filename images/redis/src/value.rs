@@ -42,7 +42,7 @@ impl Value {
             Value::List(list) => list.is_empty(),
             Value::Hash(hash) => hash.is_empty(),
             Value::Set(set) => set.is_empty(),
-            Value::Sorted(sorted) => sorted.len() == 0,
+            Value::Sorted(sorted) => sorted.is_empty(),
         }
     }
 

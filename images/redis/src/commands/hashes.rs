@@ -31,7 +31,7 @@ fn hash_to_fill<'a>(context: &'a mut Context, key: &Bytes) -> Result<&'a mut Has
 }
 
 fn fill(context: &mut Context, args: &[Bytes], name: &str) -> Result<usize, Failure> {
-    if args.len() % 2 != 0 {
+    if !args.len().is_multiple_of(2) {
         return Err(wrong_count(name));
     }
     let hash = hash_to_fill(context, &args[1])?;

@@ -138,7 +138,7 @@ pub(super) fn config(context: &mut Context, args: &[Bytes]) -> Outcome {
         ));
     }
     if is(sub, "SET") {
-        if args.len() < 4 || args.len() % 2 != 0 {
+        if args.len() < 4 || !args.len().is_multiple_of(2) {
             return Err(wrong_count("config|set"));
         }
         return config_set(context, &args[2..]);

@@ -59,7 +59,7 @@ impl AddOptions {
             at += 1;
         }
         let pairs = args.len() - at;
-        if pairs == 0 || pairs % 2 != 0 {
+        if pairs == 0 || !pairs.is_multiple_of(2) {
             return Err(SYNTAX);
         }
         if options.only_new && options.only_existing {

@@ -178,7 +178,7 @@ pub(super) fn getex(context: &mut Context, args: &[Bytes]) -> Outcome {
 
 fn pairs<'a>(args: &'a [Bytes], name: &str) -> Result<&'a [Bytes], Failure> {
     let pairs = &args[1..];
-    if pairs.len() % 2 == 0 {
+    if pairs.len().is_multiple_of(2) {
         Ok(pairs)
     } else {
         Err(wrong_count(name))
