@@ -12,7 +12,10 @@ fn floor(name: &str) -> Option<u32> {
         "theater-translate" | "theater-dataplane" | "theater-pki" => 1,
         "theater-runtime" => 1,
         "theater-kube-client" | "theater-sandbox" => 2,
-        "theater-apiserver" | "theater-controllers" | "theater-kubelet" | "theater-istiod"
+        "theater-apiserver"
+        | "theater-controllers"
+        | "theater-kubelet"
+        | "theater-istiod"
         | "theater-proxy" => 3,
         "theater" => 4,
         // The application and the images know nothing of the mesh: see `knows_nothing_of_the_mesh`.
@@ -41,9 +44,7 @@ fn workspace_dependencies() -> BTreeMap<String, Vec<String>> {
                 .expect("dependencies")
                 .iter()
                 // Tests may look up: they are not part of what is built.
-                .filter(|dependency| {
-                    dependency["kind"].is_null() && dependency["path"].is_string()
-                })
+                .filter(|dependency| dependency["kind"].is_null() && dependency["path"].is_string())
                 .map(|dependency| dependency["name"].as_str().expect("name").to_owned())
                 .collect();
             (name, dependencies)
@@ -91,7 +92,13 @@ fn pure_crates_stay_pure() {
     let metadata: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     for package in metadata["packages"].as_array().expect("packages") {
         let name = package["name"].as_str().expect("name");
-        if !["theater-translate", "theater-dataplane", "theater-pki", "theater-api"].contains(&name)
+        if ![
+            "theater-translate",
+            "theater-dataplane",
+            "theater-pki",
+            "theater-api",
+        ]
+        .contains(&name)
         {
             continue;
         }

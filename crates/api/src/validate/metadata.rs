@@ -164,7 +164,8 @@ fn finalizers(all: &[Value], core: bool) -> Errors {
     }
     for (i, f) in all.iter().enumerate() {
         let s = text(f);
-        if core && !s.contains('/') && !["kubernetes", "foregroundDeletion", "orphan"].contains(&s) {
+        if core && !s.contains('/') && !["kubernetes", "foregroundDeletion", "orphan"].contains(&s)
+        {
             out.push(FieldError::invalid(
                 format!("metadata.finalizers[{i}]"),
                 f,
