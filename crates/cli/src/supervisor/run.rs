@@ -16,6 +16,7 @@ use sandbox::Cidr;
 use sandbox::world::{ClusterCommand, ClusterProcess, LinkState, WanSubnet, World};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 
 use super::apply::{self, IfExists};
@@ -35,6 +36,12 @@ const API_LIMIT: Duration = Duration::from_secs(20);
 
 /// How long everything may take to become ready before `up` says what is missing. It goes on running.
 const READY_LIMIT: Duration = Duration::from_secs(60);
+
+/// How long requests may go unanswered after that before `up` says it is ready all the same.
+const ROUTED_LIMIT: Duration = Duration::from_secs(10);
+
+/// How many requests in a row must be answered for each service: they go to pods of both clusters.
+const ROUTED_TRIES: usize = 4;
 
 /// How long clusters get to end in order.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
@@ -362,6 +369,7 @@ impl Supervisor {
         };
         serve_all(entry, target, &self.token);
         self.wait_ready(started).await?;
+        self.wait_routed(address).await;
         self.print_screen(started);
         Ok(())
     }
@@ -538,7 +546,7 @@ impl Supervisor {
             .context("Service istio-system/istio-ingressgateway has no load-balancer address")
     }
 
-    /// Waits until all pods are ready and a request through everything is answered.
+    /// Waits until all pods are ready.
     async fn wait_ready(&self, started: Instant) -> Result<()> {
         let mut progress = Progress::new();
         loop {
@@ -566,6 +574,25 @@ impl Supervisor {
                 return Ok(());
             }
             tokio::time::sleep(POLL * 3).await;
+        }
+    }
+
+    /// Waits until requests through the public gateway find the services. The pods' states are those
+    /// of the last run until the node agents have looked, and routes come a moment after the pods.
+    /// Faults that somebody configured and kept are no reason to wait for ever.
+    async fn wait_routed(&self, gateway: std::net::IpAddr) {
+        let deadline = Instant::now() + ROUTED_LIMIT;
+        let host = format!("theater.{}", self.run.domain);
+        let mut answered = 0;
+        while answered < ROUTED_TRIES && Instant::now() < deadline && !self.token.is_cancelled() {
+            let tries = ["/", "/users/", "/movies/", "/bookings/"]
+                .map(|path| is_routed((gateway, 80).into(), &host, path));
+            if futures::future::join_all(tries).await.contains(&false) {
+                answered = 0;
+                tokio::time::sleep(POLL * 3).await;
+            } else {
+                answered += 1;
+            }
         }
     }
 
@@ -652,6 +679,24 @@ impl Supervisor {
         // Leftovers of a run that has ended mislead the next command.
         let _ = std::fs::remove_file(self.state.control_socket());
         let _ = std::fs::remove_file(self.state.run_file());
+    }
+}
+
+/// Whether a GET reaches a service: answered by anything but what a proxy says that finds none.
+async fn is_routed(gateway: SocketAddr, host: &str, path: &str) -> bool {
+    const WITHIN: Duration = Duration::from_secs(2);
+    const STATUS: std::ops::Range<usize> = "HTTP/1.1 ".len().."HTTP/1.1 200".len();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+    let answer = async {
+        let mut stream = tokio::net::TcpStream::connect(gateway).await?;
+        stream.write_all(request.as_bytes()).await?;
+        let mut start = [0; STATUS.end];
+        stream.read_exact(&mut start).await?;
+        Ok::<_, std::io::Error>(start)
+    };
+    match tokio::time::timeout(WITHIN, answer).await {
+        Ok(Ok(start)) => !matches!(&start[STATUS], b"404" | b"502" | b"503" | b"504"),
+        _ => false,
     }
 }
 

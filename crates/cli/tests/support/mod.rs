@@ -387,9 +387,13 @@ impl Theater {
         let Some(mut child) = self.supervisor.take() else {
             return;
         };
-        let pid = i32::try_from(child.id()).expect("a process id");
-        let all = processes::tree(pid);
-        processes::signal(pid, libc::SIGINT);
+        let mut all = Vec::new();
+        // It may have ended by itself, and its number may be another's.
+        if child.try_wait().is_ok_and(|status| status.is_none()) {
+            let pid = i32::try_from(child.id()).expect("a process id");
+            all = processes::tree(pid);
+            processes::signal(pid, libc::SIGINT);
+        }
         let deadline = Instant::now() + Duration::from_secs(20);
         let mut status = child.try_wait().expect("its status");
         while status.is_none() && Instant::now() < deadline {

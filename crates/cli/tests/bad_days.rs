@@ -1,0 +1,388 @@
+//! What happens when things end that should not.
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use support::processes::{self, Process};
+use support::web::{by_cluster, count};
+use support::{LONG, Steps, Theater, eventually, expect, program, stderr, stdout};
+
+const PATCH: &str = r#"{"spec":{"http":[{"route":[{"destination":{"host":"user-service","subset":"ctx1"},"weight":20},{"destination":{"host":"user-service","subset":"ctx2"},"weight":80}]}]}}"#;
+
+#[test]
+fn bad_days() {
+    if !support::possible() {
+        return;
+    }
+    let mut theater = Theater::start();
+    let mut steps = Steps::default();
+    steps.run("a second up", || a_second_up_is_refused(&theater));
+    steps.run("a port taken", || a_port_taken_leaves_nothing(&theater));
+    steps.run("status and logs", || status_and_logs_tell(&theater));
+    steps.run("an application killed", || {
+        an_application_is_started_again(&theater)
+    });
+    steps.run("a sidecar killed", || a_sidecar_is_started_again(&theater));
+    steps.run("a cluster killed", || a_cluster_is_brought_back(&theater));
+    steps.run("down and up", || down_and_up_keep_everything(&mut theater));
+    steps.run("the supervisor killed", || {
+        the_supervisors_end_ends_everything(&mut theater)
+    });
+    steps.run("reset", || reset_brings_the_first_scene_back(&theater));
+    steps.finish();
+}
+
+fn a_second_up_is_refused(theater: &Theater) {
+    let output = theater.command(&["up"]);
+    let error = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert_eq!(error.lines().count(), 1, "{error}");
+    assert!(
+        error.contains(&format!(
+            "a theater is already running (process {})",
+            theater.pid()
+        )) && error.contains("theater down"),
+        "{error}"
+    );
+    let output = theater.command(&["reset", "--all"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        stderr(&output).contains("theater down"),
+        "{}",
+        stderr(&output)
+    );
+    assert_eq!(theater.get("/users/").status, 200);
+}
+
+fn a_port_taken_leaves_nothing(theater: &Theater) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener
+        .local_addr()
+        .expect("its address")
+        .port()
+        .to_string();
+    let directory = tempfile::tempdir().expect("a directory");
+    for option in ["--port", "--api-port"] {
+        let other = if option == "--port" {
+            "--api-port"
+        } else {
+            "--port"
+        };
+        let output = program()
+            .args(["up", option, &port, other, "0", "--state-dir"])
+            .arg(directory.path())
+            .output()
+            .expect("theater");
+        let error = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+        assert!(
+            error.contains(&format!("port {port} cannot be opened")) && error.contains(option),
+            "{error}"
+        );
+        let status = program()
+            .args(["status", "--state-dir"])
+            .arg(directory.path())
+            .output();
+        assert_eq!(status.expect("theater").status.code(), Some(1));
+    }
+    drop(listener);
+    assert_eq!(theater.get("/users/").status, 200);
+}
+
+fn status_and_logs_tell(theater: &Theater) {
+    let text = stdout(&theater.command(&["status"]));
+    let url = theater.url("https", "");
+    assert!(
+        text.contains(&url) && text.contains(&theater.pid().to_string()),
+        "{text}"
+    );
+    for cluster in ["ctx1", "ctx2"] {
+        assert!(theater.cluster_pid(cluster).is_some(), "{text}");
+    }
+    let logs = theater.command(&["logs", "ctx2", "--tail", "1000"]);
+    assert!(
+        stdout(&logs).contains("API server ready"),
+        "{}",
+        stdout(&logs)
+    );
+    let both = stdout(&theater.command(&["logs", "--tail", "1"]));
+    assert_eq!(both.lines().count(), 2, "{both}");
+    assert!(both.lines().all(|line| line.starts_with("[ctx")), "{both}");
+}
+
+/// The one process of a cluster whose program's name is this.
+fn process(theater: &Theater, cluster: &str, wanted: impl Fn(&Process) -> bool) -> Process {
+    let pid = theater.cluster_pid(cluster).expect("a running cluster");
+    let all = processes::tree(pid);
+    let found: Vec<&Process> = all.iter().filter(|process| wanted(process)).collect();
+    assert_eq!(found.len(), 1, "in {cluster}: {all:#?}");
+    found[0].clone()
+}
+
+/// Whether this is the program of that name, not the one that holds its sandbox.
+fn is(process: &Process, name: &str) -> bool {
+    let program = process
+        .command
+        .first()
+        .and_then(|word| word.rsplit('/').next());
+    program == Some(name)
+}
+
+/// RESTARTS and readiness of one container.
+fn container(theater: &Theater, cluster: &str, app: &str, name: &str) -> (u64, bool) {
+    let pods = theater.pods(cluster, &format!("app={app}"));
+    let status = &pods[0]["status"];
+    let all = ["containerStatuses", "initContainerStatuses"]
+        .iter()
+        .filter_map(|field| status[*field].as_array())
+        .flatten()
+        .find(|status| status["name"] == name)
+        .cloned()
+        .unwrap_or_default();
+    (
+        all["restartCount"].as_u64().unwrap_or_default(),
+        all["ready"] == true,
+    )
+}
+
+/// Twenty good answers in a row, from both clusters.
+fn serves(theater: &Theater, path: &str) {
+    eventually(&format!("{path} works from both clusters"), LONG, || {
+        let answers = theater.get_many(path, 40);
+        let good = count(&answers, |answer| answer.status) == [(200, 40)].into();
+        if good && by_cluster(&answers).len() == 2 {
+            Ok(())
+        } else {
+            Err(format!(
+                "{:?}",
+                count(&answers, |a| (a.status, a.cluster.clone(), a.body.len()))
+            ))
+        }
+    });
+}
+
+fn an_application_is_started_again(theater: &Theater) {
+    let before = theater.pod("ctx1", "user-service");
+    let killed = process(theater, "ctx1", |process| is(process, "user-service"));
+    processes::signal(killed.pid, libc::SIGKILL);
+    eventually("RESTARTS 1", LONG, || {
+        expect(
+            container(theater, "ctx1", "user-service", "user-service"),
+            &(1, true),
+        )
+    });
+    assert_eq!(theater.pod("ctx1", "user-service"), before, "the pod stays");
+    let row = theater.kubectl(
+        "ctx1",
+        &["get", "pods", "-l", "app=user-service", "--no-headers"],
+    );
+    let fields: Vec<&str> = row.split_whitespace().collect();
+    assert_eq!(fields[1], "2/2", "{row}");
+    assert_eq!(fields[3], "1", "{row}");
+    serves(theater, "/users/");
+    let previous = theater.kubectl(
+        "ctx1",
+        &[
+            "logs",
+            &before,
+            "-c",
+            "user-service",
+            "--previous",
+            "--tail=5",
+        ],
+    );
+    assert!(!previous.is_empty(), "the log of the first life is kept");
+}
+
+fn a_sidecar_is_started_again(theater: &Theater) {
+    // The sidecar of movie-service: in its pod there is one proxy, told apart by its environment.
+    let killed = process(theater, "ctx1", |process| {
+        let environment =
+            std::fs::read(format!("/proc/{}/environ", process.pid)).unwrap_or_default();
+        let environment = String::from_utf8_lossy(&environment);
+        is(process, "pilot-agent")
+            && environment
+                .split('\0')
+                .any(|one| one.starts_with("POD_NAME=movie-service-"))
+    });
+    processes::signal(killed.pid, libc::SIGKILL);
+    eventually("the sidecar is back", LONG, || {
+        let (restarts, ready) = container(theater, "ctx1", "movie-service", "istio-proxy");
+        expect((restarts > 0, ready), &(true, true))
+    });
+    serves(theater, "/movies/");
+}
+
+fn a_cluster_is_brought_back(theater: &Theater) {
+    let pid = theater.cluster_pid("ctx2").expect("ctx2");
+    let all = processes::tree(pid);
+    processes::signal(pid, libc::SIGKILL);
+    processes::gone(&all, Duration::from_secs(5));
+    eventually("the supervisor notices", LONG, || {
+        let printed = theater.printed();
+        if printed.contains("Cluster ctx2 ended") {
+            Ok(())
+        } else {
+            Err(printed)
+        }
+    });
+    let status = stdout(&theater.command(&["status"]));
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("ctx2"))
+        .expect("a line");
+    assert!(line.contains("down"), "{status}");
+    // The other cluster goes on.
+    assert!(
+        theater
+            .kubectl("ctx1", &["get", "pods"])
+            .contains("user-service")
+    );
+    assert_eq!(theater.get("/").status, 200);
+    let output = theater.command(&["up"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(stdout(&output).contains("ctx2"), "{}", stdout(&output));
+    let back = Instant::now();
+    serves(theater, "/users/");
+    eprintln!(
+        "  served from both again after {:.1} s",
+        back.elapsed().as_secs_f64()
+    );
+    theater.wait_pods_ready("ctx2", "app=redis");
+    serves(theater, "/bookings/");
+}
+
+/// What must outlive an end: a booking, changed weights and an object of one's own.
+fn leave_traces(theater: &Theater, name: &str) {
+    let body = format!(r#"{{"userId":"1","movieId":"1","seats":1,"note":"{name}"}}"#);
+    let booking = theater.post("/bookings/", &body);
+    assert_eq!(booking.status, 201, "{booking:?}");
+    theater.kubectl(
+        "ctx1",
+        &[
+            "patch",
+            "virtualservice",
+            "user-service-vs",
+            "--type=merge",
+            "-p",
+            PATCH,
+        ],
+    );
+    theater.kubectl("ctx2", &["create", "configmap", name, "--from-literal=a=b"]);
+}
+
+fn find_traces(theater: &Theater, name: &str, bookings: usize) {
+    serves(theater, "/bookings/");
+    let seen = theater.get("/bookings/").json();
+    assert_eq!(seen.as_array().map(Vec::len), Some(bookings), "{seen}");
+    let weights = theater.get("/traffic-weights").json();
+    assert_eq!(weights["UserServiceCtx1Weight"], 20, "{weights}");
+    assert_eq!(theater.object("ctx2", "configmap", name)["data"]["a"], "b");
+    serves(theater, "/users/");
+}
+
+/// "Ready" is a promise: the page answers at once.
+fn first_answer(theater: &Theater) {
+    let answer = theater.get("/");
+    assert_eq!(
+        answer.status, 200,
+        "the first request after Ready: {answer:?}"
+    );
+}
+
+fn down_and_up_keep_everything(theater: &mut Theater) {
+    leave_traces(theater, "kept-by-down");
+    let all = processes::tree(theater.pid());
+    let output = theater.command(&["down"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    theater.ended(&all);
+    assert!(stderr(&theater.command(&["status"])).contains("no theater is running"));
+    theater.up();
+    first_answer(theater);
+    find_traces(theater, "kept-by-down", 1);
+}
+
+fn the_supervisors_end_ends_everything(theater: &mut Theater) {
+    leave_traces(theater, "kept-by-kill");
+    // The store writes to disk every second, as Redis does.
+    let bookings = theater
+        .get("/bookings/")
+        .json()
+        .as_array()
+        .map_or(0, Vec::len);
+    let written = Instant::now() + Duration::from_millis(1500);
+    eventually("a second passes", LONG, || {
+        expect(Instant::now() > written, &true)
+    });
+    let all = processes::tree(theater.pid());
+    processes::signal(theater.pid(), libc::SIGKILL);
+    theater.ended(&all);
+    assert_eq!(
+        theater.command(&["env"]).status.code(),
+        Some(1),
+        "env of a dead theater"
+    );
+    let mounts = std::fs::read_to_string("/proc/self/mounts").expect("mounts");
+    assert!(
+        !mounts.contains(&*theater.state().to_string_lossy()),
+        "{mounts}"
+    );
+    theater.up();
+    first_answer(theater);
+    find_traces(theater, "kept-by-kill", bookings);
+}
+
+fn reset_brings_the_first_scene_back(theater: &Theater) {
+    theater.kubectl(
+        "ctx1",
+        &[
+            "patch",
+            "virtualservice",
+            "user-service-vs",
+            "--type=merge",
+            "-p",
+            PATCH,
+        ],
+    );
+    theater.kubectl(
+        "ctx2",
+        &["scale", "deployment", "movie-service", "--replicas=2"],
+    );
+    theater.kubectl(
+        "ctx1",
+        &[
+            "create",
+            "deployment",
+            "visitor",
+            "--image=busybox",
+            "--",
+            "sleep",
+            "3600",
+        ],
+    );
+    let booking = theater.post("/bookings/", r#"{"userId":"1","movieId":"1","seats":1}"#);
+    assert_eq!(booking.status, 201, "{booking:?}");
+    let output = theater.command(&["reset"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(
+        stdout(&output).contains("The initial scene is back"),
+        "{}",
+        stdout(&output)
+    );
+    eventually("weights as at first", LONG, || {
+        let weights = theater.get("/traffic-weights").json();
+        expect(weights["UserServiceCtx1Weight"].as_u64(), &Some(70))
+    });
+    let scaled = theater.object("ctx2", "deployment", "movie-service");
+    assert_eq!(scaled["spec"]["replicas"], 1);
+    let deployments = theater.kubectl("ctx1", &["get", "deployments", "-o", "name"]);
+    assert!(!deployments.contains("visitor"), "{deployments}");
+    eventually("no bookings", LONG, || {
+        let bookings = theater.get("/bookings/");
+        expect((bookings.status, bookings.body.trim()), &(200, "[]"))
+    });
+    serves(theater, "/users/");
+    serves(theater, "/movies/");
+}
