@@ -175,12 +175,15 @@ fn openapi_v2(request: &Request) -> Answer {
     if request.header(header::ACCEPT).contains("protobuf") {
         bytes_answer(StatusCode::OK, PROTOBUF, DOCUMENT)
     } else {
-        json_answer(StatusCode::OK, &json!({
-            "swagger": "2.0",
-            "info": {"title": "Kubernetes", "version": "v3"},
-            "paths": {},
-            "definitions": {},
-        }))
+        json_answer(
+            StatusCode::OK,
+            &json!({
+                "swagger": "2.0",
+                "info": {"title": "Kubernetes", "version": "v3"},
+                "paths": {},
+                "definitions": {},
+            }),
+        )
     }
 }
 
