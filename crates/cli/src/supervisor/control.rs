@@ -149,10 +149,6 @@ pub async fn ask(path: &Path, request: &Request) -> Result<Option<Answer>> {
     write.write_all(&text).await?;
     let mut line = String::new();
     BufReader::new(read).read_line(&mut line).await?;
-    if line.is_empty() && *request == Request::Stop {
-        // To be gone is an answer too.
-        return Ok(Some(Answer::Done));
-    }
     if line.is_empty() {
         // It may be gone before its last words are: that is what was asked for.
         if *request == Request::Stop {
