@@ -353,12 +353,15 @@ fn node_ports(
             u32::from(*pools.node_ports.end()),
         );
         let span = high - low + 1;
+        // The first ports are for those who ask for one by number (KEP-3668, static band): they
+        // are given away by chance only when no other is left.
+        let band = (span / 32).clamp(16, 128).min(span - 1);
+        let by_chance = span - band;
         let picked = kept.or_else(|| {
-            (0..span)
-                .map(|k| {
-                    u16::try_from(low + seed.wrapping_add(k) % span)
-                        .unwrap_or(*pools.node_ports.start())
-                })
+            (0..by_chance)
+                .map(|k| low + band + seed.wrapping_add(k) % by_chance)
+                .chain(low..low + band)
+                .filter_map(|p| u16::try_from(p).ok())
                 .find(|p| !used.ports.contains(p))
         });
         let picked = picked.ok_or_else(|| {
