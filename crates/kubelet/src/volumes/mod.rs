@@ -40,7 +40,7 @@ impl VolumeDirs {
     }
 }
 
-/// The mounts of a container, in the order of its spec. `subPathExpr` is expanded from `environment`.
+/// The mounts of a container, those inside others after them. `subPathExpr` is expanded from `environment`.
 ///
 /// # Errors
 /// A sentence about the mount that cannot be made.
