@@ -189,7 +189,11 @@ impl Config {
                     "always" => Fsync::Always,
                     "everysec" => Fsync::EverySecond,
                     "no" => Fsync::No,
-                    _ => return Err(refused("argument must be always, everysec or no")),
+                    _ => {
+                        return Err(refused(
+                            "argument(s) must be one of the following: everysec, always, no",
+                        ));
+                    }
                 }
             }
             "appendfilename" => {

@@ -16,6 +16,8 @@ pub struct Reader {
     bulk: Option<usize>,
     args: Vec<Bytes>,
     size: usize,
+    /// Bytes of an unfinished line that are known to have no end in them.
+    searched: usize,
 }
 
 impl Reader {
@@ -30,6 +32,7 @@ impl Reader {
             bulk: None,
             args: Vec::new(),
             size: 0,
+            searched: 0,
         }
     }
 
@@ -45,7 +48,7 @@ impl Reader {
                     return Ok(None);
                 };
                 if first != b'*' {
-                    let Some(line) = take_line(buffer, "too big inline request")? else {
+                    let Some(line) = self.take_line(buffer, "too big inline request")? else {
                         return Ok(None);
                     };
                     let args = split_line(&line).ok_or("unbalanced quotes in request")?;
@@ -54,7 +57,7 @@ impl Reader {
                     }
                     return Ok(Some(args.into_iter().map(Bytes::from).collect()));
                 }
-                let Some(line) = take_line(buffer, "too big mbulk count string")? else {
+                let Some(line) = self.take_line(buffer, "too big mbulk count string")? else {
                     return Ok(None);
                 };
                 let count = crate::number::parse_int(&line[1..])
@@ -67,7 +70,7 @@ impl Reader {
             let length = match self.bulk {
                 Some(length) => length,
                 None => {
-                    let Some(line) = take_line(buffer, "too big bulk count string")? else {
+                    let Some(line) = self.take_line(buffer, "too big bulk count string")? else {
                         return Ok(None);
                     };
                     if line.first() != Some(&b'$') {
@@ -101,21 +104,31 @@ impl Reader {
     }
 }
 
-fn take_line(buffer: &mut BytesMut, too_long: &str) -> Result<Option<BytesMut>, String> {
-    let window = &buffer[..buffer.len().min(LINE_LIMIT)];
-    let Some(end) = window.iter().position(|byte| *byte == b'\n') else {
-        return if buffer.len() >= LINE_LIMIT {
-            Err(too_long.into())
-        } else {
-            Ok(None)
+impl Reader {
+    fn take_line(
+        &mut self,
+        buffer: &mut BytesMut,
+        too_long: &str,
+    ) -> Result<Option<BytesMut>, String> {
+        let window = buffer.len().min(LINE_LIMIT);
+        let start = self.searched.min(window);
+        let found = buffer[start..window].iter().position(|byte| *byte == b'\n');
+        let Some(end) = found.map(|at| start + at) else {
+            self.searched = window;
+            return if window == LINE_LIMIT {
+                Err(too_long.into())
+            } else {
+                Ok(None)
+            };
         };
-    };
-    let mut line = buffer.split_to(end + 1);
-    line.truncate(end);
-    if line.last() == Some(&b'\r') {
-        line.truncate(end - 1);
+        self.searched = 0;
+        let mut line = buffer.split_to(end + 1);
+        line.truncate(end);
+        if line.last() == Some(&b'\r') {
+            line.truncate(end - 1);
+        }
+        Ok(Some(line))
     }
-    Ok(Some(line))
 }
 
 /// The words of a typed line: `"…"` with escapes, `'…'` without; nothing when a quote is

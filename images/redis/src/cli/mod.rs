@@ -219,10 +219,13 @@ impl<'a> Client<'a> {
         } else {
             format::for_people(answer)
         };
-        let mut out = std::io::stdout().lock();
-        out.write_all(&text)
-            .and_then(|()| out.flush())
-            .map_err(|error| error.to_string())
+        let result = if self.options.fail && matches!(answer, Answer::Error(_)) {
+            std::io::stderr().write_all(&text)
+        } else {
+            let mut out = std::io::stdout().lock();
+            out.write_all(&text).and_then(|()| out.flush())
+        };
+        result.map_err(|error| error.to_string())
     }
 }
 

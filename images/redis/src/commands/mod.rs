@@ -216,14 +216,7 @@ pub(crate) static COMMANDS: &[Command] = &[
 ];
 
 /// Commands that cannot be part of a transaction.
-const ALONE: [&str; 6] = [
-    "psubscribe",
-    "punsubscribe",
-    "save",
-    "shutdown",
-    "subscribe",
-    "unsubscribe",
-];
+const ALONE: [&str; 2] = ["save", "shutdown"];
 
 /// The command of a name in any case.
 pub(crate) fn find(name: &[u8]) -> Option<&'static Command> {
