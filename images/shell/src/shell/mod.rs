@@ -10,6 +10,7 @@ mod builtins;
 mod expand;
 mod parse;
 pub(crate) mod pattern;
+mod read;
 mod redirect;
 mod run;
 mod signals;
