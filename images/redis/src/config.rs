@@ -222,12 +222,13 @@ impl Config {
                 self.rewrite_percentage = number(0, u64::from(u32::MAX))?
             }
             "auto-aof-rewrite-min-size" => self.rewrite_min = memory()?,
-            "daemonize" | "cluster-enabled" | "aof-use-rdb-preamble" => only(&["no"])?,
-            "protected-mode" | "always-show-logo" => {
-                yes()?;
-            }
-            "tcp-keepalive" | "timeout" | "maxmemory" => only(&["0", "300"])?,
-            "loglevel" => only(&["notice", "verbose", "debug", "warning"])?,
+            "daemonize"
+            | "cluster-enabled"
+            | "aof-use-rdb-preamble"
+            | "protected-mode"
+            | "always-show-logo" => only(&["no"])?,
+            "tcp-keepalive" | "timeout" | "maxmemory" => only(&["0"])?,
+            "loglevel" => only(&["notice"])?,
             "logfile" | "requirepass" => only(&[""])?,
             "maxmemory-policy" => only(&["noeviction"])?,
             "supervised" => only(&["no", "auto"])?,
@@ -381,6 +382,8 @@ mod tests {
             &["--appendonly", "maybe"],
             &["--replicaof", "a", "1"],
             &["--requirepass", "secret"],
+            &["--protected-mode", "yes"],
+            &["--timeout", "300"],
             &["--appendfilename", "../x"],
             &["--save", "1"],
             &["/no/such/redis.conf"],
