@@ -31,12 +31,11 @@ pub fn resource_of(object: &Value) -> Result<Resource> {
     if let Some(info) = api::scheme::find_kind(group, version, kind) {
         return Ok(Resource::new(group, version, &info.plural, kind));
     }
-    for crd in api::istio::crds() {
-        let spec = &crd["spec"];
-        if spec["group"] == group && spec["names"]["kind"] == kind {
-            let plural = spec["names"]["plural"].as_str().unwrap_or_default();
-            return Ok(Resource::new(group, version, plural, kind));
-        }
+    if let Some(info) = api::istio::KINDS
+        .iter()
+        .find(|info| info.group == group && info.kind == kind)
+    {
+        return Ok(Resource::new(group, version, info.plural, kind));
     }
     bail!("{api_version} {kind} is not served by these clusters")
 }
