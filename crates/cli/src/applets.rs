@@ -1,8 +1,11 @@
-//! The programs of the built-in images: this binary under other names, as `argv[0]` or by
-//! `theater applet NAME`.
+//! The programs of the built-in images, and those that `theater env` puts on the PATH: this binary under
+//! other names, as `argv[0]` or by `theater applet NAME`.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
+
+/// The names under which `theater env` puts this binary on the PATH.
+pub const ON_PATH: [&str; 2] = ["theater", "istioctl"];
 
 /// Runs the program called `name`, if there is one; `args` are without its name.
 pub fn run(name: &str, args: Vec<OsString>) -> Option<ExitCode> {
@@ -16,6 +19,7 @@ pub fn run(name: &str, args: Vec<OsString>) -> Option<ExitCode> {
         "http-echo" => http_echo_image::main(args),
         "curl" => curl_image::curl_main(args),
         "wget" => curl_image::wget_main(args),
+        "istioctl" => istioctl::main(args),
         "pilot-discovery" => istiod::main(args),
         "istio-iptables" => iptables(args),
         "pilot-agent" => match args.first().and_then(|arg| arg.to_str()) {

@@ -87,6 +87,20 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// Istio's command line: theater istioctl proxy-config, proxy-status, version, ...
+    #[command(disable_help_flag = true)]
+    Istioctl {
+        /// Its arguments
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+    /// Find mistakes in Istio configuration, of files or of the running clusters: istioctl analyze
+    #[command(disable_help_flag = true)]
+    Analyze {
+        /// Its arguments
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
     /// One cluster; started by `up`
     #[command(hide = true)]
     Cluster {
@@ -138,6 +152,13 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
     if let Command::Proxy { args } = arguments.command {
         return Ok(proxy::command::main(args));
     }
+    if let Command::Istioctl { args } = arguments.command {
+        return Ok(istioctl::main(args));
+    }
+    if let Command::Analyze { args } = arguments.command {
+        let command = std::iter::once(OsString::from("analyze"));
+        return Ok(istioctl::main(command.chain(args).collect()));
+    }
     let state = StateDir::open(arguments.state_dir)?;
     match arguments.command {
         Command::Up { port, api_port } => up(
@@ -165,7 +186,10 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
             loss,
         } => commands::wan(&state, &cluster, cut, latency, loss)?,
         Command::Cluster { name } => cluster::main(&state, &name)?,
-        Command::Applet { .. } | Command::Proxy { .. } => {}
+        Command::Applet { .. }
+        | Command::Proxy { .. }
+        | Command::Istioctl { .. }
+        | Command::Analyze { .. } => {}
     }
     Ok(ExitCode::SUCCESS)
 }

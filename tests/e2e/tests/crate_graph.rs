@@ -16,7 +16,8 @@ fn floor(name: &str) -> Option<u32> {
         | "theater-controllers"
         | "theater-kubelet"
         | "theater-istiod"
-        | "theater-proxy" => 3,
+        | "theater-proxy"
+        | "theater-istioctl" => 3,
         "theater" => 4,
         // The application and the images know nothing of the mesh: see `knows_nothing_of_the_mesh`.
         _ => return None,

@@ -27,6 +27,7 @@ use super::ports::{self, Wishes};
 use super::progress::{Pods, Progress};
 use super::relay::{self, Target};
 use super::scene;
+use crate::applets;
 use crate::language;
 use crate::state::{StateDir, StateLock, make_private_dir, write_private};
 use crate::topology::{CLUSTERS, ClusterFacts, WAN_PREFIX};
@@ -260,11 +261,15 @@ fn write_client_files(state: &StateDir, authorities: &Authorities, run: &RunFile
     write(&state.ca_bundle(), &ca_bundle(&authorities.host.cert))?;
     write(&state.run_file(), &serde_json::to_string_pretty(run)?)?;
     make_private_dir(&state.bin())?;
-    let program = state.bin().join("theater");
-    // A link that is there already may point to an older program.
-    let _ = std::fs::remove_file(&program);
-    std::os::unix::fs::symlink(std::env::current_exe()?, &program)
-        .with_context(|| format!("cannot link {}", program.display()))
+    let executable = std::env::current_exe()?;
+    for name in applets::ON_PATH {
+        let program = state.bin().join(name);
+        // A link that is there already may point to an older program.
+        let _ = std::fs::remove_file(&program);
+        std::os::unix::fs::symlink(&executable, &program)
+            .with_context(|| format!("cannot link {}", program.display()))?;
+    }
+    Ok(())
 }
 
 /// The theater's authority together with those the machine trusts: a bundle replaces the machine's.

@@ -1,0 +1,34 @@
+//! `istioctl`: Istio's command line, as far as it looks at a mesh.
+//!
+//! It is a client like any other: it speaks the Kubernetes API, and through the API server's port
+//! forwarding the admin interface of proxies and the debug endpoints of istiod. Everything that
+//! turns answers into what is printed is pure; [`Shell`] is all a command knows of its surroundings.
+
+pub mod analyze;
+mod command;
+mod shell;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+pub use command::Global;
+pub use shell::Shell;
+
+/// Exit code for a command line that is not understood, as of the real program.
+pub const USAGE: u8 = 64;
+
+/// Runs the program; `args` are without its name.
+#[must_use]
+pub fn main(args: Vec<OsString>) -> ExitCode {
+    let (mut stdin, mut stdout, mut stderr) =
+        (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    ExitCode::from(run(
+        args,
+        &mut Shell::of_process(&mut stdin, &mut stdout, &mut stderr),
+    ))
+}
+
+/// Runs the program in given surroundings and answers its exit code; `args` are without its name.
+pub fn run(args: Vec<OsString>, shell: &mut Shell<'_>) -> u8 {
+    command::run(args, shell)
+}
