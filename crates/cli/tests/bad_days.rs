@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use support::processes::{self, Process};
@@ -215,7 +216,25 @@ fn a_sidecar_is_started_again(theater: &Theater) {
     serves(theater, "/movies/");
 }
 
+/// ctx2 and with it the store are gone: what the weights send to ctx1 is answered there, from memory;
+/// what they send to ctx2 fails, and nobody waits long for either.
+fn still_served_by_the_other(theater: &Theater) {
+    eventually("ctx1 answers from memory", LONG, || {
+        let answers = theater.get_many("/users/", 10);
+        let served = answers.iter().filter(|answer| answer.status == 200);
+        let places: BTreeSet<&str> = served.map(|answer| answer.cluster.as_str()).collect();
+        let slow = answers.iter().any(|answer| answer.seconds > 5.0);
+        if places == BTreeSet::from(["ctx1"]) && !slow {
+            Ok(())
+        } else {
+            Err(format!("{answers:#?}"))
+        }
+    });
+}
+
 fn a_cluster_is_brought_back(theater: &Theater) {
+    // Every replica has read the list once.
+    serves(theater, "/users/");
     let pid = theater.cluster_pid("ctx2").expect("ctx2");
     let all = processes::tree(pid);
     processes::signal(pid, libc::SIGKILL);
@@ -241,6 +260,7 @@ fn a_cluster_is_brought_back(theater: &Theater) {
             .contains("user-service")
     );
     assert_eq!(theater.get("/").status, 200);
+    still_served_by_the_other(theater);
     let output = theater.command(&["up"]);
     assert!(output.status.success(), "{}", stderr(&output));
     assert!(stdout(&output).contains("ctx2"), "{}", stdout(&output));

@@ -85,7 +85,8 @@ class Row {
 function describe(t, request, kind) {
   if (!request) return [t("none")];
   return [kindText(t, kind), t("lightStatus", { status: request.status || t("noAnswer"), ms: request.ms }),
-    request.cluster ? t("lightPlace", request) : t("noPlace")];
+    request.cluster ? t("lightPlace", request) : t("noPlace"),
+    ...(request.age === null ? [] : [t("lightAge", request)])];
 }
 
 function ratioBox(className) {

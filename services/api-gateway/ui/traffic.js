@@ -11,7 +11,7 @@ export const CLUSTERS = ["ctx1", "ctx2"];
 /** Sends a request. `record` gets what is remembered of it; the answer is what it says, as JSON. */
 export async function send(service, path, options, record) {
   const started = performance.now();
-  const request = { status: 0, ms: 0, cluster: null, pod: null, fault: false };
+  const request = { status: 0, ms: 0, cluster: null, pod: null, fault: false, age: null };
   try {
     const response = await fetch(path, { ...options, cache: "no-store", signal: AbortSignal.timeout(LIMIT_MS) });
     const body = await response.text();
@@ -21,6 +21,8 @@ export async function send(service, path, options, record) {
       request.cluster = response.headers.get("X-Service-Cluster");
       request.pod = response.headers.get("X-Pod-Name");
     }
+    // Without its store a service tells what it read last, and how many seconds ago.
+    if (response.headers.get("X-Store") === "unavailable") request.age = Number(response.headers.get("Age"));
     // What Envoy answers in the place of the service when a VirtualService says to.
     request.fault = body === "fault filter abort";
     const answer = parse(body);

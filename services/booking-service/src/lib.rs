@@ -16,7 +16,7 @@ use axum::routing::get;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use service_kit::{
-    Error, Id, Identity, Json, MeshClient, Operation, Result, Service, Store, TraceContext,
+    Error, Id, Identity, Json, MeshClient, Operation, Read, Result, Service, Store, TraceContext,
     created, document, text_field,
 };
 
@@ -94,26 +94,26 @@ pub fn routes(bookings: Arc<Bookings>) -> Router {
         .with_state(bookings)
 }
 
-async fn list(State(bookings): State<Arc<Bookings>>) -> Result<Json<Vec<Booking>>> {
-    Ok(Json(bookings.store.list("booking").await?))
+async fn list(State(bookings): State<Arc<Bookings>>) -> Result<Read<Vec<Booking>>> {
+    bookings.store.list("booking").await
 }
 
-async fn one(State(bookings): State<Arc<Bookings>>, Id(id): Id) -> Result<Json<Booking>> {
+async fn one(State(bookings): State<Arc<Bookings>>, Id(id): Id) -> Result<Read<Booking>> {
     bookings
         .store
         .get(&format!("booking:{id}"))
         .await?
-        .map(Json)
+        .found()
         .ok_or_else(|| Error::NotFound(format!("there is no booking {id:?}")))
 }
 
 async fn of_user(
     State(bookings): State<Arc<Bookings>>,
     Id(user): Id,
-) -> Result<Json<Vec<Booking>>> {
-    let mut found: Vec<Booking> = bookings.store.list("booking").await?;
-    found.retain(|booking| booking.user_id == user);
-    Ok(Json(found))
+) -> Result<Read<Vec<Booking>>> {
+    let mut found: Read<Vec<Booking>> = bookings.store.list("booking").await?;
+    found.value.retain(|booking| booking.user_id == user);
+    Ok(found)
 }
 
 async fn seat_map(State(bookings): State<Arc<Bookings>>, Id(movie): Id) -> Result<Json<SeatMap>> {

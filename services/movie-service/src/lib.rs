@@ -10,7 +10,8 @@ use axum::routing::get;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use service_kit::{
-    Error, Id, Identity, Json, Operation, Result, Service, Store, created, document, text_field,
+    Error, Id, Identity, Json, Operation, Read, Result, Service, Store, created, document,
+    text_field,
 };
 
 /// The port the service listens on unless `PORT` says otherwise.
@@ -93,15 +94,15 @@ pub fn routes(store: Arc<Store>) -> Router {
         .with_state(store)
 }
 
-async fn list(State(store): State<Arc<Store>>) -> Result<Json<Vec<Movie>>> {
-    Ok(Json(store.list("movie").await?))
+async fn list(State(store): State<Arc<Store>>) -> Result<Read<Vec<Movie>>> {
+    store.list("movie").await
 }
 
-async fn one(State(store): State<Arc<Store>>, Id(id): Id) -> Result<Json<Movie>> {
+async fn one(State(store): State<Arc<Store>>, Id(id): Id) -> Result<Read<Movie>> {
     store
         .get(&format!("movie:{id}"))
         .await?
-        .map(Json)
+        .found()
         .ok_or_else(|| Error::NotFound(format!("there is no movie {id:?}")))
 }
 

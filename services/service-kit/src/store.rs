@@ -1,6 +1,7 @@
 //! The store: JSON documents in Redis, under keys like `user:1`.
 
-use std::time::Duration;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{Client, cmd};
@@ -8,6 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::OnceCell;
 
+use crate::outage::{Breaker, Memory, Read};
 use crate::{Error, Result};
 
 /// How long one command may take, with the connection it may need first, before the answer is 503.
@@ -21,6 +23,8 @@ pub struct Store {
     connection: ConnectionManager,
     seed: Vec<(String, String)>,
     seeded: OnceCell<()>,
+    breaker: Mutex<Breaker>,
+    memory: Mutex<Memory>,
 }
 
 impl Store {
@@ -47,6 +51,8 @@ impl Store {
                 .map_err(unreadable)?,
             seed: Vec::new(),
             seeded: OnceCell::new(),
+            breaker: Mutex::default(),
+            memory: Mutex::default(),
         })
     }
 
@@ -62,21 +68,19 @@ impl Store {
     /// Runs a command that changes something: once, since an answer that got lost does not tell
     /// whether it was carried out.
     async fn write<T: redis::FromRedisValue>(&self, command: &redis::Cmd) -> Result<T> {
-        tokio::time::timeout(COMMAND_LIMIT, async {
+        self.guarded(async {
             // The store may have been emptied since the last time: what is written first must
             // not take the place of the seed.
             self.plant_seed().await?;
             self.send(command).await
         })
         .await
-        .map_err(|_| no_answer())?
-        .map_err(unavailable)
     }
 
     /// Runs a command that only reads: once more if the connection turns out to have been lost, so
     /// that nobody notices a store that was restarted.
     async fn read<T: redis::FromRedisValue>(&self, command: &redis::Cmd) -> Result<T> {
-        tokio::time::timeout(COMMAND_LIMIT, async {
+        self.guarded(async {
             match self.seed_once().await {
                 Err(error) if error.is_connection_dropped() => self.seed_once().await?,
                 other => other?,
@@ -87,8 +91,30 @@ impl Store {
             }
         })
         .await
-        .map_err(|_| no_answer())?
-        .map_err(unavailable)
+    }
+
+    /// Waits for an exchange with the store as long as a client may have to wait, and not at all
+    /// while the store is known to be away.
+    async fn guarded<T>(&self, exchange: impl Future<Output = redis::RedisResult<T>>) -> Result<T> {
+        lock(&self.breaker)
+            .admit(Instant::now())
+            .map_err(Error::StoreUnavailable)?;
+        let (reason, away) = match tokio::time::timeout(COMMAND_LIMIT, exchange).await {
+            Ok(Ok(answer)) => {
+                lock(&self.breaker).succeeded();
+                return Ok(answer);
+            }
+            // An error that the store itself answered is no reason to stay away from it.
+            Ok(Err(error)) => (
+                error.to_string(),
+                error.is_io_error() || error.is_timeout() || error.is_connection_dropped(),
+            ),
+            Err(_) => (format!("no answer within {COMMAND_LIMIT:?}"), true),
+        };
+        if away {
+            lock(&self.breaker).failed(Instant::now(), reason.clone());
+        }
+        Err(Error::StoreUnavailable(reason))
     }
 
     async fn seed_once(&self) -> redis::RedisResult<()> {
@@ -110,13 +136,22 @@ impl Store {
         command.query_async(&mut self.connection.clone()).await
     }
 
-    /// The document under `key`, if there is one.
+    /// The document under `key`, if there is one; from memory while the store is away.
     ///
     /// # Errors
-    /// When the store is unavailable or holds something else there.
-    pub async fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>> {
-        let text: Option<String> = self.read(cmd("GET").arg(key)).await?;
-        text.map(|text| parse(key, &text)).transpose()
+    /// When the store is unavailable and the document was in no list read before, or when it
+    /// cannot be read.
+    pub async fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Read<Option<T>>> {
+        let (text, age) = match self.read(cmd("GET").arg(key)).await {
+            Ok(text) => (text, None),
+            Err(error) => {
+                let known = lock(&self.memory).get(key, Instant::now()).ok_or(error)?;
+                (Some(known.value), known.age)
+            }
+        };
+        let text: Option<String> = text;
+        let value = text.map(|text| parse(key, &text)).transpose()?;
+        Ok(Read { value, age })
     }
 
     /// Replaces the document under `key`.
@@ -128,11 +163,34 @@ impl Store {
         self.write::<()>(cmd("SET").arg(key).arg(text)).await
     }
 
-    /// All documents whose key is `<kind>:` and a name, by the number in the name.
+    /// All documents whose key is `<kind>:` and a name, by the number in the name; those of the last
+    /// time while the store is away.
     ///
     /// # Errors
-    /// When the store is unavailable.
-    pub async fn list<T: DeserializeOwned>(&self, kind: &str) -> Result<Vec<T>> {
+    /// When the store is unavailable and was never asked for this kind, or when a document cannot be read.
+    pub async fn list<T: DeserializeOwned>(&self, kind: &str) -> Result<Read<Vec<T>>> {
+        let documents = match self.documents(kind).await {
+            Ok(documents) => {
+                lock(&self.memory).keep(kind, documents.clone(), Instant::now());
+                Read {
+                    value: documents,
+                    age: None,
+                }
+            }
+            Err(error) => lock(&self.memory).list(kind, Instant::now()).ok_or(error)?,
+        };
+        let values = documents
+            .value
+            .iter()
+            .map(|(key, text)| parse(key, text))
+            .collect::<Result<_>>()?;
+        Ok(Read {
+            value: values,
+            age: documents.age,
+        })
+    }
+
+    async fn documents(&self, kind: &str) -> Result<Vec<(String, String)>> {
         let mut keys = self.keys(kind).await?;
         // The store was emptied while the service ran: it begins anew, with its seed.
         if keys.is_empty() && !self.seed.is_empty() {
@@ -143,10 +201,11 @@ impl Store {
             return Ok(Vec::new());
         }
         let texts: Vec<Option<String>> = self.read(cmd("MGET").arg(&keys)).await?;
-        keys.iter()
+        Ok(keys
+            .into_iter()
             .zip(texts)
-            .filter_map(|(key, text)| text.map(|text| parse(key, &text)))
-            .collect()
+            .filter_map(|(key, text)| text.map(|text| (key, text)))
+            .collect())
     }
 
     async fn keys(&self, kind: &str) -> Result<Vec<String>> {
@@ -215,12 +274,9 @@ fn set_all_if_none_exists(pairs: &[(String, String)]) -> redis::Cmd {
     command
 }
 
-fn no_answer() -> Error {
-    Error::StoreUnavailable(format!("no answer within {COMMAND_LIMIT:?}"))
-}
-
-fn unavailable(error: redis::RedisError) -> Error {
-    Error::StoreUnavailable(error.to_string())
+/// Neither breaker nor memory can be left half changed, so a panic elsewhere does not matter to them.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn parse<T: DeserializeOwned>(key: &str, text: &str) -> Result<T> {

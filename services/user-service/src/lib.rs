@@ -10,7 +10,8 @@ use axum::routing::get;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use service_kit::{
-    Error, Id, Identity, Json, Operation, Result, Service, Store, created, document, text_field,
+    Error, Id, Identity, Json, Operation, Read, Result, Service, Store, created, document,
+    text_field,
 };
 
 /// The port the service listens on unless `PORT` says otherwise.
@@ -67,15 +68,15 @@ pub fn routes(store: Arc<Store>) -> Router {
         .with_state(store)
 }
 
-async fn list(State(store): State<Arc<Store>>) -> Result<Json<Vec<User>>> {
-    Ok(Json(store.list("user").await?))
+async fn list(State(store): State<Arc<Store>>) -> Result<Read<Vec<User>>> {
+    store.list("user").await
 }
 
-async fn one(State(store): State<Arc<Store>>, Id(id): Id) -> Result<Json<User>> {
+async fn one(State(store): State<Arc<Store>>, Id(id): Id) -> Result<Read<User>> {
     store
         .get(&format!("user:{id}"))
         .await?
-        .map(Json)
+        .found()
         .ok_or_else(|| Error::NotFound(format!("there is no user {id:?}")))
 }
 

@@ -75,18 +75,29 @@ async fn documents_are_json_under_the_keys_of_the_course() {
 }
 
 #[tokio::test]
-async fn without_the_store_answers_are_503_and_it_is_found_again() {
+async fn without_the_store_people_read_what_is_known_and_nobody_writes() {
     let mut theater = Theater::start().await;
     let users = theater.gateway.url("/users/");
     let added = post(&users, r#"{"name":"유관순","email":"yu@example.com"}"#).await;
     assert_eq!(added.status, 201);
+    let known = get(&users).await;
+    assert_eq!(known.header("x-store"), None);
     theater.redis.stop();
     let started = Instant::now();
     let answers = futures::future::join_all((0..20).map(|_| get(&users))).await;
     for answer in answers {
-        assert!(answer.error(503).contains("store"));
-        assert_eq!(answer.header("x-service-name"), Some("user-service"));
+        assert_eq!(answer.status, 200);
+        assert_eq!(answer.json(), known.json());
+        assert_eq!(answer.header("x-store"), Some("unavailable"));
+        assert!(answer.header("age").is_some(), "how old it is");
     }
+    let one = get(&theater.gateway.url("/users/4")).await;
+    assert_eq!(one.json()["name"], "유관순");
+    assert_eq!(one.header("x-store"), Some("unavailable"));
+    // Nobody asked for movies while there was a store.
+    let movies = get(&theater.gateway.url("/movies/")).await;
+    assert_eq!(movies.header("x-service-name"), Some("movie-service"));
+    assert!(movies.error(503).contains("store"));
     assert!(
         started.elapsed() < Duration::from_secs(10),
         "one waits for the other"
@@ -101,7 +112,7 @@ async fn without_the_store_answers_are_503_and_it_is_found_again() {
     theater.redis.start_again().await;
     let found = until("the store is found again", async || {
         let answer = get(&users).await;
-        (answer.status == 200).then(|| answer.json())
+        answer.header("x-store").is_none().then(|| answer.json())
     })
     .await;
     assert_eq!(found.as_array().unwrap().len(), 4);
