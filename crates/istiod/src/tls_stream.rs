@@ -21,13 +21,19 @@ use crate::identity::Caller;
 /// A client that does not finish its handshake in this time is dropped.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 
-/// A connection with a finished handshake.
-pub struct TlsConnection {
-    stream: TlsStream<TcpStream>,
+/// A connection that is ready for messages, and how it came.
+pub struct Connection<S> {
+    stream: S,
     transport: Transport,
 }
 
-impl Connected for TlsConnection {
+/// A connection with a finished handshake.
+pub type TlsConnection = Connection<TlsStream<TcpStream>>;
+
+/// A connection without TLS.
+pub type PlainConnection = Connection<TcpStream>;
+
+impl<S> Connected for Connection<S> {
     type ConnectInfo = Transport;
 
     fn connect_info(&self) -> Transport {
@@ -35,7 +41,7 @@ impl Connected for TlsConnection {
     }
 }
 
-impl AsyncRead for TlsConnection {
+impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -45,7 +51,7 @@ impl AsyncRead for TlsConnection {
     }
 }
 
-impl AsyncWrite for TlsConnection {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -63,52 +69,16 @@ impl AsyncWrite for TlsConnection {
     }
 }
 
-/// A connection without TLS.
-pub struct PlainConnection(TcpStream);
-
-impl Connected for PlainConnection {
-    type ConnectInfo = Transport;
-
-    fn connect_info(&self) -> Transport {
-        Transport::Plaintext
-    }
-}
-
-impl AsyncRead for PlainConnection {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for PlainConnection {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(context)
-    }
-}
-
 /// Connections of a listener without TLS.
 pub fn plain(listener: TcpListener) -> impl Stream<Item = io::Result<PlainConnection>> {
     futures::stream::unfold(listener, |listener| async move {
         let accepted = listener.accept().await.map(|(stream, _)| {
             // Small messages must not wait for one another; failing to say so costs only time.
             let _ = stream.set_nodelay(true);
-            PlainConnection(stream)
+            Connection {
+                stream,
+                transport: Transport::Plaintext,
+            }
         });
         Some((accepted, listener))
     })
@@ -158,7 +128,7 @@ async fn handshake(acceptor: &TlsAcceptor, stream: TcpStream) -> io::Result<TlsC
         .and_then(|chain| chain.first())
         .and_then(|leaf| pki::peer_identity(leaf).ok())
         .and_then(|identity| identity.spiffe_ids().next().as_ref().map(Caller::of_spiffe));
-    Ok(TlsConnection {
+    Ok(Connection {
         stream,
         transport: Transport::Tls(caller),
     })

@@ -151,18 +151,23 @@ pub async fn run(state: StateDir, doors: Doors) -> Result<()> {
             .map(|(cluster, api)| (cluster.name.to_owned(), api.clone()))
             .collect(),
     };
-    write_client_files(&state, &authorities, &run)?;
+    let admins = CLUSTERS
+        .iter()
+        .map(|facts| admin(&authorities, facts))
+        .collect::<Result<Vec<_>>>()?;
+    write_client_files(&state, &authorities, &admins, &run)?;
 
     let (ended, mut endings) = mpsc::unbounded_channel();
     let clusters = CLUSTERS
         .iter()
         .zip(&apis)
-        .map(|(facts, api)| {
+        .zip(admins)
+        .map(|((facts, api), admin)| {
             Ok(Running {
                 facts,
                 api: api.clone(),
                 process: Mutex::new(None),
-                client: admin_client(&authorities, facts)?,
+                client: admin_client(&authorities, facts, admin)?,
             })
         })
         .collect::<Result<Vec<_>>>()?;
@@ -211,14 +216,21 @@ pub async fn run(state: StateDir, doors: Doors) -> Result<()> {
     outcome
 }
 
-fn admin_client(authorities: &Authorities, facts: &ClusterFacts) -> Result<Client> {
-    let keys = &authorities.clusters[facts.name];
-    let admin = authorities::client(
-        keys,
+/// Who a person at the keyboard is in a cluster, and the supervisor too.
+fn admin(authorities: &Authorities, facts: &ClusterFacts) -> Result<pki::Issued> {
+    authorities::client(
+        &authorities.clusters[facts.name],
         "theater-admin",
         &["system:masters"],
         SystemTime::now(),
-    )?;
+    )
+}
+
+fn admin_client(
+    authorities: &Authorities,
+    facts: &ClusterFacts,
+    admin: pki::Issued,
+) -> Result<Client> {
     let auth = Auth::ClientCert {
         cert_pem: admin.chain_pem,
         key_pem: admin.key_pem,
@@ -226,29 +238,27 @@ fn admin_client(authorities: &Authorities, facts: &ClusterFacts) -> Result<Clien
     let server = format!("https://{}", facts.api_address());
     Ok(Client::new(Config::new(
         server,
-        keys.api.cert.clone(),
+        authorities.clusters[facts.name].api.cert.clone(),
         auth,
     ))?)
 }
 
 /// Writes the kubeconfig, the CA bundle and the run file.
-fn write_client_files(state: &StateDir, authorities: &Authorities, run: &RunFile) -> Result<()> {
+fn write_client_files(
+    state: &StateDir,
+    authorities: &Authorities,
+    admins: &[pki::Issued],
+    run: &RunFile,
+) -> Result<()> {
     let mut contexts = Vec::new();
-    for cluster in &CLUSTERS {
-        let keys = &authorities.clusters[cluster.name];
-        let admin = authorities::client(
-            keys,
-            "theater-admin",
-            &["system:masters"],
-            SystemTime::now(),
-        )?;
+    for (cluster, admin) in CLUSTERS.iter().zip(admins) {
         contexts.push(kubeconfig::Context {
             name: cluster.name.to_owned(),
             server: run.apis[cluster.name].clone(),
-            ca: keys.api.cert.clone(),
+            ca: authorities.clusters[cluster.name].api.cert.clone(),
             user: User::Certificate {
-                cert: admin.chain_pem,
-                key: admin.key_pem,
+                cert: admin.chain_pem.clone(),
+                key: admin.key_pem.clone(),
             },
         });
     }
