@@ -9,7 +9,8 @@ use theater_translate::{ClusterObjects, Locality, ProxyInfo, Snapshot, SnapshotI
 #[test]
 #[ignore = "a measurement, not a test"]
 fn theater() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/scenes/theater.json");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../tests/golden/data/xds/scenes/theater.json");
     let scene: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
     let objects = |id: &str| {
         scene["k8s"][id]

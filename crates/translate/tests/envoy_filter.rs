@@ -9,7 +9,8 @@ use theater_translate::{
 
 /// The resources of httpbin's sidecar with the patches of one EnvoyFilter.
 fn with_spec(spec: Value) -> Output {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/scenes/mini.json");
+    let path =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/data/xds/scenes/mini.json");
     let scene: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
     let clusters = scene["k8s"].as_object().unwrap().iter();
     let clusters = clusters.map(|(id, objects)| ClusterObjects {
