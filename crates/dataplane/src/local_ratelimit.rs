@@ -1,19 +1,18 @@
 //! Local rate limits: token buckets in this process.
 
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use xds::envoy::config::route::v3::{RateLimit, rate_limit::action::ActionSpecifier};
 use xds::envoy::extensions::filters::http::local_ratelimit::v3::LocalRateLimit as Config;
 use xds::envoy::r#type::v3::TokenBucket as BucketConfig;
 
 use crate::cluster::duration;
+use crate::descriptors::{Facts, RateLimit};
 use crate::error::ConfigError;
 use crate::headers::HeaderMutations;
 use crate::local_reply::{LOCAL_RATE_LIMITED, LocalReply};
-use crate::matching::{Fraction, HeaderMatch};
+use crate::matching::Fraction;
 use crate::request::RequestHead;
 
 /// A bucket that fills evenly, without a lock. Times are durations since an instant of the caller's choice.
@@ -25,6 +24,17 @@ pub struct TokenBucket {
     /// The moment at which the bucket was empty, in seconds (the bits of an `f64`): the number of tokens
     /// follows from it and the present.
     empty_at: AtomicU64,
+}
+
+impl Clone for TokenBucket {
+    /// A bucket of the same kind, full.
+    fn clone(&self) -> Self {
+        Self {
+            max: self.max,
+            rate: self.rate,
+            empty_at: AtomicU64::new(f64::NEG_INFINITY.to_bits()),
+        }
+    }
 }
 
 impl TokenBucket {
@@ -89,8 +99,8 @@ impl TokenBucket {
     }
 }
 
-/// A local rate limit (of the filter or of a route), compiled, with its buckets.
-#[derive(Debug)]
+/// A local rate limit (of the filter or of a route), compiled, with its buckets. A clone has full buckets of its own.
+#[derive(Debug, Clone)]
 pub struct LocalRateLimit {
     /// The statistics' prefix: `<stat_prefix>.http_local_rate_limit.*`.
     pub stat_prefix: String,
@@ -102,7 +112,9 @@ pub struct LocalRateLimit {
     bucket: Option<TokenBucket>,
     descriptors: Vec<Descriptor>,
     always_default: bool,
-    rate_limits: Vec<Vec<Entry>>,
+    rate_limits: Vec<RateLimit>,
+    stage: u32,
+    exhausted: bool,
     ratelimit_headers: bool,
     retry_after: bool,
     /// `response_headers_to_add`: for the 429.
@@ -112,7 +124,7 @@ pub struct LocalRateLimit {
 }
 
 /// A bucket for requests with certain properties.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Descriptor {
     entries: Vec<(String, String)>,
     bucket: TokenBucket,
@@ -139,37 +151,6 @@ pub enum Verdict {
         /// x-ratelimit-* headers for it.
         headers: HeaderMap,
     },
-}
-
-/// One action that makes an entry of a descriptor.
-#[derive(Debug)]
-enum Entry {
-    Header {
-        name: HeaderName,
-        key: String,
-        skip: bool,
-    },
-    RemoteAddress,
-    Generic {
-        key: String,
-        value: String,
-    },
-    HeaderMatch {
-        key: String,
-        value: String,
-        headers: Vec<HeaderMatch>,
-        expect: bool,
-    },
-    DestinationCluster,
-}
-
-/// What descriptors are made of, beside the head.
-#[derive(Debug, Clone, Copy)]
-pub struct DescriptorFacts<'a> {
-    /// The client.
-    pub remote: IpAddr,
-    /// The cluster the route chose.
-    pub cluster: &'a str,
 }
 
 impl LocalRateLimit {
@@ -223,7 +204,9 @@ impl LocalRateLimit {
             bucket,
             descriptors,
             always_default: config.always_consume_default_token_bucket.unwrap_or(true),
-            rate_limits: compile_actions(&config.rate_limits)?,
+            rate_limits: RateLimit::compile_all(&config.rate_limits)?,
+            stage: config.stage,
+            exhausted: config.rate_limited_as_resource_exhausted,
             ratelimit_headers: config.enable_x_ratelimit_headers == 1,
             retry_after: config.enable_retry_after_header,
             response_headers: HeaderMutations::compile(&config.response_headers_to_add, &[])
@@ -240,7 +223,7 @@ impl LocalRateLimit {
     pub fn check(
         &self,
         head: &RequestHead<'_>,
-        facts: &DescriptorFacts<'_>,
+        facts: &Facts<'_>,
         route: &[RateLimit],
         now: Duration,
         random: &mut dyn FnMut() -> u64,
@@ -274,6 +257,7 @@ impl LocalRateLimit {
         Verdict::Limited {
             reply: LocalReply {
                 status: self.status,
+                grpc_status: self.exhausted.then_some(8),
                 ..LOCAL_RATE_LIMITED
             },
             headers,
@@ -284,23 +268,22 @@ impl LocalRateLimit {
     fn consume(
         &self,
         head: &RequestHead<'_>,
-        facts: &DescriptorFacts<'_>,
+        facts: &Facts<'_>,
         route: &[RateLimit],
         now: Duration,
     ) -> (bool, Option<&TokenBucket>) {
         let mut matched = None;
         if !self.descriptors.is_empty() {
-            let compiled;
-            let actions = if self.rate_limits.is_empty() {
-                compiled = compile_actions(route).unwrap_or_default();
-                &compiled
+            let limits = if self.rate_limits.is_empty() {
+                route
             } else {
                 &self.rate_limits
             };
             let mut hits: Vec<&Descriptor> = Vec::new();
-            for made in actions
+            for made in limits
                 .iter()
-                .filter_map(|actions| descriptor(actions, head, facts))
+                .filter(|limit| limit.stage == self.stage)
+                .filter_map(|limit| limit.descriptor(head, facts))
             {
                 // An entry without a value stands for any value.
                 let fits = |descriptor: &&Descriptor| {
@@ -333,95 +316,6 @@ impl LocalRateLimit {
     }
 }
 
-fn compile_actions(limits: &[RateLimit]) -> Result<Vec<Vec<Entry>>, ConfigError> {
-    let entry = |action: &xds::envoy::config::route::v3::rate_limit::Action| {
-        Ok(match &action.action_specifier {
-            Some(ActionSpecifier::RequestHeaders(header)) => Entry::Header {
-                name: HeaderName::try_from(header.header_name.as_str()).map_err(|_| {
-                    ConfigError::new(
-                        "rate_limits",
-                        format!("{:?} is not a header name", header.header_name),
-                    )
-                })?,
-                key: header.descriptor_key.clone(),
-                skip: header.skip_if_absent,
-            },
-            Some(ActionSpecifier::RemoteAddress(_)) => Entry::RemoteAddress,
-            Some(ActionSpecifier::GenericKey(generic)) => Entry::Generic {
-                key: if generic.descriptor_key.is_empty() {
-                    "generic_key".to_owned()
-                } else {
-                    generic.descriptor_key.clone()
-                },
-                value: generic.descriptor_value.clone(),
-            },
-            Some(ActionSpecifier::HeaderValueMatch(matches)) => Entry::HeaderMatch {
-                key: if matches.descriptor_key.is_empty() {
-                    "header_match".to_owned()
-                } else {
-                    matches.descriptor_key.clone()
-                },
-                value: matches.descriptor_value.clone(),
-                headers: matches
-                    .headers
-                    .iter()
-                    .map(HeaderMatch::compile)
-                    .collect::<Result<_, _>>()?,
-                expect: matches.expect_match.unwrap_or(true),
-            },
-            Some(ActionSpecifier::DestinationCluster(_)) => Entry::DestinationCluster,
-            _ => {
-                return Err(ConfigError::new(
-                    "rate_limits",
-                    "has an action that is not supported",
-                ));
-            }
-        })
-    };
-    limits
-        .iter()
-        .map(|limit| limit.actions.iter().map(entry).collect())
-        .collect()
-}
-
-/// A descriptor; `None` when one of its actions has nothing to say.
-fn descriptor(
-    actions: &[Entry],
-    head: &RequestHead<'_>,
-    facts: &DescriptorFacts<'_>,
-) -> Option<Vec<(String, String)>> {
-    let mut entries = Vec::with_capacity(actions.len());
-    for action in actions {
-        match action {
-            Entry::Header { name, key, skip } => match crate::request::joined(head.headers, name) {
-                Some(value) => entries.push((key.clone(), value.into_owned())),
-                None if *skip => {}
-                None => return None,
-            },
-            Entry::RemoteAddress => entries.push((
-                "remote_address".to_owned(),
-                facts.remote.to_canonical().to_string(),
-            )),
-            Entry::Generic { key, value } => entries.push((key.clone(), value.clone())),
-            Entry::HeaderMatch {
-                key,
-                value,
-                headers,
-                expect,
-            } => {
-                if headers.iter().all(|header| header.matches(head)) != *expect {
-                    return None;
-                }
-                entries.push((key.clone(), value.clone()));
-            }
-            Entry::DestinationCluster => {
-                entries.push(("destination_cluster".to_owned(), facts.cluster.to_owned()))
-            }
-        }
-    }
-    Some(entries)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -446,9 +340,13 @@ mod tests {
             path: "/",
             headers,
         };
-        let facts = DescriptorFacts {
+        let none = crate::stream::Metadata::new();
+        let facts = Facts {
             remote: "192.0.2.1".parse().unwrap(),
             cluster: "c",
+            source_cluster: "",
+            metadata: &none,
+            route_metadata: &none,
         };
         limit.check(
             &head,

@@ -554,6 +554,31 @@ pub fn metadata(config: Option<&xds::envoy::config::core::v3::Metadata>) -> Meta
         .collect()
 }
 
+/// JSON as a generic message.
+pub fn json_to_struct(fields: &serde_json::Map<String, Value>) -> prost_types::Struct {
+    fn one(value: &Value) -> prost_types::Value {
+        use prost_types::value::Kind;
+        prost_types::Value {
+            kind: Some(match value {
+                Value::Null => Kind::NullValue(0),
+                Value::Bool(value) => Kind::BoolValue(*value),
+                Value::Number(number) => Kind::NumberValue(number.as_f64().unwrap_or(0.0)),
+                Value::String(text) => Kind::StringValue(text.clone()),
+                Value::Array(all) => Kind::ListValue(prost_types::ListValue {
+                    values: all.iter().map(one).collect(),
+                }),
+                Value::Object(fields) => Kind::StructValue(json_to_struct(fields)),
+            }),
+        }
+    }
+    prost_types::Struct {
+        fields: fields
+            .iter()
+            .map(|(key, value)| (key.clone(), one(value)))
+            .collect(),
+    }
+}
+
 /// A protobuf struct as JSON. Whole numbers become integers.
 pub fn struct_to_json(fields: &prost_types::Struct) -> serde_json::Map<String, Value> {
     fields

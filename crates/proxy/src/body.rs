@@ -146,6 +146,15 @@ pub struct Replay {
     pub bytes: u64,
 }
 
+/// A request body that a filter has read ahead.
+#[derive(Debug, Clone, Default)]
+pub struct Buffered {
+    /// What was read, at most as much as was asked for.
+    pub bytes: Bytes,
+    /// It is everything.
+    pub complete: bool,
+}
+
 /// A [`Replay`] shared by the request and the connection that sends it.
 pub type SharedReplay = Rc<RefCell<Replay>>;
 
@@ -165,11 +174,61 @@ impl Replay {
         }))
     }
 
+    /// Lets what comes pass through another body; only before anything was read.
+    pub fn wrap(&mut self, wrap: impl FnOnce(Body) -> Body) {
+        self.source = wrap(std::mem::replace(&mut self.source, Body::Empty));
+    }
+
     /// Keeps up to `limit` bytes from now on; only before anything was read.
     pub fn keep(&mut self, limit: usize) {
         if self.dropped == 0 && self.kept.is_empty() && !self.ended {
             self.limit = limit;
             self.replayable = limit > 0;
+        }
+    }
+
+    /// Reads ahead until the end or until more than `limit` bytes are there; whoever sends the body later gets all of
+    /// it. To be used before anybody else reads.
+    ///
+    /// # Errors
+    /// How the client's side failed.
+    pub async fn buffer(this: &SharedReplay, limit: usize) -> Result<Buffered, BodyError> {
+        let mut frames = VecDeque::new();
+        let mut bytes = bytes::BytesMut::new();
+        let result = loop {
+            let frame = std::future::poll_fn(|cx| this.borrow_mut().source.poll_frame(cx)).await;
+            match frame {
+                None => break Ok(true),
+                Some(Err(error)) => break Err(error),
+                Some(Ok(frame)) => {
+                    if let Frame::Data(data) = &frame {
+                        bytes.extend_from_slice(data);
+                    }
+                    frames.push_back(frame);
+                    if bytes.len() > limit {
+                        break Ok(false);
+                    }
+                }
+            }
+        };
+        let mut replay = this.borrow_mut();
+        let rest = match result {
+            Ok(false) => std::mem::replace(&mut replay.source, Body::Empty),
+            _ => Body::Empty,
+        };
+        replay.source = Body::Chained(frames, Box::new(rest));
+        match result {
+            Ok(complete) => {
+                bytes.truncate(limit);
+                Ok(Buffered {
+                    bytes: bytes.freeze(),
+                    complete,
+                })
+            }
+            Err(error) => {
+                replay.failed = Some(error);
+                Err(error)
+            }
         }
     }
 

@@ -284,6 +284,7 @@ async fn serve(
                 (_, None) => sniff(&mut io, &mut buf, manager.options.idle_timeout).await,
             };
             let conn = Rc::new(Connection {
+                limits: Default::default(),
                 worker,
                 shared,
                 listener,

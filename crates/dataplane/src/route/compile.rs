@@ -18,6 +18,7 @@ use super::timeouts::StreamLimits;
 use super::{Action, FilterConfigs, Mirror, Route, RouteTable, VirtualHost, WeightedCluster, hash};
 use crate::circuit::Priority;
 use crate::cluster::duration;
+use crate::descriptors::RateLimit;
 use crate::error::ConfigError;
 use crate::headers::HeaderMutations;
 use crate::matching::{Fraction, metadata};
@@ -425,11 +426,11 @@ impl Context<'_> {
         } else {
             Priority::Default
         };
-        route.rate_limits = action.rate_limits.clone();
+        route.rate_limits = RateLimit::compile_all(&action.rate_limits)?;
         if action.rate_limits.is_empty() || action.include_vh_rate_limits == Some(true) {
             route
                 .rate_limits
-                .extend(self.host.rate_limits.iter().cloned());
+                .extend(RateLimit::compile_all(&self.host.rate_limits)?);
         }
         route.auto_host_rewrite = automatic;
         route.rewrite = rewrite;

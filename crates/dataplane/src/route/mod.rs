@@ -136,7 +136,7 @@ pub struct Route {
     /// `tracing.random_sampling` and the like, as given.
     pub tracing: Option<Arc<xds::envoy::config::route::v3::Tracing>>,
     /// `rate_limits` of the route and, where included, of the virtual host.
-    pub rate_limits: Vec<xds::envoy::config::route::v3::RateLimit>,
+    pub rate_limits: Vec<crate::descriptors::RateLimit>,
     /// Whether the host is replaced by the endpoint's name (`auto_host_rewrite`).
     pub auto_host_rewrite: bool,
     matches: Match,

@@ -10,9 +10,10 @@ use http::HeaderMap;
 
 use crate::address::Address;
 use crate::cluster::Discovery;
+use crate::descriptors::Facts as DescriptorFacts;
 use crate::lb::PickContext;
 use crate::listener::ConnectionFacts;
-use crate::local_ratelimit::{DescriptorFacts, Verdict as LimitVerdict};
+use crate::local_ratelimit::Verdict as LimitVerdict;
 use crate::local_reply::{self, LocalReply};
 use crate::request::{RequestHead, RequestHeadMut};
 use crate::route::{MatchFacts, Outcome as RouteOutcome, Route};
@@ -353,6 +354,10 @@ impl World {
                     let facts = DescriptorFacts {
                         remote: ingress.remote.ip(),
                         cluster: cluster_of(&outcome),
+                        source_cluster: "",
+                        metadata: &metadata,
+                        route_metadata: route_of(&outcome)
+                            .map_or(&metadata, |(route, _)| &*route.metadata),
                     };
                     let limits =
                         route_of(&outcome).map_or(&[][..], |(route, _)| &route.rate_limits);

@@ -24,7 +24,7 @@ use super::routes::Routes;
 use crate::access_log::AccessLog;
 use crate::h1::head::HeaderCase;
 use crate::http::connection::Options;
-use crate::http::filters::HttpFilter;
+use crate::http::filters::{FilterContext, HttpFilter, NamedFilter};
 use crate::stats::{HttpStats, ListenerStats, TcpStats};
 use crate::tls::server::ServerContext;
 use crate::upstream::cluster::join;
@@ -133,7 +133,7 @@ pub struct HttpManager {
     /// Its statistics.
     pub stats: Arc<HttpStats>,
     /// Filters in order; the router is the last and implied.
-    pub filters: Vec<HttpFilter>,
+    pub filters: Vec<NamedFilter>,
     /// Where routes come from.
     pub routes: RouteSource,
     /// Logs.
@@ -388,7 +388,7 @@ fn named(name: &str) -> String {
 }
 
 /// A message in an `Any`, also inside of a `TypedStruct`.
-fn unwrap_struct(any: &xds::prost_types::Any) -> Result<xds::prost_types::Any, String> {
+pub(crate) fn unwrap_struct(any: &xds::prost_types::Any) -> Result<xds::prost_types::Any, String> {
     if !matches!(
         xds::any::message_name(any),
         "udpa.type.v1.TypedStruct" | "xds.type.v3.TypedStruct"
@@ -580,13 +580,15 @@ impl HttpManager {
     ) -> Result<Self, String> {
         let rules = HttpConn::compile(message).map_err(|error| error.to_string())?;
         let mut filters = Vec::new();
+        let context = FilterContext {
+            shared,
+            stat_prefix: &message.stat_prefix,
+            direction: listener.traffic_direction,
+        };
         let mut suppress_envoy_headers = false;
         let count = message.http_filters.len();
         for (index, filter) in message.http_filters.iter().enumerate() {
             let at = |error: String| format!("http_filters[{index}] ({}): {error}", filter.name);
-            if filter.disabled {
-                continue;
-            }
             let any = match &filter.config_type {
                 Some(http_filter::ConfigType::TypedConfig(any)) => {
                     unwrap_struct(any).map_err(at)?
@@ -606,8 +608,12 @@ impl HttpManager {
                 }
                 continue;
             }
-            match HttpFilter::compile(&filter.name, &any, listener.traffic_direction) {
-                Ok(Some(compiled)) => filters.push(compiled),
+            match HttpFilter::compile(&any, &context) {
+                Ok(Some(compiled)) => filters.push(NamedFilter {
+                    name: filter.name.clone(),
+                    disabled: filter.disabled,
+                    filter: compiled,
+                }),
                 Ok(None) => {}
                 Err(error) if filter.is_optional => {
                     tracing::warn!("optional filter {} left out: {error}", filter.name);

@@ -63,28 +63,24 @@ impl Routes {
     }
 }
 
+/// Every per-route setting: of the table, of virtual hosts, of routes and of the entries of weighted clusters.
 fn configs(message: &RouteConfiguration) -> Vec<(&str, &xds::prost_types::Any)> {
-    let mut all: Vec<(&str, &xds::prost_types::Any)> = Vec::new();
-    all.extend(
-        message
-            .typed_per_filter_config
-            .iter()
-            .map(|(name, any)| (name.as_str(), any)),
-    );
-    for host in &message.virtual_hosts {
-        all.extend(
-            host.typed_per_filter_config
-                .iter()
-                .map(|(name, any)| (name.as_str(), any)),
-        );
-        for route in &host.routes {
-            all.extend(
-                route
-                    .typed_per_filter_config
-                    .iter()
-                    .map(|(name, any)| (name.as_str(), any)),
-            );
-        }
-    }
-    all
+    use xds::envoy::config::route::v3::route::Action;
+    use xds::envoy::config::route::v3::route_action::ClusterSpecifier;
+    let hosts = message.virtual_hosts.iter();
+    let routes = hosts.clone().flat_map(|host| &host.routes);
+    let weighted = routes.clone().flat_map(|route| match &route.action {
+        Some(Action::Route(action)) => match &action.cluster_specifier {
+            Some(ClusterSpecifier::WeightedClusters(weighted)) => &weighted.clusters[..],
+            _ => &[],
+        },
+        _ => &[],
+    });
+    std::iter::once(&message.typed_per_filter_config)
+        .chain(hosts.map(|host| &host.typed_per_filter_config))
+        .chain(routes.map(|route| &route.typed_per_filter_config))
+        .chain(weighted.map(|entry| &entry.typed_per_filter_config))
+        .flatten()
+        .map(|(name, any)| (name.as_str(), any))
+        .collect()
 }

@@ -1,22 +1,28 @@
 //! A downstream connection that speaks HTTP, and what happens to each of its requests.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
+use dataplane::descriptors::Facts;
 use dataplane::fault::Injection;
 use dataplane::http_conn::PathOutcome;
+use dataplane::local_ratelimit::{LocalRateLimit, Verdict};
 use dataplane::local_reply::{self, LocalReply};
 use dataplane::route::{MatchFacts, Outcome};
 use dataplane::stream::WireBytes;
 use dataplane::{ResponseFlags, request};
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, StatusCode};
+use xds::envoy::config::core::v3::header_value_option::HeaderAppendAction;
 
-use super::cors::CorsOutcome;
-use super::filters::{HttpFilter, PerRoute};
+use super::cors::{Cors, CorsOutcome};
+use super::filters::ext_authz::mutate;
+use super::filters::grpc_web::{Dialect, FromText};
+use super::filters::{HttpFilter, LocalLimit, NamedFilter, PerRoute, ResponseStep};
 use super::istio::{PEER_METADATA, PEER_METADATA_ID};
 use super::message::{Ended, Observer, Protocol, Request, Response, Stream};
 use super::record::{Head, Record};
@@ -67,6 +73,8 @@ pub struct Connection {
     pub manager: Arc<HttpManager>,
     /// What is known about it.
     pub info: dataplane::Connection,
+    /// Buckets that only count this connection, by the address of the limit they belong to.
+    pub limits: RefCell<Vec<(usize, Rc<LocalRateLimit>)>>,
 }
 
 /// Reports to the record when the handler is dropped before it has answered.
@@ -84,6 +92,8 @@ impl Drop for Guard {
 pub enum Answer {
     /// With a reply of our own.
     Local(LocalReply),
+    /// With a reply of our own that has further headers.
+    Refused(LocalReply, HeaderMap),
     /// With an answer made elsewhere: status, headers, body, and whether it is a reply of our own.
     Ready(StatusCode, HeaderMap, Body, bool),
 }
@@ -301,50 +311,11 @@ impl Connection {
         record.head.headers.remove(header::UPGRADE);
         record.head.headers.remove(header::TRANSFER_ENCODING);
 
-        // Where does it go?
-        let routes = match &self.manager.routes {
+        flow.routes = match &self.manager.routes {
             RouteSource::Inline(routes) => Some(routes.clone()),
             RouteSource::Named(name) => self.shared.snapshot.load().routes.get(name).cloned(),
         };
-        let mut random = || self.worker.random();
-        let outcome = match &routes {
-            Some(routes) => {
-                let facts = MatchFacts {
-                    metadata: &record.metadata,
-                    client_certificate: self
-                        .info
-                        .tls
-                        .as_ref()
-                        .and_then(|tls| tls.peer.as_ref())
-                        .map(|_| true),
-                };
-                routes.table.find(&record.head.view(), &facts, &mut random)
-            }
-            None => Outcome::NotFound { virtual_host: None },
-        };
-        match &outcome {
-            Outcome::Forward {
-                route,
-                cluster,
-                weighted,
-            } => {
-                record.route = Some(route.clone());
-                record.weighted = *weighted;
-                record.cluster_name = Some(cluster.clone());
-                record.cluster = self
-                    .shared
-                    .snapshot
-                    .load()
-                    .clusters
-                    .get(&**cluster)
-                    .cloned();
-            }
-            Outcome::Direct { route, .. } | Outcome::Redirect { route, .. } => {
-                record.route = Some(route.clone())
-            }
-            Outcome::NotFound { .. } => {}
-        }
-        flow.routes = routes;
+        let mut outcome = self.select(record, flow);
         if let Some(protocol) = &upgrade {
             let said = record
                 .route
@@ -368,6 +339,9 @@ impl Connection {
         for filter in &self.manager.filters {
             if let Some(answer) = self.filter(filter, record, flow).await {
                 return answer;
+            }
+            if std::mem::take(&mut flow.reroute) {
+                outcome = self.select(record, flow);
             }
         }
 
@@ -420,13 +394,68 @@ impl Connection {
         }
     }
 
+    /// Where does it go?
+    fn select(&self, record: &mut Record, flow: &Flow) -> Outcome {
+        let mut random = || self.worker.random();
+        let outcome = match &flow.routes {
+            Some(routes) => {
+                let facts = MatchFacts {
+                    metadata: &record.metadata,
+                    client_certificate: self
+                        .info
+                        .tls
+                        .as_ref()
+                        .and_then(|tls| tls.peer.as_ref())
+                        .map(|_| true),
+                };
+                routes.table.find(&record.head.view(), &facts, &mut random)
+            }
+            None => Outcome::NotFound { virtual_host: None },
+        };
+        record.route = None;
+        record.weighted = None;
+        record.cluster_name = None;
+        record.cluster = None;
+        match &outcome {
+            Outcome::Forward {
+                route,
+                cluster,
+                weighted,
+            } => {
+                record.route = Some(route.clone());
+                record.weighted = *weighted;
+                record.cluster_name = Some(cluster.clone());
+                record.cluster = self
+                    .shared
+                    .snapshot
+                    .load()
+                    .clusters
+                    .get(&**cluster)
+                    .cloned();
+            }
+            Outcome::Direct { route, .. } | Outcome::Redirect { route, .. } => {
+                record.route = Some(route.clone());
+            }
+            Outcome::NotFound { .. } => {}
+        }
+        outcome
+    }
+
     async fn filter(
         self: &Rc<Self>,
-        filter: &HttpFilter,
+        named: &NamedFilter,
         record: &mut Record,
         flow: &mut Flow,
     ) -> Option<Answer> {
-        match filter {
+        let name = &named.name;
+        let found = self.per_route(record, flow, name);
+        let per_route = match found.as_deref() {
+            Some(PerRoute::Switch { disabled: true, .. }) => return None,
+            Some(PerRoute::Switch { config, .. }) => config.as_deref(),
+            None if named.disabled => return None,
+            other => other,
+        };
+        match &named.filter {
             HttpFilter::PeerMetadata(exchange) => {
                 if exchange.from_downstream {
                     let id = record.head.headers.remove(PEER_METADATA_ID);
@@ -450,9 +479,8 @@ impl Connection {
                 flow.learn_upstream = exchange.from_upstream;
             }
             HttpFilter::Alpn(alpn) => flow.alpn = Some(alpn.clone()),
-            HttpFilter::Fault(name, own) => {
-                let per_route = self.per_route(record, flow, name);
-                let fault = match per_route.as_deref() {
+            HttpFilter::Fault(own) => {
+                let fault = match per_route {
                     Some(PerRoute::Fault(fault)) => fault,
                     _ => own,
                 };
@@ -476,9 +504,8 @@ impl Connection {
                     return Some(Answer::Local(reply));
                 }
             }
-            HttpFilter::Rbac(name, own) => {
-                let per_route = self.per_route(record, flow, name);
-                let rules = match per_route.as_deref() {
+            HttpFilter::Rbac(own) => {
+                let rules = match per_route {
                     Some(PerRoute::Rbac(rules)) => rules,
                     _ => own,
                 };
@@ -493,7 +520,12 @@ impl Connection {
                     rules.shadow_metadata(&decision)
                 });
                 if let Some(fields) = noted {
-                    record.metadata.insert(name.clone(), fields.into());
+                    // Two filters of one name may watch for different reasons.
+                    let entry = record.metadata.entry(name.clone());
+                    match entry.or_insert_with(|| serde_json::Map::new().into()) {
+                        serde_json::Value::Object(all) => all.extend(fields),
+                        other => *other = fields.into(),
+                    }
                 }
                 if rules.enforces() {
                     let info = record.info();
@@ -505,9 +537,8 @@ impl Connection {
                     stats.rbac_allowed.inc();
                 }
             }
-            HttpFilter::Cors(name) => {
-                let per_route = self.per_route(record, flow, name);
-                if let Some(PerRoute::Cors(cors)) = per_route.as_deref() {
+            HttpFilter::Cors => {
+                if let Some(PerRoute::Cors(cors)) = per_route {
                     match cors.request(&record.head.method, &record.head.headers, &mut || {
                         self.worker.random()
                     }) {
@@ -520,7 +551,7 @@ impl Connection {
                                 .headers
                                 .get(header::ORIGIN)
                                 .cloned()
-                                .zip(per_route.clone());
+                                .zip(Some(cors.clone()));
                         }
                         CorsOutcome::Preflight(headers) => {
                             if headers.is_empty() {
@@ -535,8 +566,188 @@ impl Connection {
                 }
             }
             HttpFilter::IstioStats(_) => {}
+            HttpFilter::Jwt(jwt) => {
+                let route = match per_route {
+                    Some(PerRoute::Jwt(route)) => Some(route),
+                    _ => None,
+                };
+                return jwt.run(self, record, flow, route).await;
+            }
+            HttpFilter::LocalRateLimit(own) => {
+                let limit = match per_route {
+                    Some(PerRoute::LocalRateLimit(limit)) => &**limit,
+                    _ => own,
+                };
+                return self.local_limit(limit, record, flow);
+            }
+            HttpFilter::RateLimit(limit) => {
+                let route = match per_route {
+                    Some(PerRoute::RateLimit(route)) => Some(route),
+                    _ => None,
+                };
+                return limit.run(self, record, flow, route).await;
+            }
+            HttpFilter::ExtAuthz(service) => {
+                let route = match per_route {
+                    Some(PerRoute::ExtAuthz(route)) => Some(route),
+                    _ => None,
+                };
+                return service.run(self, record, flow, route).await;
+            }
+            HttpFilter::Buffer(own) => {
+                let limit = match per_route {
+                    Some(PerRoute::Buffer(None)) => return None,
+                    Some(PerRoute::Buffer(Some(limit))) => *limit,
+                    _ => *own,
+                };
+                if let Some(replay) = record.replay.clone() {
+                    match Replay::buffer(&replay, limit).await {
+                        Ok(read) if read.complete => {
+                            let headers = &mut record.head.headers;
+                            if !headers.contains_key(header::CONTENT_LENGTH) {
+                                headers.insert(header::CONTENT_LENGTH, read.bytes.len().into());
+                            }
+                        }
+                        Ok(_) => return Some(Answer::Local(local_reply::REQUEST_TOO_LARGE)),
+                        // The client is gone; sending will notice it as well.
+                        Err(_) => {}
+                    }
+                }
+            }
+            HttpFilter::HeaderMutation(own) => {
+                let route = match per_route {
+                    Some(PerRoute::HeaderMutation(route)) => Some(route),
+                    _ => None,
+                };
+                for mutations in std::iter::once(own).chain(route) {
+                    let mut head = std::mem::replace(&mut record.head, Head::empty());
+                    {
+                        let mut info = record.info();
+                        info.request = None;
+                        mutations.request(&mut head.change(), &info);
+                    }
+                    record.head = head;
+                    if !mutations.keeps_response() {
+                        flow.response
+                            .push(ResponseStep::Mutations(mutations.clone()));
+                    }
+                }
+            }
+            HttpFilter::HeaderToMetadata(own) => {
+                let rules = match per_route {
+                    Some(PerRoute::HeaderToMetadata(rules)) => rules,
+                    _ => own,
+                };
+                rules.request(&mut record.head.change(), &mut record.metadata);
+                if rules.reads_response() {
+                    flow.response
+                        .push(ResponseStep::HeaderToMetadata(rules.clone()));
+                }
+            }
+            HttpFilter::SetMetadata(values) => values.apply(&mut record.metadata),
+            HttpFilter::Compressor(compressor) => {
+                if compressor.request(&mut record.head.headers) {
+                    flow.response
+                        .push(ResponseStep::Compress(compressor.clone()));
+                }
+            }
+            HttpFilter::GrpcWeb => {
+                if let Some(dialect) = Dialect::of(&record.head.headers) {
+                    let text = dialect.request(&mut record.head.headers);
+                    record.grpc = true;
+                    if let (true, Some(replay)) = (text, &record.replay) {
+                        let mut replay = replay.borrow_mut();
+                        replay.wrap(|body| Body::Boxed(Box::new(FromText::new(body))));
+                    }
+                    flow.response.push(ResponseStep::GrpcWeb(dialect));
+                }
+            }
         }
         None
+    }
+
+    fn local_limit(
+        &self,
+        shared_limit: &LocalLimit,
+        record: &mut Record,
+        flow: &mut Flow,
+    ) -> Option<Answer> {
+        let limit = shared_limit.limit.as_ref()?;
+        let stats = shared_limit.stats(&self.shared);
+        let own;
+        let limit = if limit.per_connection {
+            own = self.own_limit(limit);
+            &*own
+        } else {
+            limit
+        };
+        let none = dataplane::stream::Metadata::new();
+        let route = record.route.as_deref();
+        let verdict = limit.check(
+            &record.head.view(),
+            &Facts {
+                remote: record.remote.unwrap_or(self.info.remote).ip(),
+                cluster: record.cluster_name.as_deref().unwrap_or_default(),
+                source_cluster: &self.shared.node.cluster,
+                metadata: &record.metadata,
+                route_metadata: route.map_or(&none, |route| &*route.metadata),
+            },
+            route.map_or(&[], |route| &route.rate_limits),
+            self.shared.started.elapsed(),
+            &mut || self.worker.random(),
+        );
+        if !matches!(verdict, Verdict::Disabled) {
+            stats.enabled.inc();
+        }
+        let as_steps = |headers: HeaderMap| {
+            let one = |(name, value): (Option<HeaderName>, HeaderValue)| {
+                Some((name?, value, HeaderAppendAction::OverwriteIfExistsOrAdd))
+            };
+            headers.into_iter().filter_map(one).collect()
+        };
+        match verdict {
+            Verdict::Disabled => None,
+            Verdict::Ok { headers } => {
+                stats.ok.inc();
+                if !headers.is_empty() {
+                    flow.response.push(ResponseStep::Headers(as_steps(headers)));
+                }
+                None
+            }
+            Verdict::NotEnforced => {
+                stats.rate_limited.inc();
+                let mut head = std::mem::replace(&mut record.head, Head::empty());
+                {
+                    let mut info = record.info();
+                    info.request = None;
+                    limit
+                        .unenforced_headers
+                        .apply_request(&mut head.change(), &info);
+                }
+                record.head = head;
+                None
+            }
+            Verdict::Limited { reply, mut headers } => {
+                stats.rate_limited.inc();
+                stats.enforced.inc();
+                limit
+                    .response_headers
+                    .apply_response(&mut headers, &record.info());
+                Some(Answer::Refused(reply, headers))
+            }
+        }
+    }
+
+    /// The buckets of this connection for a limit whose buckets are not shared.
+    fn own_limit(&self, limit: &LocalRateLimit) -> Rc<LocalRateLimit> {
+        let key = std::ptr::from_ref(limit) as usize;
+        let mut own = self.limits.borrow_mut();
+        if let Some((_, found)) = own.iter().find(|(other, _)| *other == key) {
+            return found.clone();
+        }
+        let made = Rc::new(limit.clone());
+        own.push((key, made.clone()));
+        made
     }
 
     fn per_route(&self, record: &Record, flow: &Flow, name: &str) -> Option<Arc<PerRoute>> {
@@ -546,9 +757,13 @@ impl Connection {
     }
 
     fn respond(self: &Rc<Self>, mut record: Box<Record>, flow: Flow, answer: Answer) -> Response {
+        let (answer, further) = match answer {
+            Answer::Refused(reply, headers) => (Answer::Local(reply), headers),
+            other => (other, HeaderMap::new()),
+        };
         let (status, mut headers, mut body) = match answer {
             Answer::Ready(status, headers, body, _) => (status, headers, body),
-            Answer::Local(reply) => {
+            Answer::Local(reply) | Answer::Refused(reply, _) => {
                 let grpc = record.grpc;
                 record.details = reply.details.clone();
                 if !reply.flags.is_empty() {
@@ -588,13 +803,14 @@ impl Connection {
                         HeaderValue::from_static(value),
                     );
                 }
+                for (name, value) in &further {
+                    headers.insert(name, value.clone());
+                }
                 (status, headers, body)
             }
         };
         record.code = Some(status.as_u16());
-        if let Some((origin, per_route)) = &flow.cors
-            && let PerRoute::Cors(cors) = &**per_route
-        {
+        if let Some((origin, cors)) = &flow.cors {
             cors.response(origin, &mut headers);
         }
         if flow.answer_metadata {
@@ -605,6 +821,27 @@ impl Connection {
             && let Some(route) = record.route.clone()
         {
             route.apply_response(&mut headers, record.weighted, &record.info());
+        }
+        for step in flow.response.into_iter().rev() {
+            match step {
+                ResponseStep::Headers(all) => {
+                    for (name, value, action) in all {
+                        mutate(&mut headers, name, value, action);
+                    }
+                }
+                ResponseStep::Mutations(mutations) => {
+                    mutations.response(&mut headers, &record.info());
+                }
+                ResponseStep::HeaderToMetadata(rules) => {
+                    rules.response(&mut headers, &mut record.metadata);
+                }
+                ResponseStep::Compress(compressor) => {
+                    body = compressor.response(status, &mut headers, body);
+                }
+                ResponseStep::GrpcWeb(dialect) => {
+                    body = dialect.response(status, &mut headers, body);
+                }
+            }
         }
         let upgraded = matches!(body, Body::Tunnel(_));
         let request_id = record
@@ -646,7 +883,11 @@ pub struct Flow {
     /// Read the upstream's metadata.
     pub learn_upstream: bool,
     /// An allowed origin and the policy that allows it.
-    pub cors: Option<(HeaderValue, Arc<PerRoute>)>,
+    pub cors: Option<(HeaderValue, Arc<Cors>)>,
+    /// The route is to be chosen anew: what it depends on has changed.
+    pub reroute: bool,
+    /// What filters do to the answer, in the order of the request.
+    pub response: Vec<ResponseStep>,
     /// The response headers of the route apply.
     pub route_headers: bool,
     /// Close the connection after the answer.

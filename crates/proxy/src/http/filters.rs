@@ -1,10 +1,23 @@
 //! HTTP filters and what routes say to them. A filter that is not known refuses the listener: traffic must never
 //! pass a rule that was configured and is not applied.
 
-use std::sync::Arc;
+pub mod compressor;
+pub mod ext_authz;
+pub mod grpc_web;
+pub mod jwt;
+pub mod rate_limit;
+
+use std::sync::{Arc, OnceLock};
 
 use dataplane::fault::Fault;
+use dataplane::header_mutation::Mutations;
+use dataplane::local_ratelimit::LocalRateLimit;
+use dataplane::metadata_rules::{HeaderToMetadata, SetMetadata};
 use dataplane::rbac::Rbac;
+use http::header::{HeaderName, HeaderValue};
+use xds::envoy::config::core::v3::header_value_option::HeaderAppendAction;
+use xds::envoy::config::route::v3::FilterConfig;
+use xds::envoy::extensions::filters::http as filter;
 use xds::envoy::extensions::filters::http::cors::v3::CorsPolicy;
 use xds::envoy::extensions::filters::http::fault::v3::HttpFault;
 use xds::io::istio::http::peer_metadata::Config as PeerMetadata;
@@ -13,21 +26,108 @@ use xds::prost_types::Any;
 
 use super::cors::Cors;
 use super::istio::StatsConfig;
+use crate::config::Shared;
+use crate::stats::groups::LocalRateLimitStats;
+use compressor::Compressor;
+use ext_authz::ExtAuthz;
+use jwt::Jwt;
+use rate_limit::RateLimit;
+
+/// What a filter is compiled for.
+pub struct FilterContext<'a> {
+    /// What the parts of the proxy share.
+    pub shared: &'a Shared,
+    /// The prefix of the connection manager's statistics.
+    pub stat_prefix: &'a str,
+    /// INBOUND 1, OUTBOUND 2.
+    pub direction: i32,
+}
+
+/// A filter with its name in the configuration, under which routes address it.
+pub struct NamedFilter {
+    /// The name.
+    pub name: String,
+    /// It only runs where a route says so.
+    pub disabled: bool,
+    /// The filter.
+    pub filter: HttpFilter,
+}
 
 /// A compiled HTTP filter.
 pub enum HttpFilter {
-    /// `envoy.filters.http.fault`, under its name in the configuration.
-    Fault(String, Box<Fault>),
+    /// `envoy.filters.http.fault`.
+    Fault(Box<Fault>),
     /// `envoy.filters.http.cors`.
-    Cors(String),
-    /// `envoy.filters.http.rbac`, under its name in the configuration.
-    Rbac(String, Box<Rbac>),
+    Cors,
+    /// `envoy.filters.http.rbac`.
+    Rbac(Box<Rbac>),
     /// `istio.metadata_exchange`.
     PeerMetadata(PeerExchange),
     /// `istio.alpn`.
     Alpn(Alpn),
     /// `istio.stats`.
     IstioStats(StatsConfig),
+    /// `envoy.filters.http.jwt_authn`.
+    Jwt(Box<Jwt>),
+    /// `envoy.filters.http.local_ratelimit`.
+    LocalRateLimit(LocalLimit),
+    /// `envoy.filters.http.ratelimit`.
+    RateLimit(Box<RateLimit>),
+    /// `envoy.filters.http.ext_authz`.
+    ExtAuthz(Box<ExtAuthz>),
+    /// `envoy.filters.http.buffer`: the most bytes of a request.
+    Buffer(usize),
+    /// `envoy.filters.http.header_mutation`.
+    HeaderMutation(Arc<Mutations>),
+    /// `envoy.filters.http.header_to_metadata`.
+    HeaderToMetadata(Arc<HeaderToMetadata>),
+    /// `envoy.filters.http.set_metadata`.
+    SetMetadata(SetMetadata),
+    /// `envoy.filters.http.compressor`.
+    Compressor(Arc<Compressor>),
+    /// `envoy.filters.http.grpc_web`.
+    GrpcWeb,
+}
+
+/// What a filter does to the answer, on its way back.
+pub enum ResponseStep {
+    /// Changes headers one by one.
+    Headers(Vec<(HeaderName, HeaderValue, HeaderAppendAction)>),
+    /// `header_mutation`.
+    Mutations(Arc<Mutations>),
+    /// `header_to_metadata`.
+    HeaderToMetadata(Arc<HeaderToMetadata>),
+    /// `compressor`.
+    Compress(Arc<Compressor>),
+    /// `grpc_web`.
+    GrpcWeb(grpc_web::Dialect),
+}
+
+/// A local rate limit with its statistics.
+pub struct LocalLimit {
+    /// The limit; `None` never limits.
+    pub limit: Option<LocalRateLimit>,
+    stats: OnceLock<Arc<LocalRateLimitStats>>,
+}
+
+impl LocalLimit {
+    fn compile(any: &Any) -> Result<Self, String> {
+        let config = decode::<filter::local_ratelimit::v3::LocalRateLimit>(any)?;
+        Ok(Self {
+            limit: LocalRateLimit::compile(&config).map_err(|error| error.to_string())?,
+            stats: OnceLock::new(),
+        })
+    }
+
+    /// `<stat_prefix>.http_local_rate_limit.*`
+    pub fn stats(&self, shared: &Shared) -> &LocalRateLimitStats {
+        self.stats.get_or_init(|| {
+            let prefix = self.limit.as_ref().map_or("", |limit| &limit.stat_prefix);
+            shared
+                .stats
+                .group(&format!("{prefix}.http_local_rate_limit"))
+        })
+    }
 }
 
 /// Which way peer metadata travels.
@@ -70,24 +170,51 @@ impl HttpFilter {
     ///
     /// # Errors
     /// When the filter is not known or its settings are wrong.
-    pub fn compile(name: &str, any: &Any, direction: i32) -> Result<Option<Self>, String> {
+    pub fn compile(any: &Any, context: &FilterContext<'_>) -> Result<Option<Self>, String> {
         let text = |error: &dyn std::fmt::Display| error.to_string();
         Ok(Some(match xds::any::message_name(any) {
             "envoy.extensions.filters.http.fault.v3.HTTPFault" => {
                 let config = decode::<HttpFault>(any)?;
-                Self::Fault(
-                    name.to_owned(),
-                    Box::new(Fault::compile(&config).map_err(|error| text(&error))?),
-                )
+                Self::Fault(Box::new(
+                    Fault::compile(&config).map_err(|error| text(&error))?,
+                ))
             }
-            "envoy.extensions.filters.http.cors.v3.Cors" => Self::Cors(name.to_owned()),
+            "envoy.extensions.filters.http.cors.v3.Cors" => Self::Cors,
             "envoy.extensions.filters.http.rbac.v3.RBAC" => {
-                let config = decode::<xds::envoy::extensions::filters::http::rbac::v3::Rbac>(any)?;
-                Self::Rbac(
-                    name.to_owned(),
-                    Box::new(Rbac::of_http(&config).map_err(|error| text(&error))?),
-                )
+                let config = decode::<filter::rbac::v3::Rbac>(any)?;
+                Self::Rbac(Box::new(
+                    Rbac::of_http(&config).map_err(|error| text(&error))?,
+                ))
             }
+            "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication" => {
+                Self::Jwt(Box::new(Jwt::compile(&decode(any)?, context)?))
+            }
+            "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit" => {
+                Self::LocalRateLimit(LocalLimit::compile(any)?)
+            }
+            "envoy.extensions.filters.http.ratelimit.v3.RateLimit" => {
+                Self::RateLimit(Box::new(RateLimit::compile(&decode(any)?, context)?))
+            }
+            "envoy.extensions.filters.http.ext_authz.v3.ExtAuthz" => {
+                Self::ExtAuthz(Box::new(ExtAuthz::compile(&decode(any)?, context)?))
+            }
+            "envoy.extensions.filters.http.buffer.v3.Buffer" => {
+                Self::Buffer(buffer_limit(&decode(any)?)?)
+            }
+            "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation" => {
+                let config = decode::<filter::header_mutation::v3::HeaderMutation>(any)?;
+                Self::HeaderMutation(Arc::new(mutations(config.mutations.as_ref())?))
+            }
+            "envoy.extensions.filters.http.header_to_metadata.v3.Config" => Self::HeaderToMetadata(
+                Arc::new(HeaderToMetadata::compile(&decode(any)?).map_err(|error| text(&error))?),
+            ),
+            "envoy.extensions.filters.http.set_metadata.v3.Config" => Self::SetMetadata(
+                SetMetadata::compile(&decode(any)?).map_err(|error| text(&error))?,
+            ),
+            "envoy.extensions.filters.http.compressor.v3.Compressor" => {
+                Self::Compressor(Arc::new(Compressor::compile(&decode(any)?, context)?))
+            }
+            "envoy.extensions.filters.http.grpc_web.v3.GrpcWeb" => Self::GrpcWeb,
             "io.istio.http.peer_metadata.Config" => {
                 Self::PeerMetadata(peer_exchange(&decode::<PeerMetadata>(any)?))
             }
@@ -112,19 +239,26 @@ impl HttpFilter {
                     http2: of(2),
                 })
             }
-            "stats.PluginConfig" => Self::IstioStats(StatsConfig::compile(any, direction)?),
+            "stats.PluginConfig" => Self::IstioStats(StatsConfig::compile(any, context.direction)?),
             // Counts messages of gRPC streams for filters that are not here.
             "envoy.extensions.filters.http.grpc_stats.v3.FilterConfig" => return Ok(None),
             // The router resolves the host of a dynamic forward proxy cluster itself.
             "envoy.extensions.filters.http.dynamic_forward_proxy.v3.FilterConfig" => {
                 return Ok(None);
             }
-            // Compresses the answers of the metrics listener; without it they are larger, not other.
-            "envoy.extensions.filters.http.compressor.v3.Compressor" if direction == 0 => {
-                return Ok(None);
-            }
             other => return Err(format!("{other} is not supported")),
         }))
+    }
+}
+
+fn mutations(config: Option<&filter::header_mutation::v3::Mutations>) -> Result<Mutations, String> {
+    Mutations::compile(config).map_err(|error| format!("mutations.{error}"))
+}
+
+fn buffer_limit(config: &filter::buffer::v3::Buffer) -> Result<usize, String> {
+    match config.max_request_bytes {
+        Some(max) if max > 0 => Ok(max as usize),
+        _ => Err("max_request_bytes: must be more than 0".into()),
     }
 }
 
@@ -165,9 +299,30 @@ pub enum PerRoute {
     /// A fault of its own.
     Fault(Box<Fault>),
     /// Who may read the answers from another origin.
-    Cors(Box<Cors>),
+    Cors(Arc<Cors>),
     /// Access rules of its own; none switches the filter off.
     Rbac(Box<Rbac>),
+    /// A requirement of its own.
+    Jwt(jwt::PerRoute),
+    /// A limit of its own.
+    LocalRateLimit(Box<LocalLimit>),
+    /// Descriptors of its own.
+    RateLimit(rate_limit::PerRoute),
+    /// Other settings for the authorization service.
+    ExtAuthz(ext_authz::PerRoute),
+    /// Another limit; `None` switches the filter off.
+    Buffer(Option<usize>),
+    /// Changes of its own, beside the filter's.
+    HeaderMutation(Arc<Mutations>),
+    /// Rules of its own.
+    HeaderToMetadata(Arc<HeaderToMetadata>),
+    /// `FilterConfig`: the filter is off, or on where it is off by default; with settings as above.
+    Switch {
+        /// It does not run.
+        disabled: bool,
+        /// The settings.
+        config: Option<Box<PerRoute>>,
+    },
 }
 
 impl PerRoute {
@@ -176,6 +331,7 @@ impl PerRoute {
     /// # Errors
     /// When the setting is wrong or not known.
     pub fn compile(name: &str, any: &Any) -> Result<Option<Self>, String> {
+        let any = &crate::config::listener::unwrap_struct(any)?;
         let text = |error: &dyn std::fmt::Display| error.to_string();
         Ok(Some(match xds::any::message_name(any) {
             "envoy.extensions.filters.http.fault.v3.HTTPFault" => {
@@ -185,7 +341,7 @@ impl PerRoute {
                 ))
             }
             "envoy.extensions.filters.http.cors.v3.CorsPolicy" => {
-                Self::Cors(Box::new(Cors::compile(&decode::<CorsPolicy>(any)?)?))
+                Self::Cors(Arc::new(Cors::compile(&decode::<CorsPolicy>(any)?)?))
             }
             "envoy.extensions.filters.http.rbac.v3.RBACPerRoute" => {
                 let config =
@@ -195,6 +351,49 @@ impl PerRoute {
                     None => Rbac::default(),
                 };
                 Self::Rbac(Box::new(rbac))
+            }
+            "envoy.extensions.filters.http.jwt_authn.v3.PerRouteConfig" => {
+                Self::Jwt(jwt::PerRoute::compile(&decode(any)?)?)
+            }
+            "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit" => {
+                Self::LocalRateLimit(Box::new(LocalLimit::compile(any)?))
+            }
+            "envoy.extensions.filters.http.ratelimit.v3.RateLimitPerRoute" => {
+                Self::RateLimit(rate_limit::PerRoute::compile(&decode(any)?)?)
+            }
+            "envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute" => {
+                Self::ExtAuthz(ext_authz::PerRoute::compile(&decode(any)?)?)
+            }
+            "envoy.extensions.filters.http.buffer.v3.BufferPerRoute" => {
+                use filter::buffer::v3::buffer_per_route::Override;
+                let config = decode::<filter::buffer::v3::BufferPerRoute>(any)?;
+                Self::Buffer(match &config.r#override {
+                    Some(Override::Buffer(buffer)) => Some(buffer_limit(buffer)?),
+                    Some(Override::Disabled(true)) => None,
+                    _ => return Err("override: disabled: true or buffer is needed".into()),
+                })
+            }
+            "envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute" => {
+                let config = decode::<filter::header_mutation::v3::HeaderMutationPerRoute>(any)?;
+                Self::HeaderMutation(Arc::new(mutations(config.mutations.as_ref())?))
+            }
+            "envoy.extensions.filters.http.header_to_metadata.v3.Config" => Self::HeaderToMetadata(
+                Arc::new(HeaderToMetadata::compile(&decode(any)?).map_err(|error| text(&error))?),
+            ),
+            "envoy.config.route.v3.FilterConfig" => {
+                let config = decode::<FilterConfig>(any)?;
+                let inner = match &config.config {
+                    Some(inner) if !inner.type_url.is_empty() => Self::compile(name, inner)?,
+                    _ => None,
+                };
+                Self::Switch {
+                    disabled: config.disabled,
+                    config: inner.map(Box::new),
+                }
+            }
+            // The router resolves the host of a dynamic forward proxy cluster itself.
+            "envoy.extensions.filters.http.dynamic_forward_proxy.v3.PerRouteConfig" => {
+                return Ok(None);
             }
             other => return Err(format!("{other} is not supported (filter {name})")),
         }))

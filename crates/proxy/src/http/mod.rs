@@ -1,5 +1,6 @@
 //! HTTP from the first header to the access log line.
 
+pub mod callout;
 pub mod connection;
 pub mod cors;
 pub mod date;

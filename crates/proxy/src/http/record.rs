@@ -36,6 +36,17 @@ pub struct Head {
 }
 
 impl Head {
+    /// Nothing yet.
+    pub fn empty() -> Self {
+        Self {
+            method: Method::GET,
+            scheme: "http",
+            authority: String::new(),
+            path: String::new(),
+            headers: HeaderMap::new(),
+        }
+    }
+
     /// To read.
     pub fn view(&self) -> RequestHead<'_> {
         RequestHead {
@@ -236,7 +247,7 @@ impl Record {
 
     fn istio_stats(&self, elapsed_ms: u64) {
         for filter in &self.conn.manager.filters {
-            let HttpFilter::IstioStats(config) = filter else {
+            let HttpFilter::IstioStats(config) = &filter.filter else {
                 continue;
             };
             let shared = &self.conn.shared;

@@ -31,6 +31,7 @@ use crate::upstream::connect::ConnectError;
 use crate::upstream::host::Transport;
 use crate::upstream::pool::{AcquireError, ConnectionLease, Key};
 use crate::upstream::{Cluster, Host};
+use crate::worker::Worker;
 
 /// How much of a request body is kept for another try.
 const RETRY_BUFFER: usize = 1024 * 1024;
@@ -51,7 +52,7 @@ const STEERING: [HeaderName; 8] = [
 ];
 
 /// How a try failed.
-struct Failure {
+pub(super) struct Failure {
     reason: ResetReason,
     transport: String,
     request_sent: bool,
@@ -59,12 +60,39 @@ struct Failure {
     client: bool,
 }
 
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.reason.text())?;
+        if !self.transport.is_empty() {
+            write!(f, ": {}", self.transport)?;
+        }
+        Ok(())
+    }
+}
+
 /// What a try brought.
-struct Success {
+pub(super) struct Success {
     answer: h1::client::Answer,
     local: Option<SocketAddr>,
     certificate: Option<Vec<u8>>,
     active: Active,
+}
+
+impl Success {
+    /// The status of the answer.
+    pub(super) fn status(&self) -> StatusCode {
+        self.answer.status
+    }
+
+    /// Its headers.
+    pub(super) fn take_headers(&mut self) -> HeaderMap {
+        std::mem::take(&mut self.answer.headers)
+    }
+
+    /// Its body.
+    pub(super) fn body(&mut self) -> &mut Body {
+        &mut self.answer.body
+    }
 }
 
 /// Whom a request can go to.
@@ -346,19 +374,8 @@ pub async fn route(
     }
 }
 
-impl Head {
-    fn empty() -> Self {
-        Self {
-            method: Method::GET,
-            scheme: "http",
-            authority: String::new(),
-            path: String::new(),
-            headers: HeaderMap::new(),
-        }
-    }
-}
-
-fn count_local(cluster: &Cluster, status: u16) {
+/// Counts a status under the cluster, whoever gave it.
+pub(super) fn count_local(cluster: &Cluster, status: u16) {
     cluster.stats.upstream_rq_codes.count(status);
     cluster.stats.external_codes.count(status);
 }
@@ -518,7 +535,7 @@ async fn attempt(
         _ => None,
     };
     send_to(
-        conn,
+        &conn.worker,
         &record.head,
         record.replay.clone(),
         cluster,
@@ -533,8 +550,8 @@ async fn attempt(
 }
 
 #[allow(clippy::too_many_arguments)]
-async fn send_to(
-    conn: &Rc<Connection>,
+pub(super) async fn send_to(
+    worker: &Worker,
     head: &Head,
     replay: Option<SharedReplay>,
     cluster: &Arc<Cluster>,
@@ -559,7 +576,7 @@ async fn send_to(
         alpn,
         priority: u8::from(priority == Priority::High),
     };
-    let pool = conn.worker.pools.get(key, cluster, host);
+    let pool = worker.pools.get(key, cluster, host);
     let acquire_error = |error: AcquireError| match error {
         AcquireError::Overflow => overflow(),
         AcquireError::Connect(error) => {
@@ -853,7 +870,7 @@ fn shadow(conn: &Rc<Connection>, record: &Record, mirror: &Mirror) {
         let http2 = speaks_http2(&cluster, protocol);
         let info = Informational::default();
         let sent = send_to(
-            &conn,
+            &conn.worker,
             &head,
             body,
             &cluster,

@@ -229,6 +229,53 @@ group! {
 }
 
 group! {
+    /// `http.<stat_prefix>.jwt_authn.*`
+    JwtStats {
+        counters {
+            allowed, denied, cors_preflight_bypassed, jwks_fetch_success, jwks_fetch_failed, jwt_cache_hit, jwt_cache_miss,
+        }
+        gauges {}
+        histograms {}
+    }
+}
+
+group! {
+    /// `<stat_prefix>.http_local_rate_limit.*`
+    LocalRateLimitStats {
+        counters { enabled, enforced, rate_limited, ok }
+        gauges {}
+        histograms {}
+    }
+}
+
+group! {
+    /// `cluster.<name>.ratelimit.*`
+    RateLimitStats {
+        counters { ok, error, over_limit, failure_mode_allowed }
+        gauges {}
+        histograms {}
+    }
+}
+
+group! {
+    /// `http.<stat_prefix>.ext_authz.*` and `cluster.<name>.ext_authz.*`
+    ExtAuthzStats {
+        counters { ok, denied, error, timeout, disabled, failure_mode_allowed, invalid, ignored_dynamic_metadata }
+        gauges {}
+        histograms {}
+    }
+}
+
+group! {
+    /// `http.<stat_prefix>.compressor.<library>.gzip.*`
+    CompressorStats {
+        counters { compressed, not_compressed, no_accept_header, header_compressor_used }
+        gauges {}
+        histograms {}
+    }
+}
+
+group! {
     /// `listener.<address>.*`
     ListenerStats {
         counters {

@@ -1,0 +1,344 @@
+//! Requests of our own: filters and reporters that ask a service in a cluster.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use dataplane::circuit::Priority;
+use dataplane::cluster::{Discovery, UpstreamProtocol};
+use dataplane::lb::PickContext;
+use dataplane::outlier::HostResult;
+use http::header::{self, HeaderName, HeaderValue};
+use http::{HeaderMap, Method, StatusCode};
+use prost::Message;
+use xds::envoy::config::core::v3::GrpcService;
+use xds::envoy::config::core::v3::grpc_service::TargetSpecifier;
+
+use super::message::Informational;
+use super::record::Head;
+use super::router;
+use crate::body::{Body, Frame, Replay};
+use crate::config::Shared;
+use crate::worker::Worker;
+
+/// Longer answers are refused.
+const MAX_ANSWER: usize = 4 * 1024 * 1024;
+
+/// An answer, whole.
+#[derive(Debug)]
+pub struct Reply {
+    /// The status.
+    pub status: StatusCode,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Bytes,
+    /// The trailers.
+    pub trailers: HeaderMap,
+}
+
+/// Why there is no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// There is no such cluster.
+    #[error("there is no cluster {0:?}")]
+    NoCluster(String),
+    /// The cluster has no healthy host.
+    #[error("the cluster {0:?} has no healthy host")]
+    NoHost(String),
+    /// It took too long.
+    #[error("no answer in time")]
+    Timeout,
+    /// The connection or the stream failed.
+    #[error("{0}")]
+    Failed(String),
+    /// A gRPC status other than 0.
+    #[error("gRPC status {0}: {1}")]
+    Status(u32, String),
+}
+
+/// Sends one request to a host of the cluster and reads the whole answer.
+///
+/// # Errors
+/// Why there is no answer.
+pub async fn http(
+    worker: &Worker,
+    shared: &Shared,
+    cluster: &str,
+    head: &Head,
+    body: Bytes,
+    timeout: Duration,
+) -> Result<Reply, CallError> {
+    call(worker, shared, cluster, head, body, timeout, None).await
+}
+
+async fn call(
+    worker: &Worker,
+    shared: &Shared,
+    name: &str,
+    head: &Head,
+    body: Bytes,
+    timeout: Duration,
+    http2: Option<bool>,
+) -> Result<Reply, CallError> {
+    let cluster = shared
+        .cluster(name)
+        .ok_or_else(|| CallError::NoCluster(name.to_owned()))?;
+    if matches!(
+        cluster.config.discovery,
+        Discovery::OriginalDst { .. } | Discovery::DynamicForwardProxy
+    ) {
+        return Err(CallError::Failed(format!(
+            "the cluster {name:?} has no hosts of its own"
+        )));
+    }
+    let Some((_, host)) = cluster.pick(&PickContext::default(), &mut || worker.random()) else {
+        cluster.stats.upstream_cx_none_healthy.inc();
+        router::count_local(&cluster, 503);
+        return Err(CallError::NoHost(name.to_owned()));
+    };
+    let http2 = http2.unwrap_or(cluster.config.protocol == UpstreamProtocol::Http2);
+    let body = (!body.is_empty()).then(|| Replay::new(Body::full(body), 0));
+    let info = Informational::default();
+    let exchange = async {
+        let sent = router::send_to(
+            worker,
+            head,
+            body,
+            &cluster,
+            &host,
+            Priority::Default,
+            http2,
+            None,
+            None,
+            &info,
+        )
+        .await;
+        let mut answer = match sent {
+            Ok(answer) => answer,
+            Err(why) => {
+                host.stats.rq_error.inc();
+                cluster.record(&host, HostResult::LocalOriginFailure, &mut || {
+                    worker.random()
+                });
+                router::count_local(&cluster, 503);
+                return Err(CallError::Failed(why.to_string()));
+            }
+        };
+        let status = answer.status();
+        router::count_local(&cluster, status.as_u16());
+        cluster.record(&host, HostResult::Http(status.as_u16()), &mut || {
+            worker.random()
+        });
+        if status.is_server_error() {
+            host.stats.rq_error.inc();
+        } else {
+            host.stats.rq_success.inc();
+        }
+        let headers = answer.take_headers();
+        let mut bytes = BytesMut::new();
+        let mut trailers = HeaderMap::new();
+        while let Some(frame) = answer.body().frame().await {
+            match frame.map_err(|error| CallError::Failed(format!("{error:?}")))? {
+                Frame::Data(data) => {
+                    if bytes.len() + data.len() > MAX_ANSWER {
+                        return Err(CallError::Failed("the answer is too long".to_owned()));
+                    }
+                    bytes.extend_from_slice(&data);
+                }
+                Frame::Trailers(found) => trailers = found,
+            }
+        }
+        Ok(Reply {
+            status,
+            headers,
+            body: bytes.freeze(),
+            trailers,
+        })
+    };
+    match tokio::time::timeout(timeout, exchange).await {
+        Ok(reply) => reply,
+        Err(_) => {
+            cluster.stats.upstream_rq_timeout.inc();
+            host.stats.rq_timeout.inc();
+            cluster.record(&host, HostResult::LocalOriginTimeout, &mut || {
+                worker.random()
+            });
+            router::count_local(&cluster, 504);
+            Err(CallError::Timeout)
+        }
+    }
+}
+
+/// A gRPC service in a cluster.
+#[derive(Debug, Clone)]
+pub struct GrpcTarget {
+    /// The cluster.
+    pub cluster: Arc<str>,
+    authority: String,
+    metadata: Vec<(HeaderName, HeaderValue)>,
+    timeout: Duration,
+}
+
+impl GrpcTarget {
+    /// Compiles a service; `timeout` is the default.
+    ///
+    /// # Errors
+    /// When it is no service in a cluster, or has metadata that cannot be sent.
+    pub fn compile(config: Option<&GrpcService>, timeout: Duration) -> Result<Self, String> {
+        let config = config.ok_or("grpc_service: is missing")?;
+        let grpc = match &config.target_specifier {
+            Some(TargetSpecifier::EnvoyGrpc(grpc)) => grpc,
+            Some(TargetSpecifier::GoogleGrpc(_)) => {
+                return Err("grpc_service.google_grpc: is not supported, use envoy_grpc".into());
+            }
+            None => return Err("grpc_service.envoy_grpc: is missing".into()),
+        };
+        let mut metadata = Vec::new();
+        for header in &config.initial_metadata {
+            let name = HeaderName::try_from(header.key.as_str());
+            let value = HeaderValue::try_from(header.value.as_str());
+            let (Ok(name), Ok(value)) = (name, value) else {
+                return Err(format!(
+                    "grpc_service.initial_metadata: {:?} is not a header",
+                    header.key
+                ));
+            };
+            metadata.push((name, value));
+        }
+        Ok(Self {
+            cluster: grpc.cluster_name.as_str().into(),
+            authority: if grpc.authority.is_empty() {
+                grpc.cluster_name.clone()
+            } else {
+                grpc.authority.clone()
+            },
+            metadata,
+            timeout: crate::config::listener::duration(config.timeout.as_ref())
+                .filter(|timeout| !timeout.is_zero())
+                .unwrap_or(timeout),
+        })
+    }
+
+    /// Calls a method with one message in each direction. `path` is `/package.Service/Method`.
+    ///
+    /// # Errors
+    /// Why there is no answer, or the status of the service.
+    pub async fn unary<A: Message + Default>(
+        &self,
+        worker: &Worker,
+        shared: &Shared,
+        path: &str,
+        message: &impl Message,
+    ) -> Result<A, CallError> {
+        let mut headers = HeaderMap::with_capacity(4 + self.metadata.len());
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/grpc"),
+        );
+        if let Ok(value) = HeaderValue::try_from(format!("{}m", self.timeout.as_millis())) {
+            headers.insert("grpc-timeout", value);
+        }
+        for (name, value) in &self.metadata {
+            headers.append(name, value.clone());
+        }
+        let head = Head {
+            method: Method::POST,
+            scheme: "http",
+            authority: self.authority.clone(),
+            path: path.to_owned(),
+            headers,
+        };
+        let reply = call(
+            worker,
+            shared,
+            &self.cluster,
+            &head,
+            frame(message),
+            self.timeout,
+            Some(true),
+        )
+        .await?;
+        answer(&reply)
+    }
+}
+
+/// A message as gRPC frames it.
+fn frame(message: &impl Message) -> Bytes {
+    let length = message.encoded_len();
+    let mut out = BytesMut::with_capacity(5 + length);
+    out.put_u8(0);
+    out.put_u32(length as u32);
+    // The buffer grows as needed.
+    let _ = message.encode(&mut out);
+    out.freeze()
+}
+
+/// The message of a unary answer.
+fn answer<A: Message + Default>(reply: &Reply) -> Result<A, CallError> {
+    if reply.status != StatusCode::OK {
+        return Err(CallError::Failed(format!("HTTP status {}", reply.status)));
+    }
+    let status = [&reply.trailers, &reply.headers]
+        .into_iter()
+        .find_map(|headers| headers.get("grpc-status"))
+        .and_then(|value| value.to_str().ok()?.parse::<u32>().ok())
+        .ok_or_else(|| CallError::Failed("the answer has no grpc-status".to_owned()))?;
+    if status != 0 {
+        let message = [&reply.trailers, &reply.headers]
+            .into_iter()
+            .find_map(|headers| headers.get("grpc-message"))
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default();
+        return Err(CallError::Status(status, message.to_owned()));
+    }
+    let broken = || CallError::Failed("the answer is not one gRPC message".to_owned());
+    let (prefix, body) = reply.body.split_at_checked(5).ok_or_else(broken)?;
+    let length = u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]) as usize;
+    if prefix[0] != 0 || body.len() != length {
+        return Err(broken());
+    }
+    A::decode(body).map_err(|error| CallError::Failed(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reply(body: Bytes, trailers: &[(&'static str, &'static str)]) -> Reply {
+        Reply {
+            status: StatusCode::OK,
+            headers: HeaderMap::new(),
+            body,
+            trailers: trailers
+                .iter()
+                .map(|(name, value)| {
+                    (
+                        HeaderName::from_static(name),
+                        HeaderValue::from_static(value),
+                    )
+                })
+                .collect(),
+        }
+    }
+
+    #[test]
+    fn a_framed_message_is_read_back() {
+        let message = "hello".to_owned();
+        let read: String = answer(&reply(frame(&message), &[("grpc-status", "0")])).expect("reads");
+        assert_eq!(read, message);
+    }
+
+    #[test]
+    fn a_status_is_an_error_with_its_message() {
+        let failed = answer::<String>(&reply(
+            Bytes::new(),
+            &[("grpc-status", "7"), ("grpc-message", "no")],
+        ));
+        assert_eq!(failed, Err(CallError::Status(7, "no".to_owned())));
+        assert!(
+            answer::<String>(&reply(Bytes::from_static(b"\0\0"), &[("grpc-status", "0")])).is_err()
+        );
+    }
+}
