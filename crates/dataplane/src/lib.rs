@@ -30,6 +30,7 @@ pub mod retry;
 pub mod route;
 pub mod sim;
 pub mod stream;
+pub mod tracing;
 pub mod typed;
 
 pub use error::ConfigError;

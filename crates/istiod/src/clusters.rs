@@ -13,6 +13,8 @@ use serde_json::Value;
 use tokio::sync::watch;
 use translate::{ClusterObjects, SnapshotInput};
 
+use crate::jwks::KeySets;
+
 /// Kinds that are read from every cluster.
 const REGISTRY: [Resource; 5] = [
     kube_client::NAMESPACES,
@@ -104,9 +106,29 @@ pub struct Clusters {
     remotes: Mutex<BTreeMap<String, Remote>>,
     dirty: Dirty,
     token: CancellationToken,
+    key_sets: Arc<KeySets>,
 }
 
 impl Clusters {
+    /// The key sets that were fetched for RequestAuthentications.
+    pub fn key_sets(&self) -> Arc<KeySets> {
+        self.key_sets.clone()
+    }
+
+    /// The RequestAuthentications of the own cluster.
+    pub fn request_authentications(&self) -> Vec<Arc<Value>> {
+        self.configuration
+            .iter()
+            .find(|store| *store.resource() == kube_client::REQUEST_AUTHENTICATIONS)
+            .map(Store::list)
+            .unwrap_or_default()
+    }
+
+    /// Something beside the watched objects has changed.
+    pub fn touch(&self) {
+        self.dirty.0.send_modify(|count| *count += 1);
+    }
+
     /// Starts to watch the own cluster; `namespace` is istiod's own, `id` the cluster's id in the mesh.
     pub fn start(
         client: Client,
@@ -123,6 +145,7 @@ impl Clusters {
         let system = Some(namespace);
         Arc::new(Self {
             id: id.to_owned(),
+            key_sets: Arc::default(),
             namespace: namespace.to_owned(),
             local: Registry::start(&client, token, &dirty),
             configuration,
@@ -250,8 +273,7 @@ impl Clusters {
             mesh: self.yaml("mesh"),
             networks: self.yaml("meshNetworks"),
             domain: domain.to_owned(),
-            // Key sets behind `jwksUri` are not fetched yet: such tokens are refused, never accepted.
-            jwks: BTreeMap::default(),
+            jwks: self.key_sets.known(),
         }
     }
 

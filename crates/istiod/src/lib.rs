@@ -10,6 +10,7 @@ pub mod clusters;
 mod debug;
 mod generate;
 pub mod identity;
+mod jwks;
 mod program;
 mod root_cert;
 mod server;

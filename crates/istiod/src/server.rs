@@ -34,7 +34,7 @@ use crate::debug::{self, Debug};
 use crate::webhook::inject::{Injection, inject, skip};
 use crate::webhook::review::{self, Verdict};
 use crate::world::{self, Mesh};
-use crate::{root_cert, tls_stream};
+use crate::{jwks, root_cert, tls_stream};
 
 /// Ports of the control plane; 0 means any free one.
 #[derive(Debug, Clone, Copy)]
@@ -176,6 +176,10 @@ pub async fn run(config: Config, token: CancellationToken) -> anyhow::Result<()>
         root,
         token.clone(),
     ));
+    tokio::spawn({
+        let (clusters, token) = (clusters.clone(), token.clone());
+        async move { token.run_until_cancelled(jwks::follow(clusters)).await }
+    });
     let grpc = |with_ca: bool| -> GrpcRouter {
         let router = tonic::transport::Server::builder()
             .add_service(AggregatedDiscoveryServiceServer::new(ads.clone()));

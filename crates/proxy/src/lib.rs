@@ -21,6 +21,7 @@ pub mod server;
 pub mod stats;
 pub mod tcp_proxy;
 pub mod tls;
+pub mod tracer;
 pub mod upstream;
 pub mod web;
 pub mod worker;

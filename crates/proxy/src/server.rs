@@ -16,6 +16,7 @@ use crate::config::manager::Manager;
 use crate::config::{Shared, Snapshot};
 use crate::stats::{Registry, ServerStats};
 use crate::tls::secrets::Secrets;
+use crate::tracer::Tracer;
 use crate::worker;
 use crate::xds_client::{self, TargetSource};
 
@@ -95,7 +96,18 @@ impl Proxy {
             health_failed: AtomicBool::new(false),
             drain: watch::channel(false).0,
             drain_time: options.drain_time,
+            tracer: std::sync::OnceLock::new(),
         });
+        #[allow(deprecated)] // it is what Istio's bootstrap still says
+        if let Some(http) = bootstrap
+            .tracing
+            .as_ref()
+            .and_then(|tracing| tracing.http.as_ref())
+        {
+            let tracer =
+                Tracer::compile(http, &shared).map_err(|error| format!("tracing.http: {error}"))?;
+            let _ = shared.tracer.set(tracer);
+        }
         let mut workers = Vec::new();
         let mut threads = Vec::new();
         for index in 0..concurrency {

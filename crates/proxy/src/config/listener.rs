@@ -13,7 +13,7 @@ use xds::envoy::config::core::v3::socket_address::PortSpecifier;
 use xds::envoy::config::listener::v3::{
     FilterChain, Listener as Message, filter::ConfigType as NetworkConfig, listener_filter::ConfigType as FilterConfig,
 };
-use xds::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::RouteSpecifier;
+use xds::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::{RouteSpecifier, Tracing as TracingMessage};
 use xds::envoy::extensions::filters::network::http_connection_manager::v3::{HttpConnectionManager, http_filter};
 use xds::envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy as TcpMessage;
 use xds::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::ClusterSpecifier;
@@ -27,6 +27,7 @@ use crate::http::connection::Options;
 use crate::http::filters::{FilterContext, HttpFilter, NamedFilter};
 use crate::stats::{HttpStats, ListenerStats, TcpStats};
 use crate::tls::server::ServerContext;
+use crate::tracer::Tracer;
 use crate::upstream::cluster::join;
 
 /// A look at a connection before its filter chain is chosen.
@@ -146,6 +147,18 @@ pub struct HttpManager {
     pub suppress_envoy_headers: bool,
     /// INBOUND 1, OUTBOUND 2.
     pub direction: i32,
+    /// Which requests become spans, and who collects them.
+    pub tracing: Option<HttpTracing>,
+}
+
+/// The tracing of a connection manager.
+pub struct HttpTracing {
+    /// The rules.
+    pub rules: dataplane::tracing::Tracing,
+    /// Nobody: there are no spans, but decisions and names of operations are passed on all the same.
+    pub tracer: Option<Arc<Tracer>>,
+    /// Requests leave this workload.
+    pub egress: bool,
 }
 
 /// Where routes come from.
@@ -662,7 +675,29 @@ impl HttpManager {
             options,
             codec: message.codec_type,
             suppress_envoy_headers,
+            tracing: message
+                .tracing
+                .as_ref()
+                .map(|config| HttpTracing::compile(config, listener.traffic_direction, shared))
+                .transpose()
+                .map_err(|error| format!("tracing.{error}"))?,
             direction: listener.traffic_direction,
+        })
+    }
+}
+
+impl HttpTracing {
+    fn compile(config: &TracingMessage, direction: i32, shared: &Shared) -> Result<Self, String> {
+        let rules = dataplane::tracing::Tracing::compile(config, &|name| std::env::var(name).ok())
+            .map_err(|error| error.to_string())?;
+        let tracer = match &config.provider {
+            Some(provider) => Some(Tracer::compile(provider, shared)?),
+            None => shared.tracer.get().cloned(),
+        };
+        Ok(Self {
+            rules,
+            tracer,
+            egress: direction == 2,
         })
     }
 }

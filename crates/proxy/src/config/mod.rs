@@ -66,6 +66,8 @@ pub struct Shared {
     pub drain: watch::Sender<bool>,
     /// How long connections of replaced chains live on.
     pub drain_time: std::time::Duration,
+    /// Who collects spans where a connection manager names nobody: the bootstrap's `tracing`.
+    pub tracer: std::sync::OnceLock<Arc<crate::tracer::Tracer>>,
 }
 
 impl Shared {

@@ -14,6 +14,7 @@ use dataplane::local_ratelimit::{LocalRateLimit, Verdict};
 use dataplane::local_reply::{self, LocalReply};
 use dataplane::route::{MatchFacts, Outcome};
 use dataplane::stream::WireBytes;
+use dataplane::tracing::{Context, Reason};
 use dataplane::{ResponseFlags, request};
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, StatusCode};
@@ -25,14 +26,18 @@ use super::filters::grpc_web::{Dialect, FromText};
 use super::filters::{HttpFilter, LocalLimit, NamedFilter, PerRoute, ResponseStep};
 use super::istio::{PEER_METADATA, PEER_METADATA_ID};
 use super::message::{Ended, Observer, Protocol, Request, Response, Stream};
-use super::record::{Head, Record};
+use super::record::{Head, Record, Trace};
 use super::router;
 use crate::body::{Body, Replay};
 use crate::config::Shared;
 use crate::config::listener::{Chain, HttpManager, Listener, RouteSource};
 use crate::config::routes::Routes;
 use crate::h1::head::HeaderCase;
+use crate::tracer::Kind;
 use crate::worker::Worker;
+
+/// What a route calls the operation, told from proxy to proxy.
+const OPERATION: HeaderName = HeaderName::from_static("x-envoy-decorator-operation");
 
 /// What codecs need to know.
 #[derive(Debug, Clone)]
@@ -214,6 +219,7 @@ impl Connection {
             active: None,
             fault_active: false,
             grpc: false,
+            trace: None,
         })
     }
 
@@ -316,6 +322,7 @@ impl Connection {
             RouteSource::Named(name) => self.shared.snapshot.load().routes.get(name).cloned(),
         };
         let mut outcome = self.select(record, flow);
+        self.trace(record, flow);
         if let Some(protocol) = &upgrade {
             let said = record
                 .route
@@ -392,6 +399,71 @@ impl Connection {
                 router::route(self, record, flow, cluster, route, upgrade, info).await
             }
         }
+    }
+
+    /// Decides whether the request is traced, and names its operation to the next one, or to itself.
+    fn trace(&self, record: &mut Record, flow: &mut Flow) {
+        let Some(tracing) = &self.manager.tracing else {
+            return;
+        };
+        let route = record.route.clone();
+        let own = route.as_ref().and_then(|route| route.tracing.as_deref());
+        let mut random = || self.worker.random();
+        let reason = tracing
+            .rules
+            .decide(&mut record.head.headers, own, &mut random);
+        let stats = &self.manager.stats;
+        match reason {
+            Reason::NotTraceable => &stats.tracing_not_traceable,
+            Reason::Sampled => &stats.tracing_random_sampling,
+            Reason::ServiceForced => &stats.tracing_service_forced,
+            Reason::ClientForced => &stats.tracing_client_enabled,
+        }
+        .inc();
+        let decorated = route
+            .as_ref()
+            .filter(|route| route.decorator_propagate)
+            .and_then(|route| route.decorator.clone());
+        let mut told = None;
+        if tracing.egress {
+            if let Some(value) = decorated
+                .as_ref()
+                .and_then(|operation| HeaderValue::try_from(operation.as_str()).ok())
+            {
+                record.head.headers.insert(OPERATION, value);
+            }
+        } else {
+            told = record
+                .head
+                .headers
+                .remove(OPERATION)
+                .and_then(|value| value.to_str().ok().map(str::to_owned))
+                .filter(|value| !value.is_empty());
+            if told.is_none() {
+                flow.operation = decorated;
+            }
+        }
+        let Some(tracer) = &tracing.tracer else {
+            return;
+        };
+        let parent = Context::read(&record.head.headers, tracer.propagation);
+        let sampled = reason != Reason::NotTraceable;
+        let context = Context::child(parent.as_ref(), sampled, tracer.wide, &mut random);
+        let name = told
+            .or_else(|| route.and_then(|route| route.decorator.clone()))
+            .unwrap_or_else(|| tracing.rules.operation(&record.info(), &record.head.view()));
+        record.trace = Some(Trace {
+            tracer: tracer.clone(),
+            context,
+            attempt: None,
+            name,
+            kind: if tracing.egress && !tracing.rules.upstream_spans {
+                Kind::Client
+            } else {
+                Kind::Server
+            },
+            id: dataplane::tracing::trace_id(context.trace),
+        });
     }
 
     /// Where does it go?
@@ -843,6 +915,23 @@ impl Connection {
                 }
             }
         }
+        if let Some(tracing) = &self.manager.tracing {
+            if tracing.egress {
+                // The other side knows better what it did.
+                let told = headers
+                    .remove(OPERATION)
+                    .and_then(|value| value.to_str().ok().map(str::to_owned))
+                    .filter(|value| !value.is_empty());
+                if let (Some(told), Some(trace)) = (told, &mut record.trace) {
+                    trace.name = told;
+                }
+            } else if let Some(value) = flow
+                .operation
+                .and_then(|operation| HeaderValue::try_from(operation).ok())
+            {
+                headers.insert(OPERATION, value);
+            }
+        }
         let upgraded = matches!(body, Body::Tunnel(_));
         let request_id = record
             .head
@@ -884,6 +973,8 @@ pub struct Flow {
     pub learn_upstream: bool,
     /// An allowed origin and the policy that allows it.
     pub cors: Option<(HeaderValue, Arc<Cors>)>,
+    /// The operation that the caller is told in the answer.
+    pub operation: Option<String>,
     /// The route is to be chosen anew: what it depends on has changed.
     pub reroute: bool,
     /// What filters do to the answer, in the order of the request.

@@ -11,6 +11,7 @@ use std::time::{Instant, SystemTime};
 use dataplane::circuit::Permit;
 use dataplane::route::Route;
 use dataplane::stream::{Metadata, WireBytes};
+use dataplane::tracing::Context;
 use dataplane::{RequestHead, RequestHeadMut, ResponseFlags, StreamInfo};
 use http::{HeaderMap, Method};
 
@@ -19,6 +20,7 @@ use super::filters::HttpFilter;
 use super::istio::{Facts, HttpSeries, Workload, labels};
 use super::message::{Ended, Observer, Protocol};
 use crate::body::{BodyError, SharedReplay};
+use crate::tracer::{Kind, Span, Tracer};
 use crate::upstream::{Cluster, Host};
 
 /// The head of a request, owned.
@@ -163,6 +165,24 @@ pub struct Record {
     pub fault_active: bool,
     /// It was a gRPC request when it came.
     pub grpc: bool,
+    /// Its place in a trace.
+    pub trace: Option<Trace>,
+}
+
+/// The spans of one request.
+pub struct Trace {
+    /// Who collects them.
+    pub tracer: Arc<Tracer>,
+    /// The span of the request.
+    pub context: Context,
+    /// The span of the try under way, and when it began.
+    pub attempt: Option<(Context, SystemTime, Instant)>,
+    /// The name.
+    pub name: String,
+    /// The side.
+    pub kind: Kind,
+    /// The trace's number, for logs.
+    pub id: String,
 }
 
 thread_local! {
@@ -241,8 +261,71 @@ impl Record {
             info.virtual_host_name = Some(&route.virtual_host);
             info.route_metadata = Some(&route.metadata);
         }
+        info.trace_id = self.trace.as_ref().map(|trace| trace.id.as_str());
         info.filter_chain_name = Some(&*self.conn.chain.name).filter(|name| !name.is_empty());
         info
+    }
+
+    /// Begins the span of a try, if tries have spans, and tells the upstream its place in the trace.
+    pub fn trace_attempt(&mut self) {
+        let conn = self.conn.clone();
+        let Some(tracing) = &conn.manager.tracing else {
+            return;
+        };
+        self.end_attempt();
+        let Some(trace) = &mut self.trace else { return };
+        let context = if tracing.rules.upstream_spans {
+            let sampled = trace.context.sampled == Some(true);
+            let child = Context::child(Some(&trace.context), sampled, true, &mut || {
+                conn.worker.random()
+            });
+            trace.attempt = Some((child, SystemTime::now(), Instant::now()));
+            child
+        } else {
+            trace.context
+        };
+        if !tracing.rules.silent {
+            context.write(&mut self.head.headers, trace.tracer.propagation);
+        }
+    }
+
+    /// Reports the span of the last try.
+    fn end_attempt(&mut self) {
+        let Some((context, start, began)) =
+            self.trace.as_mut().and_then(|trace| trace.attempt.take())
+        else {
+            return;
+        };
+        self.report(context, Kind::Client, start, began.elapsed());
+    }
+
+    fn report(
+        &self,
+        context: Context,
+        kind: Kind,
+        start: SystemTime,
+        duration: std::time::Duration,
+    ) {
+        let (Some(trace), Some(tracing)) = (&self.trace, &self.conn.manager.tracing) else {
+            return;
+        };
+        if context.sampled != Some(true) {
+            return;
+        }
+        let shared = &self.conn.shared;
+        let tags = tracing
+            .rules
+            .tags(&self.info(), &self.head.view(), &shared.node.id);
+        let span = Span {
+            context,
+            name: trace.name.clone(),
+            kind,
+            start,
+            duration,
+            local: self.conn.info.local.ip(),
+            tags,
+        };
+        trace.tracer.report(&self.conn.worker, shared, span);
     }
 
     fn istio_stats(&self, elapsed_ms: u64) {
@@ -526,6 +609,11 @@ impl Observer for Record {
             stats.downstream_rq_codes.count(code);
         }
         self.istio_stats(elapsed.as_millis() as u64);
+        if let Some(trace) = &self.trace {
+            let (context, kind) = (trace.context, trace.kind);
+            self.end_attempt();
+            self.report(context, kind, self.start_wall, elapsed);
+        }
         if !self.conn.manager.access_log.is_empty() {
             let mut info = self.info();
             info.duration = Some(elapsed);

@@ -184,6 +184,7 @@ pub async fn route(
 
     loop {
         record.attempts += 1;
+        record.trace_attempt();
         if !conn.manager.suppress_envoy_headers {
             // What is left of the whole time, for a later try less than for the first.
             let left = timeouts.global.map(|global| match deadline {

@@ -229,6 +229,17 @@ group! {
 }
 
 group! {
+    /// `tracing.zipkin.*` and `tracing.opentelemetry.*`
+    TracerStats {
+        counters {
+            spans_sent, timer_flushed, reports_sent, reports_dropped, reports_skipped_no_cluster,
+        }
+        gauges {}
+        histograms {}
+    }
+}
+
+group! {
     /// `http.<stat_prefix>.jwt_authn.*`
     JwtStats {
         counters {

@@ -1,0 +1,169 @@
+//! The messages of OpenTelemetry's trace service, as far as spans of a proxy need them.
+//! Field numbers are those of `opentelemetry/proto/trace/v1/trace.proto`.
+
+use std::time::UNIX_EPOCH;
+
+use prost::Message;
+use xds::opentelemetry::proto::common::v1::any_value::Value as Kinds;
+use xds::opentelemetry::proto::common::v1::{AnyValue, KeyValue};
+
+use super::{Kind, Span as Finished};
+
+/// The method that takes spans.
+pub const EXPORT: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
+
+/// `ExportTraceServiceRequest`.
+#[derive(Clone, PartialEq, Message)]
+pub struct Export {
+    #[prost(message, repeated, tag = "1")]
+    resource_spans: Vec<ResourceSpans>,
+}
+
+/// `ExportTraceServiceResponse`: what it says about partial success is not needed.
+#[derive(Clone, PartialEq, Message)]
+pub struct Exported {}
+
+#[derive(Clone, PartialEq, Message)]
+struct ResourceSpans {
+    #[prost(message, optional, tag = "1")]
+    resource: Option<Resource>,
+    #[prost(message, repeated, tag = "2")]
+    scope_spans: Vec<ScopeSpans>,
+}
+
+/// What all spans of this proxy have in common.
+#[derive(Clone, PartialEq, Message)]
+pub struct Resource {
+    #[prost(message, repeated, tag = "1")]
+    attributes: Vec<KeyValue>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct ScopeSpans {
+    #[prost(message, repeated, tag = "2")]
+    spans: Vec<Span>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Span {
+    #[prost(bytes = "vec", tag = "1")]
+    trace_id: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    span_id: Vec<u8>,
+    #[prost(bytes = "vec", tag = "4")]
+    parent_span_id: Vec<u8>,
+    #[prost(string, tag = "5")]
+    name: String,
+    /// SERVER 2, CLIENT 3.
+    #[prost(int32, tag = "6")]
+    kind: i32,
+    #[prost(fixed64, tag = "7")]
+    start_time_unix_nano: u64,
+    #[prost(fixed64, tag = "8")]
+    end_time_unix_nano: u64,
+    #[prost(message, repeated, tag = "9")]
+    attributes: Vec<KeyValue>,
+    #[prost(message, optional, tag = "15")]
+    status: Option<Status>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Status {
+    /// UNSET 0, OK 1, ERROR 2.
+    #[prost(int32, tag = "3")]
+    code: i32,
+}
+
+fn attribute(key: &str, value: &str) -> KeyValue {
+    KeyValue {
+        key: key.to_owned(),
+        value: Some(AnyValue {
+            value: Some(Kinds::StringValue(value.to_owned())),
+        }),
+        ..KeyValue::default()
+    }
+}
+
+/// The attributes of a variable: `key=value,key=value`.
+pub fn attributes_of(text: &str) -> Vec<(String, String)> {
+    text.split(',')
+        .filter_map(|pair| pair.split_once('='))
+        .map(|(key, value)| (key.trim().to_owned(), value.trim().to_owned()))
+        .collect()
+}
+
+impl Resource {
+    /// Of the service of this name, with further attributes.
+    pub fn new(service: &str, more: Vec<(String, String)>) -> Self {
+        let own = [
+            ("service.name", service),
+            ("telemetry.sdk.language", "rust"),
+            ("telemetry.sdk.name", "theater"),
+            ("telemetry.sdk.version", env!("CARGO_PKG_VERSION")),
+        ];
+        let mut attributes: Vec<KeyValue> = own
+            .iter()
+            .filter(|(key, _)| !more.iter().any(|(other, _)| other == key))
+            .map(|(key, value)| attribute(key, value))
+            .collect();
+        attributes.extend(more.iter().map(|(key, value)| attribute(key, value)));
+        Self { attributes }
+    }
+}
+
+/// The call that hands over these spans.
+pub fn request(spans: &[Finished], resource: &Resource) -> Export {
+    let spans = spans
+        .iter()
+        .map(|span| {
+            let start = span.start.duration_since(UNIX_EPOCH).unwrap_or_default();
+            let error = span.tags.iter().any(|(name, _)| name == "error");
+            Span {
+                trace_id: span.context.trace.to_be_bytes().to_vec(),
+                span_id: span.context.span.to_be_bytes().to_vec(),
+                parent_span_id: span
+                    .context
+                    .parent
+                    .map_or_else(Vec::new, |parent| parent.to_be_bytes().to_vec()),
+                name: span.name.clone(),
+                kind: match span.kind {
+                    Kind::Server => 2,
+                    Kind::Client => 3,
+                },
+                start_time_unix_nano: start.as_nanos() as u64,
+                end_time_unix_nano: (start + span.duration).as_nanos() as u64,
+                attributes: span
+                    .tags
+                    .iter()
+                    .map(|(name, value)| attribute(name, value))
+                    .collect(),
+                status: error.then_some(Status { code: 2 }),
+            }
+        })
+        .collect();
+    Export {
+        resource_spans: vec![ResourceSpans {
+            resource: Some(resource.clone()),
+            scope_spans: vec![ScopeSpans { spans }],
+        }],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attributes_come_from_a_variable() {
+        assert_eq!(
+            attributes_of("a=1, b = 2,nothing"),
+            [("a".into(), "1".into()), ("b".into(), "2".to_owned())]
+        );
+        let resource = Resource::new("me", vec![("service.name".into(), "other".into())]);
+        let names = resource
+            .attributes
+            .iter()
+            .filter(|attribute| attribute.key == "service.name");
+        assert_eq!(names.count(), 1, "the variable wins");
+    }
+}
