@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use crate::auth::Bearer;
 use crate::params::Query;
+use crate::port_forward::{self, PortForward};
 use crate::transport::{self, HttpClient};
 use crate::watch::{Event, WatchConnection};
 use crate::{
@@ -36,6 +37,8 @@ struct Inner {
     base: String,
     user_agent: HeaderValue,
     timeout: Duration,
+    /// For connections that leave HTTP and thus cannot be shared.
+    config: Config,
 }
 
 /// One page of a list.
@@ -73,6 +76,7 @@ impl Client {
                 base: config.server.trim_end_matches('/').to_owned(),
                 user_agent,
                 timeout: config.timeout,
+                config,
             }),
         })
     }
@@ -411,6 +415,32 @@ impl Client {
         let body = response.into_body().collect().await;
         let body = body.map_err(|error| self.transport(&error))?.to_bytes();
         Err(Error::from_response(code, &body))
+    }
+
+    /// Connects to a port of a pod.
+    ///
+    /// # Errors
+    /// When the server refuses. Whether the pod accepts shows in [`PortForward::problem`] when reading ends.
+    pub async fn port_forward(&self, ns: &str, pod: &str, port: u16) -> Result<PortForward> {
+        let resource = Resource::new("", "v1", "pods", "Pod");
+        let path = resource.path(
+            Some(ns),
+            Some(name_of(&resource, pod)?),
+            Some("portforward"),
+        );
+        let mut head = vec![(USER_AGENT, self.inner.user_agent.clone())];
+        if let Some(value) = self.inner.bearer.header(Instant::now())? {
+            head.push((AUTHORIZATION, value));
+        }
+        let connector = transport::Connector::new(&self.inner.config, &[pki::tls::HTTP1])?;
+        let opening = port_forward::open(connector, &self.inner.base, &path, &head, port);
+        match tokio::time::timeout(self.inner.timeout, opening).await {
+            Ok(result) => result,
+            Err(_) => Err(Error::Timeout {
+                server: self.inner.base.clone(),
+                seconds: self.inner.timeout.as_secs(),
+            }),
+        }
     }
 
     async fn json(

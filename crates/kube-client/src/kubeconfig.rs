@@ -77,6 +77,16 @@ impl Kubeconfig {
             .map_err(|error| Error::Config(format!("kubeconfig: not readable: {error}")))
     }
 
+    /// Adds what another file has; what is here already stays, as kubectl reads `$KUBECONFIG`.
+    pub fn merge(&mut self, other: Self) {
+        if self.current_context.is_empty() {
+            self.current_context = other.current_context;
+        }
+        self.clusters.extend(other.clusters);
+        self.users.extend(other.users);
+        self.contexts.extend(other.contexts);
+    }
+
     /// Names of the contexts, in order.
     pub fn contexts(&self) -> impl Iterator<Item = &str> {
         self.contexts.iter().map(|context| context.name.as_str())

@@ -34,7 +34,7 @@ const CONNECTION_WINDOW: u32 = 8 << 20;
 pub(crate) type HttpClient = Pool<Connector, Full<Bytes>>;
 
 pub(crate) fn connect(config: &Config) -> Result<HttpClient> {
-    let connector = Connector::new(config)?;
+    let connector = Connector::new(config, &[pki::tls::HTTP2, pki::tls::HTTP1])?;
     Ok(Pool::builder(TokioExecutor::new())
         .timer(TokioTimer::new())
         .pool_timer(TokioTimer::new())
@@ -55,7 +55,7 @@ pub(crate) struct Connector {
 }
 
 impl Connector {
-    fn new(config: &Config) -> Result<Self> {
+    pub(crate) fn new(config: &Config, protocols: &[&[u8]]) -> Result<Self> {
         let wrong = |reason: &str| Error::Config(format!("server {:?}: {reason}", config.server));
         let uri: Uri = config
             .server
@@ -70,7 +70,10 @@ impl Connector {
                 let name = ServerName::try_from(name)
                     .map_err(|_| wrong("its host is no valid name for a certificate"))?;
                 (
-                    Some((TlsConnector::from(Arc::new(tls_config(config)?)), name)),
+                    Some((
+                        TlsConnector::from(Arc::new(tls_config(config, protocols)?)),
+                        name,
+                    )),
                     443,
                 )
             }
@@ -84,6 +87,11 @@ impl Connector {
     }
 
     async fn connect(self) -> io::Result<TokioIo<Stream>> {
+        self.stream().await.map(TokioIo::new)
+    }
+
+    /// A new connection of its own.
+    pub(crate) async fn stream(self) -> io::Result<Stream> {
         let attempt = async {
             let tcp = TcpStream::connect((&*self.host, self.port)).await?;
             tcp.set_nodelay(true)?;
@@ -93,7 +101,7 @@ impl Connector {
             })
         };
         match tokio::time::timeout(CONNECT_TIMEOUT, attempt).await {
-            Ok(result) => result.map(TokioIo::new),
+            Ok(result) => result,
             Err(_) => Err(io::Error::new(
                 io::ErrorKind::TimedOut,
                 format!("no connection within {} s", CONNECT_TIMEOUT.as_secs()),
@@ -102,7 +110,7 @@ impl Connector {
     }
 }
 
-fn tls_config(config: &Config) -> Result<rustls::ClientConfig> {
+fn tls_config(config: &Config, protocols: &[&[u8]]) -> Result<rustls::ClientConfig> {
     let wrong = |error: pki::Error| Error::Config(format!("server {:?}: {error}", config.server));
     let identity = match &config.auth {
         Auth::ClientCert { cert_pem, key_pem } => {
@@ -113,13 +121,7 @@ fn tls_config(config: &Config) -> Result<rustls::ClientConfig> {
     let trust = pki::tls::ServerTrust::Name {
         roots_pem: config.ca_pem.clone(),
     };
-    pki::tls::client_config(
-        runtime::tls::provider(),
-        &trust,
-        identity,
-        &[pki::tls::HTTP2, pki::tls::HTTP1],
-    )
-    .map_err(wrong)
+    pki::tls::client_config(runtime::tls::provider(), &trust, identity, protocols).map_err(wrong)
 }
 
 impl tower_service::Service<Uri> for Connector {
