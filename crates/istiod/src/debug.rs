@@ -4,13 +4,16 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::header::LOCATION;
+use axum::http::{StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use xds::type_url;
 
+use crate::ISTIO_VERSION;
 use crate::ads::stream::{ConnectionStatus, Connections};
 use crate::world::Mesh;
 
@@ -30,7 +33,25 @@ pub fn routes(debug: Debug) -> Router {
         .route("/version", get(version))
         .route("/debug/connections", get(connections))
         .route("/debug/syncz", get(syncz))
+        .fallback(elsewhere)
         .with_state(debug)
+}
+
+/// As Go's servers: a path with doubled slashes is sent to where it means. istioctl asks for `//version`.
+async fn elsewhere(uri: Uri) -> Response {
+    if !uri.path().contains("//") {
+        return StatusCode::NOT_FOUND.into_response();
+    }
+    let parts: Vec<&str> = uri
+        .path()
+        .split('/')
+        .filter(|part| !part.is_empty())
+        .collect();
+    let query = uri
+        .query()
+        .map_or_else(String::new, |query| format!("?{query}"));
+    let location = format!("/{}{query}", parts.join("/"));
+    (StatusCode::MOVED_PERMANENTLY, [(LOCATION, location)]).into_response()
 }
 
 async fn ready(State(debug): State<Debug>) -> (StatusCode, &'static str) {
@@ -44,8 +65,12 @@ async fn ready(State(debug): State<Debug>) -> (StatusCode, &'static str) {
     }
 }
 
-async fn version() -> Json<Value> {
-    Json(json!({"version": env!("CARGO_PKG_VERSION"), "status": "Clean"}))
+/// `VERSION-REVISION-STATUS`, the form `istioctl version` takes apart.
+async fn version() -> String {
+    format!(
+        "{ISTIO_VERSION}-theater_{}-Clean",
+        env!("CARGO_PKG_VERSION")
+    )
 }
 
 async fn connections(State(debug): State<Debug>) -> Json<Value> {
@@ -68,6 +93,7 @@ fn sync_status(connection: &ConnectionStatus) -> Value {
     let mut status = json!({
         "cluster_id": connection.cluster,
         "proxy": name,
+        "proxy_type": if connection.proxy.is_router() { "router" } else { "sidecar" },
         "istio_version": connection.version,
     });
     for of_type in &connection.types {

@@ -14,9 +14,19 @@ mod jwks;
 mod program;
 mod root_cert;
 mod server;
+mod status;
 mod tls_stream;
 pub mod webhook;
 mod world;
+
+/// The release of Istio whose control plane this is.
+pub const ISTIO_VERSION: &str = "1.31.0";
+
+/// A proxy's configuration as the sections of Envoy's `/config_dump?include_eds`.
+#[must_use]
+pub fn config_dump(output: &translate::Output) -> Vec<serde_json::Value> {
+    status::sections(&generate::by_type(output), "")
+}
 
 pub use program::main;
 pub use server::{Config, Ports, run};

@@ -99,6 +99,11 @@ impl<W: World> Session<W> {
         &self.proxy
     }
 
+    /// The configuration it is sent from.
+    pub fn world(&self) -> &W {
+        &self.world
+    }
+
     /// How far the proxy is.
     pub fn status(&self) -> Vec<TypeStatus> {
         self.subscriptions

@@ -3,26 +3,32 @@
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
 use futures::{Stream, StreamExt};
 use parking_lot::Mutex;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response as GrpcResponse, Status, Streaming};
 use translate::{Locality, ProxyInfo};
-use xds::envoy::config::core::v3::Node;
+use xds::envoy::config::core::v3::{ControlPlane, Node};
 use xds::envoy::service::discovery::v3::aggregated_discovery_service_server::AggregatedDiscoveryService;
 use xds::envoy::service::discovery::v3::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, Resource,
 };
-use xds::prost_types::Value as ProtoValue;
 use xds::prost_types::value::Kind;
+use xds::prost_types::{Any, Value as ProtoValue};
 
 use super::session::{Response, Session, TypeStatus, Variant, World};
-use super::subscription::Ask;
+use super::subscription::{Ask, Update};
 use crate::authenticate::Authenticator;
+use crate::{ISTIO_VERSION, status};
+
+/// The nonce of answers to tools.
+const STATUS_NONCE: &str = "status";
 
 /// Responses that wait for a slow proxy before its stream is held up.
 const QUEUE: usize = 16;
@@ -45,6 +51,10 @@ pub struct ConnectionStatus {
     pub version: String,
     /// How far it is with each type.
     pub types: Vec<TypeStatus>,
+    /// When something of a type was last sent.
+    pub sent_at: BTreeMap<String, SystemTime>,
+    /// The proxy as it introduced itself.
+    pub proxy: ProxyInfo,
 }
 
 impl Connections {
@@ -69,14 +79,34 @@ struct Entry {
 
 impl Entry {
     fn update<W: World>(&self, session: &Session<W>) {
-        let proxy = session.proxy();
+        let (proxy, types) = (session.proxy(), session.status());
+        let mut open = self.connections.open.lock();
+        let before = open.get(&self.id);
+        let now = SystemTime::now();
+        let sent_at = types
+            .iter()
+            .map(|of| {
+                let same = before.filter(|before| {
+                    before
+                        .types
+                        .iter()
+                        .any(|old| old.type_url == of.type_url && old.sent == of.sent)
+                });
+                let at = same
+                    .and_then(|before| before.sent_at.get(&of.type_url))
+                    .copied();
+                (of.type_url.clone(), at.unwrap_or(now))
+            })
+            .collect();
         let status = ConnectionStatus {
             node: proxy.id.clone(),
             cluster: proxy.cluster.clone(),
             version: proxy.version.clone(),
-            types: session.status(),
+            types,
+            sent_at,
+            proxy: proxy.clone(),
         };
-        self.connections.open.lock().insert(self.id, status);
+        open.insert(self.id, status);
     }
 }
 
@@ -129,20 +159,25 @@ impl<W: World> Ads<W> {
         let (sender, receiver) = mpsc::channel(QUEUE);
         let mut worlds = self.worlds.clone();
         let entry = self.connections.enter();
+        let reader = caller.as_ref().map(|caller| caller.namespace.clone());
         tokio::spawn(async move {
-            let result =
-                converse::<W, I, O>(&mut incoming, &mut worlds, &sender, &entry, |proxy| {
-                    match &caller {
-                        Some(caller) if caller.namespace != proxy.namespace => {
-                            Err(Status::permission_denied(format!(
-                                "proxy {} says namespace {}, its identity says {}",
-                                proxy.id, proxy.namespace, caller.namespace
-                            )))
-                        }
-                        _ => Ok(()),
+            let result = converse::<W, I, O>(
+                &mut incoming,
+                &mut worlds,
+                &sender,
+                &entry,
+                reader.as_deref(),
+                |proxy| match &caller {
+                    Some(caller) if caller.namespace != proxy.namespace => {
+                        Err(Status::permission_denied(format!(
+                            "proxy {} says namespace {}, its identity says {}",
+                            proxy.id, proxy.namespace, caller.namespace
+                        )))
                     }
-                })
-                .await;
+                    _ => Ok(()),
+                },
+            )
+            .await;
             if let Err(status) = result {
                 tracing::info!(%status, "xDS stream ended");
                 // The client may be gone already.
@@ -158,6 +193,7 @@ async fn converse<W, I, O>(
     worlds: &mut watch::Receiver<Option<Arc<W>>>,
     sender: &mpsc::Sender<Result<O, Status>>,
     entry: &Entry,
+    reader: Option<&str>,
     allowed: impl Fn(&ProxyInfo) -> Result<(), Status>,
 ) -> Result<(), Status>
 where
@@ -190,8 +226,24 @@ where
         if let Some(error) = &ask.error {
             tracing::warn!(node = session.proxy().id, type_url, %error, "configuration refused by the proxy");
         }
-        send(sender, session.on_request(&type_url, &ask)).await?;
-        entry.update(&session);
+        if status::is_status(&type_url) {
+            // Tools ask once, with any nonce; an acknowledgement of the answer is not a question.
+            if ask.nonce != STATUS_NONCE {
+                let reader =
+                    reader.ok_or_else(|| Status::unauthenticated("authentication required"))?;
+                let resources = status::answer(
+                    &type_url,
+                    &ask.names,
+                    reader,
+                    &entry.connections.list(),
+                    session.world(),
+                );
+                send(sender, vec![status_response(&type_url, resources)]).await?;
+            }
+        } else {
+            send(sender, session.on_request(&type_url, &ask)).await?;
+            entry.update(&session);
+        }
         message = loop {
             tokio::select! {
                 next = incoming.message() => match next? {
@@ -209,6 +261,31 @@ where
             }
         };
     }
+}
+
+fn status_response(type_url: &str, resources: Vec<(String, Any)>) -> Response {
+    Response {
+        type_url: type_url.to_owned(),
+        version: String::new(),
+        nonce: STATUS_NONCE.to_owned(),
+        update: Update {
+            resources,
+            removed: Vec::new(),
+        },
+    }
+}
+
+/// Who answers, as tools read it.
+fn control_plane() -> Option<ControlPlane> {
+    static IDENTIFIER: LazyLock<String> = LazyLock::new(|| {
+        let instance = std::env::var("POD_NAME").unwrap_or_else(|_| "istiod".to_owned());
+        json!({"Component": "istiod", "ID": instance, "Info": {"version": ISTIO_VERSION, "revision": "theater",
+            "golang_version": "", "status": "Clean", "tag": ISTIO_VERSION}})
+        .to_string()
+    });
+    Some(ControlPlane {
+        identifier: IDENTIFIER.clone(),
+    })
 }
 
 async fn send<O: From<Response>>(
@@ -246,18 +323,18 @@ fn proxy_info(node: &Node) -> Result<ProxyInfo, Status> {
 fn object<'a>(fields: impl IntoIterator<Item = (&'a String, &'a ProtoValue)>) -> Value {
     fields
         .into_iter()
-        .map(|(key, value)| (key.clone(), json(value)))
+        .map(|(key, value)| (key.clone(), plain(value)))
         .collect::<Map<_, _>>()
         .into()
 }
 
-fn json(value: &ProtoValue) -> Value {
+fn plain(value: &ProtoValue) -> Value {
     match &value.kind {
         None | Some(Kind::NullValue(_)) => Value::Null,
         Some(Kind::BoolValue(flag)) => (*flag).into(),
         Some(Kind::NumberValue(number)) => (*number).into(),
         Some(Kind::StringValue(text)) => text.clone().into(),
-        Some(Kind::ListValue(list)) => list.values.iter().map(json).collect(),
+        Some(Kind::ListValue(list)) => list.values.iter().map(plain).collect(),
         Some(Kind::StructValue(fields)) => object(&fields.fields),
     }
 }
@@ -316,6 +393,7 @@ impl From<Response> for DiscoveryResponse {
     fn from(response: Response) -> Self {
         Self {
             version_info: response.version,
+            control_plane: control_plane(),
             type_url: response.type_url,
             nonce: response.nonce,
             resources: response
@@ -334,6 +412,7 @@ impl From<Response> for DeltaDiscoveryResponse {
         let version = response.version;
         Self {
             system_version_info: version.clone(),
+            control_plane: control_plane(),
             type_url: response.type_url,
             nonce: response.nonce,
             resources: response
