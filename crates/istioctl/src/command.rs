@@ -6,7 +6,9 @@ use anyhow::Result;
 use clap::error::{ContextKind, ErrorKind};
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
-use crate::{Shell, USAGE, analyze};
+use crate::{
+    Shell, USAGE, analyze, builtin, dashboard, describe, proxy_config, proxy_status, version,
+};
 
 /// Look at the mesh: what proxies were told, whether they have it, what is wrong with a configuration
 #[derive(Parser)]
@@ -48,6 +50,44 @@ pub struct Global {
 enum Command {
     /// Analyze Istio configuration and print validation messages
     Analyze(analyze::Arguments),
+    /// Show what a proxy was told
+    #[command(name = "proxy-config", visible_alias = "pc")]
+    ProxyConfig(proxy_config::Arguments),
+    /// Show whether proxies have what the control plane sent
+    #[command(name = "proxy-status", visible_alias = "ps")]
+    ProxyStatus(proxy_status::Arguments),
+    /// Show the versions of this program, the control plane and the proxies
+    Version(version::Arguments),
+    /// Open a web interface of the cluster on a local port
+    #[command(visible_aliases = ["dash", "d"])]
+    Dashboard(dashboard::Arguments),
+    /// Nothing to install: says what runs
+    Install(builtin::Install),
+    /// Nothing to upgrade: says what runs
+    Upgrade(builtin::Install),
+    /// Nothing to remove: says what can be
+    Uninstall(builtin::Uninstall),
+    /// Commands that may change
+    #[command(visible_aliases = ["x", "exp"])]
+    Experimental {
+        #[command(subcommand)]
+        command: Option<Experimental>,
+    },
+    /// Check the components of the mesh
+    #[command(name = "verify-install")]
+    VerifyInstall,
+}
+
+#[derive(Subcommand)]
+enum Experimental {
+    /// Show what of Istio's configuration concerns a pod or a service
+    #[command(visible_alias = "des")]
+    Describe(describe::Arguments),
+    /// As proxy-status
+    #[command(name = "proxy-status", visible_alias = "ps")]
+    ProxyStatus(proxy_status::Arguments),
+    /// As version
+    Version(version::Arguments),
 }
 
 /// Runs what is typed; the exit code.
@@ -67,9 +107,41 @@ pub(crate) fn run(args: Vec<OsString>, shell: &mut Shell<'_>) -> u8 {
 }
 
 fn dispatch(arguments: Arguments, shell: &mut Shell<'_>) -> Result<u8> {
+    let global = &arguments.global;
     match arguments.command {
-        Command::Analyze(command) => analyze::run(&arguments.global, &command, shell),
+        Command::Analyze(command) => analyze::run(global, &command, shell),
+        Command::ProxyConfig(command) => proxy_config::run(global, &command, shell),
+        Command::ProxyStatus(command) => proxy_status::run(global, &command, shell),
+        Command::Version(command) => version::run(global, &command, shell),
+        Command::Dashboard(command) => dashboard::run(global, &command, shell),
+        Command::Install(command) | Command::Upgrade(command) => {
+            builtin::install(global, &command, shell)
+        }
+        Command::Uninstall(command) => builtin::uninstall(&command, shell),
+        Command::Experimental { command } => match command {
+            None => {
+                write!(shell.stdout, "{}", help(&["experimental"]))?;
+                Ok(0)
+            }
+            Some(Experimental::Describe(command)) => describe::run(global, &command, shell),
+            Some(Experimental::ProxyStatus(command)) => proxy_status::run(global, &command, shell),
+            Some(Experimental::Version(command)) => version::run(global, &command, shell),
+        },
+        Command::VerifyInstall => builtin::verify(global, shell),
     }
+}
+
+/// The help of a subcommand.
+pub(crate) fn help(path: &[&str]) -> String {
+    let mut command = Arguments::command().bin_name("istioctl");
+    command.build();
+    for name in path {
+        let Some(next) = command.find_subcommand(name) else {
+            break;
+        };
+        command = next.clone();
+    }
+    command.render_help().to_string()
 }
 
 /// Says why a command line is not understood, in the words of the program people know.
@@ -87,6 +159,15 @@ fn refuse(error: &clap::Error, shell: &mut Shell<'_>) -> u8 {
         ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             let _ = write!(shell.stdout, "{}", Arguments::command().render_help());
             return 0;
+        }
+        ErrorKind::ValueValidation => {
+            let flag = text(ContextKind::InvalidArg);
+            let flag = flag.split([' ', '=']).next().unwrap_or_default();
+            let value = text(ContextKind::InvalidValue);
+            let _ = writeln!(
+                shell.stderr,
+                "Error: invalid argument {value:?} for \"{flag}\" flag: strconv.ParseInt: parsing {value:?}: invalid syntax"
+            );
         }
         ErrorKind::UnknownArgument => {
             let _ = writeln!(

@@ -5,13 +5,30 @@
 //! turns answers into what is printed is pure; [`Shell`] is all a command knows of its surroundings.
 
 pub mod analyze;
+mod builtin;
 mod command;
+mod compare;
+mod dashboard;
+mod describe;
+pub mod dump;
+mod files;
+pub mod go_sort;
+mod mesh;
+mod proto_json;
+mod proxy_config;
+mod proxy_status;
 mod shell;
+mod table;
+mod version;
+pub mod writer;
+mod xds_debug;
+pub mod yaml;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
 pub use command::Global;
+pub use mesh::Mesh;
 pub use shell::Shell;
 
 /// Exit code for a command line that is not understood, as of the real program.
@@ -31,4 +48,12 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
 /// Runs the program in given surroundings and answers its exit code; `args` are without its name.
 pub fn run(args: Vec<OsString>, shell: &mut Shell<'_>) -> u8 {
     command::run(args, shell)
+}
+
+/// What asks clusters and proxies.
+fn async_runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()?)
 }

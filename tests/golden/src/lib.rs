@@ -11,6 +11,7 @@
 //! names a case.
 
 pub mod difference;
+pub mod istioctl;
 pub mod report;
 pub mod xds;
 
@@ -40,11 +41,18 @@ pub struct Layout {
 }
 
 /// Every layout that is known.
-pub const LAYOUTS: &[Layout] = &[Layout {
-    name: "xds",
-    recognise: xds::recognise,
-    compare: xds::compare,
-}];
+pub const LAYOUTS: &[Layout] = &[
+    Layout {
+        name: "xds",
+        recognise: xds::recognise,
+        compare: xds::compare,
+    },
+    Layout {
+        name: "istioctl",
+        recognise: istioctl::recognise,
+        compare: istioctl::compare,
+    },
+];
 
 /// How many directories below the one that was named are looked into.
 const DEPTH: usize = 2;

@@ -1,0 +1,354 @@
+//! `istioctl` against a running theater: ours, and the real one beside it where there is one (`ISTIOCTL=PATH`).
+
+mod support;
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use support::{LONG, Steps, Theater, eventually, stderr, stdout};
+
+#[test]
+fn istioctl_looks_at_the_mesh() {
+    if !support::possible() {
+        return;
+    }
+    let theater = Theater::start();
+    let theater = &theater;
+    let mut steps = Steps::default();
+    steps.run("commands of the courses", || {
+        commands_of_the_courses(theater)
+    });
+    steps.run("status", || proxies_have_what_istiod_sent(theater));
+    steps.run("describe", || pods_and_services_are_described(theater));
+    steps.run("installation", || the_mesh_is_built_in(theater));
+    steps.run("offline", || files_give_what_the_proxy_has(theater));
+    steps.run("the real one", || the_real_one_says_the_same(theater));
+    steps.finish();
+}
+
+/// The name `theater env` puts on the PATH.
+fn ours(theater: &Theater) -> Command {
+    let program = theater.state().join("bin/istioctl");
+    let mut command = theater.shell(&program.to_string_lossy());
+    command.env("THEATER_LANG", "en");
+    command
+}
+
+fn run(theater: &Theater, arguments: &[&str]) -> Output {
+    ours(theater)
+        .args(arguments)
+        .output()
+        .expect("istioctl starts")
+}
+
+fn says(theater: &Theater, arguments: &[&str]) -> String {
+    let output = run(theater, arguments);
+    assert!(
+        output.status.success(),
+        "istioctl {arguments:?}: {}{}",
+        stdout(&output),
+        stderr(&output)
+    );
+    stdout(&output)
+}
+
+fn commands_of_the_courses(theater: &Theater) {
+    let user = "deployment/user-service.theater-msa";
+    let clusters = says(theater, &["proxy-config", "cluster", user]);
+    for subset in ["ctx1", "ctx2"] {
+        let found = clusters.lines().any(|line| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            words.starts_with(&[
+                "user-service.theater-msa.svc.cluster.local",
+                "8081",
+                subset,
+                "outbound",
+                "EDS",
+            ])
+        });
+        assert!(
+            found,
+            "subset {subset} of user-service is missing in\n{clusters}"
+        );
+    }
+    let endpoints = says(theater, &["proxy-config", "endpoints", user]);
+    assert!(
+        endpoints.contains(":15443") && endpoints.contains(":8081"),
+        "{endpoints}"
+    );
+    let listeners = says(
+        theater,
+        &["proxy-config", "listeners", user, "--port", "8081"],
+    );
+    assert!(listeners.contains("Route: 8081"), "{listeners}");
+    let routes = says(theater, &["proxy-config", "route", user]);
+    assert!(routes.contains("user-service-vs.theater-msa"), "{routes}");
+    let secrets = says(theater, &["pc", "secret", user]);
+    assert!(
+        secrets.contains("ROOTCA") && secrets.contains("Cert Chain"),
+        "{secrets}"
+    );
+    let bootstrap = says(theater, &["pc", "bootstrap", user, "-o", "short"]);
+    assert!(bootstrap.contains("Istio Version: "), "{bootstrap}");
+    let log = says(theater, &["pc", "log", user]);
+    assert!(log.starts_with("user-service-"), "{log}");
+    let output = run(theater, &["pc", "cluster", "nobody.theater-msa"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(
+        stderr(&output).trim(),
+        "Error: failed to execute command on nobody.theater-msa sidecar: failure running port forward process: failure \
+         running port forward process: building port forwarded: failed retrieving: pods \"nobody\" not found in the \
+         \"theater-msa\" namespace"
+    );
+}
+
+fn proxies_have_what_istiod_sent(theater: &Theater) {
+    let table = eventually("proxies are connected", LONG, || {
+        let table = says(theater, &["proxy-status"]);
+        if table.contains("user-service-") {
+            Ok(table)
+        } else {
+            Err(table)
+        }
+    });
+    let line = table.lines().find(|line| line.starts_with("user-service-"));
+    let words: Vec<&str> = line.unwrap_or_default().split_whitespace().collect();
+    assert_eq!(words[1], "ctx1", "{table}");
+    assert!(words[2].starts_with("istiod-"), "{table}");
+    assert!(
+        line.unwrap_or_default().contains("(CDS,LDS,EDS,RDS"),
+        "{table}"
+    );
+    let verbose = says(theater, &["ps", "-v", "1", "-n", "theater-msa"]);
+    assert!(verbose.contains("SYNCED ("), "{verbose}");
+    assert!(
+        !verbose.contains("istio-ingressgateway"),
+        "only of the namespace: {verbose}"
+    );
+    let compared = says(theater, &["ps", "deployment/user-service.theater-msa"]);
+    for kind in ["Clusters Match", "Listeners Match", "Routes Match"] {
+        assert!(compared.contains(kind), "{compared}");
+    }
+    let version = says(theater, &["version"]);
+    assert!(
+        version.contains("control plane version: 1.31.0\n"),
+        "{version}"
+    );
+    assert!(
+        version.contains("data plane version: 1.31.0 ("),
+        "{version}"
+    );
+}
+
+fn pods_and_services_are_described(theater: &Theater) {
+    let pod = theater.pod("ctx1", "user-service");
+    let text = says(
+        theater,
+        &["x", "describe", "pod", &format!("{pod}.theater-msa")],
+    );
+    for part in [
+        "Service: user-service",
+        "DestinationRule: user-service-dr",
+        "Matching subsets: ctx1",
+        "VirtualService: user-service-vs",
+        "subset \"ctx1\" with weight 70%",
+        "Effective PeerAuthentication:",
+    ] {
+        assert!(text.contains(part), "{part:?} is missing in\n{text}");
+    }
+    let text = says(
+        theater,
+        &["x", "describe", "svc", "api-gateway.theater-msa"],
+    );
+    assert!(
+        text.contains("Exposed on Ingress Gateway http://"),
+        "{text}"
+    );
+}
+
+fn the_mesh_is_built_in(theater: &Theater) {
+    let text = says(
+        theater,
+        &["install", "--set", "values.defaultRevision=default", "-y"],
+    );
+    assert!(
+        text.contains("built into theater") && text.contains("Deployment: istiod.istio-system 1/1"),
+        "{text}"
+    );
+    let text = says(theater, &["uninstall", "--purge", "-y"]);
+    assert!(text.contains("not removed"), "{text}");
+    assert!(says(theater, &["verify-install"]).contains("verified"), "");
+    let output = run(theater, &["dashboard", "kiali"]);
+    assert!(
+        stderr(&output).contains("no Kiali pods found"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+/// `theater xds` of the manifests has the routes the running proxy has.
+fn files_give_what_the_proxy_has(theater: &Theater) {
+    let output = support::program()
+        .args([
+            "xds",
+            "-f",
+            &Theater::manifests("k8s"),
+            "--proxy",
+            "user-service.theater-msa",
+            "--table",
+            "clusters",
+        ])
+        .output()
+        .expect("theater xds");
+    assert!(output.status.success(), "{}", stderr(&output));
+    let live = says(
+        theater,
+        &[
+            "pc",
+            "cluster",
+            "deployment/user-service.theater-msa",
+            "--fqdn",
+            "theater-msa",
+        ],
+    );
+    let rows = |text: &str| -> Vec<String> {
+        let rows = text
+            .lines()
+            .filter(|line| line.contains("theater-msa.svc.cluster.local"));
+        rows.map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+            .collect()
+    };
+    assert_eq!(rows(&stdout(&output)), rows(&live));
+}
+
+/// A real istioctl: the variable, the PATH, or what a script keeps in the cache.
+fn real() -> Option<PathBuf> {
+    let named = std::env::var_os("ISTIOCTL").map(PathBuf::from);
+    let cached = std::env::var_os("HOME")
+        .map(|home| PathBuf::from(home).join(".cache/theater-peers/istioctl"));
+    let on_path = std::env::var_os("PATH")
+        .into_iter()
+        .flat_map(|path| std::env::split_paths(&path).collect::<Vec<_>>())
+        .map(|directory| directory.join("istioctl"));
+    named
+        .into_iter()
+        .chain(cached)
+        .chain(on_path)
+        .find(|path| path.is_file())
+}
+
+fn the_real_one_says_the_same(theater: &Theater) {
+    let Some(real) = real() else {
+        eprintln!("skipped: no real istioctl to compare with; name one with ISTIOCTL=PATH");
+        return;
+    };
+    let user = "deployment/user-service.theater-msa";
+    let pod = format!("{}.theater-msa", theater.pod("ctx1", "user-service"));
+    let gateway = "deployment/istio-ingressgateway.istio-system";
+    let cases: Vec<Vec<&str>> = vec![
+        vec!["pc", "cluster", user],
+        vec![
+            "pc",
+            "cluster",
+            user,
+            "--fqdn",
+            "user-service",
+            "-o",
+            "json",
+        ],
+        vec![
+            "pc",
+            "cluster",
+            user,
+            "--fqdn",
+            "user-service",
+            "-o",
+            "yaml",
+        ],
+        vec!["pc", "listener", user],
+        vec!["pc", "listener", user, "--port", "15006", "-o", "json"],
+        vec!["pc", "route", user],
+        vec!["pc", "route", user, "--name", "8081", "-o", "yaml"],
+        vec!["pc", "endpoint", user],
+        vec!["pc", "eds", user],
+        vec!["pc", "secret", user],
+        vec!["pc", "bootstrap", user],
+        vec!["pc", "bootstrap", user, "-o", "yaml"],
+        vec!["pc", "ecds", user],
+        vec!["pc", "all", user],
+        vec!["pc", "log", user],
+        vec!["pc", "listener", gateway],
+        vec!["pc", "route", gateway],
+        vec!["pc", "cluster", "nobody.theater-msa"],
+        vec!["pc", "cluster", "deploy/nothing.theater-msa"],
+        vec!["pc", "eds", user, "-o", "json"],
+        vec!["pc", "secret", user, "-o", "json"],
+        vec!["ps"],
+        vec!["ps", user],
+        vec!["x", "describe", "pod", &pod],
+        vec!["x", "describe", "svc", "user-service.theater-msa"],
+        vec!["x", "describe", "svc", "api-gateway.theater-msa"],
+    ];
+    let mut different = Vec::new();
+    for case in &cases {
+        let theirs = theater
+            .shell(&real.to_string_lossy())
+            .args(case)
+            .output()
+            .expect("the real istioctl starts");
+        let own = run(theater, case);
+        let seen = |output: &Output| {
+            let both = format!("{}{}", stdout(output), stderr(output));
+            // Which of two spaces follows "proto:" depends on the build of the real one.
+            (output.status.code(), both.replace('\u{a0}', " "))
+        };
+        let (theirs, own) = (seen(&theirs), seen(&own));
+        if theirs != own {
+            different.push(format!(
+                "istioctl {}:\n{}",
+                case.join(" "),
+                difference(&theirs.1, &own.1)
+            ));
+        }
+    }
+    eprintln!(
+        "  {} of {} answers equal",
+        cases.len() - different.len(),
+        cases.len()
+    );
+    assert!(different.is_empty(), "{}", different.join("\n"));
+    // The client's own version differs; what it reads does not.
+    let version = theater
+        .shell(&real.to_string_lossy())
+        .arg("version")
+        .output()
+        .expect("starts");
+    let version = stdout(&version);
+    assert!(
+        version.contains("control plane version: 1.31.0\n"),
+        "{version}"
+    );
+    assert!(
+        version.contains("data plane version: 1.31.0 ("),
+        "{version}"
+    );
+}
+
+/// The first lines that differ.
+fn difference(theirs: &str, own: &str) -> String {
+    let (theirs, own): (Vec<&str>, Vec<&str>) = (theirs.lines().collect(), own.lines().collect());
+    let mut out = String::new();
+    for at in 0..theirs.len().max(own.len()) {
+        let (a, b) = (theirs.get(at), own.get(at));
+        if a != b {
+            out.push_str(&format!(
+                "  line {}: real {a:?}\n           ours {b:?}\n",
+                at + 1
+            ));
+            if out.matches('\n').count() > 8 {
+                break;
+            }
+        }
+    }
+    out
+}
