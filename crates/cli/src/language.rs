@@ -56,6 +56,10 @@ macro_rules! messages {
 messages! {
     /// Heading of the progress screen.
     starting() { "Starting two clusters, one mesh and the theater …" "클러스터 둘, 메시 하나, 그리고 극장을 시작합니다 …" }
+    /// `theater fault` put an object in place.
+    fault_applied(cluster, kind, name) { "{cluster}: {kind} {name} applied" "{cluster}: {kind} {name} 적용" }
+    /// `theater fault recover` took an object away.
+    fault_removed(cluster, kind, name) { "{cluster}: {kind} {name} removed" "{cluster}: {kind} {name} 제거" }
     /// A cluster's API server answers.
     cluster_ready(cluster, provider, seconds) { "  {cluster} ({provider}): API server ready after {seconds} s" "  {cluster} ({provider}): API 서버 준비 완료, {seconds}초" }
     /// How many pods are ready so far.

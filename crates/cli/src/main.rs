@@ -80,6 +80,14 @@ enum Command {
         #[arg(long, default_value_t = 0.0)]
         loss: f64,
     },
+    /// Faults on purpose, as k8s/fault-injection-demo.sh makes them: setup, delay, circuit, error, block, chaos, recover, status
+    Fault {
+        /// What happens
+        scenario: commands::fault::Scenario,
+        /// Only in this cluster
+        #[arg(long, value_name = "CLUSTER")]
+        context: Option<String>,
+    },
     /// Run the proxy alone with an Envoy bootstrap file: theater proxy -c FILE
     #[command(disable_help_flag = true)]
     Proxy {
@@ -101,6 +109,8 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// What a pod's proxy would be told, from files of Kubernetes objects and Istio configuration: Envoy's config dump
+    Xds(commands::xds::Arguments),
     /// One cluster; started by `up`
     #[command(hide = true)]
     Cluster {
@@ -159,6 +169,10 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
         let command = std::iter::once(OsString::from("analyze"));
         return Ok(istioctl::main(command.chain(args).collect()));
     }
+    if let Command::Xds(arguments) = arguments.command {
+        commands::xds::run(&arguments)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let state = StateDir::open(arguments.state_dir)?;
     match arguments.command {
         Command::Up { port, api_port } => up(
@@ -185,10 +199,14 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
             latency,
             loss,
         } => commands::wan(&state, &cluster, cut, latency, loss)?,
+        Command::Fault { scenario, context } => {
+            commands::fault::run(&state, scenario, context.as_deref())?;
+        }
         Command::Cluster { name } => cluster::main(&state, &name)?,
         Command::Applet { .. }
         | Command::Proxy { .. }
         | Command::Istioctl { .. }
+        | Command::Xds(_)
         | Command::Analyze { .. } => {}
     }
     Ok(ExitCode::SUCCESS)

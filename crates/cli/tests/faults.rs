@@ -16,6 +16,9 @@ fn faults_and_refusals() {
     steps.run("aborts", || aborts_are_the_callers(theater));
     steps.run("delay", || a_delay_delays_its_part(theater));
     steps.run("block", || a_blocked_cluster_gets_nothing(theater));
+    steps.run("scenarios of the script", || {
+        scenarios_do_what_they_promise(theater)
+    });
     steps.run("timeout", || a_timeout_is_a_504(theater));
     steps.run("ejection", || a_pod_that_fails_is_ejected(theater));
     steps.run("unknown image", || {
@@ -231,6 +234,152 @@ fn a_blocked_cluster_gets_nothing(theater: &Theater) {
     eventually("ctx1 alone", LONG, || only_ctx1(20));
     only_ctx1(100).expect("ctx1 alone");
     restore(theater);
+}
+
+/// Runs `k8s/fault-injection-demo.sh` without a terminal.
+fn script(theater: &Theater, arguments: &[&str]) -> std::process::Output {
+    theater
+        .shell(&Theater::manifests("k8s/fault-injection-demo.sh"))
+        .args(arguments)
+        .env("THEATER_LANG", "en")
+        .output()
+        .expect("the script starts")
+}
+
+/// B09, B31 to B33, B40, B41, B122: by the script and by `theater fault`, which have the same manifests.
+fn scenarios_do_what_they_promise(theater: &Theater) {
+    let must = |arguments: &[&str]| {
+        let output = script(theater, arguments);
+        assert!(
+            output.status.success(),
+            "{arguments:?}: {}",
+            stderr(&output)
+        );
+        support::stdout(&output)
+    };
+    assert!(must(&["--help"]).contains("recover"));
+    assert_eq!(script(theater, &["--nonsense"]).status.code(), Some(1));
+    assert_eq!(script(theater, &["nonsense"]).status.code(), Some(1));
+
+    // Only answers of ctx2 are late.
+    must(&["delay"]);
+    let late = |answer: &Answer| answer.seconds >= 3.0;
+    eventually("answers of ctx2 are late", LONG, || {
+        let answers = theater.get_many("/movies/", 5);
+        expect(answers.iter().any(late), &true)
+    });
+    let answers: Vec<Answer> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..20)
+            .map(|_| scope.spawn(|| theater.get_many("/movies/", 4)))
+            .collect();
+        threads
+            .into_iter()
+            .flat_map(|thread| thread.join().expect("answers"))
+            .collect()
+    });
+    for answer in &answers {
+        assert_eq!(
+            (answer.status, late(answer)),
+            (200, answer.cluster == "ctx2"),
+            "{answer:?}"
+        );
+    }
+    fits(
+        "late",
+        answers.iter().filter(|answer| late(answer)).count(),
+        80,
+        0.7,
+    );
+
+    // The same program, the same manifests.
+    let fault = |scenario: &str| {
+        let output = theater.command(&["fault", scenario]);
+        assert!(output.status.success(), "{scenario}: {}", stderr(&output));
+    };
+    fault("recover");
+    fault("error");
+    eventually("errors", LONG, || {
+        expect(injected(&theater.get_many("/users/", 20)) > 3, &true)
+    });
+    fits("50%", injected(&theater.get_many("/users/", 200)), 200, 0.5);
+    must(&["setup"]);
+    must(&["circuit"]);
+    let circuit = || injected(&theater.curl(&["-H", "x-circuit-test: true"], "/users/", 20));
+    eventually("90%", LONG, || expect(circuit() > 14, &true));
+    let stats = in_sidecar(theater, "api-gateway", "stats");
+    let ejections: Vec<&str> = stats
+        .lines()
+        .filter(|line| {
+            line.contains("user-service") && line.contains("outlier_detection.ejections")
+        })
+        .collect();
+    assert!(
+        !ejections.is_empty(),
+        "ejections are not to be seen in /stats"
+    );
+    for line in ejections {
+        assert!(
+            line.ends_with(": 0"),
+            "injected faults eject nobody: {line}"
+        );
+    }
+    let status = must(&["status", "--context", "ctx1"]);
+    assert!(
+        status.contains("abort") && status.contains("consecutive5xxErrors"),
+        "{status}"
+    );
+    must(&["recover"]);
+    eventually("as in the beginning", LONG, || {
+        expect(
+            theater
+                .get_many("/users/", 30)
+                .iter()
+                .all(|answer| answer.status == 200 && answer.seconds < 1.0),
+            &true,
+        )
+    });
+    let answers = theater.get_many("/users/", 200);
+    fits(
+        "ctx1",
+        answers
+            .iter()
+            .filter(|answer| answer.cluster == "ctx1")
+            .count(),
+        200,
+        0.7,
+    );
+    let rules = theater.kubectl(
+        "ctx1",
+        &["get", "destinationrules,envoyfilters", "-o", "yaml"],
+    );
+    assert!(!rules.contains("consecutive5xxErrors: "), "{rules}");
+
+    // A cluster without pods of a service: its part of the requests has nowhere to go.
+    theater.kubectl(
+        "ctx2",
+        &["scale", "deployment", "user-service", "--replicas=0"],
+    );
+    let refused = |answer: &&Answer| answer.status == 503;
+    eventually("no healthy upstream", LONG, || {
+        let answers = theater.get_many("/users/", 20);
+        let gone = answers.iter().find(refused);
+        expect(
+            gone.map(|answer| answer.body.clone()),
+            &Some("no healthy upstream".to_owned()),
+        )
+    });
+    let answers = theater.get_many("/users/", 200);
+    fits("503", answers.iter().filter(refused).count(), 200, 0.3);
+    theater.kubectl(
+        "ctx2",
+        &["scale", "deployment", "user-service", "--replicas=1"],
+    );
+    eventually("all is well again", LONG, || {
+        expect(
+            count(&theater.get_many("/users/", 30), |answer| answer.status),
+            &[(200, 30)].into(),
+        )
+    });
 }
 
 /// Tells one pod of ctx1 how to behave, by the switch of the services.

@@ -11,7 +11,9 @@ use crate::supervisor::RunFile;
 use crate::supervisor::control::{self, Answer, Request};
 use crate::topology::CLUSTERS;
 
+pub mod fault;
 pub mod logs;
+pub mod xds;
 
 /// How long a stopping theater may take to give its directory free.
 const STOP_LIMIT: Duration = Duration::from_secs(15);
