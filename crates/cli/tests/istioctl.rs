@@ -180,7 +180,7 @@ fn the_mesh_is_built_in(theater: &Theater) {
     assert!(says(theater, &["verify-install"]).contains("verified"), "");
     let output = run(theater, &["dashboard", "kiali"]);
     assert!(
-        stderr(&output).contains("no Kiali pods found"),
+        stderr(&output).contains("no pods found with selector app=kiali"),
         "{}",
         stderr(&output)
     );

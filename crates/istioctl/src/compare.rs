@@ -15,6 +15,9 @@ const CONTEXT: usize = 7;
 /// Above this many pairs of lines, one block is shown as replaced instead of looking for the shortest difference.
 const MOST_PAIRS: usize = 25_000_000;
 
+/// Takes what is compared out of a dump.
+type Section = fn(&Dump) -> Result<Value>;
+
 /// The report of both dumps, each the text of a `/config_dump`.
 ///
 /// # Errors
@@ -22,7 +25,7 @@ const MOST_PAIRS: usize = 25_000_000;
 pub fn report(istiod: &[u8], proxy: &[u8]) -> Result<String> {
     let (istiod, proxy) = (Dump::parse(istiod)?, Dump::parse(proxy)?);
     let mut out = String::new();
-    let kinds: [(&str, fn(&Dump) -> Result<Value>); 3] = [
+    let kinds: [(&str, Section); 3] = [
         ("Cluster", clusters),
         ("Listener", listeners),
         ("Route", routes),

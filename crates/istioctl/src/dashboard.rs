@@ -131,9 +131,9 @@ pub fn run(global: &Global, arguments: &Arguments, shell: &mut Shell<'_>) -> Res
     let pods = async_runtime()?.block_on(mesh.client.list(&PODS, Some(&namespace), &params))?;
     let Some(pod) = pods.items.first() else {
         bail!(
-            "no {} pods found (label {} in namespace {namespace}); would open http://{}:{}{}",
-            interface.title,
+            "no pods found with selector {} in namespace {namespace}: {} is not there; would open http://{}:{}{}",
             interface.selector,
+            interface.title,
             arguments.address,
             interface.port,
             interface.path

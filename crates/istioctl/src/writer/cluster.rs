@@ -73,11 +73,8 @@ pub fn summary(dump: &Dump, filter: &Filter, named: bool) -> Result<String> {
         if !filter.matches(name) {
             continue;
         }
-        let kind = match cluster["type"].as_str() {
-            Some(kind) => kind,
-            // Clusters of a custom kind have none; it reads as the first one.
-            None => "STATIC",
-        };
+        // Clusters of a custom kind have none; it reads as the first one.
+        let kind = cluster["type"].as_str().unwrap_or("STATIC");
         let resource = format!("cluster/{name}");
         let mut row = match ClusterName::structured(name) {
             Some(parts) => vec![
