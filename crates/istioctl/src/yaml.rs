@@ -248,8 +248,8 @@ mod tests {
 
     #[test]
     fn documents_look_as_people_expect() {
-        let value = json!({"b": [{"z": 1, "a": "x"}, "two"], "a": {"c": []}, "n": "80", "t": "a: b", "w": "*"});
-        let expected = "a:\n  c: []\nb:\n- a: x\n  z: 1\n- two\nn: \"80\"\nt: 'a: b'\nw: '*'\n";
+        let value = json!({"b": [{"z": 1, "a": "x"}, "two"], "a": {"c": []}, "p": "80", "t": "a: b", "w": "*"});
+        let expected = "a:\n  c: []\nb:\n- a: x\n  z: 1\n- two\np: \"80\"\nt: 'a: b'\nw: '*'\n";
         assert_eq!(to_string(&value), expected, "{}", to_string(&value));
     }
 

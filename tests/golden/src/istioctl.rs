@@ -146,9 +146,9 @@ fn words(line: &str) -> Vec<String> {
 fn table_case(dir: &Path, case: &str, text: &str) -> Result<Vec<String>> {
     let (command, recorded) = text.split_once('\n').context("no output is recorded")?;
     let state = dir.join(case.split('/').next().unwrap_or_default());
-    let (recorded, code) = match recorded.rsplit_once("# exit ") {
-        Some((output, code)) => (output, code.trim().parse().context("exit code")?),
-        None => (recorded, 0),
+    let (command, code) = match command.rsplit_once("# exit ") {
+        Some((command, code)) => (command, code.trim().parse().context("exit code")?),
+        None => (command, 0),
     };
     let ran = istioctl(&state, &words(command));
     let seen = format!("{}{}", ran.stdout, ran.stderr);
@@ -174,15 +174,10 @@ fn text_case(dir: &Path, case: &str, text: &str) -> Result<Vec<String>> {
         .join("in");
     let ran = istioctl(&inputs, &words(command));
     let mut differences = lines("standard output", &masked(stdout), &masked(&ran.stdout));
-    // Usage texts are our own; what follows them is compared.
-    let after_usage = |text: &str| match (text.contains("Usage:"), text.rfind("Error: ")) {
-        (true, Some(at)) => text[at..].to_owned(),
-        _ => text.to_owned(),
-    };
     differences.extend(lines(
         "standard error",
-        &after_usage(stderr),
-        &after_usage(&ran.stderr),
+        &comparable(stderr),
+        &comparable(&ran.stderr),
     ));
     if ran.code != code {
         differences.push(format!("exit code: recorded {code}, here {}", ran.code));
