@@ -12,7 +12,7 @@ use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-use crate::histogram::Counter;
+use crate::histogram::Histogram;
 
 /// What is sent.
 #[derive(Clone, Debug)]
@@ -108,17 +108,17 @@ pub(crate) struct Client {
     address: SocketAddr,
     connection: Option<SendRequest<Full<Bytes>>>,
     pub sockets: u64,
-    pub connecting: Counter,
+    pub connecting: Histogram,
 }
 
 impl Client {
-    pub fn new(target: Target, address: SocketAddr) -> Self {
+    pub fn new(target: Target, address: SocketAddr, resolution: f64) -> Self {
         Self {
             target,
             address,
             connection: None,
             sockets: 0,
-            connecting: Counter::default(),
+            connecting: Histogram::new(resolution),
         }
     }
 

@@ -168,10 +168,10 @@ impl Histogram {
 
     /// The block of the report.
     pub fn block(&self, name: &str, percentiles: &[f64]) -> String {
-        let mut text = self.counter.line(name);
         if self.counter.count == 0 {
-            return text;
+            return format!("{name} : no data\n");
         }
+        let mut text = self.counter.line(name);
         text.push_str("# range, mid point, percentile, count\n");
         for (index, bucket) in self.filled().iter().enumerate() {
             let _ = writeln!(
@@ -229,7 +229,7 @@ mod tests {
     fn nothing_measured_is_told_in_one_line() {
         assert_eq!(
             Histogram::new(0.001).block("Error cases", &[50.0]),
-            "Error cases : count 0 avg 0 +/- 0 min 0 max 0 sum 0\n"
+            "Error cases : no data\n"
         );
     }
 }

@@ -89,7 +89,7 @@ pub(crate) struct Thread {
     pub heads: Counter,
     pub totals: Counter,
     pub sockets: u64,
-    pub connecting: Counter,
+    pub connecting: Histogram,
     pub took: Duration,
 }
 
@@ -103,7 +103,7 @@ impl Thread {
             heads: Counter::default(),
             totals: Counter::default(),
             sockets: 0,
-            connecting: Counter::default(),
+            connecting: Histogram::new(resolution),
             took: Duration::ZERO,
         }
     }
@@ -151,7 +151,7 @@ pub(crate) async fn main(args: &[String]) -> Result<ExitCode> {
         })
         .collect::<Result<Vec<f64>>>()?;
     let resolution: f64 = flags.number("r", 0.001)?;
-    let level = level(flags.text("loglevel").unwrap_or("Info"))?;
+    check_level(flags.text("loglevel").unwrap_or("Info"))?;
     let quiet = flags.is_on("quiet");
     if let Some(file) = flags.text("json")
         && file != "-"
@@ -161,16 +161,23 @@ pub(crate) async fn main(args: &[String]) -> Result<ExitCode> {
 
     let address = resolve(&target).await?;
     if !quiet {
-        eprint!("{}", report::begin(&plan, &target.url, level));
+        eprint!("{}", report::begin(&plan, &target.url));
     }
     let (stop, stopped) = watch::channel(false);
     interrupted(stop)?;
-    let warm = warm_up(&plan, &target, address).await;
+    // As in the original, an exact number of calls has none before it.
+    let warms = plan.calls.is_none();
+    let warm = warm_up(&plan, &target, address, resolution, warms).await;
     if let Some((answer, reason)) = warm.failed
         && !flags.is_on("allow-initial-errors")
     {
-        let what = reason.unwrap_or_else(|| format!("code {}", answer.status));
-        println!("Aborting because of error {what} for {}", target.url);
+        if let Some(reason) = reason {
+            eprintln!("{reason}");
+        }
+        eprintln!(
+            "Aborting because of error {} for {} ({} bytes)",
+            answer.status, target.url, answer.total
+        );
         return Ok(ExitCode::FAILURE);
     }
     if !quiet {
@@ -193,7 +200,7 @@ pub(crate) async fn main(args: &[String]) -> Result<ExitCode> {
     let report = Report {
         plan,
         address,
-        warm_ups: threads.len(),
+        warm_ups: if warms { threads.len() } else { 0 },
         took: started.elapsed(),
         threads,
         percentiles,
@@ -201,11 +208,11 @@ pub(crate) async fn main(args: &[String]) -> Result<ExitCode> {
         labels: flags.text("labels").unwrap_or_default().to_owned(),
         url: target.url.clone(),
     };
-    // The report is what was asked for; the summary goes to standard output also when nothing else does.
+    // Standard output is for -json.
     if quiet {
-        print!("{}", report.summary());
+        eprint!("{}", report.summary());
     } else {
-        print!("{}", report.text(level));
+        eprint!("{}", report.text());
     }
     if flags.text("json").is_some() {
         println!("{:#}", report.json());
@@ -220,7 +227,7 @@ pub(crate) async fn curl(args: &[String]) -> Result<ExitCode> {
     let flags = Flags::parse(args, &valued, &SWITCHES)?;
     let target = target(&flags)?;
     let address = resolve(&target).await?;
-    let (answer, reason) = Client::new(target, address).fetch().await;
+    let (answer, reason) = Client::new(target, address, 0.001).fetch().await;
     if let Some(reason) = reason {
         bail!(reason);
     }
@@ -250,19 +257,18 @@ fn target(flags: &Flags) -> Result<Target> {
     Ok(target)
 }
 
-/// The number of a log level; higher says less.
-fn level(name: &str) -> Result<u8> {
-    [
+/// Whether it is the name of a log level. There is one kind of message here, and it is always shown.
+fn check_level(name: &str) -> Result<()> {
+    let levels = [
         "debug", "verbose", "info", "warning", "error", "critical", "fatal",
-    ]
-    .iter()
-    .position(|known| known.eq_ignore_ascii_case(name) || name.eq_ignore_ascii_case(&known[..1]))
-    .and_then(|at| u8::try_from(at).ok())
-    .with_context(|| {
-        format!(
-            "loglevel {name:?} is none of Debug, Verbose, Info, Warning, Error, Critical, Fatal"
-        )
-    })
+    ];
+    if levels
+        .iter()
+        .any(|known| known.eq_ignore_ascii_case(name) || known[..1].eq_ignore_ascii_case(name))
+    {
+        return Ok(());
+    }
+    bail!("loglevel {name:?} is none of Debug, Verbose, Info, Warning, Error, Critical, Fatal")
 }
 
 async fn resolve(target: &Target) -> Result<SocketAddr> {
@@ -271,7 +277,7 @@ async fn resolve(target: &Target) -> Result<SocketAddr> {
         .await
         .ok()
         .and_then(|mut found| found.next())
-        .with_context(|| format!("Unable to lookup '{host}': lookup {host}: no such host"))
+        .with_context(|| format!("Aborting because of lookup {host}: no such host"))
 }
 
 fn interrupted(stop: watch::Sender<bool>) -> Result<()> {
@@ -296,12 +302,22 @@ struct WarmedUp {
 }
 
 /// One request for each connection, all at once, that is not counted.
-async fn warm_up(plan: &Plan, target: &Target, address: SocketAddr) -> WarmedUp {
+async fn warm_up(
+    plan: &Plan,
+    target: &Target,
+    address: SocketAddr,
+    resolution: f64,
+    warms: bool,
+) -> WarmedUp {
     let mut tasks = Vec::new();
     for _ in 0..plan.threads {
-        let mut client = Client::new(target.clone(), address);
+        let mut client = Client::new(target.clone(), address, resolution);
         tasks.push(tokio::spawn(async move {
-            let answer = client.fetch().await;
+            let answer = if warms {
+                Some(client.fetch().await)
+            } else {
+                None
+            };
             (client, answer)
         }));
     }
@@ -311,10 +327,12 @@ async fn warm_up(plan: &Plan, target: &Target, address: SocketAddr) -> WarmedUp 
     };
     for task in tasks {
         // A task ends only with its value: nothing aborts it and it does not panic.
-        let Ok((client, (answer, reason))) = task.await else {
+        let Ok((client, answer)) = task.await else {
             continue;
         };
-        if !(200..400).contains(&answer.status) {
+        if let Some((answer, reason)) = answer
+            && !(200..400).contains(&answer.status)
+        {
             warmed.failed.get_or_insert((answer, reason));
         }
         warmed.clients.push(client);
@@ -427,7 +445,7 @@ mod tests {
             calls: Some(20),
             ..plan(0.0, 2)
         };
-        let warmed = warm_up(&plan, &target, address).await;
+        let warmed = warm_up(&plan, &target, address, 0.001, true).await;
         assert!(warmed.failed.is_none());
         let (_stop, stopped) = watch::channel(false);
         let mut sum = 0;
@@ -451,8 +469,8 @@ mod tests {
 
     #[test]
     fn unknown_flags_and_levels_are_refused() {
-        assert!(level("Warning").is_ok() && level("w").is_ok());
-        assert!(level("loud").is_err());
+        assert!(check_level("Warning").is_ok() && check_level("w").is_ok());
+        assert!(check_level("loud").is_err());
         assert!(Flags::parse(&["-grpc".into()], &VALUED, &SWITCHES).is_err());
     }
 }

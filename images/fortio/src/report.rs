@@ -13,49 +13,48 @@ use crate::histogram::{Counter, Histogram, as_f64};
 use crate::load::{Plan, Thread};
 use crate::number::g;
 
-/// The log level from which on the middle of the report is left out.
-const WARNING: u8 = 3;
-
 /// Before anything is sent.
-pub(crate) fn begin(plan: &Plan, url: &str, level: u8) -> String {
-    if level >= WARNING {
-        return String::new();
-    }
-    let rate = if plan.qps > 0.0 {
-        format!("at {} queries per second", g(plan.qps, None))
-    } else {
-        "at max queries per second".to_owned()
-    };
-    format!("Fortio {VERSION} running {rate}, {}: {url}\n", length(plan))
+pub(crate) fn begin(plan: &Plan, url: &str) -> String {
+    let processors = processors();
+    format!(
+        "Fortio {VERSION} running at {} queries per second, {processors}->{processors} procs, for {}: {url}\n",
+        g(plan.qps, None),
+        length(plan)
+    )
 }
 
 /// When the load begins.
 pub(crate) fn starting(plan: &Plan) -> String {
     let threads = plan.threads;
-    if plan.qps > 0.0 {
-        let calls = plan.calls_of(0).map_or_else(String::new, |each| {
+    let rate = if plan.qps > 0.0 {
+        g(plan.qps, None)
+    } else {
+        "max".to_owned()
+    };
+    let calls = match (plan.calls_of(0), plan.qps > 0.0) {
+        (Some(each), true) => {
             let total = (0..threads)
                 .filter_map(|thread| plan.calls_of(thread))
                 .sum::<u64>();
             format!(" : {each} calls each (total {total})")
-        });
-        format!(
-            "Starting at {} qps with {threads} thread(s) [gomax 1] {}{calls}\n",
-            g(plan.qps, None),
-            length(plan)
-        )
-    } else {
-        format!(
-            "Starting at max qps with {threads} thread(s) [gomax 1] {}\n",
-            length(plan)
-        )
-    }
+        }
+        _ => String::new(),
+    };
+    format!(
+        "Starting at {rate} qps with {threads} thread(s) [gomax {}] for {}{calls}\n",
+        processors(),
+        length(plan)
+    )
+}
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 fn length(plan: &Plan) -> String {
     match (plan.calls, plan.time) {
-        (Some(calls), _) => format!("for exactly {calls} calls"),
-        (None, Some(time)) => format!("for {}", shown(time)),
+        (Some(calls), _) => format!("{calls} calls"),
+        (None, Some(time)) => shown(time),
         (None, None) => "until interrupted".to_owned(),
     }
 }
@@ -122,7 +121,7 @@ impl Report {
     }
 
     /// The whole report.
-    pub fn text(&self, level: u8) -> String {
+    pub fn text(&self) -> String {
         let mut text = format!(
             "Ended after {} : {} calls. qps={}\n",
             shown(self.took),
@@ -130,7 +129,7 @@ impl Report {
             g(self.qps(), Some(5))
         );
         let sleeps = self.counter(|thread| &thread.sleeps);
-        if sleeps.count > 0 && level < WARNING {
+        if sleeps.count > 0 {
             text.push_str(&sleeps.line("Sleep times"));
         }
         text.push_str(
@@ -144,7 +143,7 @@ impl Report {
                 .block("Error cases", &self.percentiles),
         );
         text.push_str("# Socket and IP used for each connection:\n");
-        let mut connecting = Counter::default();
+        let mut connecting = Histogram::new(self.resolution);
         for (number, thread) in self.threads.iter().enumerate() {
             connecting.add(&thread.connecting);
             let _ = write!(
@@ -152,10 +151,10 @@ impl Report {
                 "[{number}] {:>3} socket used, resolved to {}, {}",
                 thread.sockets,
                 self.address,
-                thread.connecting.line("connection timing")
+                thread.connecting.counter.line("connection timing")
             );
         }
-        text.push_str(&connecting.line("Connection time (s)"));
+        text.push_str(&connecting.block("Connection time histogram (s)", &self.percentiles));
         let sockets: u64 = self.threads.iter().map(|thread| thread.sockets).sum();
         let _ = writeln!(
             text,
@@ -207,7 +206,7 @@ impl Report {
             "Labels": self.labels,
             "URL": self.url,
             "RequestedQPS": if self.plan.qps > 0.0 { g(self.plan.qps, None) } else { "max".into() },
-            "RequestedDuration": length(&self.plan).trim_start_matches("for ").to_owned(),
+            "RequestedDuration": length(&self.plan),
             "ActualQPS": self.qps(),
             "ActualDuration": u64::try_from(self.took.as_nanos()).unwrap_or(u64::MAX),
             "NumThreads": self.threads.len(),

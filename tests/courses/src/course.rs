@@ -153,6 +153,15 @@ impl Course {
             .unwrap_or_default()
     }
 
+    /// The files of the learner's directory with their sources.
+    #[must_use]
+    pub fn sources(&self) -> Vec<(String, PathBuf)> {
+        self.files
+            .iter()
+            .map(|(name, source)| (name.clone(), self.directory.join(source)))
+            .collect()
+    }
+
     /// What is really typed for `row`.
     #[must_use]
     pub fn typed(&self, row: &Row) -> String {

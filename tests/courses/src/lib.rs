@@ -3,6 +3,8 @@
 
 pub mod course;
 pub mod expectation;
+pub mod mask;
+pub mod parity;
 pub mod run;
 pub mod session;
 pub mod table;

@@ -16,6 +16,10 @@ const LIMIT: Duration = Duration::from_secs(300);
 /// How often a command that looks is repeated.
 const AGAIN: Duration = Duration::from_millis(300);
 
+/// What a learner's shell begins with.
+pub const ENVIRONMENT: &str = "export HOME=/tmp/home THEATER_LANG=en LC_ALL=C.UTF-8; \
+     eval \"$(/tmp/bin/theater env --state-dir /tmp/state)\"";
+
 /// What came of a row.
 pub struct Judged {
     /// Its name.
@@ -44,11 +48,7 @@ pub fn course(course: &Course, mut tell: impl FnMut(&Row, &Judged, Duration)) ->
         beside: Session::start(&home, &Path::new(ROOT).join("said/beside"))?,
     };
     for shell in [&mut shells.learner, &mut shells.beside] {
-        prepare(
-            shell,
-            "export HOME=/tmp/home THEATER_LANG=en LC_ALL=C.UTF-8; \
-             eval \"$(/tmp/bin/theater env --state-dir /tmp/state)\"",
-        )?;
+        prepare(shell, ENVIRONMENT)?;
     }
     for command in &course.before {
         prepare(&mut shells.learner, command)?;

@@ -34,7 +34,7 @@ pub fn page(courses: &[Course]) -> String {
          Every command of these courses is typed verbatim into a shell, in order, against a fresh theater, and its exit status,\n\
          output and effect are compared with what the course or, where the course is wrong, a real cluster promises. The commands and\n\
          expectations are in `tests/courses/*/course.yaml`; `tests/courses/run` runs them, and so does `cargo test`, which fails when a row\n\
-         that passes stops passing. This page is written from the data by `tests/courses/run --write docs/courses.md`.\n\n\
+         that passes stops passing. This page is written from the data by `tests/courses/run --write docs`.\n\n\
          - **passes**: does what the course says.\n\
          - **as real**: the course promises what no Kubernetes or Istio does; the answer is the real one, for the reason given.\n\
          - **waits**: the named feature is missing.\n\n\

@@ -10,8 +10,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use nix::mount::{MsFlags, mount};
 
-use crate::course::Course;
-
 /// Where everything of the course is once [`enter`] has been called.
 pub const ROOT: &str = "/tmp";
 
@@ -39,12 +37,12 @@ pub fn command(arguments: &[String]) -> Command {
     command
 }
 
-/// The first thing in the new namespaces: an empty `/tmp` with the programs and the course's files, and a loopback
-/// interface that is up.
+/// The first thing in the new namespaces: an empty `/tmp` with the programs and `files` (name in the learner's
+/// directory, source), and a loopback interface that is up.
 ///
 /// # Errors
 /// When the machine does not allow it.
-pub fn enter(theater: &Path, course: &Course) -> Result<()> {
+pub fn enter(theater: &Path, files: &[(String, PathBuf)]) -> Result<()> {
     loopback_up().context("cannot bring up the loopback interface")?;
     let base = tempfile::tempdir().context("a temporary directory")?;
     let at = base.path();
@@ -74,11 +72,8 @@ pub fn enter(theater: &Path, course: &Course) -> Result<()> {
         )
         .with_context(|| format!("cannot show {}", program.display()))?;
     }
-    for (name, source) in &course.files {
-        copy(
-            &course.directory.join(source),
-            &at.join("course").join(name),
-        )?;
+    for (name, source) in files {
+        copy(source, &at.join("course").join(name))?;
     }
     mount(Some(at), ROOT, None::<&str>, MsFlags::MS_MOVE, None::<&str>)
         .context("cannot replace /tmp")?;

@@ -15,7 +15,7 @@ fn the_table_is_that_of_the_data() {
     let written = std::fs::read_to_string(root().join("docs/courses.md")).unwrap();
     assert!(
         written == table::page(&courses),
-        "docs/courses.md is old; write it again: tests/courses/run --write docs/courses.md"
+        "docs/courses.md is old; write it again: tests/courses/run --write docs"
     );
 }
 
