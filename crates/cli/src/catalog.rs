@@ -41,6 +41,63 @@ pub fn images() -> ImageCatalog {
     ));
     images.push(image(&["busybox", "alpine"], &[], &["sh"], &["sh"]));
     images.push(image(
+        &["httpd"],
+        &[],
+        &["httpd-foreground"],
+        &["httpd-foreground", "httpd", "ab"],
+    ));
+    images.push(image(
+        &["fortio/fortio", "fortio"],
+        &["fortio"],
+        &["server"],
+        &["fortio"],
+    ));
+    images.push(image(
+        &["kennethreitz/httpbin", "kong/httpbin", "httpbin"],
+        &[],
+        &[
+            "gunicorn",
+            "-b",
+            "0.0.0.0:80",
+            "httpbin:app",
+            "-k",
+            "gevent",
+        ],
+        &["gunicorn"],
+    ));
+    images.push(image(
+        &["mccutchen/go-httpbin", "go-httpbin"],
+        &[],
+        &["go-httpbin"],
+        &["go-httpbin"],
+    ));
+    images.push(image(
+        &["istio/tcp-echo-server", "tcp-echo-server"],
+        &["tcp-echo"],
+        &[],
+        &["tcp-echo"],
+    ));
+    for version in ["v1", "v2"] {
+        images.push(Image {
+            env: vec![("SERVICE_VERSION".to_owned(), version.to_owned())],
+            ..image(
+                &[
+                    &format!("istio/examples-helloworld-{version}"),
+                    &format!("examples-helloworld-{version}"),
+                ],
+                &["helloworld"],
+                &[],
+                &["helloworld"],
+            )
+        });
+    }
+    images.push(image(
+        &["alpine/socat", "socat"],
+        &["socat"],
+        &[],
+        &["socat"],
+    ));
+    images.push(image(
         &["istio/proxyv2", "proxyv2"],
         &["pilot-agent"],
         &[],
@@ -121,6 +178,14 @@ mod tests {
             "docker.io/istio/proxyv2:1.31.0",
             "hashicorp/http-echo",
             "curlimages/curl:8.5.0",
+            "httpd:alpine",
+            "docker.io/library/httpd:2.4",
+            "fortio/fortio:latest_release",
+            "docker.io/kennethreitz/httpbin",
+            "docker.io/mccutchen/go-httpbin:v2.15.0",
+            "docker.io/istio/tcp-echo-server:1.3",
+            "docker.io/istio/examples-helloworld-v2:1.0",
+            "alpine/socat",
         ] {
             assert!(images.resolve(reference).is_some(), "{reference}");
         }

@@ -99,8 +99,11 @@ pub async fn all(client: &Client, objects: &[Value], if_exists: IfExists) -> Res
         .iter()
         .partition(|object| object["kind"] == "Namespace");
     for batch in [namespaces, others] {
-        stream::iter(batch)
+        let requests: Vec<_> = batch
+            .into_iter()
             .map(|object| one(client, object, if_exists))
+            .collect();
+        stream::iter(requests)
             .buffer_unordered(CONCURRENCY)
             .try_collect::<Vec<()>>()
             .await?;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, bail};
 use base64::Engine;
-use kube_client::{Auth, Client, Config, DEPLOYMENTS, ENDPOINTS, ListParams, SERVICES};
+use kube_client::{Auth, Client, Config, DEPLOYMENTS, ENDPOINTS, ListParams, NAMESPACES, SERVICES};
 use runtime::CancellationToken;
 use sandbox::Cidr;
 use sandbox::world::{ClusterCommand, ClusterProcess, LinkState, WanSubnet, World};
@@ -120,6 +120,8 @@ struct Supervisor {
     /// Names of clusters that ended by themselves.
     ended: mpsc::UnboundedSender<(usize, String)>,
     stopped: tokio::sync::watch::Sender<bool>,
+    /// Address of the public gateway, once the relay leads there.
+    entry: std::sync::OnceLock<std::net::IpAddr>,
 }
 
 /// Runs the theater until it is told to end.
@@ -180,6 +182,7 @@ pub async fn run(state: StateDir, doors: Doors) -> Result<()> {
         token: token.clone(),
         ended,
         stopped: tokio::sync::watch::Sender::new(false),
+        entry: std::sync::OnceLock::new(),
     });
     control::serve(
         &supervisor.state.control_socket(),
@@ -378,6 +381,7 @@ impl Supervisor {
             write_private(&self.state.scene_marker(), b"")?;
         }
         let address = self.ingress_address().await?;
+        let _ = self.entry.set(address);
         let target = Target::ByFirstByte {
             tls: (address, 443).into(),
             plain: (address, 80).into(),
@@ -426,7 +430,19 @@ impl Supervisor {
     async fn apply_scene(&self, cluster: &Running) -> Result<()> {
         let engine = &base64::engine::general_purpose::STANDARD;
         let mesh_ca = engine.encode(&self.authorities.mesh_root.cert);
-        let mesh = scene::mesh(cluster.facts, &mesh_ca)?;
+        let mut mesh = scene::mesh(cluster.facts, &mesh_ca)?;
+        if let Some(address) = self.entry.get()
+            && cluster.facts.name == self.clusters[0].facts.name
+        {
+            // The relay of the entry goes on to lead there.
+            for object in &mut mesh {
+                if object["kind"] == "Service"
+                    && object["metadata"]["name"] == "istio-ingressgateway"
+                {
+                    object["spec"]["loadBalancerIP"] = address.to_string().into();
+                }
+            }
+        }
         let theater = scene::theater(cluster.facts)?;
         let theater: Vec<Value> = theater
             .iter()
@@ -849,6 +865,19 @@ impl Supervisor {
     /// Puts the initial scene back: what the theater applied is as it was applied, what was added to
     /// its namespaces is gone, and the store begins anew.
     async fn reset(&self) -> Result<()> {
+        let mut complete = true;
+        for cluster in &self.clusters {
+            complete &= is_meshed(&cluster.client).await?;
+        }
+        if !complete {
+            // In both: each mesh reads the other cluster with an account of it.
+            futures::future::try_join_all(
+                self.clusters
+                    .iter()
+                    .map(|cluster| self.apply_scene(cluster)),
+            )
+            .await?;
+        }
         futures::future::try_join_all(
             self.clusters
                 .iter()
@@ -954,6 +983,22 @@ impl Supervisor {
             "kubectl get pods -n theater-msa --context ctx2"
         ))
     }
+}
+
+/// Whether the cluster still has its mesh and the theater's namespace; somebody may have deleted them.
+async fn is_meshed(client: &Client) -> Result<bool> {
+    for (kind, namespace, name) in [
+        (&NAMESPACES, None, "theater-msa"),
+        (&DEPLOYMENTS, Some("istio-system"), "istiod"),
+        (&SERVICES, Some("istio-system"), "istio-ingressgateway"),
+    ] {
+        match client.get(kind, namespace, name).await {
+            Ok(_) => {}
+            Err(error) if error.is_not_found() => return Ok(false),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(true)
 }
 
 /// Makes an object exactly what `wanted` says, keeping what the server adds by itself.
