@@ -10,7 +10,7 @@ fn floor(name: &str) -> Option<u32> {
     Some(match name {
         "theater-api" | "theater-xds" => 0,
         "theater-translate" | "theater-dataplane" | "theater-pki" => 1,
-        "theater-runtime" => 1,
+        "theater-runtime" | "theater-istio-validation" => 1,
         "theater-kube-client" | "theater-sandbox" => 2,
         "theater-apiserver"
         | "theater-controllers"

@@ -12,6 +12,7 @@
 
 pub mod difference;
 pub mod report;
+pub mod validation;
 pub mod xds;
 
 use std::path::{Path, PathBuf};
@@ -40,11 +41,18 @@ pub struct Layout {
 }
 
 /// Every layout that is known.
-pub const LAYOUTS: &[Layout] = &[Layout {
-    name: "xds",
-    recognise: xds::recognise,
-    compare: xds::compare,
-}];
+pub const LAYOUTS: &[Layout] = &[
+    Layout {
+        name: "xds",
+        recognise: xds::recognise,
+        compare: xds::compare,
+    },
+    Layout {
+        name: "validation",
+        recognise: validation::recognise,
+        compare: validation::compare,
+    },
+];
 
 /// How many directories below the one that was named are looked into.
 const DEPTH: usize = 2;
