@@ -151,6 +151,43 @@ pub fn validate(object: &Value) -> Verdict {
     }
 }
 
+/// What the rules of a kind say about an object, one by one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Findings {
+    /// Why the webhook would refuse it.
+    pub errors: Vec<String>,
+    /// Istio's warnings, beside errors too.
+    pub warnings: Vec<String>,
+}
+
+/// What the rules of a kind say about an object, as `istioctl analyze` tells it: one by one, and nothing about annotations. Nothing for
+/// kinds that are not Istio's.
+///
+/// # Errors
+/// The spec does not fit, in the words of Go's JSON decoder: `json: cannot unmarshal number into Go value of type string`.
+pub fn findings(object: &Value) -> Result<Findings, String> {
+    let version = object["apiVersion"].as_str().unwrap_or("");
+    let kind = object["kind"].as_str().unwrap_or("");
+    let group = version.split_once('/').map_or("", |(group, _)| group);
+    let Some(check) = check_of(group, kind).filter(|_| group.ends_with(".istio.io")) else {
+        return Ok(Findings::default());
+    };
+    let spec = decode::decode(kind, &object["spec"])?;
+    let metadata = &object["metadata"];
+    let validation = check(&Object {
+        name: metadata["name"].as_str().unwrap_or(""),
+        namespace: metadata["namespace"].as_str().unwrap_or(""),
+        spec: Message(&spec),
+        metadata,
+    });
+    Ok(Findings {
+        errors: validation.error.map_or_else(Vec::new, |found| found.texts()),
+        warnings: validation
+            .warning
+            .map_or_else(Vec::new, |found| found.texts()),
+    })
+}
+
 /// Annotations that mean something to istiod alone, or to one kind only.
 fn annotations(kind: &str, object: &Object<'_>) -> Option<String> {
     const DRY_RUN: &str = "istio.io/dry-run";

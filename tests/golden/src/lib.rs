@@ -10,6 +10,7 @@
 //! read) makes that case different and no other ([`run`]). The directories are not known beforehand, so nothing here
 //! names a case.
 
+pub mod analyze;
 pub mod difference;
 pub mod report;
 pub mod validation;
@@ -51,6 +52,11 @@ pub const LAYOUTS: &[Layout] = &[
         name: "validation",
         recognise: validation::recognise,
         compare: validation::compare,
+    },
+    Layout {
+        name: "analyze",
+        recognise: analyze::recognise,
+        compare: analyze::compare,
     },
 ];
 

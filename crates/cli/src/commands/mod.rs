@@ -11,6 +11,7 @@ use crate::supervisor::RunFile;
 use crate::supervisor::control::{self, Answer, Request};
 use crate::topology::CLUSTERS;
 
+pub mod analyze;
 pub mod logs;
 
 /// How long a stopping theater may take to give its directory free.
