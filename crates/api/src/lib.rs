@@ -10,9 +10,11 @@
 
 pub use k8s_openapi as k8s;
 
+pub mod cel;
 pub mod defaults;
 pub mod discovery;
 pub mod field;
+pub mod go;
 pub mod istio;
 pub mod jsonpath;
 pub mod meta;

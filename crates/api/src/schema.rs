@@ -2,6 +2,7 @@
 //!
 //! Decoding, pruning, defaulting, validation, strategic merge and server-side apply all walk this form.
 
+use crate::cel::{self, Expression};
 use crate::openapi;
 use indexmap::IndexMap;
 use regex::Regex;
@@ -58,6 +59,46 @@ pub struct Bounds {
     pub max_properties: Option<u64>,
 }
 
+/// A CEL rule of a schema.
+#[derive(Debug, Clone)]
+pub struct Rule {
+    /// The rule as written.
+    pub source: String,
+    /// The rule; the error says why it is none.
+    pub rule: Result<Expression, String>,
+    /// What a violation says.
+    pub message: String,
+    /// What a violation says, as an expression; it wins when it yields a text.
+    pub message_expression: Option<Expression>,
+    /// The kind of the error.
+    pub reason: String,
+    /// The field below that the error is about.
+    pub field_path: String,
+    /// Compares with the value before.
+    pub uses_old: bool,
+    /// Also holds where there is no value before; `oldSelf` is optional then.
+    pub optional_old: bool,
+}
+
+impl Rule {
+    fn of(v: &Value) -> Self {
+        let text = |key: &str| v[key].as_str().unwrap_or("").to_string();
+        let rule = cel::parse(&text("rule"));
+        let message_expression = cel::parse(&text("messageExpression")).ok();
+        let old = |e: &Expression| e.mentions("oldSelf");
+        Self {
+            source: text("rule"),
+            uses_old: rule.as_ref().is_ok_and(old) || message_expression.as_ref().is_some_and(old),
+            rule,
+            message: text("message"),
+            message_expression,
+            reason: text("reason"),
+            field_path: text("fieldPath"),
+            optional_old: v["optionalOldSelf"] == true,
+        }
+    }
+}
+
 /// One schema.
 #[derive(Debug, Clone)]
 pub struct Node {
@@ -111,8 +152,8 @@ pub struct Node {
     pub patch_strategy: Vec<String>,
     /// `x-kubernetes-patch-merge-key`.
     pub patch_merge_key: String,
-    /// `x-kubernetes-validations` (CEL rules), not evaluated.
-    pub rules: Vec<Value>,
+    /// `x-kubernetes-validations` (CEL rules).
+    pub rules: Vec<Rule>,
 }
 
 impl Node {
@@ -313,8 +354,10 @@ impl Document {
         n.patch_merge_key = text("x-kubernetes-patch-merge-key");
         n.rules = s["x-kubernetes-validations"]
             .as_array()
-            .cloned()
-            .unwrap_or_default();
+            .into_iter()
+            .flatten()
+            .map(Rule::of)
+            .collect();
         n
     }
 }

@@ -2,7 +2,7 @@
 //! `tests/data/update.json`).
 //!
 //! Covered are the mistakes people make; rules about features we do not serve (volumes of cloud providers, Windows, ...) are
-//! left out. CEL rules of CRDs (`x-kubernetes-validations`) are not evaluated.
+//! left out.
 
 mod access;
 mod config;
@@ -14,6 +14,7 @@ mod metadata;
 pub mod names;
 mod pod;
 mod pod_update;
+mod rules;
 mod service;
 mod workload;
 
@@ -48,6 +49,10 @@ pub fn update(
         return errors;
     }
     errors.extend(metadata::common(obj));
+    if !schema.builtin {
+        errors.extend(custom::validate(schema, obj, Some(old)));
+        return errors;
+    }
     match (resource.group.as_str(), resource.kind.as_str()) {
         ("", "Pod") => errors.extend(pod_update::update(obj, old)),
         ("", "Service") => {
@@ -95,7 +100,7 @@ pub fn update(
 /// What must hold for the object itself, new or changed.
 fn body(schema: &ObjectSchema, obj: &Value) -> Errors {
     if !schema.builtin {
-        return custom::validate(schema, obj);
+        return custom::validate(schema, obj, None);
     }
     match (schema.group.as_str(), schema.kind.as_str()) {
         ("", "Pod") => pod::pod(obj),

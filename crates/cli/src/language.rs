@@ -78,6 +78,8 @@ messages! {
     stopping() { "Stopping …" "멈추는 중 …" }
     /// Stopped.
     stopped() { "Stopped." "멈췄습니다." }
+    /// `theater analyze FILES` without a theater.
+    analyzing_files_only() { "No theater is running, so the files are analyzed alone. Start one with `theater up` to analyze them together with the clusters." "실행 중인 극장이 없어 파일만 분석합니다. 클러스터와 함께 분석하려면 `theater up`으로 시작하세요." }
     /// `down`, `status`… without a running theater.
     not_running(directory) { "no theater is running with the state directory {directory}; start one with `theater up`" "상태 디렉터리 {directory}로 실행 중인 극장이 없습니다. `theater up`으로 시작하세요" }
     /// `up` while one runs.

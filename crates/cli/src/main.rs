@@ -165,15 +165,14 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
     if let Command::Istioctl { args } = arguments.command {
         return Ok(istioctl::main(args));
     }
-    if let Command::Analyze { args } = arguments.command {
-        let command = std::iter::once(OsString::from("analyze"));
-        return Ok(istioctl::main(command.chain(args).collect()));
-    }
     if let Command::Xds(arguments) = arguments.command {
         commands::xds::run(&arguments)?;
         return Ok(ExitCode::SUCCESS);
     }
     let state = StateDir::open(arguments.state_dir)?;
+    if let Command::Analyze { args } = arguments.command {
+        return commands::analyze::analyze(&state, args);
+    }
     match arguments.command {
         Command::Up { port, api_port } => up(
             state,

@@ -33,6 +33,7 @@ use crate::clusters::Clusters;
 use crate::debug::{self, Debug};
 use crate::webhook::inject::{Injection, inject, skip};
 use crate::webhook::review::{self, Verdict};
+use crate::webhook::{registration, validate};
 use crate::world::{self, Mesh};
 use crate::{jwks, root_cert, tls_stream};
 
@@ -170,6 +171,12 @@ pub async fn run(config: Config, token: CancellationToken) -> anyhow::Result<()>
         connections,
     });
 
+    tokio::spawn(registration::register(
+        config.client.clone(),
+        config.namespace.clone(),
+        root.clone(),
+        token.clone(),
+    ));
     tokio::spawn(root_cert::follow(
         config.client.clone(),
         clusters.clone(),
@@ -226,6 +233,7 @@ fn webhook_routes(injection: Arc<Injection>) -> Router {
     Router::new()
         .route("/inject", post(injected))
         .route("/inject/{*parameters}", post(injected))
+        .route("/validate", post(validated))
         .route("/ready", get(|| async { "" }))
         .with_state(injection)
 }
@@ -237,6 +245,20 @@ async fn injected(
     review::answer(&review, |request| decide(request, &injection))
         .map(Json)
         .map_err(|message| (StatusCode::BAD_REQUEST, message))
+}
+
+async fn validated(Json(review): Json<Value>) -> Result<Json<Value>, (StatusCode, String)> {
+    review::answer(&review, |request| {
+        let verdict = validate::decide(request);
+        if let Verdict::Deny(why) = &verdict {
+            let object = &request["object"];
+            let (kind, name) = (&object["kind"], &object["metadata"]["name"]);
+            tracing::info!(%kind, %name, why, "object refused");
+        }
+        verdict
+    })
+    .map(Json)
+    .map_err(|message| (StatusCode::BAD_REQUEST, message))
 }
 
 fn decide(request: &Value, injection: &Injection) -> Verdict {

@@ -104,6 +104,14 @@ impl Kubeconfig {
         .as_deref()
     }
 
+    /// The cluster of a context (`None`: the current one), if there is such a context.
+    #[must_use]
+    pub fn cluster(&self, context: Option<&str>) -> Option<&str> {
+        let name = context.unwrap_or(&self.current_context);
+        let context = find(&self.contexts, name, "context").ok()?;
+        Some(&context.cluster)
+    }
+
     /// The configuration of a context (`None`: the current one). File references are relative
     /// to `directory`.
     ///

@@ -10,8 +10,8 @@ fn floor(name: &str) -> Option<u32> {
     Some(match name {
         "theater-api" | "theater-xds" => 0,
         "theater-translate" | "theater-dataplane" | "theater-pki" => 1,
-        "theater-runtime" => 1,
-        "theater-kube-client" | "theater-sandbox" => 2,
+        "theater-runtime" | "theater-istio-validation" => 1,
+        "theater-kube-client" | "theater-sandbox" | "theater-analysis" => 2,
         "theater-apiserver"
         | "theater-controllers"
         | "theater-kubelet"
@@ -98,6 +98,7 @@ fn pure_crates_stay_pure() {
             "theater-dataplane",
             "theater-pki",
             "theater-api",
+            "theater-analysis",
         ]
         .contains(&name)
         {

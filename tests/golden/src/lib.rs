@@ -10,9 +10,11 @@
 //! read) makes that case different and no other ([`run`]). The directories are not known beforehand, so nothing here
 //! names a case.
 
+pub mod analyze;
 pub mod difference;
 pub mod istioctl;
 pub mod report;
+pub mod validation;
 pub mod xds;
 
 use std::path::{Path, PathBuf};
@@ -51,6 +53,16 @@ pub const LAYOUTS: &[Layout] = &[
         name: "istioctl",
         recognise: istioctl::recognise,
         compare: istioctl::compare,
+    },
+    Layout {
+        name: "validation",
+        recognise: validation::recognise,
+        compare: validation::compare,
+    },
+    Layout {
+        name: "analyze",
+        recognise: analyze::recognise,
+        compare: analyze::compare,
     },
 ];
 

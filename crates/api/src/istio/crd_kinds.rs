@@ -1,4 +1,4 @@
-//! What is special about each kind: names, versions, columns and the rules that the API server checks.
+//! What is special about each kind: names, versions, columns.
 
 use super::crd::schema_of;
 use super::*;
@@ -24,53 +24,13 @@ pub struct CrdInfo {
     /// Whether an object must have a `spec`.
     pub spec_required: bool,
     pub(super) schema: fn() -> Value,
-    pub(super) rules: &'static [Rule],
 }
-
-/// A CEL rule: where in the spec (`[]` items, `{}` values), what, and the message.
-pub(super) type Rule = (&'static str, &'static str, &'static str);
 
 const NETWORKING: &str = "networking.istio.io";
 const SECURITY: &str = "security.istio.io";
 const TELEMETRY: &str = "telemetry.istio.io";
 const EXTENSIONS: &str = "extensions.istio.io";
 const AGE: (&str, &str, &str) = ("Age", "date", ".metadata.creationTimestamp");
-
-const ONE_TARGET: Rule = (
-    "",
-    "(has(self.selector) ? 1 : 0) + (has(self.targetRef) ? 1 : 0) + (has(self.targetRefs) ? 1 : 0) <= 1",
-    "only one of targetRefs or selector can be set",
-);
-const NO_CROSS_NAMESPACE: Rule = (
-    "targetRef.namespace",
-    "self.size() == 0",
-    "cross namespace referencing is not currently supported",
-);
-const NO_CROSS_NAMESPACES: Rule = (
-    "targetRefs[].namespace",
-    "self.size() == 0",
-    "cross namespace referencing is not currently supported",
-);
-const NO_WILDCARD_KEY: Rule = (
-    "selector.matchLabels",
-    "self.all(key, !key.contains(\"*\"))",
-    "wildcard not allowed in label key match",
-);
-const NO_EMPTY_KEY: Rule = (
-    "selector.matchLabels",
-    "self.all(key, key.size() != 0)",
-    "key must not be empty",
-);
-const NO_WILDCARD_VALUE: Rule = (
-    "selector.matchLabels{}",
-    "!self.contains(\"*\")",
-    "wildcard not allowed in label value match",
-);
-const NO_WILDCARD_LABEL: Rule = (
-    "workloadSelector.labels{}",
-    "!self.contains(\"*\")",
-    "wildcard is not supported in selector",
-);
 
 /// All kinds of Istio, by name of the CRD.
 pub const KINDS: &[CrdInfo] = &[
@@ -84,20 +44,6 @@ pub const KINDS: &[CrdInfo] = &[
         columns: &[("Action", "string", ".spec.action"), AGE],
         spec_required: false,
         schema: schema_of::<AuthorizationPolicy>,
-        rules: &[
-            ONE_TARGET,
-            (
-                "rules[].from[].source",
-                "(has(self.serviceAccounts) || has(self.notServiceAccounts)) ? (!has(self.principals) && \
-                 !has(self.notPrincipals) && !has(self.namespaces) && !has(self.notNamespaces)) : true",
-                "Cannot set serviceAccounts with namespaces or principals",
-            ),
-            NO_WILDCARD_KEY,
-            NO_EMPTY_KEY,
-            NO_WILDCARD_VALUE,
-            NO_CROSS_NAMESPACE,
-            NO_CROSS_NAMESPACES,
-        ],
     },
     CrdInfo {
         kind: "DestinationRule",
@@ -109,23 +55,6 @@ pub const KINDS: &[CrdInfo] = &[
         columns: &[("Host", "string", ".spec.host"), AGE],
         spec_required: false,
         schema: schema_of::<DestinationRule>,
-        rules: &[
-            (
-                "workloadSelector.matchLabels",
-                "self.all(key, !key.contains(\"*\"))",
-                "wildcard not allowed in label key match",
-            ),
-            (
-                "workloadSelector.matchLabels",
-                "self.all(key, key.size() != 0)",
-                "key must not be empty",
-            ),
-            (
-                "workloadSelector.matchLabels{}",
-                "!self.contains(\"*\")",
-                "wildcard not allowed in label value match",
-            ),
-        ],
     },
     CrdInfo {
         kind: "EnvoyFilter",
@@ -137,15 +66,6 @@ pub const KINDS: &[CrdInfo] = &[
         columns: &[],
         spec_required: false,
         schema: schema_of::<EnvoyFilter>,
-        rules: &[
-            (
-                "",
-                "(has(self.workloadSelector) ? 1 : 0) + (has(self.targetRefs) ? 1 : 0) <= 1",
-                "only one of targetRefs or workloadSelector can be set",
-            ),
-            NO_CROSS_NAMESPACES,
-            NO_WILDCARD_LABEL,
-        ],
     },
     CrdInfo {
         kind: "Gateway",
@@ -157,18 +77,6 @@ pub const KINDS: &[CrdInfo] = &[
         columns: &[],
         spec_required: false,
         schema: schema_of::<Gateway>,
-        rules: &[
-            (
-                "servers[].tls",
-                "(has(self.tlsCertificates) ? 1 : 0) + (has(self.credentialNames) ? 1 : 0) <= 1",
-                "only one of credentialNames or tlsCertificates can be set",
-            ),
-            (
-                "servers[].tls",
-                "(has(self.credentialName) ? 1 : 0) + (has(self.credentialNames) ? 1 : 0) <= 1",
-                "only one of credentialName or credentialNames can be set",
-            ),
-        ],
     },
     CrdInfo {
         kind: "PeerAuthentication",
@@ -180,22 +88,6 @@ pub const KINDS: &[CrdInfo] = &[
         columns: &[("Mode", "string", ".spec.mtls.mode"), AGE],
         spec_required: false,
         schema: schema_of::<PeerAuthentication>,
-        rules: &[
-            (
-                "",
-                "has(self.portLevelMtls) ? (((has(self.selector) && has(self.selector.matchLabels)) ? \
-                 self.selector.matchLabels : {}).size() > 0) : true",
-                "portLevelMtls requires selector",
-            ),
-            (
-                "portLevelMtls",
-                "self.all(key, 0 < int(key) && int(key) <= 65535)",
-                "port must be between 1-65535",
-            ),
-            NO_WILDCARD_KEY,
-            NO_EMPTY_KEY,
-            NO_WILDCARD_VALUE,
-        ],
     },
     CrdInfo {
         kind: "ProxyConfig",
@@ -207,7 +99,6 @@ pub const KINDS: &[CrdInfo] = &[
         columns: &[],
         spec_required: false,
         schema: schema_of::<ProxyConfig>,
-        rules: &[NO_WILDCARD_KEY, NO_EMPTY_KEY, NO_WILDCARD_VALUE],
     },
     CrdInfo {
         kind: "RequestAuthentication",
@@ -219,24 +110,6 @@ pub const KINDS: &[CrdInfo] = &[
         columns: &[],
         spec_required: false,
         schema: schema_of::<RequestAuthentication>,
-        rules: &[
-            ONE_TARGET,
-            (
-                "jwtRules[]",
-                "(has(self.jwksUri) ? 1 : 0) + (has(self.jwks_uri) ? 1 : 0) + (has(self.jwks) ? 1 : 0) <= 1",
-                "only one of jwks or jwksUri can be set",
-            ),
-            (
-                "jwtRules[].jwksUri",
-                "url(self).getScheme() in [\"http\", \"https\"]",
-                "url must have scheme http:// or https://",
-            ),
-            NO_WILDCARD_KEY,
-            NO_EMPTY_KEY,
-            NO_WILDCARD_VALUE,
-            NO_CROSS_NAMESPACE,
-            NO_CROSS_NAMESPACES,
-        ],
     },
     CrdInfo {
         kind: "ServiceEntry",
@@ -253,52 +126,6 @@ pub const KINDS: &[CrdInfo] = &[
         ],
         spec_required: true,
         schema: schema_of::<ServiceEntry>,
-        rules: &[
-            (
-                "",
-                "(has(self.workloadSelector) ? 1 : 0) + (has(self.endpoints) ? 1 : 0) <= 1",
-                "only one of WorkloadSelector or Endpoints can be set",
-            ),
-            (
-                "",
-                "!((has(self.addresses) ? self.addresses : []).exists(k, k.contains(\"/\")) && !((has(self.resolution) ? \
-                 self.resolution : \"NONE\") in [\"STATIC\", \"NONE\"]))",
-                "CIDR addresses are allowed only for NONE/STATIC resolution types",
-            ),
-            (
-                "",
-                "((has(self.resolution) ? self.resolution : \"NONE\") == \"NONE\") ? !has(self.endpoints) : true",
-                "NONE mode cannot set endpoints",
-            ),
-            (
-                "",
-                "((has(self.resolution) ? self.resolution : \"\") == \"DNS_ROUND_ROBIN\") ? ((has(self.endpoints) ? \
-                 self.endpoints : []).size() <= 1) : true",
-                "DNS_ROUND_ROBIN mode cannot have multiple endpoints",
-            ),
-            (
-                "endpoints[]",
-                "has(self.address) || has(self.network)",
-                "Address is required",
-            ),
-            (
-                "endpoints[]",
-                "(has(self.address) ? self.address : \"\").startsWith(\"unix://\") ? !has(self.ports) : true",
-                "UDS may not include ports",
-            ),
-            ("hosts[]", "self != \"*\"", "hostname cannot be wildcard"),
-            (
-                "ports[].number",
-                "0 < self && self <= 65535",
-                "port must be between 1-65535",
-            ),
-            (
-                "ports",
-                "self.all(l1, self.exists_one(l2, l1.number == l2.number))",
-                "port number cannot be duplicated",
-            ),
-            NO_WILDCARD_LABEL,
-        ],
     },
     CrdInfo {
         kind: "Sidecar",
@@ -310,7 +137,6 @@ pub const KINDS: &[CrdInfo] = &[
         columns: &[],
         spec_required: false,
         schema: schema_of::<Sidecar>,
-        rules: &[NO_WILDCARD_LABEL],
     },
     CrdInfo {
         kind: "Telemetry",
@@ -322,24 +148,6 @@ pub const KINDS: &[CrdInfo] = &[
         columns: &[AGE],
         spec_required: false,
         schema: schema_of::<Telemetry>,
-        rules: &[
-            ONE_TARGET,
-            (
-                "metrics[].overrides[].tagOverrides{}",
-                "((has(self.operation) ? self.operation : \"\") == \"UPSERT\") ? (self.value != \"\") : true",
-                "value must be set when operation is UPSERT",
-            ),
-            (
-                "metrics[].overrides[].tagOverrides{}",
-                "((has(self.operation) ? self.operation : \"\") == \"REMOVE\") ? !has(self.value) : true",
-                "value must not be set when operation is REMOVE",
-            ),
-            NO_WILDCARD_KEY,
-            NO_EMPTY_KEY,
-            NO_WILDCARD_VALUE,
-            NO_CROSS_NAMESPACE,
-            NO_CROSS_NAMESPACES,
-        ],
     },
     CrdInfo {
         kind: "TrafficExtension",
@@ -351,11 +159,6 @@ pub const KINDS: &[CrdInfo] = &[
         columns: &[AGE],
         spec_required: true,
         schema: schema_of::<TrafficExtension>,
-        rules: &[(
-            "",
-            "has(self.wasm) != has(self.lua)",
-            "exactly one of wasm or lua must be set",
-        )],
     },
     CrdInfo {
         kind: "VirtualService",
@@ -371,7 +174,6 @@ pub const KINDS: &[CrdInfo] = &[
         ],
         spec_required: false,
         schema: schema_of::<VirtualService>,
-        rules: &[],
     },
     CrdInfo {
         kind: "WasmPlugin",
@@ -383,7 +185,6 @@ pub const KINDS: &[CrdInfo] = &[
         columns: &[AGE],
         spec_required: true,
         schema: schema_of::<WasmPlugin>,
-        rules: &[ONE_TARGET],
     },
     CrdInfo {
         kind: "WorkloadEntry",
@@ -395,23 +196,6 @@ pub const KINDS: &[CrdInfo] = &[
         columns: &[AGE, ("Address", "string", ".spec.address")],
         spec_required: true,
         schema: schema_of::<WorkloadEntry>,
-        rules: &[
-            (
-                "",
-                "has(self.address) || has(self.network)",
-                "Address is required",
-            ),
-            (
-                "",
-                "(has(self.address) ? self.address : \"\").startsWith(\"unix://\") ? !has(self.ports) : true",
-                "UDS may not include ports",
-            ),
-            (
-                "ports{}",
-                "0 < self && self <= 65535",
-                "port must be between 1-65535",
-            ),
-        ],
     },
     CrdInfo {
         kind: "WorkloadGroup",
@@ -423,6 +207,5 @@ pub const KINDS: &[CrdInfo] = &[
         columns: &[AGE],
         spec_required: true,
         schema: schema_of::<WorkloadGroup>,
-        rules: &[],
     },
 ];

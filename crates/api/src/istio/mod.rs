@@ -10,6 +10,7 @@ mod message;
 mod authorization_policy;
 mod common;
 mod crd;
+mod crd_constraints;
 mod crd_kinds;
 mod destination_rule;
 mod duration;

@@ -77,6 +77,7 @@ pub fn create(obj: &Value) -> Errors {
         };
         if spec["preserveUnknownFields"] != true {
             out.extend(structural(&at, schema, true));
+            out.extend(super::rules::of_definition(&at, schema));
         }
     }
     if list(&obj["status"]["storedVersions"]).is_empty()

@@ -1,18 +1,18 @@
 //! Custom resources against their structural schema.
 
-use super::{Errors, gostring};
+use super::{Errors, gostring, rules};
 use crate::field::{ErrorType, FieldError, child, show};
 use crate::schema::{Additional, Document, Node, NodeId, ObjectSchema, Type};
 use serde_json::Value;
 
-/// All violations. Where the schema has CEL rules and the object is wrong in a way that keeps them from running, the
-/// real server's remark about that comes last; the rules themselves are not evaluated here.
-pub fn validate(schema: &ObjectSchema, obj: &Value) -> Errors {
+/// All violations; `old` is the object before, on updates: what was wrong and did not change is forgiven. CEL rules are
+/// evaluated when nothing keeps them from it; if something does, the real server's remark about that comes last.
+pub fn validate(schema: &ObjectSchema, obj: &Value, old: Option<&Value>) -> Errors {
     let mut out = Vec::new();
     if schema.preserve_all {
         return out;
     }
-    check(&schema.doc, schema.root, obj, "", &mut out);
+    check(&schema.doc, schema.root, obj, old, "", &mut out);
     lists(&schema.doc, schema.root, obj, "", &mut out);
     use ErrorType::*;
     let blocked = out.iter().any(|e| {
@@ -21,7 +21,9 @@ pub fn validate(schema: &ObjectSchema, obj: &Value) -> Errors {
             NotSupported | Required | TooLong | TooMany | TypeInvalid
         )
     });
-    if blocked && has_rules(&schema.doc, schema.root, 0) {
+    if !blocked {
+        out.extend(rules::evaluate(schema, obj, old));
+    } else if has_rules(&schema.doc, schema.root, 0) {
         out.push(FieldError::invalid(
             "<nil>",
             &Value::Null,
@@ -88,8 +90,11 @@ fn type_error(path: &str, v: &Value, expected: &str) -> FieldError {
     e
 }
 
-fn check(doc: &Document, id: NodeId, v: &Value, path: &str, out: &mut Errors) {
+fn check(doc: &Document, id: NodeId, v: &Value, old: Option<&Value>, path: &str, out: &mut Errors) {
     let node = doc.resolve(id);
+    if old == Some(v) {
+        return;
+    }
     if v.is_null() && (node.nullable || doc.node(id).nullable) {
         return;
     }
@@ -125,11 +130,12 @@ fn check(doc: &Document, id: NodeId, v: &Value, path: &str, out: &mut Errors) {
             array(node, items, path, out);
             if let Some(item) = node.items {
                 for (i, v) in items.iter().enumerate() {
-                    check(doc, item, v, &format!("{path}[{i}]"), out);
+                    let old = old.and_then(|old| rules::correlated(node, v, old));
+                    check(doc, item, v, old, &format!("{path}[{i}]"), out);
                 }
             }
         }
-        Value::Object(_) if !wrong_type => object(doc, node, v, path, out),
+        Value::Object(_) if !wrong_type => object(doc, node, v, old, path, out),
         _ => {}
     }
     combinations(doc, node, v, path, out);
@@ -272,7 +278,14 @@ fn array(node: &Node, items: &[Value], path: &str, out: &mut Errors) {
     }
 }
 
-fn object(doc: &Document, node: &Node, v: &Value, path: &str, out: &mut Errors) {
+fn object(
+    doc: &Document,
+    node: &Node,
+    v: &Value,
+    old: Option<&Value>,
+    path: &str,
+    out: &mut Errors,
+) {
     let Some(map) = v.as_object() else { return };
     let b = &node.bounds;
     let len = map.len() as u64;
@@ -293,19 +306,20 @@ fn object(doc: &Document, node: &Node, v: &Value, path: &str, out: &mut Errors) 
     }
     for (k, v) in map {
         let here = child(path, k);
+        let old = old.and_then(|old| old.get(k));
         if let Some(p) = node.properties.get(k) {
             if !(path.is_empty() && k == "metadata") {
-                check(doc, *p, v, &here, out);
+                check(doc, *p, v, old, &here, out);
             }
         } else if let Some(Additional::Schema(s)) = node.additional {
-            check(doc, s, v, &here, out);
+            check(doc, s, v, old, &here, out);
         }
     }
 }
 
 fn errors_of(doc: &Document, id: NodeId, v: &Value, path: &str) -> Errors {
     let mut out = Vec::new();
-    check(doc, id, v, path, &mut out);
+    check(doc, id, v, None, path, &mut out);
     out
 }
 

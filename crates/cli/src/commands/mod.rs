@@ -11,6 +11,7 @@ use crate::supervisor::RunFile;
 use crate::supervisor::control::{self, Answer, Request};
 use crate::topology::CLUSTERS;
 
+pub mod analyze;
 pub mod fault;
 pub mod logs;
 pub mod xds;

@@ -1,0 +1,385 @@
+//! YAML as Kubernetes' tools read it: the values of YAML 1.1 with the position of every node and the errors of libyaml.
+//!
+//! Kubernetes reads YAML with ports of libyaml, whose error texts people search for. So does this: events come from such a port, and what a
+//! plain scalar means is decided in [`scalar`].
+
+mod scalar;
+
+use std::collections::HashMap;
+
+use libyaml_safer::{ErrorKind, EventData, MappingStyle, Parser, ScalarStyle, SequenceStyle};
+use serde_json::{Map, Number, Value};
+
+pub use scalar::{Scalar, resolve};
+
+/// A node of a document.
+#[derive(Debug, Clone)]
+pub struct Node {
+    /// Line of its first character within the document, starting at 1.
+    pub line: usize,
+    /// What it is.
+    pub data: Data,
+}
+
+/// What a node is.
+#[derive(Debug, Clone)]
+pub enum Data {
+    /// A single value.
+    Scalar {
+        /// Its text.
+        text: String,
+        /// Whether it was written without quotes, so that it may be a number, a boolean or nothing.
+        plain: bool,
+        /// An explicit tag.
+        tag: Option<String>,
+        /// Lines it takes, when it is a block (`|` or `>`).
+        block_lines: usize,
+    },
+    /// A list.
+    Sequence {
+        /// Its items.
+        items: Vec<Node>,
+        /// Whether it is written in brackets.
+        flow: bool,
+    },
+    /// A map.
+    Mapping {
+        /// Keys and values in the order of the text; a key may come more than once.
+        entries: Vec<(Node, Node)>,
+        /// Whether it is written in braces.
+        flow: bool,
+    },
+    /// A reference to a node with an anchor: the node itself.
+    Alias(Box<Node>),
+}
+
+/// Why a document cannot be read; the text is the one of Go's library.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Error(String);
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "yaml: {}", self.0)
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<libyaml_safer::Error> for Error {
+    fn from(error: libyaml_safer::Error) -> Self {
+        // Go's library takes the line as counted from 0, except for the errors of the scanner.
+        let scanner = error.kind() == ErrorKind::Scanner;
+        let line = match (error.problem_mark(), error.context_mark()) {
+            (Some(mark), _) if mark.line != 0 => mark.line + u64::from(scanner),
+            (_, Some(mark)) => mark.line,
+            _ => 0,
+        };
+        Self(match line {
+            0 => error.problem().to_owned(),
+            line => format!("line {line}: {}", error.problem()),
+        })
+    }
+}
+
+/// The first document of `text`; `None` where there is none (nothing but comments).
+///
+/// # Errors
+/// The text is not YAML.
+pub fn parse(text: &str) -> Result<Option<Node>, Error> {
+    // The parser wants the last line of a block scalar to have an end.
+    let text = format!("{text}\n");
+    let mut input = text.as_bytes();
+    let mut parser = Parser::new();
+    parser.set_input(&mut input);
+    let mut loader = Loader {
+        parser,
+        anchors: HashMap::new(),
+        open: Vec::new(),
+        depth: 0,
+    };
+    loop {
+        match loader.next()?.0 {
+            EventData::DocumentStart { .. } => return loader.node().map(Some),
+            EventData::StreamEnd => return Ok(None),
+            _ => {}
+        }
+    }
+}
+
+/// The document as JSON, as `sigs.k8s.io/yaml` converts it: later keys replace earlier ones, keys become strings, `<<` is merged.
+///
+/// # Errors
+/// The text is not YAML, or says something that JSON cannot.
+pub fn to_json(node: &Node) -> Result<Value, Error> {
+    Ok(match &node.data {
+        Data::Alias(target) => to_json(target)?,
+        Data::Sequence { items, .. } => {
+            Value::Array(items.iter().map(to_json).collect::<Result<_, _>>()?)
+        }
+        Data::Mapping { entries, .. } => {
+            let mut object = Map::new();
+            merge(entries, &mut object)?;
+            // As Go's encoder, so that the first of several mistakes is the same.
+            object.sort_keys();
+            Value::Object(object)
+        }
+        Data::Scalar {
+            text, plain, tag, ..
+        } => match resolve(text, *plain, tag.as_deref()).map_err(Error)? {
+            Scalar::Null => Value::Null,
+            Scalar::Bool(value) => Value::Bool(value),
+            Scalar::Int(value) => Value::Number(value.into()),
+            Scalar::Unsigned(value) => Value::Number(value.into()),
+            Scalar::Float(value) => {
+                if value.fract() == 0.0 && value.abs() < 9.0e15 {
+                    Value::Number((value as i64).into())
+                } else {
+                    Number::from_f64(value).map_or_else(
+                        || Err(Error("json: unsupported value".to_owned())),
+                        |number| Ok(Value::Number(number)),
+                    )?
+                }
+            }
+            Scalar::Text(value) => Value::String(value),
+        },
+    })
+}
+
+fn merge(entries: &[(Node, Node)], object: &mut Map<String, Value>) -> Result<(), Error> {
+    for (key, value) in entries {
+        let Data::Scalar {
+            text, plain, tag, ..
+        } = &key.data
+        else {
+            return Err(Error(format!("invalid map key: {}", go_syntax(key)?)));
+        };
+        if *plain && text == "<<" {
+            merge_all(value, object)?;
+            continue;
+        }
+        let name = match resolve(text, *plain, tag.as_deref()).map_err(Error)? {
+            Scalar::Bool(value) => value.to_string(),
+            Scalar::Int(value) => value.to_string(),
+            Scalar::Unsigned(value) => value.to_string(),
+            Scalar::Float(value) => value.to_string(),
+            Scalar::Null => "null".to_owned(),
+            Scalar::Text(value) => value,
+        };
+        object.insert(name, to_json(value)?);
+    }
+    Ok(())
+}
+
+/// A list or map as Go writes it in its own syntax.
+fn go_syntax(node: &Node) -> Result<String, Error> {
+    Ok(match to_json(node)? {
+        Value::Array(items) => {
+            let items: Vec<_> = items.iter().map(Value::to_string).collect();
+            format!("[]interface {{}}{{{}}}", items.join(", "))
+        }
+        Value::Object(entries) => {
+            let entries: Vec<_> = entries
+                .iter()
+                .map(|(key, value)| format!("{}:{value}", crate::go::quote(key)))
+                .collect();
+            format!(
+                "map[interface {{}}]interface {{}}{{{}}}",
+                entries.join(", ")
+            )
+        }
+        single => single.to_string(),
+    })
+}
+
+fn merge_all(value: &Node, object: &mut Map<String, Value>) -> Result<(), Error> {
+    match &value.data {
+        Data::Mapping { entries, .. } => merge(entries, object),
+        Data::Alias(target) => merge_all(target, object),
+        // Of several, the earlier ones win.
+        Data::Sequence { items, .. } => items
+            .iter()
+            .rev()
+            .try_for_each(|item| merge_all(item, object)),
+        Data::Scalar { .. } => Err(Error(
+            "map merge requires map or sequence of maps as the value".to_owned(),
+        )),
+    }
+}
+
+/// Deeper documents are refused: nothing that is applied to a cluster comes near, and the walks over it are recursive.
+const DEPTH: usize = 1000;
+
+struct Loader<'a, 'b> {
+    parser: Parser<&'a mut &'b [u8]>,
+    anchors: HashMap<String, Node>,
+    /// Anchors of nodes that are not yet at their end.
+    open: Vec<String>,
+    depth: usize,
+}
+
+impl Loader<'_, '_> {
+    fn next(&mut self) -> Result<(EventData, usize, usize), Error> {
+        let event = self.parser.parse()?;
+        let lines = event.end_mark.line.saturating_sub(event.start_mark.line) as usize;
+        Ok((event.data, event.start_mark.line as usize + 1, lines))
+    }
+
+    fn node(&mut self) -> Result<Node, Error> {
+        let (event, line, lines) = self.next()?;
+        self.started(event, line, lines)
+    }
+
+    fn started(&mut self, event: EventData, line: usize, lines: usize) -> Result<Node, Error> {
+        self.depth += 1;
+        if self.depth > DEPTH {
+            return Err(Error(format!("line {line}: exceeded max depth of {DEPTH}")));
+        }
+        let (anchor, data) = match event {
+            EventData::Alias { anchor } => {
+                if self.open.contains(&anchor) {
+                    return Err(Error(format!("anchor '{anchor}' value contains itself")));
+                }
+                let Some(target) = self.anchors.get(&anchor) else {
+                    return Err(Error(format!("unknown anchor '{anchor}' referenced")));
+                };
+                (None, Data::Alias(Box::new(target.clone())))
+            }
+            EventData::Scalar {
+                anchor,
+                tag,
+                value,
+                plain_implicit,
+                style,
+                ..
+            } => {
+                let block = matches!(style, ScalarStyle::Literal | ScalarStyle::Folded);
+                let plain = plain_implicit && style == ScalarStyle::Plain;
+                (
+                    anchor,
+                    Data::Scalar {
+                        text: value,
+                        plain,
+                        tag: tag.filter(|tag| tag != "!"),
+                        block_lines: if block { lines } else { 0 },
+                    },
+                )
+            }
+            EventData::SequenceStart { anchor, style, .. } => {
+                self.open.extend(anchor.clone());
+                let mut items = Vec::new();
+                loop {
+                    let (event, line, lines) = self.next()?;
+                    if matches!(event, EventData::SequenceEnd) {
+                        break;
+                    }
+                    items.push(self.started(event, line, lines)?);
+                }
+                let flow = style == SequenceStyle::Flow;
+                (anchor, Data::Sequence { items, flow })
+            }
+            EventData::MappingStart { anchor, style, .. } => {
+                self.open.extend(anchor.clone());
+                let mut entries = Vec::new();
+                loop {
+                    let (event, line, lines) = self.next()?;
+                    if matches!(event, EventData::MappingEnd) {
+                        break;
+                    }
+                    let key = self.started(event, line, lines)?;
+                    entries.push((key, self.node()?));
+                }
+                let flow = style == MappingStyle::Flow;
+                (anchor, Data::Mapping { entries, flow })
+            }
+            other => return Err(Error(format!("line {line}: unexpected {other:?}"))),
+        };
+        self.depth -= 1;
+        let node = Node { line, data };
+        if let Some(anchor) = anchor {
+            self.open.retain(|open| *open != anchor);
+            self.anchors.insert(anchor, node.clone());
+        }
+        Ok(node)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn read(text: &str) -> Value {
+        to_json(&parse(text).unwrap().expect("a document")).unwrap()
+    }
+
+    #[test]
+    fn words_and_numbers_mean_what_yaml_1_1_says() {
+        assert_eq!(
+            read(
+                "{a: yes, b: 'yes', c: 010, d: 0x10, e: 1_000, f: ~, g: 1.5, h: 2.0, i: on, j: 1.2.3, k: 2020-01-02}"
+            ),
+            json!({"a": true, "b": "yes", "c": 8, "d": 16, "e": 1000, "f": null, "g": 1.5, "h": 2, "i": true, "j": "1.2.3", "k": "2020-01-02"})
+        );
+    }
+
+    #[test]
+    fn keys_become_strings_and_the_last_of_two_wins() {
+        assert_eq!(
+            read("8080: a\ntrue: b\nx: 1\nx: 2\n"),
+            json!({"8080": "a", "true": "b", "x": 2})
+        );
+    }
+
+    #[test]
+    fn anchors_and_merges_are_followed() {
+        assert_eq!(
+            read("a: &one {x: 1, y: 2}\nb: *one\nc:\n  <<: *one\n  y: 3\n"),
+            json!({"a": {"x": 1, "y": 2}, "b": {"x": 1, "y": 2}, "c": {"x": 1, "y": 3}})
+        );
+    }
+
+    #[test]
+    fn errors_are_those_of_gos_library() {
+        for (text, expected) in [
+            (
+                "# c\na: 1\nmetadata:\n  name: b\n namespace: s\n",
+                "yaml: line 4: did not find expected key",
+            ),
+            (
+                "a:\n\tb: 1\n",
+                "yaml: line 2: found character that cannot start any token",
+            ),
+            ("a: *b\n", "yaml: unknown anchor 'b' referenced"),
+            ("a: &x\n  b: *x\n", "yaml: anchor 'x' value contains itself"),
+            ("a: [1\n", "yaml: line 1: did not find expected ',' or ']'"),
+        ] {
+            let seen = parse(text).expect_err(text).to_string();
+            assert_eq!(seen, expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_that_is_cut_off_stops_the_program() {
+        let text = "%YAML 1.1\n%TAG !e! tag:e,2000:\n---\n# c\na: &x [1, 'b''c', \"d\\x41\\u00e9\\\n e\", {f: g, ? h : i}]\n\
+                    ? k\n: !!str |2-\n   l\n\n   m\nn: >+\n o\n p\n\nq: *x\nr: !<tag:x> s\n<<: {t: u}\nv:\n- - w\n  - x: !e!y z\n...\n---\nü: \u{2028}b\n";
+        for end in 0..=text.len() {
+            if let Some(prefix) = text.get(..end) {
+                let _ = parse(prefix).map(|node| node.as_ref().map(to_json));
+                let _ = parse(&prefix.replace('\n', "\r\n"));
+            }
+            if let Some(suffix) = text.get(end..) {
+                let _ = parse(suffix).map(|node| node.as_ref().map(to_json));
+            }
+        }
+    }
+
+    #[test]
+    fn a_block_may_end_with_the_text() {
+        assert_eq!(read("a: |\n  b\n  c"), json!({"a": "b\nc\n"}));
+    }
+
+    #[test]
+    fn comments_alone_are_no_document() {
+        assert!(parse("# nothing\n").unwrap().is_none());
+    }
+}

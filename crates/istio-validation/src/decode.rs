@@ -1,0 +1,475 @@
+//! From the JSON of an object to its message, with the words of Go's JSON decoder for what does not fit.
+//!
+//! The fields and their types are those of the CRDs. Unknown fields are skipped, numbers may be written as texts, null is
+//! the same as absent, and a null in a list is an empty message.
+
+use api::field::quote;
+use api::go::time::parse_duration;
+use serde_json::{Map, Number, Value};
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+/// The schemas of the specs by kind.
+static SCHEMAS: LazyLock<HashMap<String, Value>> = LazyLock::new(|| {
+    api::istio::crds()
+        .into_iter()
+        .filter_map(|mut crd| {
+            let kind = crd["spec"]["names"]["kind"].as_str()?.to_string();
+            let schema = &mut crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+            Some((kind, schema["properties"]["spec"].take()))
+        })
+        .collect()
+});
+
+/// Decodes the spec of a kind.
+///
+/// # Errors
+/// What does not fit, in the words of istiod: `json: cannot unmarshal number into Go value of type string`.
+pub fn decode(kind: &str, spec: &Value) -> Result<Value, String> {
+    match SCHEMAS.get(kind) {
+        Some(_) if spec.is_null() => Ok(Value::Object(Map::new())),
+        Some(schema) => value(schema, spec, "spec"),
+        None => Ok(spec.clone()),
+    }
+}
+
+/// The Go name of a JSON type, as its decoder prints it.
+pub(crate) fn go_type(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
+/// The error of a value of the wrong type.
+pub(crate) fn mismatch(value: &Value, expected: &str) -> String {
+    format!(
+        "json: cannot unmarshal {} into Go value of type {expected}",
+        go_type(value)
+    )
+}
+
+const MESSAGE: &str = "map[string]json.RawMessage";
+const LIST: &str = "[]json.RawMessage";
+
+fn value(schema: &Value, value: &Value, name: &str) -> Result<Value, String> {
+    match schema["type"].as_str() {
+        Some("object") => object(schema, value),
+        Some("array") => {
+            let items = value.as_array().ok_or_else(|| mismatch(value, LIST))?;
+            items
+                .iter()
+                .map(|item| match item {
+                    Value::Null if schema["items"]["type"] == "object" => {
+                        Ok(Value::Object(Map::new()))
+                    }
+                    item => self::value(&schema["items"], item, name),
+                })
+                .collect()
+        }
+        Some("string") => text(schema, value, name),
+        Some("integer") => integer(schema, value),
+        Some("number") => float(value, "float64"),
+        Some("boolean") if !value.is_boolean() => Err(mismatch(value, "bool")),
+        _ => Ok(value.clone()),
+    }
+}
+
+fn object(schema: &Value, value: &Value) -> Result<Value, String> {
+    let entries = value.as_object();
+    if let Some(inner) = schema.get("additionalProperties").filter(|s| s.is_object()) {
+        let entries = entries.ok_or_else(|| mismatch(value, MESSAGE))?;
+        return entries
+            .iter()
+            .map(|(key, entry)| Ok((key.clone(), self::value(inner, entry, key)?)))
+            .collect::<Result<Map<_, _>, String>>()
+            .map(Value::Object);
+    }
+    let Some(properties) = schema["properties"].as_object() else {
+        // A struct of any members.
+        return match entries {
+            Some(_) => Ok(value.clone()),
+            None if schema["x-kubernetes-preserve-unknown-fields"] == true => {
+                Err(format!("bad StructValue: {}", mismatch(value, MESSAGE)))
+            }
+            None => Err(mismatch(value, MESSAGE)),
+        };
+    };
+    let entries = entries.ok_or_else(|| mismatch(value, MESSAGE))?;
+    let mut out = Map::new();
+    for (name, inner) in properties {
+        // The proto's own spelling of a name is as good.
+        let field = entries.get(name).filter(|v| !v.is_null());
+        if let Some(field) = field {
+            let decoded = self::value(inner, field, name)?;
+            out.insert(camel(name), decoded);
+        }
+    }
+    Ok(Value::Object(out))
+}
+
+/// `jwks_uri` as `jwksUri`.
+fn camel(name: &str) -> String {
+    let mut out = String::with_capacity(name.len());
+    let mut upper = false;
+    for c in name.chars() {
+        if c == '_' {
+            upper = true;
+        } else if upper {
+            out.extend(c.to_uppercase());
+            upper = false;
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+/// Fields that are durations although their CRDs have no rule for it: zero is allowed there.
+const DURATIONS: &[&str] = &["idleTimeout", "ttl", "budgetInterval"];
+
+fn text(schema: &Value, value: &Value, name: &str) -> Result<Value, String> {
+    if let Some(names) = schema["enum"].as_array() {
+        return enumeration(names, value);
+    }
+    let Some(text) = value.as_str() else {
+        return Err(mismatch(value, "string"));
+    };
+    let rules = schema["x-kubernetes-validations"].as_array();
+    let is_duration = DURATIONS.contains(&name)
+        || rules.is_some_and(|rules| {
+            let rule = |r: &Value| {
+                r["rule"]
+                    .as_str()
+                    .is_some_and(|r| r.starts_with("duration("))
+            };
+            rules.iter().any(rule)
+        });
+    if is_duration {
+        parse_duration(text).map_err(|why| format!("bad Duration: {why}"))?;
+    }
+    if schema["format"] == "byte" {
+        use base64::Engine;
+        base64::engine::general_purpose::STANDARD
+            .decode(text)
+            .map_err(|_| "illegal base64 data at input byte 0".to_string())?;
+    }
+    Ok(value.clone())
+}
+
+fn enumeration(names: &[Value], value: &Value) -> Result<Value, String> {
+    if value.is_string() {
+        if names.contains(value) {
+            return Ok(value.clone());
+        }
+        let name = full_name(names);
+        return Err(format!(
+            "unknown value {} for enum {name}",
+            quote(&value.to_string())
+        ));
+    }
+    match value.as_u64() {
+        Some(number) => Ok(names.get(number as usize).cloned().unwrap_or(Value::Null)),
+        None => Err(mismatch(value, "protoreflect.EnumNumber")),
+    }
+}
+
+/// The full names of Istio's enums, by their first two values.
+const ENUMS: &[(&str, &str, &str)] = &[
+    ("UNDEFINED", "CLIENT", "type.v1beta1.WorkloadMode"),
+    (
+        "UNSPECIFIED_PHASE",
+        "AUTHN",
+        "extensions.v1alpha1.PluginPhase",
+    ),
+    (
+        "UNSPECIFIED",
+        "AUTHN",
+        "networking.v1alpha3.EnvoyFilter.Patch.FilterClass",
+    ),
+    (
+        "FAIL_CLOSE",
+        "FAIL_OPEN",
+        "extensions.v1alpha1.FailStrategy",
+    ),
+    (
+        "UNSPECIFIED_POLICY",
+        "IfNotPresent",
+        "extensions.v1alpha1.PullPolicy",
+    ),
+    (
+        "UNSPECIFIED_PLUGIN_TYPE",
+        "HTTP",
+        "extensions.v1alpha1.PluginType",
+    ),
+    ("INLINE", "HOST", "extensions.v1alpha1.EnvValueSource"),
+    (
+        "DEFAULT",
+        "DO_NOT_UPGRADE",
+        "networking.v1alpha3.ConnectionPoolSettings.HTTPSettings.H2UpgradePolicy",
+    ),
+    (
+        "UNSPECIFIED",
+        "LEAST_CONN",
+        "networking.v1alpha3.LoadBalancerSettings.SimpleLB",
+    ),
+    (
+        "DISABLE",
+        "SIMPLE",
+        "networking.v1alpha3.ClientTLSSettings.TLSmode",
+    ),
+    (
+        "V1",
+        "V2",
+        "networking.v1alpha3.TrafficPolicy.ProxyProtocol.VERSION",
+    ),
+    (
+        "INVALID",
+        "LISTENER",
+        "networking.v1alpha3.EnvoyFilter.ApplyTo",
+    ),
+    (
+        "ANY",
+        "SIDECAR_INBOUND",
+        "networking.v1alpha3.EnvoyFilter.PatchContext",
+    ),
+    (
+        "ANY",
+        "ROUTE",
+        "networking.v1alpha3.EnvoyFilter.RouteConfigurationMatch.RouteMatch.Action",
+    ),
+    (
+        "INVALID",
+        "MERGE",
+        "networking.v1alpha3.EnvoyFilter.Patch.Operation",
+    ),
+    (
+        "TLS_AUTO",
+        "TLSV1_0",
+        "networking.v1alpha3.ServerTLSSettings.TLSProtocol",
+    ),
+    (
+        "PASSTHROUGH",
+        "SIMPLE",
+        "networking.v1alpha3.ServerTLSSettings.TLSmode",
+    ),
+    (
+        "MESH_EXTERNAL",
+        "MESH_INTERNAL",
+        "networking.v1alpha3.ServiceEntry.Location",
+    ),
+    (
+        "NONE",
+        "STATIC",
+        "networking.v1alpha3.ServiceEntry.Resolution",
+    ),
+    ("DEFAULT", "IPTABLES", "networking.v1alpha3.CaptureMode"),
+    (
+        "REGISTRY_ONLY",
+        "ALLOW_ANY",
+        "networking.v1alpha3.OutboundTrafficPolicy.Mode",
+    ),
+    (
+        "UNSPECIFIED",
+        "FORWARD",
+        "networking.v1alpha3.CorsPolicy.UnmatchedPreflights",
+    ),
+    (
+        "FROM_PROTOCOL_DEFAULT",
+        "FROM_REQUEST_PORT",
+        "networking.v1alpha3.HTTPRedirect.RedirectPortSelection",
+    ),
+    (
+        "ALLOW",
+        "DENY",
+        "security.v1beta1.AuthorizationPolicy.Action",
+    ),
+    (
+        "UNSET",
+        "DISABLE",
+        "security.v1beta1.PeerAuthentication.MutualTLS.Mode",
+    ),
+    (
+        "CLIENT_AND_SERVER",
+        "CLIENT",
+        "telemetry.v1alpha1.WorkloadMode",
+    ),
+    (
+        "ALL_METRICS",
+        "REQUEST_COUNT",
+        "telemetry.v1alpha1.MetricSelector.IstioMetric",
+    ),
+    (
+        "UPSERT",
+        "REMOVE",
+        "telemetry.v1alpha1.MetricsOverrides.TagOverride.Operation",
+    ),
+];
+
+fn full_name(names: &[Value]) -> String {
+    let name = |i: usize| names.get(i).and_then(Value::as_str).unwrap_or("");
+    ENUMS
+        .iter()
+        .find(|(first, second, _)| *first == name(0) && *second == name(1))
+        .map_or_else(|| "istio".into(), |(_, _, full)| format!("istio.{full}"))
+}
+
+fn integer(schema: &Value, value: &Value) -> Result<Value, String> {
+    let unsigned = schema["minimum"].is_number() && schema["format"].is_null();
+    let (go, low, high) = match (unsigned, schema["maximum"].is_number()) {
+        (true, true) => ("uint32", 0, i128::from(u32::MAX)),
+        (true, false) => ("uint64", 0, i128::from(u64::MAX)),
+        _ if schema["format"] == "int64" => ("int64", i128::from(i64::MIN), i128::from(i64::MAX)),
+        _ => ("int32", i128::from(i32::MIN), i128::from(i32::MAX)),
+    };
+    whole(value, go, low, high)
+}
+
+/// A whole number within bounds, also written as a text.
+pub(crate) fn whole(value: &Value, go: &str, low: i128, high: i128) -> Result<Value, String> {
+    let parsed;
+    let number = match value {
+        Value::Number(_) => value,
+        Value::String(text) => {
+            parsed = unquoted(text)?;
+            &parsed
+        }
+        other => return Err(mismatch(other, go)),
+    };
+    let Value::Number(n) = number else {
+        return Err(mismatch(number, go));
+    };
+    let exact = n
+        .as_i64()
+        .map(i128::from)
+        .or_else(|| n.as_u64().map(i128::from));
+    match exact {
+        Some(exact) if (low..=high).contains(&exact) => Ok(number.clone()),
+        // YAML's 1e3 arrives as 1000.0 and is printed by Kubernetes as 1000.
+        None if n
+            .as_f64()
+            .is_some_and(|f| f.fract() == 0.0 && f.abs() < 9e15) =>
+        {
+            let exact = n.as_f64().unwrap_or_default() as i128;
+            if (low..=high).contains(&exact) {
+                Ok(Value::Number(Number::from(exact as i64)))
+            } else {
+                Err(format!(
+                    "json: cannot unmarshal number {exact} into Go value of type {go}"
+                ))
+            }
+        }
+        _ => Err(format!(
+            "json: cannot unmarshal number {n} into Go value of type {go}"
+        )),
+    }
+}
+
+fn unquoted(text: &str) -> Result<Value, String> {
+    serde_json::from_str(text).map_err(|_| match text.chars().next() {
+        None => "unexpected end of JSON input".into(),
+        Some(c) => format!(
+            "invalid character {} looking for beginning of value",
+            go_rune(c)
+        ),
+    })
+}
+
+fn go_rune(c: char) -> String {
+    match c {
+        '\'' => r"'\''".into(),
+        '"' => "'\"'".into(),
+        c => format!("'{c}'"),
+    }
+}
+
+/// A number, also written as a text.
+pub(crate) fn float(value: &Value, go: &str) -> Result<Value, String> {
+    match value {
+        Value::Number(_) => Ok(value.clone()),
+        Value::String(text) if matches!(text.as_str(), "NaN" | "Infinity" | "-Infinity") => {
+            Ok(value.clone())
+        }
+        Value::String(text) => match unquoted(text)? {
+            number @ Value::Number(_) => Ok(number),
+            other => Err(mismatch(&other, go)),
+        },
+        other => Err(mismatch(other, go)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn every_enum_of_the_crds_has_a_name() {
+        fn walk(schema: &Value, into: &mut Vec<Value>) {
+            if let Some(names) = schema.get("enum") {
+                into.push(names.clone());
+            }
+            for inner in schema["properties"].as_object().into_iter().flatten() {
+                walk(inner.1, into);
+            }
+            for key in ["items", "additionalProperties"] {
+                if schema[key].is_object() {
+                    walk(&schema[key], into);
+                }
+            }
+        }
+        let mut all = Vec::new();
+        for schema in SCHEMAS.values() {
+            walk(schema, &mut all);
+        }
+        assert!(all.len() > 20);
+        for names in all {
+            assert_ne!(full_name(names.as_array().unwrap()), "istio", "{names}");
+        }
+    }
+
+    #[test]
+    fn numbers_may_be_texts_and_nulls_are_absent() {
+        let spec = json!({"hosts": null, "http": [null, {"route": [{"weight": "50"}]}]});
+        assert_eq!(
+            decode("VirtualService", &spec).unwrap(),
+            json!({"http": [{}, {"route": [{"weight": 50}]}]})
+        );
+    }
+
+    #[test]
+    fn what_does_not_fit_is_said_in_the_words_of_go() {
+        for (spec, want) in [
+            (
+                json!({"http": [{"timeout": "10"}]}),
+                "bad Duration: time: missing unit in duration \"10\"",
+            ),
+            (
+                json!({"http": {}}),
+                "json: cannot unmarshal object into Go value of type []json.RawMessage",
+            ),
+            (
+                json!({"http": [1]}),
+                "json: cannot unmarshal number into Go value of type map[string]json.RawMessage",
+            ),
+            (
+                json!({"hosts": [true]}),
+                "json: cannot unmarshal bool into Go value of type string",
+            ),
+            (
+                json!({"http": [{"route": [{"weight": 3_000_000_000u64}]}]}),
+                "json: cannot unmarshal number 3000000000 into Go value of type int32",
+            ),
+            (
+                json!({"http": [{"redirect": {"derivePort": "X"}}]}),
+                "unknown value \"\\\"X\\\"\" for enum istio.networking.v1alpha3.HTTPRedirect.RedirectPortSelection",
+            ),
+        ] {
+            assert_eq!(decode("VirtualService", &spec).unwrap_err(), want);
+        }
+    }
+}
