@@ -156,13 +156,13 @@ fn terminating(
         ..Chain::default()
     };
     FilterChain {
-        transport_socket: Some(server_tls(&settings, http)),
+        transport_socket: Some(server_tls(context, &settings, http)),
         ..chain.finish()
     }
 }
 
 /// TLS of a server.
-fn server_tls(settings: &ServerTlsSettings, http: bool) -> TransportSocket {
+fn server_tls(context: &Context<'_>, settings: &ServerTlsSettings, http: bool) -> TransportSocket {
     let mesh = settings.mode == ServerTlsMode::IstioMutual;
     let client = matches!(
         settings.mode,
@@ -230,7 +230,7 @@ fn server_tls(settings: &ServerTlsSettings, http: bool) -> TransportSocket {
         }
     }
     let common = tls::CommonTlsContext {
-        tls_params: params(settings),
+        tls_params: params(context, settings),
         tls_certificate_sds_secret_configs: certificates,
         alpn_protocols: alpn.iter().map(|alpn| (*alpn).to_owned()).collect(),
         validation_context_type: validation,
@@ -272,7 +272,8 @@ fn known_ciphers(wanted: &[String]) -> Vec<String> {
     out
 }
 
-fn params(settings: &ServerTlsSettings) -> Option<tls::TlsParameters> {
+/// Versions, ciphers and curves: those of the server, else those of the mesh.
+fn params(context: &Context<'_>, settings: &ServerTlsSettings) -> Option<tls::TlsParameters> {
     use tls::tls_parameters::TlsProtocol as Version;
     let version = |version: TlsProtocol| match version {
         TlsProtocol::TlsAuto => Version::TlsAuto,
@@ -281,19 +282,30 @@ fn params(settings: &ServerTlsSettings) -> Option<tls::TlsParameters> {
         TlsProtocol::V1_2 => Version::TlSv12,
         TlsProtocol::V1_3 => Version::TlSv13,
     };
-    let (min, max) = (settings.min_protocol_version, settings.max_protocol_version);
-    if min == TlsProtocol::TlsAuto
-        && max == TlsProtocol::TlsAuto
-        && settings.cipher_suites.is_empty()
-    {
+    if !matches!(
+        settings.mode,
+        ServerTlsMode::Simple | ServerTlsMode::Mutual | ServerTlsMode::OptionalMutual
+    ) {
         return None;
     }
-    Some(tls::TlsParameters {
-        tls_minimum_protocol_version: version(min) as i32,
-        tls_maximum_protocol_version: version(max) as i32,
-        cipher_suites: known_ciphers(&settings.cipher_suites),
-        ..Default::default()
-    })
+    let mut out = tls::TlsParameters::default();
+    if let Some(defaults) = &context.snapshot.mesh.tls_defaults {
+        out.ecdh_curves.clone_from(&defaults.ecdh_curves);
+        out.cipher_suites.clone_from(&defaults.cipher_suites);
+        out.tls_minimum_protocol_version = version(defaults.min_protocol_version) as i32;
+    }
+    if settings.min_protocol_version != TlsProtocol::TlsAuto {
+        out.tls_minimum_protocol_version = version(settings.min_protocol_version) as i32;
+    }
+    if settings.max_protocol_version != TlsProtocol::TlsAuto {
+        out.tls_maximum_protocol_version = version(settings.max_protocol_version) as i32;
+    }
+    let ciphers = known_ciphers(&settings.cipher_suites);
+    if !settings.cipher_suites.is_empty() {
+        out.cipher_suites = ciphers;
+    }
+    let said = out != tls::TlsParameters::default() || !settings.cipher_suites.is_empty();
+    said.then_some(out)
 }
 
 /// Authorization before everything else.

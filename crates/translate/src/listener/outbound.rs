@@ -133,8 +133,6 @@ fn catch_all(
                 continue;
             }
             let mut instances = context
-                .snapshot
-                .registry
                 .endpoints_of(service)
                 .iter()
                 .filter(|endpoint| endpoint.port_name == port.name)
