@@ -20,6 +20,7 @@ use std::collections::HashSet;
 use xds::envoy::config::core::v3::{TrafficDirection, TransportSocket};
 use xds::envoy::config::listener::v3::{Filter, FilterChain, FilterChainMatch, Listener};
 use xds::envoy::extensions::transport_sockets::tls::v3 as tls;
+use xds::envoy::r#type::matcher::v3::{StringMatcher, string_matcher};
 
 const CLASS: ListenerClass = ListenerClass::Gateway;
 
@@ -56,12 +57,7 @@ fn listener(
                 );
             }
             Kind::Https => {
-                let prefix = if server.server.name.is_empty() {
-                    format!("outbound_{bind}_{port}")
-                } else {
-                    server.server.name.clone()
-                };
-                let filters = vec![http(context, server, prefix)];
+                let filters = vec![http(context, server, format!("outbound_{bind}_{port}"))];
                 chains.push(terminating(context, server, filters, true));
             }
             Kind::TlsTcp => {
@@ -131,6 +127,10 @@ fn http(context: &Context<'_>, server: &GatewayServer<'_>, stat_prefix: String) 
         Routes::Rds(server.route_name.clone()),
         protocol,
     );
+    // A name of a server with TLS stands as it is.
+    if server.kind() == Kind::Https && !server.server.name.is_empty() {
+        spec.stat_prefix.clone_from(&server.server.name);
+    }
     spec.policies = security::http_policies(context, CLASS);
     hcm::filter(context, spec)
 }
@@ -229,6 +229,11 @@ fn server_tls(context: &Context<'_>, settings: &ServerTlsSettings, http: bool) -
             default.verify_certificate_hash = settings.verify_certificate_hash.clone();
         }
     }
+    let by_credential =
+        !settings.credential_names.is_empty() || !settings.credential_name.is_empty();
+    if !client && by_credential && !settings.subject_alt_names.is_empty() {
+        validation = Some(names_only(&settings.subject_alt_names));
+    }
     let common = tls::CommonTlsContext {
         tls_params: params(context, settings),
         tls_certificate_sds_secret_configs: certificates,
@@ -242,6 +247,21 @@ fn server_tls(context: &Context<'_>, settings: &ServerTlsSettings, http: bool) -
         ..Default::default()
     };
     transport_socket("envoy.transport_sockets.tls", xds::any::pack(&config))
+}
+
+/// Names of a peer whose certificate is not checked, as istiod writes them.
+#[allow(deprecated)] // istiod still writes match_subject_alt_names
+fn names_only(names: &[String]) -> tls::common_tls_context::ValidationContextType {
+    let matchers = names.iter().map(|name| StringMatcher {
+        match_pattern: Some(string_matcher::MatchPattern::Exact(name.clone())),
+        ..Default::default()
+    });
+    tls::common_tls_context::ValidationContextType::ValidationContext(
+        tls::CertificateValidationContext {
+            match_subject_alt_names: matchers.collect(),
+            ..Default::default()
+        },
+    )
 }
 
 /// Ciphers that Envoy knows, each once.
