@@ -7,14 +7,14 @@ use std::time::Duration;
 use base64::Engine;
 use serde_json::Value;
 use tokio::sync::watch;
-use translate::{ProxyInfo, Snapshot};
+use translate::{Built, Change, Output, ProxyInfo, Snapshot};
 use xds::envoy::config::core::v3::{DataSource, data_source::Specifier};
 use xds::envoy::extensions::transport_sockets::tls::v3::{
     CertificateValidationContext, Secret, TlsCertificate, secret,
 };
 use xds::prost_types::Any;
 
-use crate::ads::session::{Generated, World};
+use crate::ads::session::{Changes, Generated, World};
 use crate::authenticate::Authenticator;
 use crate::clusters::Clusters;
 
@@ -28,8 +28,14 @@ const LONGEST: Duration = Duration::from_millis(50);
 /// One version of the mesh.
 pub struct Mesh {
     version: u64,
-    snapshot: Snapshot,
+    snapshot: Arc<Snapshot>,
     clusters: Arc<Clusters>,
+}
+
+fn report(proxy: &ProxyInfo, output: &Output) {
+    for problem in &output.problems {
+        tracing::warn!(node = proxy.id, %problem, "configuration problem");
+    }
 }
 
 impl World for Mesh {
@@ -37,12 +43,22 @@ impl World for Mesh {
         self.version
     }
 
-    fn generate(&self, proxy: &ProxyInfo) -> Generated {
-        let output = translate::build(&self.snapshot, proxy);
-        for problem in &output.problems {
-            tracing::warn!(node = proxy.id, %problem, "configuration problem");
+    type Built = Built;
+
+    fn generate(&self, proxy: &ProxyInfo) -> (Built, Generated) {
+        let (built, output) = Built::new(self.snapshot.clone(), proxy);
+        report(proxy, &output);
+        (built, crate::generate::by_type(&output))
+    }
+
+    fn update(&self, proxy: &ProxyInfo, built: &mut Built, generated: &mut Generated) -> Changes {
+        let change = built.advance(self.snapshot.clone(), proxy);
+        match &change {
+            Change::Everything(output) | Change::Services { made: output, .. } => {
+                report(proxy, output);
+            }
         }
-        crate::generate::by_type(&output)
+        crate::generate::apply(generated, &change)
     }
 
     fn secret(&self, proxy: &ProxyInfo, name: &str) -> Option<Any> {
@@ -138,13 +154,19 @@ pub async fn follow(
     let mut changes = clusters.changes();
     clusters.wait_synced().await;
     let mut version = 0;
+    let mut latest: Option<Arc<Snapshot>> = None;
     loop {
         changes.mark_unchanged();
         clusters.follow_remotes();
         authenticator.set_clients(clusters.clients());
         version += 1;
         let started = std::time::Instant::now();
-        let snapshot = Snapshot::from_objects(clusters.input(&domain));
+        let input = clusters.input(&domain);
+        let snapshot = Arc::new(match &latest {
+            Some(before) => Snapshot::next(before, input),
+            None => Snapshot::from_objects(input),
+        });
+        latest = Some(snapshot.clone());
         for problem in snapshot.problems() {
             tracing::warn!(%problem, "configuration problem");
         }

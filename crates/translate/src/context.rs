@@ -1,12 +1,17 @@
 //! Everything that is the same for all resources of one proxy.
 
 use crate::access_log::AccessLogs;
+use crate::registry::endpoint_index::AddressUse;
+use crate::registry::kubernetes::Pod;
+use crate::registry::{Endpoint, Service};
 use crate::sidecar_scope::Scope;
 use crate::telemetry::Telemetry;
 use crate::{Problem, ProxyInfo, Snapshot};
 use api::istio::MeshProxyConfig;
 use std::borrow::Cow;
 use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// What a listener is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -14,6 +19,18 @@ pub(crate) enum ListenerClass {
     SidecarOutbound,
     SidecarInbound,
     Gateway,
+}
+
+/// What a proxy's resources were made from, of that which changes with pods and endpoints. The clusters of a service and
+/// their load assignments also come from the endpoints of that service, which is not written down.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Reads {
+    /// Hosts in lower case.
+    pub(crate) hosts: BTreeSet<String>,
+    /// Addresses for which services were looked for.
+    pub(crate) addresses: BTreeSet<String>,
+    /// Cluster and address of pods that were looked for.
+    pub(crate) pods: BTreeSet<(String, String)>,
 }
 
 /// One proxy at one moment.
@@ -25,6 +42,9 @@ pub(crate) struct Context<'a> {
     pub(crate) telemetry: Telemetry<'a>,
     pub(crate) logs: AccessLogs,
     pub(crate) problems: RefCell<Vec<Problem>>,
+    pub(crate) reads: RefCell<Reads>,
+    /// The host in lower case whose clusters are being built.
+    building: RefCell<Option<String>>,
 }
 
 impl<'a> Context<'a> {
@@ -45,7 +65,55 @@ impl<'a> Context<'a> {
             telemetry,
             logs,
             problems: RefCell::default(),
+            reads: RefCell::default(),
+            building: RefCell::default(),
         }
+    }
+
+    /// Builds the clusters of a service: what is read of its endpoints meanwhile concerns nothing else.
+    pub(crate) fn clusters_of<T>(&self, service: &Service, build: impl FnOnce() -> T) -> T {
+        self.building
+            .replace(Some(service.host.to_ascii_lowercase()));
+        let out = build();
+        self.building.replace(None);
+        out
+    }
+
+    fn reads_host(&self, service: &Service) {
+        let host = service.host.to_ascii_lowercase();
+        if self.building.borrow().as_ref() != Some(&host) {
+            self.reads.borrow_mut().hosts.insert(host);
+        }
+    }
+
+    /// The endpoints of a service.
+    pub(crate) fn endpoints_of(&self, service: &Service) -> &'a [Endpoint] {
+        self.reads_host(service);
+        self.snapshot.endpoints.of(&service.key())
+    }
+
+    /// The identities of a service.
+    pub(crate) fn accounts_of(&self, service: &Service) -> impl Iterator<Item = &'a String> {
+        self.reads_host(service);
+        let accounts = self.snapshot.endpoints.accounts(&service.key());
+        accounts.into_iter().flatten()
+    }
+
+    /// Service ports whose endpoints have this address.
+    pub(crate) fn uses_of_address(&self, address: &str) -> &'a [AddressUse] {
+        self.reads.borrow_mut().addresses.insert(address.to_owned());
+        let snapshot = self.snapshot;
+        snapshot.endpoints.by_address(&snapshot.registry, address)
+    }
+
+    /// The pod that the proxy is in.
+    pub(crate) fn own_pod(&self) -> Option<&'a Arc<Pod>> {
+        let (cluster, address) = (&self.proxy.cluster, self.proxy.ip());
+        self.reads
+            .borrow_mut()
+            .pods
+            .insert((cluster.clone(), address.to_owned()));
+        self.snapshot.cluster(cluster)?.pod_by_ip(address)
     }
 
     pub(crate) fn problem(&self, problem: Problem) {

@@ -130,20 +130,13 @@ fn resolving_filter(cache: DnsCacheConfig) -> HttpFilter {
     )
 }
 
-/// The filters that resolve hosts on a shared HTTP listener.
-pub(crate) fn http_filters(context: &Context<'_>, port: u32) -> Vec<HttpFilter> {
-    let services = context
-        .scope
-        .services
-        .iter()
-        .filter(|service| service.resolution == Resolution::DynamicDns);
-    services
-        .filter(|service| {
-            service
-                .port(port)
-                .is_some_and(|port| port.protocol.is_http_or_auto())
-        })
-        .map(|service| cache(&service.host))
+/// The filters that resolve hosts on an HTTP listener: for the service that it was made for, and where unknown hosts are resolved.
+pub(crate) fn http_filters(context: &Context<'_>, service: Option<&Service>) -> Vec<HttpFilter> {
+    let own = service.filter(|service| {
+        service.resolution == Resolution::DynamicDns && crate::host::is_wildcard(&service.host)
+    });
+    own.map(|service| cache(&service.host))
+        .into_iter()
         .chain(
             (context.scope.mode == OutboundTrafficPolicyMode::AllowAnyDynamicDns).then(any_cache),
         )

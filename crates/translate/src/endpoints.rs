@@ -62,7 +62,7 @@ impl Group<'_> {
         self.members
             .iter()
             .map(|member| member.endpoint.load_balancing_weight.unwrap_or(1))
-            .sum()
+            .fold(0, u32::saturating_add)
     }
 
     fn refresh_weight(&mut self) {
@@ -70,10 +70,11 @@ impl Group<'_> {
     }
 }
 
-/// The load assignment of a cluster for a proxy.
+/// The load assignment of a cluster for a proxy. Endpoints that are names are only for clusters that ask DNS.
 pub(crate) fn load_assignment(
     context: &Context<'_>,
     cluster: &ClusterRef<'_>,
+    names: bool,
 ) -> ClusterLoadAssignment {
     let rule = cluster.rule.map(|rule| &rule.spec);
     let subset = rule.and_then(|rule| subset(rule, cluster.subset));
@@ -92,7 +93,7 @@ pub(crate) fn load_assignment(
         .outlier
         .is_some_and(|outlier| outlier.min_health_percent > 0);
     let mut groups: BTreeMap<String, Group<'_>> = BTreeMap::new();
-    for endpoint in snapshot.registry.endpoints_of(cluster.service) {
+    for endpoint in context.endpoints_of(cluster.service) {
         let visible = context.proxy.network_view.is_empty()
             || endpoint.network.is_empty()
             || context.proxy.network_view.contains(&endpoint.network);
@@ -112,6 +113,12 @@ pub(crate) fn load_assignment(
                 .of(&endpoint.network, &endpoint.cluster)
                 .is_empty();
         if endpoint.address.is_empty() && !reachable_by_gateway {
+            continue;
+        }
+        let named = !endpoint.address.is_empty()
+            && endpoint.port != 0
+            && !crate::host::is_ip(&endpoint.address);
+        if named && !names {
             continue;
         }
         let mtls = match tls_mode {
@@ -260,7 +267,7 @@ fn replace_by_gateways(context: &Context<'_>, group: &mut Group<'_>) {
         let MemberLabels::Workload(endpoint) = member.labels else {
             continue;
         };
-        let weight = endpoint.weight() * gateways.scale;
+        let weight = endpoint.weight().saturating_mul(gateways.scale);
         let ways = gateways.of(&endpoint.network, &endpoint.cluster);
         if in_network(context, &endpoint.network) || ways.is_empty() {
             member.endpoint.load_balancing_weight = Some(weight);
@@ -277,13 +284,14 @@ fn replace_by_gateways(context: &Context<'_>, group: &mut Group<'_>) {
                 way.network.clone(),
                 way.cluster.clone(),
             );
-            *through.entry(key).or_default() += weight / ways.len() as u32;
+            let sum = through.entry(key).or_default();
+            *sum = u32::wrapping_add(*sum, weight / ways.len() as u32);
         }
     }
     for ((host, port, network, cluster), weight) in through {
         let endpoint = LbEndpoint {
             metadata: Some(endpoint_metadata(true, format!(";;;;{cluster}"))),
-            load_balancing_weight: Some(weight),
+            load_balancing_weight: Some(weight.max(1)),
             host_identifier: Some(host_identifier(&host, port)),
             ..Default::default()
         };

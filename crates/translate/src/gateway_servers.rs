@@ -236,10 +236,7 @@ fn bound_ports(
     services: &[(Arc<Service>, crate::registry::ServicePort, u32)],
     declared: u32,
 ) -> Vec<u32> {
-    let pod = context
-        .snapshot
-        .cluster(&context.proxy.cluster)
-        .and_then(|cluster| cluster.pod_by_ip(context.proxy.ip()));
+    let pod = context.own_pod().map(AsRef::as_ref);
     let mut out = Vec::new();
     for (_, port, target) in services
         .iter()

@@ -45,7 +45,7 @@ impl HcmSpec {
     ) -> Self {
         Self {
             class,
-            stat_prefix,
+            stat_prefix: crate::names::stat(&stat_prefix),
             routes,
             protocol,
             policies: HttpPolicies::default(),
@@ -75,7 +75,7 @@ fn manager(context: &Context<'_>, spec: HcmSpec) -> HttpConnectionManager {
         ..Default::default()
     };
     let mut out = HttpConnectionManager {
-        stat_prefix: crate::names::stat(&spec.stat_prefix),
+        stat_prefix: spec.stat_prefix,
         http_filters,
         tracing,
         access_log: context.logs.chain(class),

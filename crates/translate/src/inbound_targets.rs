@@ -51,7 +51,7 @@ pub(crate) fn services(
         }
     };
     if let Some(cluster) = context.snapshot.cluster(&proxy.cluster)
-        && let Some(pod) = cluster.pod_by_ip(proxy.ip())
+        && let Some(pod) = context.own_pod()
     {
         for selected in cluster.services_of_pod(pod) {
             let Some(service) = registry
@@ -65,7 +65,7 @@ pub(crate) fn services(
             }
         }
     }
-    for (index, port_name, target, cluster) in registry.by_address(proxy.ip()) {
+    for (index, port_name, target, cluster) in context.uses_of_address(proxy.ip()) {
         let service = &registry.services[*index];
         if *cluster != proxy.cluster && service.kubernetes {
             continue;

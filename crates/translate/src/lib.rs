@@ -21,6 +21,7 @@ mod hcm;
 mod host;
 mod http_filters;
 mod inbound_targets;
+mod incremental;
 mod listener;
 mod locality;
 mod locality_lb;
@@ -44,6 +45,7 @@ mod traffic_policy;
 mod virtual_service;
 mod visibility;
 
+pub use incremental::{Built, Change};
 pub use locality::Locality;
 pub use output::{Output, build};
 pub use problem::Problem;

@@ -2,7 +2,7 @@
 
 use crate::cluster::outbound::{self, ServiceCluster};
 use crate::cluster::{inbound, passthrough};
-use crate::context::{Context, ListenerClass};
+use crate::context::{Context, ListenerClass, Reads};
 use crate::envoy_filter::{self, GatewayPorts, Patches};
 use crate::gateway_servers::MergedServers;
 use crate::inbound_targets;
@@ -11,7 +11,7 @@ use crate::proxy_info::Interception;
 use crate::registry::Resolution;
 use crate::route;
 use crate::{Problem, ProxyInfo, Snapshot};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use xds::envoy::config::cluster::v3::Cluster;
 use xds::envoy::config::core::v3::TypedExtensionConfig;
 use xds::envoy::config::endpoint::v3::ClusterLoadAssignment;
@@ -40,25 +40,53 @@ pub struct Output {
 
 /// Builds all resources of a proxy.
 pub fn build(snapshot: &Snapshot, proxy: &ProxyInfo) -> Output {
+    build_noting(snapshot, proxy).0
+}
+
+/// Builds all resources of a proxy, and tells what they were made from.
+pub(crate) fn build_noting(snapshot: &Snapshot, proxy: &ProxyInfo) -> (Output, Made) {
     let context = Context::new(snapshot, proxy);
     let mut out = Output::default();
+    let mut made = Made::default();
     let patches = Patches::new(snapshot, proxy, &context.problems);
     if proxy.is_router() {
-        build_router(&context, &patches, &mut out);
+        made.auto_passthrough = build_router(&context, &patches, &mut out, &mut made.by_host);
     } else {
-        build_sidecar(&context, &patches, &mut out);
+        build_sidecar(&context, &patches, &mut out, &mut made.by_host);
     }
+    made.patched = !patches.is_empty();
     out.extension_configs = patches.extension_configs();
     drop(patches);
     out.problems = snapshot.problems().to_vec();
     out.problems.extend(context.problems.into_inner());
     out.problems.sort();
     out.problems.dedup();
-    out
+    made.reads = context.reads.into_inner();
+    (out, made)
 }
 
-fn build_sidecar(context: &Context<'_>, patches: &Patches<'_>, out: &mut Output) {
-    service_clusters(context, out, false);
+/// What the resources of a proxy were made from, as far as a change of endpoints is concerned.
+#[derive(Debug, Default)]
+pub(crate) struct Made {
+    pub(crate) reads: Reads,
+    /// What each host in lower case has.
+    pub(crate) by_host: ByHost,
+    /// Whether clusters that forward mutual TLS were built.
+    pub(crate) auto_passthrough: bool,
+    /// Whether EnvoyFilters had a hand in it.
+    pub(crate) patched: bool,
+}
+
+/// Names of the clusters and of the load assignments of hosts in lower case.
+pub(crate) type ByHost = HashMap<String, (BTreeSet<String>, BTreeSet<String>)>;
+
+fn build_sidecar(
+    context: &Context<'_>,
+    patches: &Patches<'_>,
+    out: &mut Output,
+    by_host: &mut ByHost,
+) {
+    service_clusters(context, out, false, by_host, |_| true);
     let targets = inbound_targets::targets(context);
     add_clusters(
         out,
@@ -138,11 +166,17 @@ fn patch_clusters(
         .retain(|name, _| asked.contains(name.as_str()));
 }
 
-fn build_router(context: &Context<'_>, patches: &Patches<'_>, out: &mut Output) {
+/// Tells whether there are clusters that forward mutual TLS.
+fn build_router(
+    context: &Context<'_>,
+    patches: &Patches<'_>,
+    out: &mut Output,
+    by_host: &mut ByHost,
+) -> bool {
     let merged = MergedServers::new(context);
-    service_clusters(context, out, false);
+    service_clusters(context, out, false, by_host, |_| true);
     if merged.auto_passthrough {
-        service_clusters(context, out, true);
+        service_clusters(context, out, true, by_host, |_| true);
     }
     add_clusters(out, [passthrough::black_hole(context)]);
     patch_clusters(patches, true, out, |_| Vec::new());
@@ -183,6 +217,7 @@ fn build_router(context: &Context<'_>, patches: &Patches<'_>, out: &mut Output) 
             .map(|listener| (listener.name.clone(), listener)),
     );
     out.secrets = secrets(&merged);
+    merged.auto_passthrough
 }
 
 /// Secrets of the servers' certificates.
@@ -221,11 +256,20 @@ fn secrets(merged: &MergedServers<'_>) -> BTreeSet<String> {
     out
 }
 
-fn service_clusters(context: &Context<'_>, out: &mut Output, sni_forwarding: bool) {
-    let mut clusters = Vec::new();
-    let mut endpoints = Vec::new();
+/// Clusters and load assignments of the hosts (in lower case) that are wanted.
+pub(crate) fn service_clusters(
+    context: &Context<'_>,
+    out: &mut Output,
+    sni_forwarding: bool,
+    by_host: &mut ByHost,
+    wanted: impl Fn(&str) -> bool,
+) {
     for service in &context.scope.services {
         if service.resolution == Resolution::Alias || sni_forwarding && service.mesh_external {
+            continue;
+        }
+        let host = service.host.to_ascii_lowercase();
+        if !wanted(&host) {
             continue;
         }
         let rule = context.snapshot.destination_rules.outbound(
@@ -233,21 +277,29 @@ fn service_clusters(context: &Context<'_>, out: &mut Output, sni_forwarding: boo
             &service.host,
             &service.namespace,
         );
-        for port in outbound::ports(service) {
-            let source = ServiceCluster {
-                service,
-                port,
-                rule: rule.map(AsRef::as_ref),
-                sni_forwarding,
-            };
-            outbound::clusters(context, &source, &mut clusters, &mut endpoints);
+        let (mut clusters, mut endpoints) = (Vec::new(), Vec::new());
+        context.clusters_of(service, || {
+            for port in outbound::ports(service) {
+                let source = ServiceCluster {
+                    service,
+                    port,
+                    rule: rule.map(AsRef::as_ref),
+                    sni_forwarding,
+                };
+                outbound::clusters(context, &source, &mut clusters, &mut endpoints);
+            }
+        });
+        let names = by_host.entry(host).or_default();
+        names
+            .0
+            .extend(clusters.iter().map(|cluster| cluster.name.clone()));
+        add_clusters(out, clusters);
+        for assignment in endpoints {
+            names.1.insert(assignment.cluster_name.clone());
+            out.endpoints
+                .entry(assignment.cluster_name.clone())
+                .or_insert(assignment);
         }
-    }
-    add_clusters(out, clusters);
-    for assignment in endpoints {
-        out.endpoints
-            .entry(assignment.cluster_name.clone())
-            .or_insert(assignment);
     }
 }
 

@@ -1,11 +1,11 @@
 //! What a proxy can reach: its Sidecar object, or everything its namespace sees.
 
 use crate::objects::{Config, selects};
-use crate::registry::Service;
+use crate::registry::{Service, ServicePort};
 use crate::virtual_service::{MESH_GATEWAY, VirtualServiceConfig};
 use crate::{ProxyInfo, Snapshot, host};
 use api::istio::{CaptureMode, IstioEgressListener, OutboundTrafficPolicyMode, Port, Sidecar};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// An outbound listener of a Sidecar, or the one for everything.
@@ -69,8 +69,13 @@ impl<'a> Scope<'a> {
         };
         match sidecar.filter(|sidecar| !sidecar.spec.egress.is_empty()) {
             None => {
-                let services =
-                    one_namespace_each(visible.into_iter().cloned().collect(), &proxy.namespace);
+                let services: Vec<Arc<Service>> = visible.into_iter().cloned().collect();
+                // Gateways take whatever is oldest; Kubernetes services come first all the same.
+                let services = if proxy.is_router() {
+                    services
+                } else {
+                    one_namespace_each(services, &proxy.namespace)
+                };
                 scope.listeners.push(EgressListener {
                     port: None,
                     bind: "",
@@ -106,14 +111,7 @@ impl<'a> Scope<'a> {
                 continue;
             }
             for config in &listener.virtual_services {
-                for (target, port) in destinations(config) {
-                    if self
-                        .by_host
-                        .get(&target.to_ascii_lowercase())
-                        .is_some_and(|known| port.is_none_or(|port| known.port(port).is_some()))
-                    {
-                        continue;
-                    }
+                for (target, ports) in destinations(config, &proxy.namespace) {
                     let candidates: Vec<_> = snapshot
                         .registry
                         .services_of(target)
@@ -126,20 +124,17 @@ impl<'a> Scope<'a> {
                     let own = candidates
                         .iter()
                         .find(|service| service.namespace == proxy.namespace);
-                    let Some(service) =
-                        own.or_else(|| candidates.iter().min_by_key(|service| &service.namespace))
-                    else {
-                        continue;
+                    // Else that of Kubernetes, else the oldest.
+                    let best = own
+                        .or_else(|| candidates.iter().find(|service| service.kubernetes))
+                        .or_else(|| candidates.first());
+                    let Some(service) = best else { continue };
+                    let wanted = match only_port(listener.port) {
+                        Some(port) => BTreeSet::from([port]),
+                        None => ports,
                     };
-                    match port {
-                        None => self.add(service),
-                        Some(port) => {
-                            if let Some(found) = service.port(port) {
-                                let mut only = Service::clone(service);
-                                only.ports = vec![found.clone()];
-                                self.add(&Arc::new(only));
-                            }
-                        }
+                    if let Some(service) = with_ports(service, &wanted) {
+                        self.add(&service);
                     }
                 }
             }
@@ -155,12 +150,6 @@ impl<'a> Scope<'a> {
             self.services.push(service.clone());
             return;
         };
-        if known.namespace != service.namespace {
-            if service.kubernetes && !known.kubernetes {
-                self.by_host.insert(key, service.clone());
-            }
-            return;
-        }
         if known.kubernetes != service.kubernetes {
             // A ServiceEntry for a Kubernetes service adds endpoints, but no clusters.
             if service.kubernetes {
@@ -173,6 +162,14 @@ impl<'a> Scope<'a> {
                 }
                 self.by_host.insert(key, service.clone());
             }
+            return;
+        }
+        let unlike = known.namespace != service.namespace
+            || known.resolution != service.resolution
+            || known.selector != service.selector
+            || known.labels != service.labels
+            || known.visibility != service.visibility;
+        if unlike {
             return;
         }
         let missing: Vec<_> = service
@@ -254,7 +251,7 @@ impl<'a> Imports<'a> {
             };
             let resolve = |owner: &'a str| if owner == "." { namespace } else { owner };
             match owner.strip_prefix('~') {
-                Some("") => {}
+                Some("") => out.excluded.push(("*", name)),
                 Some(excluded) => out.excluded.push((resolve(excluded), name)),
                 None => out.wanted.push((resolve(owner), name)),
             }
@@ -286,10 +283,7 @@ fn imported<'a>(
 ) -> EgressListener<'a> {
     let _ = sidecar_namespace;
     let imports = Imports::new(&listener.hosts, namespace);
-    let only_port = listener
-        .port
-        .as_ref()
-        .filter(|port| port.number != 0 && !port.protocol.eq_ignore_ascii_case("HTTP_PROXY"));
+    let wanted: BTreeSet<u32> = only_port(listener.port.as_ref()).into_iter().collect();
     let mut services = Vec::new();
     for service in visible {
         let aliased = service
@@ -299,16 +293,7 @@ fn imported<'a>(
         if !imports.contains(&service.namespace, &service.host) && !aliased {
             continue;
         }
-        match only_port {
-            None => services.push(Arc::clone(service)),
-            Some(port) => {
-                if let Some(found) = service.port(port.number) {
-                    let mut only = Service::clone(service);
-                    only.ports = vec![found.clone()];
-                    services.push(Arc::new(only));
-                }
-            }
-        }
+        services.extend(with_ports(service, &wanted));
     }
     EgressListener {
         port: listener.port.as_ref().filter(|port| port.number != 0),
@@ -327,6 +312,29 @@ fn imported<'a>(
             .copied()
             .collect(),
     }
+}
+
+/// The port that services have to have for a listener; none for one that is an HTTP proxy.
+fn only_port(port: Option<&Port>) -> Option<u32> {
+    port.filter(|port| port.number != 0 && !port.protocol.eq_ignore_ascii_case("HTTP_PROXY"))
+        .map(|port| port.number)
+}
+
+/// A service with some of its ports only; an empty list or 0 means all. `None` if it has none of them.
+fn with_ports(service: &Arc<Service>, wanted: &BTreeSet<u32>) -> Option<Arc<Service>> {
+    if wanted.is_empty() || wanted.contains(&0) {
+        return Some(service.clone());
+    }
+    let has = |port: &ServicePort| wanted.contains(&port.number);
+    let found = service.ports.iter().filter(|port| has(port)).count();
+    if found == service.ports.len() && found > 0 {
+        return Some(service.clone());
+    }
+    (found > 0).then(|| {
+        let mut only = Service::clone(service);
+        only.ports.retain(has);
+        Arc::new(only)
+    })
 }
 
 /// Of services of the same host, keeps those of one namespace: the client's, else that of a Kubernetes service, else the first.
@@ -353,10 +361,21 @@ fn one_namespace_each(services: Vec<Arc<Service>>, namespace: &str) -> Vec<Arc<S
         .collect()
 }
 
-/// Hosts that the rules of a VirtualService lead to, with their ports.
-pub(crate) fn destinations(config: &VirtualServiceConfig) -> Vec<(&str, Option<u32>)> {
-    let mut seen = HashSet::new();
-    let http = config.spec.http.iter().flat_map(|route| {
+/// Hosts that the rules of a VirtualService lead to for clients of a namespace, with their ports; 0 means all.
+fn destinations<'a>(
+    config: &'a VirtualServiceConfig,
+    namespace: &str,
+) -> BTreeMap<&'a str, BTreeSet<u32>> {
+    let http = config.spec.http.iter().filter(|route| {
+        let mut named = route
+            .matches
+            .iter()
+            .map(|condition| condition.source_namespace.as_str())
+            .filter(|name| !name.is_empty())
+            .peekable();
+        named.peek().is_none() || named.any(|name| name == namespace)
+    });
+    let http = http.flat_map(|route| {
         route
             .route
             .iter()
@@ -364,24 +383,15 @@ pub(crate) fn destinations(config: &VirtualServiceConfig) -> Vec<(&str, Option<u
             .chain(route.mirror.iter())
             .chain(route.mirrors.iter().map(|mirror| &mirror.destination))
     });
-    let tcp = config
-        .spec
-        .tcp
-        .iter()
-        .flat_map(|route| route.route.iter().map(|target| &target.destination));
-    let tls = config
-        .spec
-        .tls
-        .iter()
-        .flat_map(|route| route.route.iter().map(|target| &target.destination));
-    http.chain(tcp)
-        .chain(tls)
-        .map(|target| {
-            (
-                target.host.as_str(),
-                api::istio::HttpRoute::port(&target.port),
-            )
-        })
-        .filter(|target| seen.insert(*target))
-        .collect()
+    let tcp = config.spec.tcp.iter().flat_map(|route| &route.route);
+    let tls = config.spec.tls.iter().flat_map(|route| &route.route);
+    let mut out: BTreeMap<&str, BTreeSet<u32>> = BTreeMap::new();
+    for target in http
+        .chain(tcp.map(|target| &target.destination))
+        .chain(tls.map(|target| &target.destination))
+    {
+        let port = api::istio::HttpRoute::port(&target.port).unwrap_or(0);
+        out.entry(target.host.as_str()).or_default().insert(port);
+    }
+    out
 }

@@ -4,7 +4,8 @@ use crate::destination_rule::DestinationRules;
 use crate::envoy_filter::{self, EnvoyFilterPatches};
 use crate::objects::{Config, identity, selects, text, typed};
 use crate::peer_authentication::PeerPolicies;
-use crate::registry::kubernetes::Cluster;
+use crate::registry::endpoint_index::{EndpointChanges, EndpointIndex};
+use crate::registry::kubernetes::{Cluster, Settings};
 use crate::registry::{Endpoint, Registry, Service, ServiceKey, network, service_entry};
 use crate::virtual_service::{VirtualServiceConfig, prepare};
 use crate::{Problem, host};
@@ -15,6 +16,7 @@ use api::istio::{
 };
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Deref;
 use std::sync::Arc;
 
 /// The Kubernetes objects of one cluster.
@@ -49,11 +51,24 @@ pub struct SnapshotInput {
 }
 
 /// Everything a control plane knows at one moment.
+///
+/// What does not depend on pods and endpoints is shared between the snapshots that [`Snapshot::next`] makes one of another, as long as it
+/// stays the same.
 #[derive(Debug)]
 pub struct Snapshot {
+    settled: Arc<Settled>,
+    pub(crate) clusters: Vec<Cluster>,
+    pub(crate) endpoints: EndpointIndex,
+    /// Share of traced requests where nothing else says, in percent (istiod's PILOT_TRACE_SAMPLING).
+    pub(crate) trace_sampling: f64,
+    problems: Vec<Problem>,
+}
+
+/// The part of a snapshot that does not depend on pods and endpoints.
+#[derive(Debug)]
+pub struct Settled {
     pub(crate) domain: String,
     pub(crate) mesh: MeshConfig,
-    pub(crate) clusters: Vec<Cluster>,
     pub(crate) registry: Registry,
     pub(crate) virtual_services: Vec<Arc<VirtualServiceConfig>>,
     pub(crate) destination_rules: DestinationRules,
@@ -64,10 +79,53 @@ pub struct Snapshot {
     pub(crate) authorization_policies: Vec<Config<AuthorizationPolicy>>,
     pub(crate) telemetries: Vec<Config<Telemetry>>,
     pub(crate) envoy_filters: Vec<EnvoyFilterPatches>,
-    /// Share of traced requests where nothing else says, in percent (istiod's PILOT_TRACE_SAMPLING).
-    pub(crate) trace_sampling: f64,
+    service_entries: Vec<Config<ServiceEntry>>,
+    workload_entries: Vec<Config<WorkloadEntry>>,
     jwks: BTreeMap<String, String>,
     problems: Vec<Problem>,
+    source: Source,
+}
+
+impl Deref for Snapshot {
+    type Target = Settled;
+
+    fn deref(&self) -> &Settled {
+        &self.settled
+    }
+}
+
+/// What [`Settled`] is made from, to tell whether it would be the same again.
+#[derive(Debug)]
+struct Source {
+    config_cluster: String,
+    domain: String,
+    config: Vec<Arc<Value>>,
+    mesh: MeshConfig,
+    networks: MeshNetworks,
+    jwks: BTreeMap<String, String>,
+    /// Id and Service objects of each cluster.
+    clusters: Vec<(String, Vec<Arc<Value>>)>,
+}
+
+impl Source {
+    /// Objects are the same when they are the same in memory: what a watch has not changed.
+    fn is_same(&self, other: &Self) -> bool {
+        let same = |a: &[Arc<Value>], b: &[Arc<Value>]| {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| Arc::ptr_eq(a, b))
+        };
+        self.config_cluster == other.config_cluster
+            && self.domain == other.domain
+            && same(&self.config, &other.config)
+            && self.clusters.len() == other.clusters.len()
+            && self
+                .clusters
+                .iter()
+                .zip(&other.clusters)
+                .all(|(a, b)| a.0 == b.0 && same(&a.1, &b.1))
+            && self.mesh == other.mesh
+            && self.networks == other.networks
+            && self.jwks == other.jwks
+    }
 }
 
 /// The key set that istiod sends where it could not fetch one: nobody has the private key.
@@ -84,15 +142,21 @@ const UNKNOWN_KEYS: &str = r#"{
 impl Snapshot {
     /// Reads plain objects and indexes them. What cannot be read is left out and becomes a problem.
     pub fn from_objects(input: SnapshotInput) -> Self {
-        let mut problems = Vec::new();
+        Self::after(None, input)
+    }
+
+    /// The same as [`Snapshot::from_objects`], sharing with this one what has not changed: objects at the same address are the same.
+    #[must_use]
+    pub fn next(&self, input: SnapshotInput) -> Self {
+        Self::after(Some(self), input)
+    }
+
+    fn after(before: Option<&Self>, input: SnapshotInput) -> Self {
         let domain = if input.domain.is_empty() {
             "cluster.local".to_owned()
         } else {
-            input.domain.clone()
+            input.domain
         };
-        let mesh = input.mesh;
-        let root = mesh.root_namespace().to_owned();
-        let config = Typed::read(&input.config, &mut problems);
         let mut objects = input.clusters;
         for cluster in &mut objects {
             if let Some(network) = network::of_cluster(&input.networks, &cluster.id) {
@@ -100,60 +164,63 @@ impl Snapshot {
             }
         }
         objects.sort_by_key(|cluster| (cluster.id != input.config_cluster, cluster.id.clone()));
+        let settings = Settings {
+            system_namespace: input.mesh.root_namespace().to_owned(),
+            domain: domain.clone(),
+            trust_domain: input.mesh.trust_domain().to_owned(),
+            export_to: input.mesh.default_service_export_to.clone(),
+        };
         let clusters: Vec<Cluster> = objects
             .iter()
             .map(|cluster| {
-                Cluster::read(cluster, &root, &domain, mesh.trust_domain(), &mut problems)
+                let known = before.and_then(|before| before.cluster(&cluster.id));
+                Cluster::read(cluster, &settings, known)
             })
             .collect();
-        let mut gateways = BTreeSet::new();
-        for cluster in &objects {
-            network::from_services(cluster, &mut gateways);
-        }
-        network::from_mesh_networks(&input.networks, &objects, &domain, &mut gateways);
-        let (services, endpoints) = collect(
-            &clusters,
-            &objects,
-            &config,
-            &mesh,
-            &input.config_cluster,
-            &domain,
-        );
-        let mut registry =
-            Registry::new(services, endpoints, network::NetworkGateways::new(gateways));
-        registry.compute_accounts(mesh.trust_domain(), &mesh.trust_domain_aliases);
-        let virtual_services = prepare(
-            config.virtual_services,
-            &domain,
-            &mesh.default_virtual_service_export_to,
-            &mut problems,
-        );
-        let destination_rules = DestinationRules::new(
-            config.destination_rules,
-            &domain,
-            &root,
-            &mesh.default_destination_rule_export_to,
-        );
-        let envoy_filters = envoy_filter::prepare(config.envoy_filters, &mut problems);
-        let peer_policies = PeerPolicies::new(config.peer_authentications, &root);
-        Self {
+        let source = Source {
+            config_cluster: input.config_cluster,
             domain,
-            clusters,
-            registry,
-            virtual_services,
-            destination_rules,
-            gateways: config.gateways,
-            sidecars: config.sidecars,
-            peer_policies,
-            request_authentications: config.request_authentications,
-            authorization_policies: config.authorization_policies,
-            telemetries: config.telemetries,
-            envoy_filters,
-            trace_sampling: 1.0,
+            config: input.config,
+            mesh: input.mesh,
+            networks: input.networks,
             jwks: input.jwks,
-            mesh,
+            clusters: clusters
+                .iter()
+                .map(|cluster| (cluster.id.clone(), cluster.service_objects.clone()))
+                .collect(),
+        };
+        let settled = match before.filter(|before| before.source.is_same(&source)) {
+            Some(before) => before.settled.clone(),
+            None => Arc::new(Settled::new(source, &objects, &clusters)),
+        };
+        let endpoints = EndpointIndex::new(
+            &settled.registry,
+            settled.all_endpoints(&objects, &clusters),
+            settled.mesh.trust_domain(),
+            &settled.mesh.trust_domain_aliases,
+            before.map(|before| &before.endpoints),
+        );
+        let mut problems = settled.problems.clone();
+        problems.extend(clusters.iter().flat_map(|cluster| cluster.problems.clone()));
+        Self {
+            settled,
+            clusters,
+            endpoints,
+            trace_sampling: before.map_or(1.0, |before| before.trace_sampling),
             problems,
         }
+    }
+
+    /// What differs from an earlier snapshot, if nothing but pods and endpoints does.
+    pub(crate) fn endpoint_changes_since(&self, before: &Self) -> Option<EndpointChanges> {
+        let settled = Arc::ptr_eq(&self.settled, &before.settled)
+            && self.trace_sampling.to_bits() == before.trace_sampling.to_bits()
+            && self.problems == before.problems;
+        settled.then(|| self.endpoints.changes_since(&before.endpoints))
+    }
+
+    pub(crate) fn cluster(&self, id: &str) -> Option<&Cluster> {
+        self.clusters.iter().find(|cluster| cluster.id == id)
     }
 
     /// Sets the share of traced requests where nothing else says, in percent; 1 if this is not called.
@@ -172,6 +239,89 @@ impl Snapshot {
     pub fn mesh(&self) -> &MeshConfig {
         &self.mesh
     }
+}
+
+impl Settled {
+    fn new(source: Source, objects: &[ClusterObjects], clusters: &[Cluster]) -> Self {
+        let mut problems = Vec::new();
+        let config = Typed::read(&source.config, &mut problems);
+        let (domain, mesh) = (source.domain.clone(), source.mesh.clone());
+        let root = mesh.root_namespace().to_owned();
+        let mut gateways = BTreeSet::new();
+        for cluster in objects {
+            network::from_services(cluster, &mut gateways);
+        }
+        network::from_mesh_networks(&source.networks, objects, &domain, &mut gateways);
+        let services = all_services(clusters, &config.service_entries, &mesh);
+        let registry = Registry::new(services, network::NetworkGateways::new(gateways));
+        let virtual_services = prepare(
+            config.virtual_services,
+            &domain,
+            &mesh.default_virtual_service_export_to,
+            &mut problems,
+        );
+        let destination_rules = DestinationRules::new(
+            config.destination_rules,
+            &domain,
+            &root,
+            &mesh.default_destination_rule_export_to,
+        );
+        let envoy_filters = envoy_filter::prepare(config.envoy_filters, &mut problems);
+        let peer_policies = PeerPolicies::new(config.peer_authentications, &root);
+        Self {
+            domain,
+            registry,
+            virtual_services,
+            destination_rules,
+            gateways: config.gateways,
+            sidecars: config.sidecars,
+            peer_policies,
+            request_authentications: config.request_authentications,
+            authorization_policies: config.authorization_policies,
+            telemetries: config.telemetries,
+            envoy_filters,
+            service_entries: config.service_entries,
+            workload_entries: config.workload_entries,
+            jwks: source.jwks.clone(),
+            mesh,
+            problems,
+            source,
+        }
+    }
+
+    /// The endpoints of all services: of ServiceEntries, of WorkloadEntries that Kubernetes services select, of each cluster.
+    fn all_endpoints(
+        &self,
+        objects: &[ClusterObjects],
+        clusters: &[Cluster],
+    ) -> Vec<(ServiceKey, Endpoint)> {
+        let config_cluster = &self.source.config_cluster;
+        let mut out = Vec::new();
+        for entry in &self.service_entries {
+            out.extend(service_entry::endpoints(
+                entry,
+                &self.workload_entries,
+                clusters,
+                config_cluster,
+            ));
+        }
+        if let Some(own) = clusters
+            .iter()
+            .find(|cluster| cluster.id == *config_cluster)
+        {
+            out.extend(service_entry::of_kubernetes_services(
+                &own.services,
+                &self.workload_entries,
+                config_cluster,
+            ));
+        }
+        let mut ids: Vec<usize> = (0..clusters.len()).collect();
+        ids.sort_by_key(|index| &clusters[*index].id);
+        for index in ids {
+            out.extend(clusters[index].endpoints(&objects[index], &self.domain));
+        }
+        out
+    }
 
     /// The fetched key set of a rule that does not hold its own.
     pub(crate) fn jwks_of(&self, rule: &api::istio::JwtRule) -> &str {
@@ -181,10 +331,6 @@ impl Snapshot {
             &rule.jwks_uri
         };
         self.jwks.get(key).map_or(UNKNOWN_KEYS, String::as_str)
-    }
-
-    pub(crate) fn cluster(&self, id: &str) -> Option<&Cluster> {
-        self.clusters.iter().find(|cluster| cluster.id == id)
     }
 
     pub(crate) fn provider(&self, name: &str) -> Option<&ExtensionProvider> {
@@ -276,59 +422,31 @@ impl Snapshot {
     }
 }
 
-fn collect(
+/// The services of ServiceEntries and of all clusters. One that several clusters have is as in the first, with the addresses of all.
+fn all_services(
     clusters: &[Cluster],
-    objects: &[ClusterObjects],
-    config: &Typed,
+    entries: &[Config<ServiceEntry>],
     mesh: &MeshConfig,
-    config_cluster: &str,
-    domain: &str,
-) -> (Vec<Service>, Vec<(ServiceKey, Endpoint)>) {
-    let mut services: Vec<Service> = Vec::new();
-    let mut endpoints = Vec::new();
-    for entry in &config.service_entries {
-        services.extend(service_entry::services(
-            entry,
-            &mesh.default_service_export_to,
-        ));
-        endpoints.extend(service_entry::endpoints(
-            entry,
-            &config.workload_entries,
-            clusters,
-            config_cluster,
-        ));
-    }
-    let mut merged: Vec<Service> = Vec::new();
+) -> Vec<Service> {
+    let mut out: Vec<Service> = entries
+        .iter()
+        .flat_map(|entry| service_entry::services(entry, &mesh.default_service_export_to))
+        .collect();
     let mut index: HashMap<String, usize> = HashMap::new();
-    for cluster in clusters {
-        for service in &cluster.services {
-            match index.get(&service.host) {
-                Some(first) => {
-                    let first = &mut merged[*first];
-                    first.cluster_vips.extend(service.cluster_vips.clone());
-                    first.accounts.extend(service.accounts.iter().cloned());
-                }
-                None => {
-                    index.insert(service.host.clone(), merged.len());
-                    merged.push(service.clone());
-                }
+    for service in clusters.iter().flat_map(|cluster| &cluster.services) {
+        match index.get(&service.host) {
+            Some(first) => {
+                let first = &mut out[*first];
+                first.cluster_vips.extend(service.cluster_vips.clone());
+                first.accounts.extend(service.accounts.iter().cloned());
+            }
+            None => {
+                index.insert(service.host.clone(), out.len());
+                out.push(Service::clone(service));
             }
         }
     }
-    if let Some(own) = clusters.iter().find(|cluster| cluster.id == config_cluster) {
-        endpoints.extend(service_entry::of_kubernetes_services(
-            &own.services,
-            &config.workload_entries,
-            config_cluster,
-        ));
-    }
-    let mut ids: Vec<usize> = (0..clusters.len()).collect();
-    ids.sort_by_key(|index| &clusters[*index].id);
-    for index in ids {
-        endpoints.extend(clusters[index].endpoints(&objects[index], domain));
-    }
-    services.extend(merged);
-    (services, endpoints)
+    out
 }
 
 /// Istio objects by kind, oldest first.

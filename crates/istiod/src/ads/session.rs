@@ -1,7 +1,7 @@
 //! One proxy's conversation: requests and new configuration in, responses out. Pure; the two variants
 //! of the protocol are thin shells around it (`super::stream`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use translate::ProxyInfo;
@@ -34,14 +34,32 @@ pub enum Variant {
 pub trait World: Send + Sync + 'static {
     /// Grows with every change; part of versions and nonces.
     fn version(&self) -> u64;
+    /// How a proxy's resources were made, to go on from there.
+    type Built: Send;
     /// All resources for a proxy, by type.
-    fn generate(&self, proxy: &ProxyInfo) -> Generated;
+    fn generate(&self, proxy: &ProxyInfo) -> (Self::Built, Generated);
+    /// Brings resources made by an earlier version up to this one.
+    fn update(
+        &self,
+        proxy: &ProxyInfo,
+        built: &mut Self::Built,
+        generated: &mut Generated,
+    ) -> Changes;
     /// A secret for a proxy that may have it.
     fn secret(&self, proxy: &ProxyInfo, name: &str) -> Option<Any>;
 }
 
 /// Resources by type URL, without those that are made by name (secrets).
 pub type Generated = BTreeMap<&'static str, Resources>;
+
+/// What an update touched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Changes {
+    /// Any resource can be different.
+    Everything,
+    /// Nothing but these, by type and name.
+    Only(BTreeMap<&'static str, BTreeSet<String>>),
+}
 
 /// A response to be sent.
 #[derive(Debug, Clone, PartialEq)]
@@ -70,11 +88,11 @@ pub struct TypeStatus {
 }
 
 /// One proxy's conversation.
-pub struct Session<W> {
+pub struct Session<W: World> {
     variant: Variant,
     proxy: ProxyInfo,
     world: Arc<W>,
-    generated: Option<Generated>,
+    generated: Option<(W::Built, Generated)>,
     subscriptions: BTreeMap<String, Subscription>,
     refused: BTreeMap<String, String>,
     responses: u64,
@@ -141,44 +159,66 @@ impl<W: World> Session<W> {
                 Vec::new()
             }
             // An answer is owed even if nothing exists: the client waits for it.
-            Reaction::Respond => self.respond(type_url, true, first),
+            Reaction::Respond => self.respond(type_url, true, first, None),
         }
     }
 
     /// Takes a new version of the configuration.
     pub fn on_world(&mut self, world: Arc<W>) -> Vec<Response> {
         self.world = world;
-        self.generated = None;
+        let changes = match &mut self.generated {
+            Some((built, generated)) => self.world.update(&self.proxy, built, generated),
+            None => Changes::Everything,
+        };
         let mut responses = Vec::new();
         for type_url in PUSH_ORDER {
-            if self.subscriptions.contains_key(type_url) {
-                responses.extend(self.respond(type_url, false, false));
+            if !self.subscriptions.contains_key(type_url) {
+                continue;
+            }
+            match &changes {
+                // Secrets are made by name and can change by themselves.
+                Changes::Only(names) if type_url != type_url::SECRET => {
+                    let nothing = BTreeSet::new();
+                    let names = names.get(type_url).unwrap_or(&nothing);
+                    responses.extend(self.respond(type_url, false, false, Some(names)));
+                }
+                _ => responses.extend(self.respond(type_url, false, false, None)),
             }
         }
         responses
     }
 
-    fn respond(&mut self, type_url: &str, owed: bool, first: bool) -> Vec<Response> {
+    /// `only`: nothing else can have changed since the last response.
+    fn respond(
+        &mut self,
+        type_url: &str,
+        owed: bool,
+        first: bool,
+        only: Option<&BTreeSet<String>>,
+    ) -> Vec<Response> {
         let made_by_name;
         let current = if type_url == type_url::SECRET {
             made_by_name = self.secrets();
             &made_by_name
         } else {
             let (world, proxy) = (&self.world, &self.proxy);
-            let generated = self.generated.get_or_insert_with(|| world.generate(proxy));
+            let (_, generated) = self.generated.get_or_insert_with(|| world.generate(proxy));
             static NOTHING: Resources = Resources::new();
             generated.get(type_url).unwrap_or(&NOTHING)
         };
         let Some(subscription) = self.subscriptions.get_mut(type_url) else {
             return Vec::new();
         };
+        if only.is_some_and(BTreeSet::is_empty) && !subscription.is_forced() {
+            return Vec::new();
+        }
         let update = if self.variant == Variant::StateOfTheWorld && subscription.is_wildcard() {
             subscription.everything(current).map(|resources| Update {
                 resources,
                 removed: Vec::new(),
             })
         } else {
-            let update = subscription.update(current, |name| empty(type_url, name));
+            let update = subscription.update(current, only, |name| empty(type_url, name));
             (owed || !update.is_empty()).then_some(update)
         };
         let Some(update) = update else {
@@ -206,7 +246,7 @@ impl<W: World> Session<W> {
             endpoints.force(changed);
             // In a push of everything, endpoints follow anyway.
             if owed && first {
-                responses.extend(self.respond(type_url::ENDPOINT, false, false));
+                responses.extend(self.respond(type_url::ENDPOINT, false, false, None));
             }
         }
         responses
@@ -255,7 +295,30 @@ mod tests {
         fn version(&self) -> u64 {
             self.0
         }
-        fn generate(&self, _proxy: &ProxyInfo) -> Generated {
+        type Built = ();
+        fn update(&self, proxy: &ProxyInfo, (): &mut (), generated: &mut Generated) -> Changes {
+            let before = std::mem::replace(generated, self.generate(proxy).1);
+            let mut changed: BTreeMap<&'static str, BTreeSet<String>> = BTreeMap::new();
+            for (type_url, resources) in &*generated {
+                for (name, resource) in resources {
+                    if before.get(type_url).and_then(|known| known.get(name)) != Some(resource) {
+                        changed.entry(type_url).or_default().insert(name.clone());
+                    }
+                }
+            }
+            for (type_url, resources) in before {
+                for name in resources.into_keys() {
+                    if !generated
+                        .get(type_url)
+                        .is_some_and(|now| now.contains_key(&name))
+                    {
+                        changed.entry(type_url).or_default().insert(name);
+                    }
+                }
+            }
+            Changes::Only(changed)
+        }
+        fn generate(&self, _proxy: &ProxyInfo) -> ((), Generated) {
             let mut generated = Generated::new();
             for (type_url, name, value) in &self.1 {
                 generated.entry(type_url).or_default().insert(
@@ -266,7 +329,7 @@ mod tests {
                     },
                 );
             }
-            generated
+            ((), generated)
         }
         fn secret(&self, proxy: &ProxyInfo, name: &str) -> Option<Any> {
             (proxy.is_router() && name == "kubernetes://tls").then(Any::default)
@@ -357,6 +420,22 @@ mod tests {
             summary(&session.on_world(Arc::new(cluster))),
             [("cds", 1), ("eds", 1)]
         );
+    }
+
+    #[test]
+    fn what_is_gone_is_removed_by_an_update_too() {
+        let mut session = session(
+            Variant::Delta,
+            Fixed(
+                1,
+                vec![(type_url::CLUSTER, "a", "1"), (type_url::CLUSTER, "b", "1")],
+            ),
+        );
+        session.on_request(type_url::CLUSTER, &ask(&[]));
+        let fewer = Fixed(2, vec![(type_url::CLUSTER, "b", "1")]);
+        let responses = session.on_world(Arc::new(fewer));
+        assert_eq!(summary(&responses), [("cds", 0)]);
+        assert_eq!(responses[0].update.removed, ["a"]);
     }
 
     #[test]

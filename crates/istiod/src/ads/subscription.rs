@@ -181,20 +181,36 @@ impl Subscription {
         }
     }
 
-    /// What the client lacks of `current`. `missing` makes the resource for a name that was asked for
-    /// and does not exist, where the protocol wants an empty one instead of silence.
-    pub fn update(&mut self, current: &Resources, missing: impl Fn(&str) -> Option<Any>) -> Update {
+    /// Whether something must be sent again although it has not changed.
+    #[must_use]
+    pub fn is_forced(&self) -> bool {
+        !self.forced.is_empty()
+    }
+
+    /// What the client lacks of `current`, of which nothing but `only` can have changed. `missing` makes the resource for a name that was
+    /// asked for and does not exist, where the protocol wants an empty one instead of silence.
+    pub fn update(
+        &mut self,
+        current: &Resources,
+        only: Option<&BTreeSet<String>>,
+        missing: impl Fn(&str) -> Option<Any>,
+    ) -> Update {
         let mut update = Update::default();
-        let wanted: Vec<String> = if self.wildcard {
-            current.keys().chain(&self.names).cloned().collect()
-        } else {
-            self.names.iter().cloned().collect()
+        let wanted: Vec<String> = match only {
+            Some(only) => only
+                .iter()
+                .filter(|name| self.wildcard || self.names.contains(*name))
+                .chain(&self.forced)
+                .cloned()
+                .collect(),
+            None if self.wildcard => current.keys().chain(&self.names).cloned().collect(),
+            None => self.names.iter().cloned().collect(),
         };
         for name in wanted {
             let made;
             let resource = match current.get(&name) {
                 Some(resource) => resource,
-                None => match missing(&name) {
+                None => match missing(&name).filter(|_| self.names.contains(&name)) {
                     Some(resource) => {
                         made = resource;
                         &made
@@ -209,9 +225,11 @@ impl Subscription {
             }
         }
         self.forced.clear();
+        let can_be_gone = |name: &&String| only.is_none_or(|only| only.contains(*name));
         let gone: Vec<String> = self
             .sent
             .keys()
+            .filter(can_be_gone)
             .chain(&self.inherited)
             .filter(|name| !current.contains_key(*name) && missing(name).is_none())
             .cloned()
@@ -302,14 +320,14 @@ mod tests {
     fn wildcard_sends_changes_and_removals_only() {
         let mut subscription = Subscription::default();
         assert_eq!(subscription.on_delta(&ask(&[]), true), Reaction::Respond);
-        let first = subscription.update(&resources(&[("a", "1"), ("b", "1")]), none);
+        let first = subscription.update(&resources(&[("a", "1"), ("b", "1")]), None, none);
         assert_eq!(names(&first), ["a", "b"]);
-        let second = subscription.update(&resources(&[("a", "1"), ("c", "1")]), none);
+        let second = subscription.update(&resources(&[("a", "1"), ("c", "1")]), None, none);
         assert_eq!(names(&second), ["c"]);
         assert_eq!(second.removed, ["b"]);
         assert!(
             subscription
-                .update(&resources(&[("a", "1"), ("c", "1")]), none)
+                .update(&resources(&[("a", "1"), ("c", "1")]), None, none)
                 .is_empty()
         );
     }
@@ -324,14 +342,24 @@ mod tests {
                 value: Vec::new(),
             })
         };
-        assert_eq!(names(&subscription.update(&Resources::new(), empty)), ["x"]);
-        assert!(subscription.update(&Resources::new(), empty).is_empty());
+        assert_eq!(
+            names(&subscription.update(&Resources::new(), None, empty)),
+            ["x"]
+        );
+        assert!(
+            subscription
+                .update(&Resources::new(), None, empty)
+                .is_empty()
+        );
         // Asked for again, it is sent again.
         assert_eq!(
             subscription.on_delta(&ask(&["x"]), false),
             Reaction::Respond
         );
-        assert_eq!(names(&subscription.update(&Resources::new(), empty)), ["x"]);
+        assert_eq!(
+            names(&subscription.update(&Resources::new(), None, empty)),
+            ["x"]
+        );
     }
 
     #[test]
@@ -342,7 +370,7 @@ mod tests {
             ..Ask::default()
         };
         subscription.on_delta(&request, true);
-        let update = subscription.update(&resources(&[("a", "1")]), none);
+        let update = subscription.update(&resources(&[("a", "1")]), None, none);
         assert_eq!(names(&update), ["a"]);
         assert_eq!(update.removed, ["old"]);
     }
@@ -351,7 +379,7 @@ mod tests {
     fn a_refused_response_is_not_repeated() {
         let mut subscription = Subscription::default();
         subscription.on_delta(&ask(&[]), true);
-        subscription.update(&resources(&[("a", "bad")]), none);
+        subscription.update(&resources(&[("a", "bad")]), None, none);
         subscription.sending("n1");
         let refusal = Ask {
             nonce: "n1".into(),
@@ -364,7 +392,7 @@ mod tests {
         );
         assert!(
             subscription
-                .update(&resources(&[("a", "bad")]), none)
+                .update(&resources(&[("a", "bad")]), None, none)
                 .is_empty()
         );
         assert_eq!(subscription.nonces(), ("n1", ""));
@@ -375,9 +403,9 @@ mod tests {
         let mut subscription = Subscription::default();
         subscription.on_delta(&ask(&["a", "b"]), false);
         let current = resources(&[("a", "1"), ("b", "1")]);
-        subscription.update(&current, none);
+        subscription.update(&current, None, none);
         subscription.force(["a".to_owned(), "other".to_owned()]);
-        assert_eq!(names(&subscription.update(&current, none)), ["a"]);
+        assert_eq!(names(&subscription.update(&current, None, none)), ["a"]);
     }
 
     #[test]
@@ -385,14 +413,14 @@ mod tests {
         let mut subscription = Subscription::default();
         assert_eq!(subscription.on_sotw(&ask(&["a"]), false), Reaction::Respond);
         let current = resources(&[("a", "1"), ("b", "1")]);
-        assert_eq!(names(&subscription.update(&current, none)), ["a"]);
+        assert_eq!(names(&subscription.update(&current, None, none)), ["a"]);
         subscription.sending("n1");
         let more = Ask {
             nonce: "n1".into(),
             ..ask(&["a", "b"])
         };
         assert_eq!(subscription.on_sotw(&more, false), Reaction::Respond);
-        assert_eq!(names(&subscription.update(&current, none)), ["b"]);
+        assert_eq!(names(&subscription.update(&current, None, none)), ["b"]);
         let stale = Ask {
             nonce: "n0".into(),
             ..ask(&["a"])

@@ -164,7 +164,10 @@ pub(crate) fn apply(
         set(&mut limits.max_retries, http.max_retries);
         per_connection = http.max_requests_per_connection;
         idle = http.idle_timeout.or(idle);
-        http2_settings = apply_http2(http, &mut options.http2);
+        http2_settings = http.max_concurrent_streams > 0 || http.http2_keep_alive.is_some();
+        if options.is_http2() {
+            apply_http2(http, &mut options.http2);
+        }
     }
     if let Some(budget) = budget {
         limits.retry_budget = Some(thresholds::RetryBudget {
@@ -198,7 +201,7 @@ pub(crate) fn apply(
     });
 }
 
-fn apply_http2(http: &HttpSettings, options: &mut core::Http2ProtocolOptions) -> bool {
+fn apply_http2(http: &HttpSettings, options: &mut core::Http2ProtocolOptions) {
     if http.max_concurrent_streams > 0 {
         options.max_concurrent_streams = Some(http.max_concurrent_streams as u32);
     }
@@ -209,7 +212,6 @@ fn apply_http2(http: &HttpSettings, options: &mut core::Http2ProtocolOptions) ->
             ..Default::default()
         });
     }
-    http.max_concurrent_streams > 0 || http.http2_keep_alive.is_some()
 }
 
 fn merged_keepalive(

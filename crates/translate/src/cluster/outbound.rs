@@ -19,6 +19,9 @@ use xds::envoy::config::core::v3::TypedExtensionConfig;
 use xds::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use xds::envoy::extensions::network::dns_resolver::cares::v3::CaresDnsResolverConfig;
 
+const ORIGINAL_DST: ClusterDiscoveryType =
+    ClusterDiscoveryType::Type(DiscoveryType::OriginalDst as i32);
+
 /// What the clusters of a service port have in common.
 pub(crate) struct ServiceCluster<'a> {
     pub(crate) service: &'a Service,
@@ -35,9 +38,14 @@ pub(crate) fn clusters(
     out: &mut Vec<Cluster>,
     eds: &mut Vec<ClusterLoadAssignment>,
 ) {
-    build(context, source, None, out, eds);
+    let first = out.len();
+    build(context, source, None, false, out, eds);
+    // Subsets take the discovery type that the policy of the rule gave its own cluster.
+    let passthrough = out
+        .get(first)
+        .is_some_and(|cluster| cluster.cluster_discovery_type == Some(ORIGINAL_DST));
     for subset in source.rule.iter().flat_map(|rule| &rule.spec.subsets) {
-        build(context, source, Some(subset), out, eds);
+        build(context, source, Some(subset), passthrough, out, eds);
     }
 }
 
@@ -45,6 +53,7 @@ fn build(
     context: &Context<'_>,
     source: &ServiceCluster<'_>,
     subset: Option<&Subset>,
+    passthrough: bool,
     out: &mut Vec<Cluster>,
     eds: &mut Vec<ClusterLoadAssignment>,
 ) {
@@ -100,7 +109,9 @@ fn build(
         ));
         return;
     }
-    if !set_discovery(context, &mut cluster, &place) {
+    if passthrough {
+        cluster.cluster_discovery_type = Some(ORIGINAL_DST);
+    } else if !set_discovery(context, &mut cluster, &place) {
         return;
     }
     let mut options = HttpOptions::new(port.protocol, !context.proxy.is_router());
@@ -151,7 +162,7 @@ fn build(
         set_http_options(&mut cluster, &options);
     }
     if cluster.eds_cluster_config.is_some() {
-        eds.push(endpoints::load_assignment(context, &place));
+        eds.push(endpoints::load_assignment(context, &place, false));
     }
     out.push(cluster);
 }
@@ -176,7 +187,7 @@ fn set_discovery(context: &Context<'_>, cluster: &mut Cluster, place: &ClusterRe
             });
         }
         DiscoveryType::StrictDns | DiscoveryType::LogicalDns => {
-            let assignment = endpoints::load_assignment(context, place);
+            let assignment = endpoints::load_assignment(context, place, true);
             if assignment.endpoints.is_empty() {
                 return false;
             }

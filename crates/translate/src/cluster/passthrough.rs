@@ -57,10 +57,12 @@ fn passthrough(context: &Context<'_>, name: &str) -> Cluster {
         lb_policy: LbPolicy::ClusterProvided as i32,
         ..Default::default()
     };
+    // Of the mesh's connection pool, only what is not HTTP's.
+    let pool = connection_pool::effective_pool(context, &Policy::default());
+    let mut unused = HttpOptions::new(Protocol::Auto, true);
+    connection_pool::apply(context, &mut cluster, &mut unused, pool, None);
     let mut options = HttpOptions::new(Protocol::Auto, true);
     options.upstream = Upstream::Downstream;
-    let pool = connection_pool::effective_pool(context, &Policy::default());
-    connection_pool::apply(context, &mut cluster, &mut options, pool, None);
     options.idle_timeout(Duration::from_secs(300));
     if context
         .proxy_config

@@ -100,8 +100,6 @@ fn auto_mtls(context: &Context<'_>, upstream: &Upstream<'_>, original_dst: bool)
     if original_dst || service.is_headless() {
         // The proxy cannot choose by endpoint, so all of them have to take mutual TLS.
         let mut endpoints = context
-            .snapshot
-            .registry
             .endpoints_of(service)
             .iter()
             .filter(|endpoint| endpoint.port_name == upstream.port_name)
@@ -118,15 +116,10 @@ fn mutual_socket(
     settings: Option<&ClientTlsSettings>,
 ) -> TransportSocket {
     let service = upstream.service;
-    let accounts = context
-        .snapshot
-        .registry
-        .accounts
-        .get(&(service.host.clone(), service.namespace.clone()));
     let names: Vec<String> =
         match settings.filter(|settings| !settings.subject_alt_names.is_empty()) {
             Some(settings) => settings.subject_alt_names.clone(),
-            None => accounts.into_iter().flatten().cloned().collect(),
+            None => context.accounts_of(service).cloned().collect(),
         };
     let sni = settings
         .map(|settings| settings.sni.clone())
@@ -163,16 +156,16 @@ fn own_tls(
     settings: &ClientTlsSettings,
 ) -> Option<TransportSocket> {
     let insecure = settings.insecure_skip_verify == Some(true);
+    let by_secret = !settings.credential_name.is_empty();
+    if by_secret && !context.proxy.is_router() && !upstream.selected {
+        return None;
+    }
     if settings.sni.is_empty() {
         options.auto_sni = Some(UpstreamHttpProtocolOptions {
             auto_sni: true,
             auto_san_validation: settings.subject_alt_names.is_empty() && !insecure,
             ..Default::default()
         });
-    }
-    let by_secret = !settings.credential_name.is_empty();
-    if by_secret && !context.proxy.is_router() && !upstream.selected {
-        return None;
     }
     let names = if settings.subject_alt_names.is_empty() {
         &upstream.service.subject_alt_names
@@ -214,8 +207,13 @@ fn own_tls(
         };
         combined(&sorted, &settings.ca_crl, root)
     };
+    let mut params = client_params();
+    if let Some(defaults) = &context.snapshot.mesh.tls_defaults {
+        params.ecdh_curves.clone_from(&defaults.ecdh_curves);
+        params.cipher_suites.clone_from(&defaults.cipher_suites);
+    }
     let common = tls::CommonTlsContext {
-        tls_params: Some(client_params()),
+        tls_params: Some(params),
         tls_certificate_sds_secret_configs: certificates,
         alpn_protocols: if options.is_http2() {
             vec!["h2".to_owned()]

@@ -4,6 +4,9 @@ use crate::context::{Context, ListenerClass};
 use crate::names;
 use crate::network_filters::{logged_proxy, outbound_chain};
 use crate::proto::seconds;
+use crate::registry::UNSPECIFIED;
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use xds::envoy::config::core::v3::{CidrRange, Metadata};
 use xds::envoy::config::listener::v3::{Filter, FilterChain, FilterChainMatch};
 
@@ -17,6 +20,8 @@ pub(crate) struct Chain {
     pub(crate) cidrs: Vec<String>,
     /// Only what looks like plain HTTP.
     pub(crate) sniffed_http: bool,
+    /// The route configuration that it asks for.
+    pub(crate) routes: Option<String>,
     pub(crate) filters: Vec<Filter>,
     pub(crate) metadata: Option<Metadata>,
 }
@@ -30,9 +35,19 @@ impl Chain {
 
     /// Whether both would match the same connections.
     pub(crate) fn same_match(&self, other: &Self) -> bool {
-        self.server_names == other.server_names
-            && self.cidrs == other.cidrs
-            && self.sniffed_http == other.sniffed_http
+        let names = |chain: &Self| -> BTreeSet<String> {
+            let names = chain.server_names.iter().filter(|name| *name != "*");
+            names.cloned().collect()
+        };
+        let ranges = |chain: &Self| -> BTreeSet<(IpAddr, u32)> {
+            let ranges = chain.cidrs.iter().filter_map(|cidr| masked(cidr));
+            ranges
+                .filter(|(address, _)| !address.is_unspecified() || address.is_ipv6())
+                .collect()
+        };
+        self.sniffed_http == other.sniffed_http
+            && names(self) == names(other)
+            && ranges(self) == ranges(other)
     }
 
     pub(crate) fn finish(self) -> FilterChain {
@@ -50,10 +65,15 @@ impl Chain {
         let mut out = FilterChainMatch::default();
         if !self.server_names.iter().any(|name| name == "*") {
             out.server_names = self.server_names.clone();
+            out.server_names.sort();
         }
         let mut cidrs = self.cidrs.clone();
         cidrs.sort();
-        out.prefix_ranges = cidrs.iter().filter_map(|cidr| cidr_range(cidr)).collect();
+        out.prefix_ranges = cidrs
+            .iter()
+            .filter_map(|cidr| cidr_range(cidr))
+            .filter(|range| range.address_prefix != UNSPECIFIED)
+            .collect();
         if self.sniffed_http {
             out.application_protocols = PLAIN_HTTP.map(str::to_owned).to_vec();
             out.transport_protocol = "raw_buffer".to_owned();
@@ -72,6 +92,27 @@ pub(crate) fn cidr_range(text: &str) -> Option<CidrRange> {
         address_prefix: address.to_owned(),
         prefix_len: Some(length),
     })
+}
+
+/// A range of addresses without the bits behind its prefix.
+fn masked(text: &str) -> Option<(IpAddr, u32)> {
+    let range = cidr_range(text)?;
+    let length = range.prefix_len?;
+    let address = match range.address_prefix.parse().ok()? {
+        IpAddr::V4(address) => {
+            let mask = u32::MAX
+                .checked_shl(32u32.saturating_sub(length))
+                .unwrap_or(0);
+            IpAddr::from((u32::from(address) & mask).to_be_bytes())
+        }
+        IpAddr::V6(address) => {
+            let mask = u128::MAX
+                .checked_shl(128u32.saturating_sub(length))
+                .unwrap_or(0);
+            IpAddr::from((u128::from(address) & mask).to_be_bytes())
+        }
+    };
+    Some((address, length))
 }
 
 /// The chain for everything that no other chain takes: to the address the client asked for, or nowhere.

@@ -20,6 +20,7 @@ use std::collections::HashSet;
 use xds::envoy::config::core::v3::{TrafficDirection, TransportSocket};
 use xds::envoy::config::listener::v3::{Filter, FilterChain, FilterChainMatch, Listener};
 use xds::envoy::extensions::transport_sockets::tls::v3 as tls;
+use xds::envoy::r#type::matcher::v3::{StringMatcher, string_matcher};
 
 const CLASS: ListenerClass = ListenerClass::Gateway;
 
@@ -56,12 +57,7 @@ fn listener(
                 );
             }
             Kind::Https => {
-                let prefix = if server.server.name.is_empty() {
-                    format!("outbound_{bind}_{port}")
-                } else {
-                    server.server.name.clone()
-                };
-                let filters = vec![http(context, server, prefix)];
+                let filters = vec![http(context, server, format!("outbound_{bind}_{port}"))];
                 chains.push(terminating(context, server, filters, true));
             }
             Kind::TlsTcp => {
@@ -131,6 +127,10 @@ fn http(context: &Context<'_>, server: &GatewayServer<'_>, stat_prefix: String) 
         Routes::Rds(server.route_name.clone()),
         protocol,
     );
+    // A name of a server with TLS stands as it is.
+    if server.kind() == Kind::Https && !server.server.name.is_empty() {
+        spec.stat_prefix.clone_from(&server.server.name);
+    }
     spec.policies = security::http_policies(context, CLASS);
     hcm::filter(context, spec)
 }
@@ -156,13 +156,13 @@ fn terminating(
         ..Chain::default()
     };
     FilterChain {
-        transport_socket: Some(server_tls(&settings, http)),
+        transport_socket: Some(server_tls(context, &settings, http)),
         ..chain.finish()
     }
 }
 
 /// TLS of a server.
-fn server_tls(settings: &ServerTlsSettings, http: bool) -> TransportSocket {
+fn server_tls(context: &Context<'_>, settings: &ServerTlsSettings, http: bool) -> TransportSocket {
     let mesh = settings.mode == ServerTlsMode::IstioMutual;
     let client = matches!(
         settings.mode,
@@ -229,8 +229,13 @@ fn server_tls(settings: &ServerTlsSettings, http: bool) -> TransportSocket {
             default.verify_certificate_hash = settings.verify_certificate_hash.clone();
         }
     }
+    let by_credential =
+        !settings.credential_names.is_empty() || !settings.credential_name.is_empty();
+    if !client && by_credential && !settings.subject_alt_names.is_empty() {
+        validation = Some(names_only(&settings.subject_alt_names));
+    }
     let common = tls::CommonTlsContext {
-        tls_params: params(settings),
+        tls_params: params(context, settings),
         tls_certificate_sds_secret_configs: certificates,
         alpn_protocols: alpn.iter().map(|alpn| (*alpn).to_owned()).collect(),
         validation_context_type: validation,
@@ -242,6 +247,21 @@ fn server_tls(settings: &ServerTlsSettings, http: bool) -> TransportSocket {
         ..Default::default()
     };
     transport_socket("envoy.transport_sockets.tls", xds::any::pack(&config))
+}
+
+/// Names of a peer whose certificate is not checked, as istiod writes them.
+#[allow(deprecated)] // istiod still writes match_subject_alt_names
+fn names_only(names: &[String]) -> tls::common_tls_context::ValidationContextType {
+    let matchers = names.iter().map(|name| StringMatcher {
+        match_pattern: Some(string_matcher::MatchPattern::Exact(name.clone())),
+        ..Default::default()
+    });
+    tls::common_tls_context::ValidationContextType::ValidationContext(
+        tls::CertificateValidationContext {
+            match_subject_alt_names: matchers.collect(),
+            ..Default::default()
+        },
+    )
 }
 
 /// Ciphers that Envoy knows, each once.
@@ -272,7 +292,8 @@ fn known_ciphers(wanted: &[String]) -> Vec<String> {
     out
 }
 
-fn params(settings: &ServerTlsSettings) -> Option<tls::TlsParameters> {
+/// Versions, ciphers and curves: those of the server, else those of the mesh.
+fn params(context: &Context<'_>, settings: &ServerTlsSettings) -> Option<tls::TlsParameters> {
     use tls::tls_parameters::TlsProtocol as Version;
     let version = |version: TlsProtocol| match version {
         TlsProtocol::TlsAuto => Version::TlsAuto,
@@ -281,19 +302,30 @@ fn params(settings: &ServerTlsSettings) -> Option<tls::TlsParameters> {
         TlsProtocol::V1_2 => Version::TlSv12,
         TlsProtocol::V1_3 => Version::TlSv13,
     };
-    let (min, max) = (settings.min_protocol_version, settings.max_protocol_version);
-    if min == TlsProtocol::TlsAuto
-        && max == TlsProtocol::TlsAuto
-        && settings.cipher_suites.is_empty()
-    {
+    if !matches!(
+        settings.mode,
+        ServerTlsMode::Simple | ServerTlsMode::Mutual | ServerTlsMode::OptionalMutual
+    ) {
         return None;
     }
-    Some(tls::TlsParameters {
-        tls_minimum_protocol_version: version(min) as i32,
-        tls_maximum_protocol_version: version(max) as i32,
-        cipher_suites: known_ciphers(&settings.cipher_suites),
-        ..Default::default()
-    })
+    let mut out = tls::TlsParameters::default();
+    if let Some(defaults) = &context.snapshot.mesh.tls_defaults {
+        out.ecdh_curves.clone_from(&defaults.ecdh_curves);
+        out.cipher_suites.clone_from(&defaults.cipher_suites);
+        out.tls_minimum_protocol_version = version(defaults.min_protocol_version) as i32;
+    }
+    if settings.min_protocol_version != TlsProtocol::TlsAuto {
+        out.tls_minimum_protocol_version = version(settings.min_protocol_version) as i32;
+    }
+    if settings.max_protocol_version != TlsProtocol::TlsAuto {
+        out.tls_maximum_protocol_version = version(settings.max_protocol_version) as i32;
+    }
+    let ciphers = known_ciphers(&settings.cipher_suites);
+    if !settings.cipher_suites.is_empty() {
+        out.cipher_suites = ciphers;
+    }
+    let said = out != tls::TlsParameters::default() || !settings.cipher_suites.is_empty();
+    said.then_some(out)
 }
 
 /// Authorization before everything else.

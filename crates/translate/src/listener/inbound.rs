@@ -170,7 +170,7 @@ pub(crate) fn listeners(context: &Context<'_>, targets: &[InboundTarget<'_>]) ->
         transparent: (proxy.interception == Interception::Tproxy).then_some(true),
         filter_chains: chains.list,
         listener_filters: filters,
-        listener_filters_timeout: Some(inspectors::timeout(context, has_http)),
+        listener_filters_timeout: Some(inspectors::timeout(context, true)),
         ..Default::default()
     });
     out

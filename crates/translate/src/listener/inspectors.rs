@@ -62,10 +62,10 @@ pub(crate) fn proxy_protocol() -> ListenerFilter {
     )
 }
 
-/// How long the filters may take on listeners of sidecars.
-pub(crate) fn timeout(context: &Context<'_>, has_http: bool) -> Duration {
+/// How long the filters may take on a listener of a sidecar that looks into connections.
+pub(crate) fn timeout(context: &Context<'_>, looks: bool) -> Duration {
     match context.snapshot.mesh.protocol_detection_timeout {
-        Some(timeout) if has_http => duration(timeout),
+        Some(timeout) if looks => duration(timeout),
         _ => seconds(0),
     }
 }

@@ -14,16 +14,18 @@ use crate::sidecar_scope::EgressListener;
 use api::istio::CaptureMode;
 use std::collections::BTreeMap;
 use xds::envoy::config::core::v3::TrafficDirection;
-use xds::envoy::config::listener::v3::Listener;
+use xds::envoy::config::listener::v3::{Filter, Listener};
+
+const SNI_DYNAMIC_FORWARD_PROXY: &str =
+    "envoy.extensions.filters.network.sni_dynamic_forward_proxy";
 
 /// A listener while services are being added to it.
 struct Entry {
-    class: Class,
+    /// What it was made for; [`Protocol::Auto`] where it looks into connections.
+    protocol: Protocol,
     chains: Vec<Chain>,
     /// The application connects to it itself.
     bound: bool,
-    /// A chain of its own for a port of the Sidecar object: no default chain.
-    explicit_bind: bool,
     /// Later egress listeners may not add to it.
     locked: bool,
 }
@@ -33,25 +35,41 @@ type Entries = BTreeMap<(String, u32), Entry>;
 /// The listeners and the names of the route configurations they ask for.
 pub(crate) fn listeners(context: &Context<'_>) -> (Vec<Listener>, Vec<String>) {
     let mut entries = Entries::new();
-    let mut routes: BTreeMap<(String, u32), String> = BTreeMap::new();
     for egress in &context.scope.listeners {
         match egress.port {
-            Some(_) => explicit(context, egress, &mut entries, &mut routes),
-            None => catch_all(context, egress, &mut entries, &mut routes),
+            Some(_) => explicit(context, egress, &mut entries),
+            None => {
+                entries.values_mut().for_each(|entry| entry.locked = true);
+                catch_all(context, egress, &mut entries);
+            }
         }
-        entries.values_mut().for_each(|entry| entry.locked = true);
     }
-    let mut names: Vec<String> = Vec::new();
-    let mut out = Vec::new();
-    for (key, entry) in entries {
-        if let Some(name) = routes.get(&key)
-            && entry.class != Class::Tcp
-        {
-            names.push(name.clone());
-        }
-        out.push(finish(context, &key.0, key.1, entry));
+    let names = entries
+        .values()
+        .flat_map(|entry| &entry.chains)
+        .filter_map(|chain| chain.routes.clone())
+        .collect();
+    let listeners = entries
+        .into_iter()
+        .map(|((bind, port), entry)| finish(context, &bind, port, entry))
+        .collect();
+    (listeners, names)
+}
+
+/// Whether there may be a listener: not on ports of the proxy itself, nor on privileged ones where they cannot be opened.
+fn can_bind(context: &Context<'_>, bound: bool, bind: &str, port: &ServicePort) -> bool {
+    if bound && context.proxy.unprivileged && port.number < 1024 {
+        return false;
     }
-    (out, names)
+    let wildcard = bind == UNSPECIFIED || bind.is_empty() && port.protocol.is_http();
+    let own = |key: &str| {
+        let value = context.proxy.metadata.get(key);
+        value.and_then(serde_json::Value::as_f64) == Some(f64::from(port.number))
+    };
+    let taken = matches!(port.number, 15001 | 15006)
+        || own("ENVOY_STATUS_PORT")
+        || own("ENVOY_PROMETHEUS_PORT");
+    !(wildcard && taken)
 }
 
 fn no_interception(context: &Context<'_>, egress: &EgressListener<'_>) -> bool {
@@ -63,12 +81,7 @@ fn no_interception(context: &Context<'_>, egress: &EgressListener<'_>) -> bool {
 }
 
 /// A listener that the Sidecar object names.
-fn explicit(
-    context: &Context<'_>,
-    egress: &EgressListener<'_>,
-    entries: &mut Entries,
-    routes: &mut BTreeMap<(String, u32), String>,
-) {
+fn explicit(context: &Context<'_>, egress: &EgressListener<'_>, entries: &mut Entries) {
     let Some(port) = egress.port else { return };
     let protocol = Protocol::parse(&port.protocol);
     let bound = no_interception(context, egress);
@@ -85,23 +98,17 @@ fn explicit(
         protocol,
         target: crate::registry::TargetPort::Same,
     };
+    if !can_bind(context, bound, &bind, &own) {
+        return;
+    }
     for service in &egress.services {
-        let place = Place {
-            bind: &bind,
-            bound,
-            explicit_bind: !egress.bind.is_empty(),
-        };
-        add(context, egress, service, &own, &place, entries, routes);
+        let place = Place { bind: &bind, bound };
+        add(context, egress, service, &own, &place, entries);
     }
 }
 
 /// All ports of all services.
-fn catch_all(
-    context: &Context<'_>,
-    egress: &EgressListener<'_>,
-    entries: &mut Entries,
-    routes: &mut BTreeMap<(String, u32), String>,
-) {
+fn catch_all(context: &Context<'_>, egress: &EgressListener<'_>, entries: &mut Entries) {
     let bound = no_interception(context, egress);
     let bind = if !egress.bind.is_empty() {
         egress.bind
@@ -116,31 +123,25 @@ fn catch_all(
         }
         let address = service.address_for(&context.proxy.cluster, context.proxy.dns_capture);
         for port in &service.ports {
-            if bound && context.proxy.unprivileged && port.number < 1024 {
+            if !can_bind(context, bound, bind, port) {
                 continue;
             }
-            let place = Place {
-                bind,
-                bound,
-                explicit_bind: !egress.bind.is_empty(),
-            };
+            let place = Place { bind, bound };
             let headless = bind.is_empty()
                 && service.is_headless()
                 && address == UNSPECIFIED
                 && !port.protocol.is_http();
             if !headless || port.protocol == Protocol::Udp {
-                add(context, egress, service, port, &place, entries, routes);
+                add(context, egress, service, port, &place, entries);
                 continue;
             }
             let mut instances = context
-                .snapshot
-                .registry
                 .endpoints_of(service)
                 .iter()
                 .filter(|endpoint| endpoint.port_name == port.name)
                 .peekable();
             if instances.peek().is_none() && !service.kubernetes && !service.selects_workloads {
-                add(context, egress, service, port, &place, entries, routes);
+                add(context, egress, service, port, &place, entries);
                 continue;
             }
             for endpoint in instances {
@@ -152,7 +153,7 @@ fn catch_all(
                     bind: &endpoint.address,
                     ..place
                 };
-                add(context, egress, service, port, &place, entries, routes);
+                add(context, egress, service, port, &place, entries);
             }
         }
     }
@@ -163,7 +164,6 @@ struct Place<'a> {
     /// Empty: the wildcard address for HTTP, the address of the service for everything else.
     bind: &'a str,
     bound: bool,
-    explicit_bind: bool,
 }
 
 fn add(
@@ -173,153 +173,116 @@ fn add(
     port: &ServicePort,
     place: &Place<'_>,
     entries: &mut Entries,
-    routes: &mut BTreeMap<(String, u32), String>,
 ) {
     let class = port.protocol.class();
-    if port.protocol == Protocol::Udp {
+    if port.protocol == Protocol::Udp || service.external_name.is_some() {
         return;
     }
-    let mut binds: Vec<String> = vec![place.bind.to_owned()];
+    let mut bind = place.bind.to_owned();
     let mut cidr = None;
-    if place.bind.is_empty() {
-        binds = if class == Class::Http {
-            vec![UNSPECIFIED.to_owned()]
+    if bind.is_empty() {
+        let address = service.address_for(&context.proxy.cluster, context.proxy.dns_capture);
+        if class == Class::Http {
+            UNSPECIFIED.clone_into(&mut bind);
+        } else if address.contains('/') {
+            cidr = Some(address.to_owned());
+            UNSPECIFIED.clone_into(&mut bind);
         } else {
-            let address = service.address_for(&context.proxy.cluster, context.proxy.dns_capture);
-            if address.contains('/') {
-                cidr = Some(address.to_owned());
-                vec![UNSPECIFIED.to_owned()]
-            } else {
-                vec![address.to_owned()]
-            }
-        };
-    }
-    for bind in binds {
-        let key = (bind, port.number);
-        if entries.get(&key).is_some_and(|entry| entry.locked) {
-            continue;
-        }
-        let existing = entries.get(&key).map(|entry| entry.class);
-        if class == Class::Http && matches!(existing, Some(Class::Http | Class::Auto)) {
-            continue;
-        }
-        let mut chains = Vec::new();
-        if class != Class::Http {
-            let on = ServiceOn {
-                service,
-                port: port.number,
-                protocol: port.protocol,
-                cidr: cidr.clone(),
-                bind: &key.0,
-            };
-            chains.extend(tcp_routes::chains(context, &on, &egress.virtual_services));
-        }
-        let route_name = match class {
-            Class::Http => Some(port.number.to_string()),
-            Class::Auto => Some(format!("{}:{}", service.host, port.number)),
-            Class::Tcp => None,
-        };
-        if let Some(name) = &route_name {
-            chains.push(http_chain(context, &key, name, port.protocol, class));
-        }
-        merge(entries, &key, class, chains, place);
-        if let Some(name) = route_name
-            && (existing.is_none() || class != Class::Tcp)
-        {
-            routes
-                .entry(key.clone())
-                .and_modify(|current| {
-                    if existing != Some(Class::Auto) {
-                        *current = name.clone();
-                    }
-                })
-                .or_insert(name);
+            address.clone_into(&mut bind);
         }
     }
-}
-
-fn http_chain(
-    context: &Context<'_>,
-    key: &(String, u32),
-    route_name: &str,
-    protocol: Protocol,
-    class: Class,
-) -> Chain {
-    let stat_prefix = format!("outbound_{}_{}", key.0, key.1);
-    let protocol = if class == Class::Auto {
-        Protocol::Auto
-    } else {
-        protocol
+    let key = (bind, port.number);
+    let existing = match entries.get(&key) {
+        Some(entry) if entry.locked => return,
+        Some(entry) => Some((entry.protocol, entry.protocol.class())),
+        None => None,
     };
-    let mut spec = HcmSpec::new(
-        ListenerClass::SidecarOutbound,
-        stat_prefix,
-        Routes::Rds(route_name.to_owned()),
-        protocol,
-    );
-    spec.before_router = crate::dynamic_dns::http_filters(context, key.1);
-    Chain {
-        sniffed_http: true,
-        filters: vec![hcm::filter(context, spec)],
-        ..Chain::default()
-    }
-}
-
-/// What happens when two services want the same address and port.
-fn merge(
-    entries: &mut Entries,
-    key: &(String, u32),
-    class: Class,
-    chains: Vec<Chain>,
-    place: &Place<'_>,
-) {
-    let fresh = |class, chains| Entry {
-        class,
-        chains,
-        bound: place.bound,
-        explicit_bind: place.explicit_bind,
-        locked: false,
+    // Whatever looks into connections, or speaks HTTP only, serves further HTTP services as well.
+    let served = match class {
+        Class::Http => matches!(existing, Some((_, Class::Http | Class::Auto))),
+        Class::Auto => matches!(existing, Some((_, Class::Auto))),
+        Class::Tcp => false,
     };
-    let Some(entry) = entries.get_mut(key) else {
-        entries.insert(key.clone(), fresh(class, chains));
+    // Servers that speak first do not share a port with anything that is looked into.
+    let speaks_first = |protocol| matches!(protocol, Protocol::Mongo | Protocol::MySql);
+    let apart = existing.is_some_and(|(other, _)| {
+        other != port.protocol && (speaks_first(other) || speaks_first(port.protocol))
+    });
+    if served || apart {
         return;
-    };
-    match (entry.class, class) {
-        // Everything on this port is served by the same routes already.
-        (Class::Http | Class::Auto, Class::Http) => {}
-        (Class::Http, Class::Auto) => {
-            entries.insert(key.clone(), fresh(class, chains));
+    }
+    let mut chains = Vec::new();
+    if class != Class::Http {
+        let on = ServiceOn {
+            service,
+            port: port.number,
+            protocol: port.protocol,
+            cidr,
+            bind: &key.0,
+        };
+        chains.extend(tcp_routes::chains(context, &on, &egress.virtual_services));
+    }
+    let mut protocol = port.protocol;
+    if class != Class::Tcp {
+        let wildcard = key.0 == UNSPECIFIED;
+        let sniffed = class == Class::Auto || wildcard && port.protocol != Protocol::HttpProxy;
+        if sniffed {
+            protocol = Protocol::Auto;
         }
-        (_, _) => {
+        let routes = if class == Class::Auto && !wildcard {
+            format!("{}:{}", service.host, port.number)
+        } else {
+            port.number.to_string()
+        };
+        let filter = http_filter(context, service, &key, &routes, port.protocol);
+        chains.push(Chain {
+            sniffed_http: sniffed,
+            filters: vec![filter],
+            routes: Some(routes),
+            ..Chain::default()
+        });
+    }
+    match entries.get_mut(&key) {
+        Some(entry) if !(entry.protocol.class() == Class::Http && class == Class::Auto) => {
             for chain in chains {
                 if !entry.chains.iter().any(|other| other.same_match(&chain)) {
-                    let place = if chain.sniffed_http {
-                        entry.chains.len()
-                    } else {
-                        entry
-                            .chains
-                            .iter()
-                            .position(|other| other.sniffed_http)
-                            .unwrap_or(entry.chains.len())
-                    };
-                    entry.chains.insert(place, chain);
+                    entry.chains.push(chain);
                 }
             }
-            if entry.class != class {
-                entry.class = Class::Auto;
+            if class != Class::Tcp || entry.protocol.class() == Class::Http {
+                entry.protocol = Protocol::Auto;
             }
+        }
+        _ => {
+            let entry = Entry {
+                protocol,
+                chains,
+                bound: place.bound,
+                locked: false,
+            };
+            entries.insert(key, entry);
         }
     }
 }
 
-fn finish(context: &Context<'_>, bind: &str, port: u32, mut entry: Entry) -> Listener {
-    let plain_http = (entry.bound || entry.explicit_bind) && entry.class == Class::Http;
-    if plain_http {
-        entry
-            .chains
-            .iter_mut()
-            .for_each(|chain| chain.sniffed_http = false);
-    }
+fn http_filter(
+    context: &Context<'_>,
+    service: &Service,
+    key: &(String, u32),
+    routes: &str,
+    protocol: Protocol,
+) -> Filter {
+    let mut spec = HcmSpec::new(
+        ListenerClass::SidecarOutbound,
+        format!("outbound_{}_{}", key.0, key.1),
+        Routes::Rds(routes.to_owned()),
+        protocol,
+    );
+    spec.before_router = crate::dynamic_dns::http_filters(context, Some(service));
+    hcm::filter(context, spec)
+}
+
+fn finish(context: &Context<'_>, bind: &str, port: u32, entry: Entry) -> Listener {
     let mut out = Listener {
         name: names::listener(bind, port),
         address: Some(address(bind, port)),
@@ -332,10 +295,11 @@ fn finish(context: &Context<'_>, bind: &str, port: u32, mut entry: Entry) -> Lis
     } else {
         out.bind_to_port = Some(false);
     }
+    let asks_name = |filter: &Filter| filter.name == SNI_DYNAMIC_FORWARD_PROXY;
     let needs_tls = entry
         .chains
         .iter()
-        .any(|chain| !chain.server_names.is_empty());
+        .any(|chain| !chain.server_names.is_empty() || chain.filters.iter().any(asks_name));
     let needs_http = entry.chains.iter().any(|chain| chain.sniffed_http);
     if needs_tls {
         out.listener_filters.push(inspectors::tls());

@@ -8,7 +8,7 @@ use crate::network_filters::{apply_rule, logged_proxy, outbound_chain, with_prot
 use crate::objects::{Labels, selects};
 use crate::proto::config_metadata;
 use crate::protocol::Protocol;
-use crate::registry::{Service, UNSPECIFIED};
+use crate::registry::{Resolution, Service, UNSPECIFIED};
 use crate::route::http_route::destination_cluster;
 use crate::virtual_service::VirtualServiceConfig;
 use api::istio::{L4MatchAttributes, RouteDestination, TlsMatchAttributes};
@@ -120,24 +120,24 @@ fn tls_chains(
     let mut seen = HashSet::new();
     let mut out = Vec::new();
     let mut any = false;
+    // Subnets of a condition also count for those after it that have none.
+    let mut cidrs: Vec<String> = on.cidr.iter().cloned().collect();
     for config in configs {
-        for rule in &config.spec.tls {
+        for rule in config.spec.tls.iter().filter(|rule| !rule.route.is_empty()) {
             for condition in rule.matches.iter().filter(|condition| known.tls(condition)) {
                 any = true;
+                if !condition.destination_subnets.is_empty() {
+                    cidrs.clone_from(&condition.destination_subnets);
+                }
                 if !seen.insert((
                     condition.sni_hosts.clone(),
                     condition.destination_subnets.clone(),
                 )) {
                     continue;
                 }
-                let cidrs = if condition.destination_subnets.is_empty() {
-                    on.cidr.iter().cloned().collect()
-                } else {
-                    condition.destination_subnets.clone()
-                };
                 out.push(Chain {
                     server_names: condition.sni_hosts.clone(),
-                    cidrs,
+                    cidrs: cidrs.clone(),
                     filters: filters(
                         context,
                         ListenerClass::SidecarOutbound,
@@ -158,11 +158,18 @@ fn tls_chains(
     let address = on
         .service
         .address_for(&context.proxy.cluster, context.proxy.dns_capture);
-    let by_name = on.cidr.is_some() || address == UNSPECIFIED && on.bind == UNSPECIFIED;
+    let by_name = on.cidr.is_some()
+        || address == UNSPECIFIED && on.bind == UNSPECIFIED
+        || host::is_wildcard(&on.service.host) && on.service.resolution == Resolution::DynamicDns;
     let mut server_names = Vec::new();
     if by_name {
         server_names.push(on.service.host.clone());
-        server_names.extend(on.service.aliases.iter().cloned());
+        for alias in &on.service.aliases {
+            server_names.extend(crate::route::domains::all_forms(
+                alias,
+                &context.proxy.dns_domain,
+            ));
+        }
     }
     vec![Chain {
         server_names,
@@ -178,8 +185,9 @@ fn tcp_chains(
     let known = known(context, on.port);
     let own_cidrs: Vec<String> = on.cidr.iter().cloned().collect();
     let mut out = Vec::new();
+    let mut covered = false;
     for config in configs {
-        for rule in &config.spec.tcp {
+        for rule in config.spec.tcp.iter().filter(|rule| !rule.route.is_empty()) {
             let filters = || {
                 filters(
                     context,
@@ -209,19 +217,19 @@ fn tcp_chains(
                 subnets.extend(condition.destination_subnets.iter().cloned());
             }
             if !subnets.is_empty() {
-                let same = subnets == own_cidrs;
+                subnets.sort();
+                covered |= subnets == own_cidrs;
                 out.push(Chain {
                     cidrs: subnets,
                     filters: filters(),
                     ..Chain::default()
                 });
-                if same {
-                    return out;
-                }
             }
         }
     }
-    out.push(service_chain(context, on));
+    if !covered {
+        out.push(service_chain(context, on));
+    }
     out
 }
 

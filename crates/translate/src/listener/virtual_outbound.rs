@@ -62,7 +62,7 @@ fn by_name(context: &Context<'_>) -> FilterChain {
         Routes::Inline(Box::new(routes)),
         Protocol::Http,
     );
-    spec.before_router = crate::dynamic_dns::http_filters(context, 0);
+    spec.before_router = crate::dynamic_dns::http_filters(context, None);
     FilterChain {
         name: "virtualOutbound-catchall-tcp-http".to_owned(),
         filter_chain_match: Some(FilterChainMatch {

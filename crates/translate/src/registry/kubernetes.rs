@@ -16,7 +16,7 @@ use std::sync::Arc;
 const NETWORK_LABEL: &str = "topology.istio.io/network";
 
 /// A pod as far as the registry needs it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Pod {
     pub(crate) name: String,
     pub(crate) namespace: String,
@@ -34,32 +34,52 @@ pub(crate) struct Pod {
 #[derive(Debug, Default)]
 pub(crate) struct Cluster {
     pub(crate) id: String,
-    pub(crate) pods: Vec<Pod>,
+    pub(crate) pods: Vec<Arc<Pod>>,
     pods_by_ip: HashMap<String, usize>,
     pods_by_name: HashMap<(String, String), usize>,
     nodes: HashMap<String, Locality>,
     /// Network by MeshNetworks and by the label of the system namespace.
     pub(crate) network: String,
-    pub(crate) services: Vec<Service>,
-    pub(crate) namespace_labels: HashMap<String, Labels>,
+    pub(crate) services: Vec<Arc<Service>>,
+    /// The Service objects, in their order.
+    pub(crate) service_objects: Vec<Arc<Value>>,
+    pub(crate) problems: Vec<Problem>,
+    settings: Settings,
+    /// What was read, by the address of the object, which is kept so that no other takes its place.
+    read: HashMap<usize, (Arc<Value>, Parsed)>,
+}
+
+/// What of the mesh counts when objects are read.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Settings {
+    pub(crate) system_namespace: String,
+    /// Domain of services.
+    pub(crate) domain: String,
+    pub(crate) trust_domain: String,
+    /// `exportTo` of services that have none.
+    pub(crate) export_to: Vec<String>,
+}
+
+/// What an object was read as.
+#[derive(Debug, Clone)]
+enum Parsed {
+    Pod(Option<Arc<Pod>>),
+    Service(Option<Arc<Service>>),
 }
 
 impl Cluster {
-    pub(crate) fn read(
-        input: &ClusterObjects,
-        system_namespace: &str,
-        domain: &str,
-        trust_domain: &str,
-        problems: &mut Vec<Problem>,
-    ) -> Self {
+    /// Reads a cluster. Objects that `before` has read as well, at the same address, are not read again.
+    pub(crate) fn read(input: &ClusterObjects, settings: &Settings, before: Option<&Self>) -> Self {
+        let before = before.filter(|before| before.id == input.id && before.settings == *settings);
         let mut cluster = Self {
             id: input.id.clone(),
             network: input.network.clone().unwrap_or_default(),
+            settings: settings.clone(),
             ..Self::default()
         };
         for object in &input.objects {
             match text(object, &["kind"]) {
-                "Namespace" => cluster.read_namespace(object, system_namespace),
+                "Namespace" => cluster.read_namespace(object),
                 "Node" => {
                     let labels = labels(object, &["metadata", "labels"]);
                     let label = |key: &str| labels.get(key).cloned().unwrap_or_default();
@@ -72,70 +92,61 @@ impl Cluster {
                         .nodes
                         .insert(text(object, &["metadata", "name"]).to_owned(), locality);
                 }
-                "Pod" => cluster.read_pod(object),
-                "Service" => match service(object, &cluster.id, domain, trust_domain) {
-                    Some(service) => cluster.services.push(service),
-                    None => problems.push(Problem::new(
-                        identity(object),
-                        "metadata",
-                        "has no name or namespace and is ignored",
-                    )),
-                },
+                "Pod" | "Service" => cluster.read_once(object, before),
                 _ => {}
             }
         }
         cluster
     }
 
-    fn read_namespace(&mut self, object: &Value, system_namespace: &str) {
+    fn read_once(&mut self, object: &Arc<Value>, before: Option<&Self>) {
+        let address = Arc::as_ptr(object) as usize;
+        let known = before.and_then(|before| before.read.get(&address));
+        let parsed = known.map_or_else(
+            || {
+                if text(object, &["kind"]) == "Pod" {
+                    Parsed::Pod(pod(object).map(Arc::new))
+                } else {
+                    Parsed::Service(service(object, &self.id, &self.settings).map(Arc::new))
+                }
+            },
+            |(_, parsed)| parsed.clone(),
+        );
+        match &parsed {
+            Parsed::Pod(Some(pod)) => {
+                let index = self.pods.len();
+                self.pods_by_ip.insert(pod.ip.clone(), index);
+                self.pods_by_name
+                    .insert((pod.namespace.clone(), pod.name.clone()), index);
+                self.pods.push(pod.clone());
+            }
+            Parsed::Pod(None) => {}
+            Parsed::Service(found) => {
+                self.service_objects.push(object.clone());
+                match found {
+                    Some(service) => self.services.push(service.clone()),
+                    None => self.problems.push(Problem::new(
+                        identity(object),
+                        "metadata",
+                        "has no name or namespace and is ignored",
+                    )),
+                }
+            }
+        }
+        self.read.insert(address, (object.clone(), parsed));
+    }
+
+    fn read_namespace(&mut self, object: &Value) {
         let labels = labels(object, &["metadata", "labels"]);
         let name = text(object, &["metadata", "name"]);
-        if name == system_namespace
+        if name == self.settings.system_namespace
             && let Some(network) = labels.get(NETWORK_LABEL)
         {
             self.network = network.clone();
         }
-        self.namespace_labels.insert(name.to_owned(), labels);
     }
 
-    fn read_pod(&mut self, object: &Value) {
-        let phase = text(object, &["status", "phase"]);
-        let ip = text(object, &["status", "podIP"]).to_owned();
-        if matches!(phase, "Succeeded" | "Failed") || ip.is_empty() {
-            return;
-        }
-        let ready = items(object, &["status", "conditions"]).any(|condition| {
-            text(condition, &["type"]) == "Ready" && text(condition, &["status"]) == "True"
-        });
-        let mut ports = BTreeMap::new();
-        let containers = items(object, &["spec", "containers"])
-            .chain(items(object, &["spec", "initContainers"]));
-        for port in containers.flat_map(|container| items(container, &["ports"])) {
-            if let Some(number) = at(port, &["containerPort"]).and_then(Value::as_u64) {
-                ports
-                    .entry(text(port, &["name"]).to_owned())
-                    .or_insert(number as u32);
-            }
-        }
-        let pod = Pod {
-            name: text(object, &["metadata", "name"]).to_owned(),
-            namespace: text(object, &["metadata", "namespace"]).to_owned(),
-            workload: workload_name(object),
-            ip,
-            labels: Arc::new(labels(object, &["metadata", "labels"])),
-            service_account: text(object, &["spec", "serviceAccountName"]).to_owned(),
-            node: text(object, &["spec", "nodeName"]).to_owned(),
-            ready,
-            ports,
-        };
-        let index = self.pods.len();
-        self.pods_by_ip.insert(pod.ip.clone(), index);
-        self.pods_by_name
-            .insert((pod.namespace.clone(), pod.name.clone()), index);
-        self.pods.push(pod);
-    }
-
-    pub(crate) fn pod_by_ip(&self, ip: &str) -> Option<&Pod> {
+    pub(crate) fn pod_by_ip(&self, ip: &str) -> Option<&Arc<Pod>> {
         self.pods_by_ip.get(ip).map(|index| &self.pods[*index])
     }
 
@@ -272,7 +283,7 @@ impl Cluster {
             }
             _ => self.pod_by_ip(address),
         };
-        let Some(pod) = pod else {
+        let Some(pod) = pod.map(AsRef::as_ref) else {
             let node = text(source, &["nodeName"]);
             return Endpoint {
                 address: address.to_owned(),
@@ -310,7 +321,10 @@ impl Cluster {
     }
 
     /// Services of this cluster that select a pod.
-    pub(crate) fn services_of_pod<'a>(&'a self, pod: &'a Pod) -> impl Iterator<Item = &'a Service> {
+    pub(crate) fn services_of_pod<'a>(
+        &'a self,
+        pod: &'a Pod,
+    ) -> impl Iterator<Item = &'a Arc<Service>> {
         self.services.iter().filter(move |service| {
             service.namespace == pod.namespace
                 && !service.selector.is_empty()
@@ -355,7 +369,45 @@ fn workload_name(pod: &Value) -> String {
     }
 }
 
-fn service(object: &Value, cluster: &str, domain: &str, trust_domain: &str) -> Option<Service> {
+/// A pod that can be an endpoint; `None` if it has ended or has no address.
+fn pod(object: &Value) -> Option<Pod> {
+    let phase = text(object, &["status", "phase"]);
+    let ip = text(object, &["status", "podIP"]).to_owned();
+    if matches!(phase, "Succeeded" | "Failed") || ip.is_empty() {
+        return None;
+    }
+    let ready = items(object, &["status", "conditions"]).any(|condition| {
+        text(condition, &["type"]) == "Ready" && text(condition, &["status"]) == "True"
+    });
+    let mut ports = BTreeMap::new();
+    let containers =
+        items(object, &["spec", "containers"]).chain(items(object, &["spec", "initContainers"]));
+    for port in containers.flat_map(|container| items(container, &["ports"])) {
+        if let Some(number) = at(port, &["containerPort"]).and_then(Value::as_u64) {
+            ports
+                .entry(text(port, &["name"]).to_owned())
+                .or_insert(number as u32);
+        }
+    }
+    Some(Pod {
+        name: text(object, &["metadata", "name"]).to_owned(),
+        namespace: text(object, &["metadata", "namespace"]).to_owned(),
+        workload: workload_name(object),
+        ip,
+        labels: Arc::new(labels(object, &["metadata", "labels"])),
+        service_account: text(object, &["spec", "serviceAccountName"]).to_owned(),
+        node: text(object, &["spec", "nodeName"]).to_owned(),
+        ready,
+        ports,
+    })
+}
+
+fn service(object: &Value, cluster: &str, settings: &Settings) -> Option<Service> {
+    let Settings {
+        domain,
+        trust_domain,
+        ..
+    } = settings;
     let name = text(object, &["metadata", "name"]);
     let namespace = text(object, &["metadata", "namespace"]);
     if name.is_empty() || namespace.is_empty() {
@@ -419,8 +471,9 @@ fn service(object: &Value, cluster: &str, domain: &str, trust_domain: &str) -> O
         cluster_vips,
         auto_address: None,
         resolution,
-        visibility: Visibility::new(&export_to, namespace, &[]),
+        visibility: Visibility::new(&export_to, namespace, &settings.export_to),
         selector: labels(object, &["spec", "selector"]),
+        labels: labels(object, &["metadata", "labels"]),
         accounts,
         subject_alt_names: Vec::new(),
         external_name,

@@ -1,5 +1,6 @@
 //! The service registry: services, endpoints and network gateways of all clusters and of ServiceEntries.
 
+pub(crate) mod endpoint_index;
 pub(crate) mod kubernetes;
 pub(crate) mod network;
 pub(crate) mod service_entry;
@@ -48,7 +49,7 @@ pub(crate) enum TargetPort {
 }
 
 /// A service, or one address of a ServiceEntry.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Service {
     /// The name in the registry, with capitals if it was written so.
     pub(crate) host: String,
@@ -68,6 +69,8 @@ pub(crate) struct Service {
     pub(crate) resolution: Resolution,
     pub(crate) visibility: Visibility,
     pub(crate) selector: Labels,
+    /// Labels of the object itself.
+    pub(crate) labels: Labels,
     /// Accounts from annotations, and SANs of a ServiceEntry.
     pub(crate) accounts: BTreeSet<String>,
     /// SANs of a ServiceEntry.
@@ -148,7 +151,7 @@ pub(crate) enum Health {
     Unhealthy,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Endpoint {
     pub(crate) address: String,
     pub(crate) port: u32,
@@ -226,29 +229,17 @@ pub(crate) fn canonical_revision(labels: &Labels) -> &str {
     .map_or("latest", String::as_str)
 }
 
-/// Everything that is known about services.
+/// Everything that is known about services, apart from their endpoints.
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
     /// Oldest first, then by name, then by namespace.
     pub(crate) services: Vec<Arc<Service>>,
-    /// Endpoints by service, in the order of EDS: by registry and cluster.
-    pub(crate) endpoints: HashMap<ServiceKey, Vec<Endpoint>>,
-    /// Identities by service.
-    pub(crate) accounts: HashMap<ServiceKey, BTreeSet<String>>,
     pub(crate) gateways: network::NetworkGateways,
     by_host: HashMap<String, Vec<usize>>,
-    by_address: HashMap<String, Vec<AddressUse>>,
 }
 
-/// Index of the service, name of its port, port of the endpoint, cluster.
-pub(crate) type AddressUse = (usize, String, u32, String);
-
 impl Registry {
-    pub(crate) fn new(
-        mut services: Vec<Service>,
-        mut endpoints: Vec<(ServiceKey, Endpoint)>,
-        gateways: network::NetworkGateways,
-    ) -> Self {
+    pub(crate) fn new(mut services: Vec<Service>, gateways: network::NetworkGateways) -> Self {
         services.sort_by(|a, b| {
             (&a.created, &a.name, &a.namespace).cmp(&(&b.created, &b.name, &b.namespace))
         });
@@ -261,32 +252,10 @@ impl Registry {
                 .or_default()
                 .push(index);
         }
-        let mut grouped: HashMap<ServiceKey, Vec<Endpoint>> = HashMap::new();
-        for (key, endpoint) in endpoints.drain(..) {
-            grouped.entry(key).or_default().push(endpoint);
-        }
-        let mut by_address: HashMap<String, Vec<AddressUse>> = HashMap::new();
-        for (index, service) in services.iter().enumerate() {
-            for endpoint in grouped.get(&service.key()).into_iter().flatten() {
-                let entry = (
-                    index,
-                    endpoint.port_name.clone(),
-                    endpoint.port,
-                    endpoint.cluster.clone(),
-                );
-                by_address
-                    .entry(endpoint.address.clone())
-                    .or_default()
-                    .push(entry);
-            }
-        }
         Self {
             services,
-            endpoints: grouped,
-            accounts: HashMap::new(),
             gateways,
             by_host,
-            by_address,
         }
     }
 
@@ -297,50 +266,6 @@ impl Registry {
             .into_iter()
             .flatten()
             .map(|index| &self.services[*index])
-    }
-
-    pub(crate) fn endpoints_of(&self, service: &Service) -> &[Endpoint] {
-        self.endpoints
-            .get(&(service.host.clone(), service.namespace.clone()))
-            .map_or(&[], Vec::as_slice)
-    }
-
-    /// Service ports whose endpoints have this address.
-    pub(crate) fn by_address(&self, address: &str) -> &[AddressUse] {
-        self.by_address.get(address).map_or(&[], Vec::as_slice)
-    }
-
-    /// Fills in the identities of services.
-    pub(crate) fn compute_accounts(&mut self, trust_domain: &str, aliases: &[String]) {
-        for service in &self.services {
-            let mut accounts = service.accounts.clone();
-            for endpoint in self.endpoints.get(&service.key()).into_iter().flatten() {
-                if endpoint.service_account.is_empty() {
-                    continue;
-                }
-                let path = format!("/ns/{}/sa/{}", endpoint.namespace, endpoint.service_account);
-                accounts.insert(format!("spiffe://{trust_domain}{path}"));
-            }
-            let mut expanded = accounts.clone();
-            for account in &accounts {
-                let Some((domain, path)) = account
-                    .strip_prefix("spiffe://")
-                    .and_then(|rest| rest.split_once('/'))
-                else {
-                    continue;
-                };
-                let known = domain == trust_domain || aliases.iter().any(|alias| alias == domain);
-                if known && !aliases.is_empty() {
-                    for domain in aliases.iter().map(String::as_str).chain([trust_domain]) {
-                        expanded.insert(format!("spiffe://{domain}/{path}"));
-                    }
-                }
-            }
-            self.accounts
-                .entry(service.key())
-                .or_default()
-                .extend(expanded);
-        }
     }
 }
 

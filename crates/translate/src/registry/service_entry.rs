@@ -66,6 +66,7 @@ pub(crate) fn services(entry: &Config<ServiceEntry>, default_export_to: &[String
                     .as_ref()
                     .map(|selector| selector.labels.clone())
                     .unwrap_or_default(),
+                labels: entry.labels.clone(),
                 accounts: spec
                     .subject_alt_names
                     .iter()
@@ -306,7 +307,7 @@ fn endpoint(
 
 /// WorkloadEntries that Kubernetes services select.
 pub(crate) fn of_kubernetes_services(
-    services: &[Service],
+    services: &[Arc<Service>],
     workloads: &[Config<WorkloadEntry>],
     cluster: &str,
 ) -> Vec<(ServiceKey, Endpoint)> {

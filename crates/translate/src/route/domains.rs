@@ -46,6 +46,13 @@ fn names_of(
     }
 }
 
+/// A host, the same with a dot at its end, and its short forms.
+pub(crate) fn all_forms(host: &str, client_domain: &str) -> Vec<String> {
+    let mut out = vec![host.to_owned(), format!("{host}.")];
+    out.extend(short_forms(host, client_domain));
+    out
+}
+
 /// Short forms of `<name>.<namespace>.svc.<domain>` for a client with this domain.
 fn short_forms(host: &str, client_domain: &str) -> Vec<String> {
     let Some((client_namespace, rest)) = client_domain.split_once('.') else {

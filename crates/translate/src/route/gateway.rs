@@ -134,32 +134,21 @@ fn add_server(
     }
 }
 
-/// Hosts with routes of the same origin share a virtual host.
+/// Hosts with routes of the same origin share a virtual host, which is called as the most specific of them.
 fn collapse(hosts: BTreeMap<String, VirtualHost>, sources: &Sources) -> Vec<VirtualHost> {
-    let mut out: Vec<(Vec<String>, VirtualHost)> = Vec::new();
-    let names: HashMap<String, String> = hosts
-        .iter()
-        .map(|(domain, host)| (domain.clone(), host.name.clone()))
-        .collect();
-    for (domain, host) in hosts {
-        let same = out.iter_mut().find(|(domains, other)| {
-            !host.routes.is_empty()
-                && sources.get(&domains[0]) == sources.get(&domain)
-                && other.require_tls == host.require_tls
-        });
-        match same {
-            Some((domains, _)) => domains.push(domain),
-            None => out.push((vec![domain], host)),
+    let mut sorted: Vec<(String, VirtualHost)> = hosts.into_iter().collect();
+    sorted.sort_by(|(a, _), (b, _)| host::by_specificity(a, b));
+    let origin = |domain: &String| sources.get(domain).map_or(&[][..], Vec::as_slice);
+    let mut out: Vec<VirtualHost> = Vec::new();
+    for (domain, host) in sorted {
+        // Only the latest of an origin takes more in.
+        let latest = out
+            .iter_mut()
+            .rfind(|other| origin(&other.domains[0]) == origin(&domain));
+        match latest {
+            Some(other) if other.require_tls == host.require_tls => other.domains.push(domain),
+            _ => out.push(host),
         }
     }
-    out.into_iter()
-        .map(|(mut domains, host)| {
-            domains.sort_by(|a, b| host::by_specificity(a, b));
-            VirtualHost {
-                name: names[&domains[0]].clone(),
-                domains,
-                ..host
-            }
-        })
-        .collect()
+    out
 }

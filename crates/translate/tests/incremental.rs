@@ -1,0 +1,340 @@
+//! Going from one moment to the next gives the same resources as building them from nothing, whatever changed.
+
+use serde_json::{Value, json};
+use std::path::Path;
+use std::sync::Arc;
+use theater_translate::{
+    Built, Change, ClusterObjects, Locality, Output, ProxyInfo, Snapshot, SnapshotInput, build,
+};
+
+/// A small generator with a fixed seed (splitmix64), so that a failure can be repeated.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, limit: usize) -> usize {
+        (self.next() % limit.max(1) as u64) as usize
+    }
+}
+
+fn scene(name: &str) -> Value {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../tests/golden/data/xds/scenes")
+        .join(name);
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+fn input(scene: &Value) -> SnapshotInput {
+    let yaml = |key: &str| scene[key].as_str().unwrap_or_default().to_owned();
+    SnapshotInput {
+        config_cluster: "ctx1".to_owned(),
+        clusters: scene["k8s"]
+            .as_object()
+            .unwrap()
+            .iter()
+            .map(|(id, objects)| ClusterObjects {
+                id: id.clone(),
+                network: None,
+                objects: objects
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .cloned()
+                    .map(Arc::new)
+                    .collect(),
+            })
+            .collect(),
+        mesh: yaml_serde::from_str(&yaml("mesh")).unwrap_or_default(),
+        networks: yaml_serde::from_str(&yaml("networks")).unwrap_or_default(),
+        ..SnapshotInput::default()
+    }
+}
+
+fn proxies(scene: &Value) -> Vec<ProxyInfo> {
+    scene["proxies"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|proxy| {
+            let part = |key: &str| {
+                proxy["locality"][key]
+                    .as_str()
+                    .unwrap_or_default()
+                    .to_owned()
+            };
+            let locality = Locality {
+                region: part("region"),
+                zone: part("zone"),
+                subzone: part("sub_zone"),
+            };
+            ProxyInfo::from_node(proxy["id"].as_str().unwrap(), &proxy["metadata"], locality)
+                .unwrap()
+        })
+        .collect()
+}
+
+/// Objects of Istio that come and go.
+fn configuration(hosts: &[String], random: &mut Random) -> Value {
+    let host = &hosts[random.below(hosts.len())];
+    let number = random.below(3);
+    let namespace = host.split('.').nth(1).unwrap();
+    let mode = ["STRICT", "DISABLE"][random.below(2)];
+    let (kind, group, spec) = match random.below(7) {
+        0 => (
+            "VirtualService",
+            "networking.istio.io/v1",
+            json!({"hosts": [host], "http": [{"timeout": "1s", "route": [{"destination": {"host": host}}]}]}),
+        ),
+        1 => (
+            "DestinationRule",
+            "networking.istio.io/v1",
+            json!({"host": host, "trafficPolicy": {"outlierDetection": {}},
+                   "subsets": [{"name": "v1", "labels": {"version": "v1"}}]}),
+        ),
+        2 => (
+            "PeerAuthentication",
+            "security.istio.io/v1",
+            json!({"mtls": {"mode": mode}}),
+        ),
+        3 => (
+            "ServiceEntry",
+            "networking.istio.io/v1",
+            json!({"hosts": ["vm.example.com"], "ports": [{"number": 80, "name": "http", "protocol": "HTTP"}],
+                   "location": "MESH_INTERNAL", "resolution": "STATIC", "workloadSelector": {"labels": {"version": "v1"}}}),
+        ),
+        4 => (
+            "Sidecar",
+            "networking.istio.io/v1",
+            json!({"egress": [{"hosts": ["./*", "istio-system/*"]}]}),
+        ),
+        5 => (
+            "EnvoyFilter",
+            "networking.istio.io/v1alpha3",
+            json!({"configPatches": [{"applyTo": "CLUSTER", "match": {"context": "SIDECAR_OUTBOUND"},
+                   "patch": {"operation": "MERGE", "value": {"connect_timeout": "3s"}}}]}),
+        ),
+        _ => (
+            "Gateway",
+            "networking.istio.io/v1",
+            json!({"selector": {"istio": "eastwestgateway"}, "servers": [{"hosts": ["*.local"],
+                   "port": {"number": 15443, "name": "tls", "protocol": "TLS"}, "tls": {"mode": "AUTO_PASSTHROUGH"}}]}),
+        ),
+    };
+    json!({
+        "apiVersion": group,
+        "kind": kind,
+        "metadata": {"name": format!("{}-{number}", kind.to_lowercase()), "namespace": namespace,
+                     "creationTimestamp": format!("2026-01-01T00:00:{:02}Z", random.below(60))},
+        "spec": spec,
+    })
+}
+
+/// Changes something, most often pods and endpoints.
+fn change(input: &mut SnapshotInput, original: &SnapshotInput, random: &mut Random) -> String {
+    let place = random.below(input.clusters.len());
+    let indexes = |objects: &[Arc<Value>], kind: &str| -> Vec<usize> {
+        (0..objects.len())
+            .filter(|index| objects[*index]["kind"] == kind)
+            .collect()
+    };
+    let objects = &mut input.clusters[place].objects;
+    let pick = |objects: &[Arc<Value>], kind: &str, random: &mut Random| -> Option<usize> {
+        let found = indexes(objects, kind);
+        (!found.is_empty()).then(|| found[random.below(found.len())])
+    };
+    match random.below(12) {
+        0..=3 => {
+            let Some(index) = pick(objects, "EndpointSlice", random) else {
+                return "nothing".to_owned();
+            };
+            let mut slice = Value::clone(&objects[index]);
+            let mut endpoints = slice["endpoints"].as_array().cloned().unwrap_or_default();
+            match random.below(4) {
+                0 => drop(endpoints.pop()),
+                1 => endpoints.push(
+                    json!({"addresses": [format!("10.99.0.{}", random.below(9))],
+                                           "conditions": {"ready": true}}),
+                ),
+                2 => {
+                    for endpoint in &mut endpoints {
+                        endpoint["conditions"]["ready"] = json!(random.below(2) == 0);
+                    }
+                }
+                _ => {
+                    // The slice as it was at first.
+                    let name = &slice["metadata"]["name"];
+                    let first = original.clusters[place].objects.iter().find(|object| {
+                        object["kind"] == "EndpointSlice" && object["metadata"]["name"] == *name
+                    });
+                    if let Some(first) = first {
+                        objects[index] = first.clone();
+                        return format!("slice {name} as at first");
+                    }
+                }
+            }
+            slice["endpoints"] = endpoints.into();
+            let what = format!("slice {}", slice["metadata"]["name"]);
+            objects[index] = Arc::new(slice);
+            what
+        }
+        4..=6 => {
+            let Some(index) = pick(objects, "Pod", random) else {
+                return "nothing".to_owned();
+            };
+            let mut pod = Value::clone(&objects[index]);
+            let what = format!("pod {}", pod["metadata"]["name"]);
+            match random.below(4) {
+                0 => {
+                    objects.remove(index);
+                    return format!("{what} is gone");
+                }
+                1 => pod["status"]["conditions"][0]["status"] = json!("False"),
+                2 => pod["spec"]["serviceAccountName"] = json!("another"),
+                _ => pod["metadata"]["labels"]["version"] = json!("v1"),
+            }
+            objects[index] = Arc::new(pod);
+            what
+        }
+        7 => {
+            let Some(index) = pick(objects, "Service", random) else {
+                return "nothing".to_owned();
+            };
+            let mut service = Value::clone(&objects[index]);
+            let number = 9000 + random.below(3);
+            service["spec"]["ports"][0]["port"] = json!(number);
+            objects[index] = Arc::new(service);
+            "a service".to_owned()
+        }
+        8 => {
+            let Some(index) = pick(objects, "Node", random) else {
+                return "nothing".to_owned();
+            };
+            let mut node = Value::clone(&objects[index]);
+            node["metadata"]["labels"]["topology.kubernetes.io/zone"] =
+                json!(format!("z{}", random.below(3)));
+            objects[index] = Arc::new(node);
+            "a node".to_owned()
+        }
+        9 => {
+            input.clusters.clone_from(&original.clusters);
+            "everything as at first".to_owned()
+        }
+        _ => {
+            let hosts: Vec<String> = indexes(objects, "Service")
+                .iter()
+                .map(|index| {
+                    let metadata = &objects[*index]["metadata"];
+                    let part = |key: &str| metadata[key].as_str().unwrap_or_default().to_owned();
+                    format!("{}.{}.svc.cluster.local", part("name"), part("namespace"))
+                })
+                .collect();
+            if hosts.is_empty() {
+                return "nothing".to_owned();
+            }
+            let object = configuration(&hosts, random);
+            let same = |other: &Arc<Value>| {
+                other["kind"] == object["kind"]
+                    && other["metadata"]["name"] == object["metadata"]["name"]
+            };
+            let before = input.config.len();
+            input.config.retain(|other| !same(other));
+            let what = format!("{} {}", object["kind"], object["metadata"]["name"]);
+            if before == input.config.len() {
+                input.config.push(Arc::new(object));
+            }
+            what
+        }
+    }
+}
+
+/// Applies a change to what there was.
+fn apply(output: &mut Output, change: Change) -> bool {
+    match change {
+        Change::Everything(new) => {
+            *output = new;
+            false
+        }
+        Change::Services {
+            made,
+            clusters_gone,
+            endpoints_gone,
+        } => {
+            output
+                .clusters
+                .retain(|name, _| !clusters_gone.contains(name));
+            output
+                .endpoints
+                .retain(|name, _| !endpoints_gone.contains(name));
+            output.clusters.extend(made.clusters);
+            output.endpoints.extend(made.endpoints);
+            true
+        }
+    }
+}
+
+fn differing(left: &Output, right: &Output) -> Option<&'static str> {
+    [
+        ("clusters", left.clusters == right.clusters),
+        ("endpoints", left.endpoints == right.endpoints),
+        ("listeners", left.listeners == right.listeners),
+        ("routes", left.routes == right.routes),
+        (
+            "extension configs",
+            left.extension_configs == right.extension_configs,
+        ),
+        ("secrets", left.secrets == right.secrets),
+        ("problems", left.problems == right.problems),
+    ]
+    .into_iter()
+    .find_map(|(name, same)| (!same).then_some(name))
+}
+
+fn walk(name: &str, seed: u64, steps: usize) {
+    let scene = scene(name);
+    let original = input(&scene);
+    let proxies = proxies(&scene);
+    let mut random = Random(seed);
+    let mut now = original.clone();
+    let mut snapshot = Arc::new(Snapshot::from_objects(now.clone()));
+    let mut states: Vec<(Built, Output)> = proxies
+        .iter()
+        .map(|proxy| Built::new(snapshot.clone(), proxy))
+        .collect();
+    let mut history = Vec::new();
+    let mut in_part = 0;
+    for _ in 0..steps {
+        history.push(change(&mut now, &original, &mut random));
+        snapshot = Arc::new(snapshot.next(now.clone()));
+        let fresh = Snapshot::from_objects(now.clone());
+        assert_eq!(snapshot.problems(), fresh.problems(), "after {history:?}");
+        for (proxy, (built, output)) in proxies.iter().zip(&mut states) {
+            in_part += usize::from(apply(output, built.advance(snapshot.clone(), proxy)));
+            let difference = differing(output, &build(&fresh, proxy));
+            assert_eq!(
+                difference, None,
+                "{}: seed {seed}, after {history:?}",
+                proxy.id
+            );
+        }
+    }
+    let all = steps * proxies.len();
+    println!("{name}: {in_part} of {all} builds were of single services");
+    assert!(in_part * 5 > all, "only {in_part} of {all} were partial");
+}
+
+#[test]
+fn one_cluster_with_services_of_every_kind() {
+    walk("mini.json", 1, 16);
+}
+
+#[test]
+fn two_clusters_and_two_networks() {
+    walk("theater.json", 2, 16);
+}
