@@ -145,6 +145,15 @@ pub const REQUEST_OVERALL_TIMEOUT: LocalReply = fixed(
     ResponseFlags::NONE,
     "request_overall_timeout",
 );
+/// The stream lasted longer than the connection manager or the route lets it.
+pub const STREAM_DURATION: LocalReply = LocalReply {
+    status: 504,
+    body: Cow::Borrowed("downstream duration timeout"),
+    flags: ResponseFlags::NONE,
+    details: Cow::Borrowed("max_duration_timeout"),
+    headers: &[],
+    grpc_status: Some(4),
+};
 /// `UMSDR`: max_stream_duration.
 pub const MAX_STREAM_DURATION: LocalReply = fixed(
     504,

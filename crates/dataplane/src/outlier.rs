@@ -41,6 +41,22 @@ pub struct OutlierConfig {
     pub enforcing_gateway: u32,
     /// `enforcing_consecutive_local_origin_failure`, 100 by default.
     pub enforcing_local_origin: u32,
+    /// `enforcing_success_rate`.
+    pub enforcing_success_rate: u32,
+    /// `success_rate_minimum_hosts`.
+    pub success_rate_minimum_hosts: u32,
+    /// `success_rate_request_volume`.
+    pub success_rate_request_volume: u32,
+    /// `success_rate_stdev_factor`, in thousandths.
+    pub success_rate_stdev_factor: u32,
+    /// `enforcing_failure_percentage`.
+    pub enforcing_failure_percentage: u32,
+    /// `failure_percentage_threshold`.
+    pub failure_percentage_threshold: u32,
+    /// `failure_percentage_minimum_hosts`.
+    pub failure_percentage_minimum_hosts: u32,
+    /// `failure_percentage_request_volume`.
+    pub failure_percentage_request_volume: u32,
 }
 
 /// What a host did.
@@ -67,6 +83,10 @@ pub enum Detection {
     ConsecutiveGatewayFailure,
     /// `consecutive_local_origin_failure`.
     ConsecutiveLocalOriginFailure,
+    /// Its success rate lies far below that of the others.
+    SuccessRate,
+    /// Too large a share of its answers are failures.
+    FailurePercentage,
 }
 
 impl Detection {
@@ -76,6 +96,8 @@ impl Detection {
             Self::Consecutive5xx => "consecutive_5xx",
             Self::ConsecutiveGatewayFailure => "consecutive_gateway_failure",
             Self::ConsecutiveLocalOriginFailure => "consecutive_local_origin_failure",
+            Self::SuccessRate => "success_rate",
+            Self::FailurePercentage => "failure_percentage",
         }
     }
 }
@@ -86,9 +108,20 @@ pub struct HostMonitor {
     consecutive_5xx: AtomicU32,
     consecutive_gateway: AtomicU32,
     consecutive_local_origin: AtomicU32,
+    /// Answers of this interval, and the good ones among them.
+    total: AtomicU32,
+    good: AtomicU32,
 }
 
 impl HostMonitor {
+    /// The answers of the interval that ends now, and the good ones among them.
+    pub fn take_rate(&self) -> (u32, u32) {
+        (
+            self.total.swap(0, Ordering::Relaxed),
+            self.good.swap(0, Ordering::Relaxed),
+        )
+    }
+
     /// Counts a result. Detections are to be brought to [`Detector::detected`], in this order; their counters
     /// restart, whatever comes of it.
     pub fn record(&self, result: HostResult, config: &OutlierConfig) -> [Option<Detection>; 2] {
@@ -113,7 +146,9 @@ impl HostMonitor {
                 return [None, None];
             }
         };
+        self.total.fetch_add(1, Ordering::Relaxed);
         if !(500..600).contains(&status) {
+            self.good.fetch_add(1, Ordering::Relaxed);
             reset(&self.consecutive_5xx);
             reset(&self.consecutive_gateway);
             return [None, None];
@@ -210,6 +245,16 @@ impl OutlierConfig {
             max_ejection_percent: config.max_ejection_percent.unwrap_or(10).min(100),
             always_eject_one: config.always_eject_one_host.unwrap_or(false),
             enforcing_5xx: config.enforcing_consecutive_5xx.unwrap_or(100),
+            enforcing_success_rate: config.enforcing_success_rate.unwrap_or(100),
+            success_rate_minimum_hosts: config.success_rate_minimum_hosts.unwrap_or(5),
+            success_rate_request_volume: config.success_rate_request_volume.unwrap_or(100),
+            success_rate_stdev_factor: config.success_rate_stdev_factor.unwrap_or(1900),
+            enforcing_failure_percentage: config.enforcing_failure_percentage.unwrap_or(0),
+            failure_percentage_threshold: config.failure_percentage_threshold.unwrap_or(85),
+            failure_percentage_minimum_hosts: config.failure_percentage_minimum_hosts.unwrap_or(5),
+            failure_percentage_request_volume: config
+                .failure_percentage_request_volume
+                .unwrap_or(50),
             enforcing_gateway: config.enforcing_consecutive_gateway_failure.unwrap_or(0),
             enforcing_local_origin: config
                 .enforcing_consecutive_local_origin_failure
@@ -222,10 +267,47 @@ impl OutlierConfig {
             Detection::Consecutive5xx => self.enforcing_5xx,
             Detection::ConsecutiveGatewayFailure => self.enforcing_gateway,
             Detection::ConsecutiveLocalOriginFailure => self.enforcing_local_origin,
+            Detection::SuccessRate => self.enforcing_success_rate,
+            Detection::FailurePercentage => self.enforcing_failure_percentage,
         }
     }
 
     /// How long a host stays out that is ejected for the n-th time in a row.
+    /// Which hosts stand out by the share of their good answers in an interval. `measured` has for each host that is
+    /// not ejected the number of its answers and of the good ones; what comes back are indices into it.
+    pub fn outliers_by_rate(&self, measured: &[(u32, u32)]) -> Vec<(usize, Detection)> {
+        let rates = |volume: u32| -> Vec<(usize, f64)> {
+            measured
+                .iter()
+                .enumerate()
+                .filter(|(_, (total, _))| *total > 0 && *total >= volume)
+                .map(|(index, (total, good))| (index, 100.0 * f64::from(*good) / f64::from(*total)))
+                .collect()
+        };
+        let mut found = Vec::new();
+        let known = rates(self.success_rate_request_volume);
+        if !known.is_empty() && known.len() >= self.success_rate_minimum_hosts as usize {
+            let count = known.len() as f64;
+            let mean = known.iter().map(|(_, rate)| rate).sum::<f64>() / count;
+            let variance = known
+                .iter()
+                .map(|(_, rate)| (rate - mean).powi(2))
+                .sum::<f64>()
+                / count;
+            let threshold =
+                mean - f64::from(self.success_rate_stdev_factor) / 1000.0 * variance.sqrt();
+            let low = known.iter().filter(|(_, rate)| *rate < threshold);
+            found.extend(low.map(|(index, _)| (*index, Detection::SuccessRate)));
+        }
+        let known = rates(self.failure_percentage_request_volume);
+        if known.len() >= self.failure_percentage_minimum_hosts as usize {
+            let limit = f64::from(self.failure_percentage_threshold);
+            let failing = known.iter().filter(|(_, rate)| 100.0 - rate >= limit);
+            found.extend(failing.map(|(index, _)| (*index, Detection::FailurePercentage)));
+        }
+        found
+    }
+
     fn ejection_time(&self, times: u32) -> Duration {
         self.base_ejection_time
             .saturating_mul(times)

@@ -120,10 +120,20 @@ pub struct AccessLog {
     filter: Option<Filter>,
 }
 
-enum Filter {
+/// Which streams a log or a local reply rule is for. `op` is Envoy's: EQ 0, GE 1, LE 2, NE 3.
+#[allow(missing_docs)]
+pub enum Filter {
+    /// With any of these flags; with any flag at all when there are none.
     Flags(Vec<ResponseFlags>),
-    Status { op: i32, value: u64 },
-    Duration { op: i32, value: u64 },
+    /// By status.
+    Status {
+        op: i32,
+        value: u64,
+    },
+    Duration {
+        op: i32,
+        value: u64,
+    },
     And(Vec<Filter>),
     Or(Vec<Filter>),
     NotHealthCheck,
@@ -218,7 +228,11 @@ fn stream_format(
 }
 
 impl Filter {
-    fn compile(config: &AccessLogFilter) -> Result<Self, String> {
+    /// Compiles a filter.
+    ///
+    /// # Errors
+    /// When there is no such filter here.
+    pub fn compile(config: &AccessLogFilter) -> Result<Self, String> {
         Ok(match &config.filter_specifier {
             Some(FilterSpecifier::ResponseFlagFilter(filter)) => Self::Flags(
                 filter
@@ -264,7 +278,8 @@ impl Filter {
         })
     }
 
-    fn passes(&self, info: &StreamInfo<'_>) -> bool {
+    /// Whether a stream passes.
+    pub fn passes(&self, info: &StreamInfo<'_>) -> bool {
         // Envoy's enumeration: EQ 0, GE 1, LE 2, NE 3.
         let compare = |op: i32, have: u64, value: u64| match op {
             1 => have >= value,

@@ -29,8 +29,12 @@ pub enum BodyError {
     Reset,
     /// What the peer sent breaks the protocol.
     Protocol,
-    /// A timer of ours ended it.
+    /// The route's time was up.
     Timeout,
+    /// Nothing moved for too long.
+    Idle,
+    /// The stream lasted too long.
+    MaxDuration,
 }
 
 /// A body to read from.
@@ -144,6 +148,8 @@ pub struct Replay {
     dropped: usize,
     /// Bytes of data seen.
     pub bytes: u64,
+    /// When the last frame came.
+    pub moved: Option<std::time::Instant>,
 }
 
 /// A request body that a filter has read ahead.
@@ -171,6 +177,7 @@ impl Replay {
             failed: None,
             dropped: 0,
             bytes: 0,
+            moved: None,
         }))
     }
 
@@ -247,6 +254,11 @@ impl Replay {
         self.ended
     }
 
+    /// Whether the body was read to its end or nothing of it is left to read.
+    pub fn complete_now(&self) -> bool {
+        self.ended || self.source.is_end()
+    }
+
     /// How the client's side failed, if it did.
     pub fn failed(&self) -> Option<BodyError> {
         self.failed
@@ -293,6 +305,7 @@ impl Replay {
                 Poll::Ready(Some(Err(error)))
             }
             Poll::Ready(Some(Ok(frame))) => {
+                self.moved = Some(std::time::Instant::now());
                 if let Frame::Data(bytes) = &frame {
                     self.bytes += bytes.len() as u64;
                     self.kept_bytes += bytes.len();

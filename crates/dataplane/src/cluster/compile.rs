@@ -84,6 +84,9 @@ impl ClusterConfig {
             .and_then(|http| http.common_http_protocol_options.as_ref())
             .or(config.common_http_protocol_options.as_ref())
             .unwrap_or(&default);
+        let http1 = http
+            .as_ref()
+            .map_or(config.http_protocol_options.as_ref(), http1_options);
         let http2 = http
             .as_ref()
             .map_or(config.http2_protocol_options.as_ref(), http2_options);
@@ -134,6 +137,8 @@ impl ClusterConfig {
                 .outlier_detection
                 .as_ref()
                 .map(|outlier| Arc::new(OutlierConfig::compile(outlier))),
+            proper_case: http1.is_some_and(proper_case),
+            http1_trailers: http1.is_some_and(|http1| http1.enable_trailers),
             protocol: match http
                 .as_ref()
                 .and_then(|http| http.upstream_protocol_options.as_ref())
@@ -216,6 +221,30 @@ impl ClusterConfig {
             .map(|entry| &entry.transport)
             .chain([&self.transports.plain])
     }
+}
+
+fn http1_options(
+    http: &HttpProtocolOptions,
+) -> Option<&xds::envoy::config::core::v3::Http1ProtocolOptions> {
+    match http.upstream_protocol_options.as_ref()? {
+        UpstreamProtocolOptions::ExplicitHttpConfig(explicit) => {
+            match explicit.protocol_config.as_ref()? {
+                ProtocolConfig::HttpProtocolOptions(http1) => Some(http1),
+                _ => None,
+            }
+        }
+        UpstreamProtocolOptions::UseDownstreamProtocolConfig(downstream) => {
+            downstream.http_protocol_options.as_ref()
+        }
+        UpstreamProtocolOptions::AutoConfig(auto) => auto.http_protocol_options.as_ref(),
+    }
+}
+
+fn proper_case(http1: &xds::envoy::config::core::v3::Http1ProtocolOptions) -> bool {
+    use xds::envoy::config::core::v3::http1_protocol_options::header_key_format::HeaderFormat;
+    http1.header_key_format.as_ref().is_some_and(|format| {
+        matches!(format.header_format, Some(HeaderFormat::ProperCaseWords(_)))
+    })
 }
 
 fn http2_options(

@@ -161,6 +161,10 @@ pub struct ClusterConfig {
     pub thresholds: [Thresholds; 2],
     /// Outlier detection.
     pub outlier: Option<Arc<OutlierConfig>>,
+    /// Header names are written to the upstream with capitals (HTTP/1, `proper_case_words`).
+    pub proper_case: bool,
+    /// Trailers are passed on over HTTP/1 (`enable_trailers`).
+    pub http1_trailers: bool,
     /// The HTTP version to the upstream.
     pub protocol: UpstreamProtocol,
     /// Requests per connection; `None` unlimited.

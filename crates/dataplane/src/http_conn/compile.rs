@@ -7,10 +7,21 @@ use xds::envoy::extensions::filters::network::http_connection_manager::v3::{
     HttpConnectionManager, http_connection_manager as config,
 };
 
-use super::{CertificateDetail, EscapedSlashes, ForwardClientCert, HttpConn, ServerHeader};
+use super::{
+    CertificateDetail, EscapedSlashes, ForwardClientCert, HttpConn, ServerHeader, Underscores,
+};
 use crate::address::Cidr;
 use crate::cluster::duration;
 use crate::error::ConfigError;
+
+fn config_underscores(action: i32) -> Underscores {
+    use xds::envoy::config::core::v3::http_protocol_options::HeadersWithUnderscoresAction as Action;
+    match Action::try_from(action) {
+        Ok(Action::RejectRequest) => Underscores::Reject,
+        Ok(Action::DropHeader) => Underscores::Drop,
+        _ => Underscores::Allow,
+    }
+}
 
 impl HttpConn {
     /// Compiles the settings.
@@ -58,6 +69,8 @@ impl HttpConn {
                 .collect()
             });
         Ok(Self {
+            node_address: None,
+            underscores: config_underscores(common.headers_with_underscores_action),
             stat_prefix: hcm.stat_prefix.clone(),
             server_name: if hcm.server_name.is_empty() {
                 "envoy".to_owned()

@@ -36,7 +36,8 @@ const FOR_INTERNAL: [&str; 14] = [
 ];
 
 /// At the edge of the mesh nobody may say these.
-const NOT_AT_EDGE: [&str; 3] = [
+const NOT_AT_EDGE: [&str; 4] = [
+    "x-envoy-original-path",
     "x-envoy-decorator-operation",
     "x-envoy-downstream-service-cluster",
     "x-envoy-downstream-service-node",
@@ -72,11 +73,14 @@ impl HttpConn {
         let (remote, single) = self.remote_address(headers, connection.remote);
         if self.use_remote_address {
             if !self.skip_xff_append {
-                append(
-                    headers,
-                    FORWARDED_FOR,
-                    &connection.remote.ip().to_canonical().to_string(),
-                );
+                // A neighbour on the loopback says nothing to others: the node's own address stands for it.
+                let peer = connection.remote.ip().to_canonical();
+                let peer = if peer.is_loopback() {
+                    self.node_address.unwrap_or(peer)
+                } else {
+                    peer
+                };
+                append(headers, FORWARDED_FOR, &peer.to_string());
             }
             // What a stranger says about the protocol is not to be believed.
             if self.trusted_hops == 0 {

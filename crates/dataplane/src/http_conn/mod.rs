@@ -9,6 +9,17 @@ mod compile;
 mod head;
 mod path;
 
+/// What happens to headers whose names contain underscores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Underscores {
+    /// They pass.
+    Allow,
+    /// The request is refused.
+    Reject,
+    /// The header is left out.
+    Drop,
+}
+
 /// What to do with escaped slashes (`%2F`, `%5C`) in paths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EscapedSlashes {
@@ -51,6 +62,10 @@ pub enum ServerHeader {
 /// An HTTP connection manager, compiled: everything but routes, filters, access logs and codecs.
 #[derive(Debug, Clone)]
 pub struct HttpConn {
+    /// The address that stands for peers on the loopback in x-forwarded-for; the caller sets it.
+    pub node_address: Option<std::net::IpAddr>,
+    /// `headers_with_underscores_action`.
+    pub underscores: Underscores,
     /// `stat_prefix`.
     pub stat_prefix: String,
     /// `server_name`, `envoy` by default.

@@ -32,13 +32,11 @@ impl HttpConn {
             }
         }
         if self.merge_slashes && plain.contains("//") {
-            let mut merged = String::with_capacity(plain.len());
-            for c in plain.chars() {
-                if c != '/' || !merged.ends_with('/') {
-                    merged.push(c);
-                }
-            }
-            plain = merged;
+            // Slashes at both ends are kept each for itself, as Envoy does: nothing but slashes becomes two.
+            let parts: Vec<&str> = plain.split('/').filter(|part| !part.is_empty()).collect();
+            let first = if plain.starts_with('/') { "/" } else { "" };
+            let last = if plain.ends_with('/') { "/" } else { "" };
+            plain = format!("{first}{}{last}", parts.join("/"));
         }
         if plain != path[..end] {
             path.replace_range(..end, &plain);
@@ -71,12 +69,15 @@ fn unescape_slashes(path: &str) -> Option<String> {
 }
 
 /// RFC 3986: unreserved characters unescaped, dot segments resolved, backslashes as slashes. `None`: not a path.
+/// Characters that a canonical path has only in their escaped form.
+const ESCAPED: [char; 9] = [' ', '"', '<', '>', '^', '`', '{', '|', '}'];
+
 fn canonical(path: &str) -> Option<String> {
     if !path.starts_with(['/', '\\']) {
         return None;
     }
     // Nearly all paths are canonical already.
-    if !path.contains(['%', '\\', '.']) {
+    if !path.contains(ESCAPED) && !path.contains(['%', '\\', '.']) {
         return Some(path.to_owned());
     }
     let mut plain = String::with_capacity(path.len());
@@ -97,6 +98,7 @@ fn canonical(path: &str) -> Option<String> {
                     _ => plain.push('%'),
                 }
             }
+            c if ESCAPED.contains(&c) => plain.push_str(&format!("%{:02X}", c as u32)),
             c => plain.push(c),
         }
     }

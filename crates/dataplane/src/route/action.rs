@@ -181,7 +181,8 @@ impl Rewrite {
         suppress: bool,
     ) {
         if let Some(host) = weighted {
-            self.replace_host(head, host.to_owned(), suppress);
+            // Of a weighted cluster's host nothing is told.
+            *head.authority = host.to_owned();
         }
         let host = match &self.host {
             None => return,

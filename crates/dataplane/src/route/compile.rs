@@ -376,7 +376,25 @@ impl Context<'_> {
                         "the weights add up to 0",
                     ));
                 }
-                Action::Weighted(total)
+                use xds::envoy::config::route::v3::weighted_cluster::RandomValueSpecifier;
+                let header = match &weighted.random_value_specifier {
+                    Some(RandomValueSpecifier::HeaderName(name)) => {
+                        Some(name.parse().map_err(|_| {
+                            ConfigError::new(
+                                "weighted_clusters.header_name",
+                                "is not a header name",
+                            )
+                        })?)
+                    }
+                    Some(RandomValueSpecifier::UseHashPolicy(true)) => {
+                        return Err(ConfigError::new(
+                            "weighted_clusters.use_hash_policy",
+                            "is not supported",
+                        ));
+                    }
+                    _ => None,
+                };
+                Action::Weighted(total, header)
             }
             Some(Cluster::ClusterSpecifierPlugin(_) | Cluster::InlineClusterSpecifierPlugin(_)) => {
                 return Err(ConfigError::new(

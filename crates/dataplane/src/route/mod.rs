@@ -157,7 +157,7 @@ type FilterConfigs = HashMap<String, Arc<Any>>;
 enum Action {
     Cluster(Arc<str>),
     ClusterHeader(http::HeaderName),
-    Weighted(u64),
+    Weighted(u64, Option<http::HeaderName>),
     Redirect(Redirect),
     TlsRedirect,
     Direct { status: u16, body: Bytes },
@@ -295,8 +295,17 @@ impl Route {
                     weighted: None,
                 }
             }
-            Action::Weighted(total) => {
-                let mut left = random() % total;
+            Action::Weighted(total, header) => {
+                let named = header.as_ref().and_then(|name| {
+                    head.headers
+                        .get(name)?
+                        .to_str()
+                        .ok()?
+                        .trim()
+                        .parse::<u64>()
+                        .ok()
+                });
+                let mut left = named.unwrap_or_else(&mut *random) % total;
                 for (index, entry) in self.weighted.iter().enumerate() {
                     match left.checked_sub(u64::from(entry.weight)) {
                         Some(rest) => left = rest,

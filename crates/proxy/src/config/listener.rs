@@ -25,6 +25,7 @@ use crate::access_log::AccessLog;
 use crate::h1::head::HeaderCase;
 use crate::http::connection::Options;
 use crate::http::filters::{FilterContext, HttpFilter, NamedFilter};
+use crate::http::local_replies::LocalReplies;
 use crate::stats::{HttpStats, ListenerStats, TcpStats};
 use crate::tls::server::ServerContext;
 use crate::tracer::Tracer;
@@ -139,6 +140,8 @@ pub struct HttpManager {
     pub routes: RouteSource,
     /// Logs.
     pub access_log: Vec<AccessLog>,
+    /// What is changed about replies of our own.
+    pub local_replies: LocalReplies,
     /// For the codecs.
     pub options: Options,
     /// 0 auto, 1 HTTP/1, 2 HTTP/2.
@@ -591,7 +594,8 @@ impl HttpManager {
         listener: &Message,
         shared: &Shared,
     ) -> Result<Self, String> {
-        let rules = HttpConn::compile(message).map_err(|error| error.to_string())?;
+        let mut rules = HttpConn::compile(message).map_err(|error| error.to_string())?;
+        rules.node_address = crate::io::node_address();
         let mut filters = Vec::new();
         let context = FilterContext {
             shared,
@@ -656,6 +660,13 @@ impl HttpManager {
             idle_timeout: rules.idle_timeout,
             accept_http_10: rules.accept_http10,
             max_head: rules.max_request_headers_kb as usize * 1024,
+            max_headers: rules.max_headers_count as usize,
+            custom_methods: h1.allow_custom_methods,
+            default_host: h1.default_host_for_http_10.clone(),
+            head_timeout: rules.request_headers_timeout,
+            max_duration: rules.max_connection_duration,
+            max_requests: rules.max_requests_per_connection,
+            underscores: rules.underscores,
             proxy_100_continue: rules.proxy_100_continue,
             header_case,
             trailers: h1.enable_trailers,
@@ -672,6 +683,7 @@ impl HttpManager {
             filters,
             routes,
             access_log: AccessLog::compile(&message.access_log, &shared.sinks)?,
+            local_replies: LocalReplies::compile(message.local_reply_config.as_ref())?,
             options,
             codec: message.codec_type,
             suppress_envoy_headers,

@@ -256,6 +256,7 @@ impl ClientConnection {
             decoder: Decoder::new(framing),
             pump: if pump.done { None } else { Some(pump) },
             reusable,
+            trailers: out.trailers,
         };
         let body = if answer.decoder.is_done() && answer.pump.is_none() {
             answer.release();
@@ -432,6 +433,8 @@ pub struct ResponseBody {
     decoder: Decoder,
     pump: Option<Pump>,
     reusable: bool,
+    /// Trailers are passed on.
+    trailers: bool,
 }
 
 impl ResponseBody {
@@ -462,6 +465,10 @@ impl ResponseBody {
         }
         loop {
             match self.decoder.decode(&mut connection.rbuf) {
+                Ok(Decoded::Frame(Frame::Trailers(_))) if !self.trailers => {
+                    self.release();
+                    return Poll::Ready(None);
+                }
                 Ok(Decoded::Frame(frame)) => {
                     if self.decoder.is_done() {
                         self.release();
@@ -492,9 +499,10 @@ impl ResponseBody {
                     return Poll::Ready(None);
                 }
                 _ => {
+                    // Less than was promised is a breach of the protocol, however the connection ended.
                     connection.lease.closed(true, true);
                     self.connection = None;
-                    return Poll::Ready(Some(Err(BodyError::Closed)));
+                    return Poll::Ready(Some(Err(BodyError::Protocol)));
                 }
             }
         }

@@ -13,6 +13,27 @@ pub const MAX_HEADERS: usize = 100;
 /// The most bytes of a head (Envoy's default `max_request_headers_kb`).
 pub const MAX_HEAD: usize = 60 * 1024;
 
+/// What a request head may be.
+#[derive(Debug, Clone, Copy)]
+pub struct HeadRules {
+    /// The most bytes.
+    pub max_head: usize,
+    /// The most headers.
+    pub max_headers: usize,
+    /// Methods that are in no list are welcome.
+    pub custom_methods: bool,
+}
+
+impl Default for HeadRules {
+    fn default() -> Self {
+        Self {
+            max_head: MAX_HEAD,
+            max_headers: MAX_HEADERS,
+            custom_methods: false,
+        }
+    }
+}
+
 /// The version in the start line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Version {
@@ -75,6 +96,14 @@ pub enum HeadError {
     InvalidHeader,
     /// A target that cannot be.
     InvalidUrl,
+    /// An absolute target of another scheme than HTTP's.
+    InvalidScheme,
+    /// A host with bytes that no host has.
+    InvalidAuthority,
+    /// A header name with an underscore where that is forbidden.
+    Underscore,
+    /// `connection` names a header that must not be taken away.
+    ConnectionHeader,
     /// A version that is none of HTTP/1.
     Version,
     /// A request that waits for an upgrade and has a body framing that cannot be.
@@ -112,6 +141,26 @@ impl HeadError {
                 "http1.invalid_characters",
             ),
             Self::InvalidUrl => (StatusCode::BAD_REQUEST, "Bad Request", "http1.invalid_url"),
+            Self::InvalidScheme => (
+                StatusCode::BAD_REQUEST,
+                "Bad Request",
+                "http1.invalid_scheme",
+            ),
+            Self::InvalidAuthority => (
+                StatusCode::BAD_REQUEST,
+                "Bad Request",
+                "http.invalid_authority",
+            ),
+            Self::Underscore => (
+                StatusCode::BAD_REQUEST,
+                "Bad Request",
+                "http1.unexpected_underscore",
+            ),
+            Self::ConnectionHeader => (
+                StatusCode::BAD_REQUEST,
+                "Bad Request",
+                "http1.connection_header_rejected",
+            ),
             Self::Version => (
                 StatusCode::UPGRADE_REQUIRED,
                 "Upgrade Required",
@@ -129,7 +178,7 @@ impl HeadError {
 type Span = (usize, usize, usize, usize);
 
 /// Collects header positions so that the head can be split off the buffer without a copy.
-fn spans(headers: &[httparse::Header<'_>], base: *const u8, out: &mut [Span; MAX_HEADERS]) {
+fn spans(headers: &[httparse::Header<'_>], base: *const u8, out: &mut [Span]) {
     for (header, slot) in headers.iter().zip(out.iter_mut()) {
         let name = header.name.as_ptr() as usize - base as usize;
         // An empty value may point anywhere.
@@ -153,54 +202,73 @@ fn spans(headers: &[httparse::Header<'_>], base: *const u8, out: &mut [Span; MAX
 /// Why Envoy would refuse it; the connection is of no use afterwards.
 pub fn parse_request(
     buf: &mut BytesMut,
-    max_head: usize,
+    rules: &HeadRules,
 ) -> Result<Option<RequestHead>, HeadError> {
+    let max_head = rules.max_head;
     // Clients may send an empty line before the request line (RFC 9112, 2.2).
     while buf.starts_with(b"\r\n") {
         let _ = buf.split_to(2);
     }
-    let mut storage = [MaybeUninit::<httparse::Header<'_>>::uninit(); MAX_HEADERS];
-    let mut positions: [Span; MAX_HEADERS] = [(0, 0, 0, 0); MAX_HEADERS];
+    // The usual number fits the stack.
+    let mut few = [MaybeUninit::<httparse::Header<'_>>::uninit(); MAX_HEADERS];
+    let mut few_positions: [Span; MAX_HEADERS] = [(0, 0, 0, 0); MAX_HEADERS];
+    let (mut many, mut many_positions);
+    let (storage, positions) = if rules.max_headers <= MAX_HEADERS {
+        (&mut few[..rules.max_headers], &mut few_positions[..])
+    } else {
+        many = vec![MaybeUninit::<httparse::Header<'_>>::uninit(); rules.max_headers];
+        many_positions = vec![(0, 0, 0, 0); rules.max_headers];
+        (&mut many[..], &mut many_positions[..])
+    };
     let mut request = httparse::Request::new(&mut []);
     let base = buf.as_ptr();
-    let (size, method, target, version, count) =
-        match request.parse_with_uninit_headers(buf, &mut storage) {
-            Ok(httparse::Status::Complete(size)) => {
-                spans(request.headers, base, &mut positions);
-                let name = request.method.unwrap_or_default();
-                if !METHODS.contains(&name) {
-                    return Err(HeadError::Codec);
-                }
-                let method = Method::from_bytes(name.as_bytes()).map_err(|_| HeadError::Codec)?;
-                let path = request.path.unwrap_or_default();
-                let start = path.as_ptr() as usize - base as usize;
-                let version = if request.version == Some(0) {
-                    Version::Http10
-                } else {
-                    Version::Http11
-                };
-                (
-                    size,
-                    method,
-                    (start, start + path.len()),
-                    version,
-                    request.headers.len(),
-                )
-            }
-            Ok(httparse::Status::Partial) => {
-                return if buf.len() > max_head {
-                    Err(HeadError::TooLarge)
-                } else {
-                    Ok(None)
-                };
-            }
-            Err(httparse::Error::TooManyHeaders) => return Err(HeadError::TooMany),
-            Err(httparse::Error::Version) => return Err(version_error(buf)),
-            Err(httparse::Error::HeaderName | httparse::Error::HeaderValue) => {
+    let (size, method, target, version, count) = match request
+        .parse_with_uninit_headers(buf, storage)
+    {
+        Ok(httparse::Status::Complete(size)) => {
+            spans(request.headers, base, positions);
+            let name = request.method.unwrap_or_default();
+            let custom = rules.custom_methods && name.bytes().all(|b| b.is_ascii_uppercase());
+            if !METHODS.contains(&name) && !custom {
                 return Err(HeadError::Codec);
             }
-            Err(_) => return Err(HeadError::Codec),
-        };
+            let method = Method::from_bytes(name.as_bytes()).map_err(|_| HeadError::Codec)?;
+            let path = request.path.unwrap_or_default();
+            let start = path.as_ptr() as usize - base as usize;
+            let version = if request.version == Some(0) {
+                Version::Http10
+            } else {
+                Version::Http11
+            };
+            (
+                size,
+                method,
+                (start, start + path.len()),
+                version,
+                request.headers.len(),
+            )
+        }
+        Ok(httparse::Status::Partial) => {
+            return if buf.len() > max_head {
+                Err(HeadError::TooLarge)
+            } else {
+                Ok(None)
+            };
+        }
+        Err(httparse::Error::TooManyHeaders) => return Err(HeadError::TooMany),
+        Err(httparse::Error::Version) => return Err(version_error(buf)),
+        Err(httparse::Error::HeaderValue) => return Err(HeadError::InvalidHeader),
+        Err(httparse::Error::HeaderName) => {
+            return Err(if buf.contains(&0) {
+                HeadError::InvalidHeader
+            } else {
+                HeadError::Codec
+            });
+        }
+        Err(_) if lacks_version(buf) => return Err(HeadError::Version),
+        Err(httparse::Error::Token) if has_control(buf) => return Err(HeadError::InvalidHeader),
+        Err(_) => return Err(HeadError::Codec),
+    };
     if size > max_head {
         return Err(HeadError::TooLarge);
     }
@@ -263,7 +331,11 @@ pub fn parse_response(
     }
     let head = buf.split_to(size).freeze();
     let headers = collect(&head, &positions[..count])?;
-    let framing = match (transfer_encoding(&headers)?, content_length(&headers)?) {
+    let chunked = transfer_encoding(&headers)?;
+    if chunked && (status.is_informational() || status == StatusCode::NO_CONTENT) {
+        return Err(HeadError::TransferEncoding);
+    }
+    let framing = match (chunked, content_length(&headers)?) {
         (true, Some(_)) => return Err(HeadError::LengthAndChunked),
         (true, None) => Framing::Chunked,
         (false, Some(length)) => Framing::Length(length),
@@ -293,7 +365,7 @@ fn collect(head: &Bytes, positions: &[Span]) -> Result<HeaderMap, HeadError> {
 }
 
 /// The methods Envoy's codec knows.
-const METHODS: [&str; 34] = [
+const METHODS: [&str; 35] = [
     "ACL",
     "BIND",
     "CHECKOUT",
@@ -318,6 +390,7 @@ const METHODS: [&str; 34] = [
     "PROPPATCH",
     "PURGE",
     "PUT",
+    "QUERY",
     "REBIND",
     "REPORT",
     "SEARCH",
@@ -333,17 +406,38 @@ const METHODS: [&str; 34] = [
 /// `HTTP/3.0` asks for another protocol, anything else is none.
 fn version_error(buf: &[u8]) -> HeadError {
     let line = buf.split(|&byte| byte == b'\n').next().unwrap_or_default();
-    let version = line
-        .rsplit(|&byte| byte == b' ')
-        .next()
-        .unwrap_or_default()
-        .trim_ascii_end();
+    let words: Vec<&[u8]> = line.trim_ascii_end().split(|&byte| byte == b' ').collect();
+    let &[method, _, version] = &words[..] else {
+        return HeadError::Codec;
+    };
+    if !METHODS.iter().any(|known| known.as_bytes() == method) {
+        return HeadError::Codec;
+    }
     match version.strip_prefix(b"HTTP/") {
         Some([major, b'.', minor]) if major.is_ascii_digit() && minor.is_ascii_digit() => {
             HeadError::Version
         }
         _ => HeadError::Codec,
     }
+}
+
+/// Whether the start line is one of HTTP/0.9: a method that is known, a target, and no version.
+fn lacks_version(buf: &[u8]) -> bool {
+    let line = buf.split(|&byte| byte == b'\n').next().unwrap_or_default();
+    let line = line.trim_ascii_end();
+    let mut words = line.split(|&byte| byte == b' ');
+    let method = words.next().unwrap_or_default();
+    METHODS.iter().any(|known| known.as_bytes() == method)
+        && words.next().is_some_and(|target| target.starts_with(b"/"))
+        && words.next().is_none()
+}
+
+/// Whether the start line contains a control character.
+fn has_control(buf: &[u8]) -> bool {
+    let line = buf.split(|&byte| byte == b'\n').next().unwrap_or_default();
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    line.iter()
+        .any(|byte| matches!(byte, 0..=8 | 10..=31 | 127))
 }
 
 fn request_framing(headers: &HeaderMap, version: Version) -> Result<Framing, HeadError> {
@@ -379,7 +473,8 @@ fn content_length(headers: &HeaderMap) -> Result<Option<u64>, HeadError> {
             .ok()
             .and_then(|text| text.parse().ok())
             .ok_or(HeadError::Codec)?;
-        if length.is_some_and(|other| other != value) {
+        // Even equal ones: who sends two does not know what it sends.
+        if length.is_some() {
             return Err(HeadError::Codec);
         }
         length = Some(value);
@@ -447,7 +542,8 @@ pub enum HeaderCase {
 pub fn reason(status: StatusCode) -> &'static str {
     match status.as_u16() {
         // Assigned later than Envoy's table or not at all.
-        418 => "Unknown",
+        418 | 451 => "Unknown",
+        599 => "Last Unassigned Server Error Code",
         // Envoy says these differently from the registry.
         203 => "Non-Authoritative Information",
         208 => "Already Reported",
@@ -455,7 +551,6 @@ pub fn reason(status: StatusCode) -> &'static str {
         414 => "URI Too Long",
         416 => "Range Not Satisfiable",
         422 => "Unprocessable Entity",
-        // 421, 425 and 451 are not in its table in every version; the registry's names serve.
         _ => status.canonical_reason().unwrap_or("Unknown"),
     }
 }
@@ -499,7 +594,7 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<Option<RequestHead>, HeadError> {
-        parse_request(&mut BytesMut::from(text.as_bytes()), MAX_HEAD)
+        parse_request(&mut BytesMut::from(text.as_bytes()), &HeadRules::default())
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use dataplane::http_conn::Underscores;
 use http::header;
 use http::{HeaderMap, Method, StatusCode};
 use tokio::io::AsyncWrite;
@@ -17,11 +18,11 @@ use tokio::time::Sleep;
 
 use super::decode::{Decoded, Decoder, Framing};
 use super::head::{
-    HeadError, HeaderCase, RequestHead, Version, has_token, parse_request, write_header,
+    HeadError, HeadRules, HeaderCase, RequestHead, Version, has_token, parse_request, write_header,
     write_length, write_status_line,
 };
 use crate::body::{Body, BodyError, Frame, Tunnel};
-use crate::http::connection::Connection;
+use crate::http::connection::{Connection, Options};
 use crate::http::message::{Ended, Informational, Protocol, Request, Response};
 use crate::io::{Io, poll_read_buf};
 
@@ -40,6 +41,8 @@ pub(crate) struct Inner {
     eof: bool,
     failed: bool,
     read_bytes: u64,
+    /// Trailers of requests are passed on.
+    trailers: bool,
 }
 
 type Shared = Rc<RefCell<Inner>>;
@@ -70,6 +73,10 @@ impl Inner {
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
         loop {
             match self.decoder.decode(&mut self.rbuf) {
+                // Trailers are not meant for everybody: by default they end here.
+                Ok(Decoded::Frame(Frame::Trailers(_))) if !self.trailers => {
+                    return Poll::Ready(None);
+                }
                 Ok(Decoded::Frame(frame)) => return Poll::Ready(Some(Ok(frame))),
                 Ok(Decoded::End) => return Poll::Ready(None),
                 Ok(Decoded::More) => {}
@@ -100,6 +107,11 @@ impl Inner {
             }
         }
         Poll::Pending
+    }
+
+    /// Whether the client went away in the middle of its request.
+    fn broken_off(&mut self) -> bool {
+        self.eof && self.failed && !self.decoder.is_done()
     }
 
     fn poll_write_all(&mut self, cx: &mut Context<'_>, buf: &mut BytesMut) -> Poll<io::Result<()>> {
@@ -134,6 +146,12 @@ impl RequestBody {
 enum Next {
     Request(Box<RequestHead>),
     Refused(HeadError),
+    /// The head does not come.
+    Late,
+    /// Nothing was asked for too long.
+    Idle,
+    /// The connection has lasted long enough.
+    Expired,
     Closed,
 }
 
@@ -172,6 +190,7 @@ pub async fn serve(io: Io, rbuf: BytesMut, conn: Rc<Connection>) {
         eof: false,
         failed: false,
         read_bytes: 0,
+        trailers: conn.options().trailers,
     }));
     let options = conn.options();
     let mut idle = Idle {
@@ -179,13 +198,48 @@ pub async fn serve(io: Io, rbuf: BytesMut, conn: Rc<Connection>) {
         timeout: options.idle_timeout,
         since: Instant::now(),
     };
+    let rules = HeadRules {
+        max_head: options.max_head,
+        max_headers: options.max_headers,
+        custom_methods: options.custom_methods,
+    };
+    let mut limits = HeadLimits {
+        timeout: options.head_timeout,
+        began: None,
+        end: options.max_duration.map(|limit| Instant::now() + limit),
+        timer: None,
+    };
     let mut wbuf = BytesMut::new();
+    let mut served = 0u64;
     loop {
         idle.since = Instant::now();
-        let next = poll_fn(|cx| poll_head(&inner, &mut idle, options.max_head, cx)).await;
+        let next = poll_fn(|cx| poll_head(&inner, &mut idle, &mut limits, &rules, cx)).await;
         let head = match next {
             Next::Request(head) => head,
             Next::Closed => break,
+            Next::Idle => {
+                conn.manager.stats.downstream_cx_idle_timeout.inc();
+                break;
+            }
+            Next::Expired => {
+                conn.manager.stats.downstream_cx_max_duration_reached.inc();
+                break;
+            }
+            Next::Late => {
+                let response = conn.head_timeout();
+                let _ = write_response(
+                    &inner,
+                    &mut wbuf,
+                    response,
+                    Version::Http11,
+                    false,
+                    true,
+                    &conn,
+                )
+                .await;
+                close(&inner).await;
+                return;
+            }
             Next::Refused(why) => {
                 let response = conn.refuse(why.answer(), Protocol::Http11);
                 let _ = write_response(
@@ -209,7 +263,7 @@ pub async fn serve(io: Io, rbuf: BytesMut, conn: Rc<Connection>) {
                 "Upgrade Required",
                 "low_version",
             );
-            let response = conn.refuse(answer, Protocol::Http10);
+            let response = conn.refuse(answer, Protocol::Http11);
             let _ = write_response(
                 &inner,
                 &mut wbuf,
@@ -231,7 +285,7 @@ pub async fn serve(io: Io, rbuf: BytesMut, conn: Rc<Connection>) {
         } else {
             Informational::default()
         };
-        let request = match request(*head, &inner, &info, options.proxy_100_continue) {
+        let request = match request(*head, &inner, &info, options) {
             Ok(request) => request,
             Err(why) => {
                 let response = conn.refuse(why.answer(), Protocol::Http11);
@@ -271,8 +325,28 @@ pub async fn serve(io: Io, rbuf: BytesMut, conn: Rc<Connection>) {
             // Dropping the handler has told everyone that the client went away.
             return;
         };
+        if inner.borrow_mut().broken_off() {
+            // Nobody reads any more.
+            let mut response = response;
+            response.stream.finish(Ended::Downstream);
+            return;
+        }
+        served += 1;
+        let last = options.max_requests.is_some_and(|max| served >= max);
+        if last {
+            conn.manager.stats.downstream_cx_max_requests_reached.inc();
+        }
+        let expired = limits.end.is_some_and(|end| Instant::now() >= end);
+        if expired {
+            conn.manager.stats.downstream_cx_max_duration_reached.inc();
+        }
         let request_complete = inner.borrow().decoder.is_done();
-        let close_after = !keep_alive || !request_complete || response.close || conn.draining();
+        let close_after = !keep_alive
+            || !request_complete
+            || response.close
+            || last
+            || expired
+            || conn.draining();
         for (status, headers) in info.drain() {
             write_info(&mut wbuf, status, &headers, options.header_case);
         }
@@ -301,12 +375,55 @@ pub async fn serve(io: Io, rbuf: BytesMut, conn: Rc<Connection>) {
     let _ = poll_fn(|cx| Pin::new(&mut inner.borrow_mut().io).poll_shutdown(cx)).await;
 }
 
-fn poll_head(inner: &Shared, idle: &mut Idle, max_head: usize, cx: &mut Context<'_>) -> Poll<Next> {
+/// The limits between requests.
+struct HeadLimits {
+    /// How long a head may take from its first byte.
+    timeout: Option<Duration>,
+    /// When the first byte of the head came.
+    began: Option<Instant>,
+    /// When the connection ends.
+    end: Option<Instant>,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl HeadLimits {
+    fn poll(&mut self, nothing_came: bool, cx: &mut Context<'_>) -> Poll<Next> {
+        let head = match (self.timeout, nothing_came) {
+            (Some(timeout), false) => Some(*self.began.get_or_insert_with(Instant::now) + timeout),
+            _ => None,
+        };
+        let end = self.end.filter(|_| nothing_came);
+        let Some(at) = head.or(end) else {
+            return Poll::Pending;
+        };
+        let timer = self
+            .timer
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at.into())));
+        if timer.deadline() != at.into() {
+            timer.as_mut().reset(at.into());
+        }
+        ready!(timer.as_mut().poll(cx));
+        Poll::Ready(if nothing_came {
+            Next::Expired
+        } else {
+            Next::Late
+        })
+    }
+}
+
+fn poll_head(
+    inner: &Shared,
+    idle: &mut Idle,
+    limits: &mut HeadLimits,
+    rules: &HeadRules,
+    cx: &mut Context<'_>,
+) -> Poll<Next> {
     let mut inner = inner.borrow_mut();
     loop {
         if !inner.rbuf.is_empty() {
-            match parse_request(&mut inner.rbuf, max_head) {
+            match parse_request(&mut inner.rbuf, rules) {
                 Ok(Some(head)) => {
+                    limits.began = None;
                     inner.decoder = Decoder::new(head.framing);
                     return Poll::Ready(Next::Request(Box::new(head)));
                 }
@@ -320,11 +437,10 @@ fn poll_head(inner: &Shared, idle: &mut Idle, max_head: usize, cx: &mut Context<
             Poll::Pending => break,
         }
     }
-    if inner.rbuf.is_empty() {
-        ready!(idle.poll(cx));
-        return Poll::Ready(Next::Closed);
+    if inner.rbuf.is_empty() && idle.poll(cx).is_ready() {
+        return Poll::Ready(Next::Idle);
     }
-    Poll::Pending
+    limits.poll(inner.rbuf.is_empty(), cx)
 }
 
 /// Turns what stands on the wire into a request: the forms of the target, the host, the framing.
@@ -332,8 +448,9 @@ fn request(
     head: RequestHead,
     inner: &Shared,
     info: &Informational,
-    proxy_continue: bool,
+    options: &Options,
 ) -> Result<Request, HeadError> {
+    let proxy_continue = options.proxy_100_continue;
     let RequestHead {
         method,
         target,
@@ -344,30 +461,92 @@ fn request(
         ..
     } = head;
     let target = std::str::from_utf8(&target).map_err(|_| HeadError::InvalidUrl)?;
+    if !target.is_ascii() {
+        return Err(HeadError::Codec);
+    }
+    // Two hosts are two opinions about where this goes (RFC 9112, 3.2).
+    if headers.get_all(header::HOST).iter().count() > 1 {
+        return Err(HeadError::InvalidAuthority);
+    }
+    match options.underscores {
+        Underscores::Allow => {}
+        Underscores::Reject if headers.keys().any(|name| name.as_str().contains('_')) => {
+            return Err(HeadError::Underscore);
+        }
+        Underscores::Reject => {}
+        Underscores::Drop => {
+            let dropped: Vec<_> = headers
+                .keys()
+                .filter(|name| name.as_str().contains('_'))
+                .cloned()
+                .collect();
+            for name in dropped {
+                headers.remove(name);
+            }
+        }
+    }
+    // What names itself hop by hop is removed; what others rely on must not be.
+    let guarded = headers.get_all(header::CONNECTION).iter().any(|value| {
+        ["x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"]
+            .iter()
+            .any(|name| has_token(value, name))
+    });
+    if guarded {
+        return Err(HeadError::ConnectionHeader);
+    }
     let host = headers.remove(header::HOST);
     let mut authority = match &host {
-        Some(host) => Some(host.to_str().map_err(|_| HeadError::Codec)?.to_owned()),
+        Some(host) => Some(
+            host.to_str()
+                .map_err(|_| HeadError::InvalidAuthority)?
+                .to_owned(),
+        ),
+        None if version == Version::Http10 && !options.default_host.is_empty() => {
+            Some(options.default_host.clone())
+        }
         None => None,
     };
     let mut scheme = None;
     let path = if method == Method::CONNECT {
         // The authority form replaces the host.
+        let port = target.rsplit_once(':').map_or("", |(_, port)| port);
+        if port.is_empty() || !port.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(HeadError::InvalidUrl);
+        }
         authority = Some(target.to_owned());
         String::new()
+    } else if target == "*" && method != Method::OPTIONS {
+        return Err(HeadError::InvalidUrl);
     } else if target.starts_with('/') || target == "*" {
         target.to_owned()
     } else {
+        if !target.contains("://") {
+            return Err(HeadError::Codec);
+        }
         let uri: http::Uri = target.parse().map_err(|_| HeadError::InvalidUrl)?;
         let absolute = uri.authority().ok_or(HeadError::InvalidUrl)?;
         scheme = match uri.scheme_str() {
             Some("http") => Some("http"),
             Some("https") => Some("https"),
-            _ => return Err(HeadError::InvalidUrl),
+            _ => return Err(HeadError::InvalidScheme),
         };
-        authority = Some(absolute.as_str().to_owned());
+        // A user in front of the host is nobody's business.
+        let absolute = absolute.as_str();
+        authority = Some(
+            absolute
+                .rsplit_once('@')
+                .map_or(absolute, |(_, host)| host)
+                .to_owned(),
+        );
         uri.path_and_query()
             .map_or_else(|| "/".to_owned(), |path| path.as_str().to_owned())
     };
+    if authority
+        .as_deref()
+        .is_some_and(|host| !host.bytes().all(authority_byte))
+    {
+        return Err(HeadError::InvalidAuthority);
+    }
     let expect = headers
         .get(header::EXPECT)
         .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
@@ -421,6 +600,11 @@ fn request(
     })
 }
 
+/// Whether a host may contain this byte.
+fn authority_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:@[]".contains(&byte)
+}
+
 fn write_info(out: &mut BytesMut, status: StatusCode, headers: &HeaderMap, case: HeaderCase) {
     write_status_line(out, Version::Http11, status);
     for (name, value) in headers {
@@ -469,13 +653,19 @@ async fn write_response(
         };
     }
     let start = wbuf.len();
-    write_status_line(wbuf, Version::Http11, status);
+    write_status_line(wbuf, version, status);
     let bodiless = status.is_informational()
         || status == StatusCode::NO_CONTENT
         || status == StatusCode::NOT_MODIFIED;
     let mut length = false;
     for (name, value) in &headers {
-        length |= name == header::CONTENT_LENGTH;
+        if name == header::CONTENT_LENGTH {
+            // These have no body to measure (RFC 9110, 8.6).
+            if status.is_informational() || status == StatusCode::NO_CONTENT {
+                continue;
+            }
+            length = true;
+        }
         write_header(wbuf, name, value, case);
     }
     let end = is_head || bodiless || body.is_end();
@@ -485,7 +675,7 @@ async fn write_response(
         if end {
             if !is_head {
                 write_length(wbuf, 0);
-            } else if !body.is_end() {
+            } else if version == Version::Http11 {
                 wbuf.put_slice(b"transfer-encoding: chunked\r\n");
             }
         } else if version == Version::Http11 {

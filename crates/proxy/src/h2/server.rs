@@ -250,7 +250,7 @@ async fn send(response: Response, mut respond: SendResponse<Bytes>, is_head: boo
                     });
                     return Poll::Ready(Ended::Upstream(error));
                 }
-                Poll::Pending => return out.poll_reset(cx).map(|()| Ended::Downstream),
+                Poll::Pending => return out.poll_reset(cx).map(|()| Ended::Reset),
             }
         }
     })

@@ -25,6 +25,8 @@ use super::filters::ext_authz::mutate;
 use super::filters::grpc_web::{Dialect, FromText};
 use super::filters::{HttpFilter, LocalLimit, NamedFilter, PerRoute, ResponseStep};
 use super::istio::{PEER_METADATA, PEER_METADATA_ID};
+use super::limits::{self, Limited, Limits, Reached};
+use super::local_replies::Reply;
 use super::message::{Ended, Observer, Protocol, Request, Response, Stream};
 use super::record::{Head, Record, Trace};
 use super::router;
@@ -34,6 +36,7 @@ use crate::config::listener::{Chain, HttpManager, Listener, RouteSource};
 use crate::config::routes::Routes;
 use crate::h1::head::HeaderCase;
 use crate::tracer::Kind;
+use crate::upstream::Cluster;
 use crate::worker::Worker;
 
 /// What a route calls the operation, told from proxy to proxy.
@@ -48,6 +51,20 @@ pub struct Options {
     pub accept_http_10: bool,
     /// The most bytes of a head.
     pub max_head: usize,
+    /// The most headers.
+    pub max_headers: usize,
+    /// Methods that nobody knows are welcome.
+    pub custom_methods: bool,
+    /// The host of an HTTP/1.0 request that names none; empty for none.
+    pub default_host: String,
+    /// How long a head may take.
+    pub head_timeout: Option<Duration>,
+    /// How long a connection may last.
+    pub max_duration: Option<Duration>,
+    /// How many requests a connection may carry.
+    pub max_requests: Option<u64>,
+    /// What happens to header names with underscores.
+    pub underscores: dataplane::http_conn::Underscores,
     /// `expect: 100-continue` goes to the upstream instead of being answered here.
     pub proxy_100_continue: bool,
     /// How header names are written.
@@ -137,8 +154,28 @@ impl Connection {
         why: (StatusCode, &'static str, &'static str),
         protocol: Protocol,
     ) -> Response {
-        let (status, body, details) = why;
         self.manager.stats.downstream_cx_protocol_error.inc();
+        self.answer_without_request(why, protocol, ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR)
+    }
+
+    /// The answer to a request whose head does not come.
+    pub fn head_timeout(self: &Rc<Self>) -> Response {
+        self.manager.stats.downstream_rq_header_timeout.inc();
+        let why = (
+            StatusCode::REQUEST_TIMEOUT,
+            "request header timeout",
+            "request_header_timeout",
+        );
+        self.answer_without_request(why, Protocol::Http11, ResponseFlags::NONE)
+    }
+
+    fn answer_without_request(
+        self: &Rc<Self>,
+        why: (StatusCode, &'static str, &'static str),
+        protocol: Protocol,
+        flags: ResponseFlags,
+    ) -> Response {
+        let (status, body, details) = why;
         self.count_request(protocol);
         let head = Head {
             method: Method::GET,
@@ -148,7 +185,7 @@ impl Connection {
             headers: HeaderMap::new(),
         };
         let mut record = self.record(head, protocol, Instant::now(), 0);
-        record.flags.set(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR);
+        record.flags.set(flags);
         record.details = Cow::Borrowed(details);
         record.code = Some(status.as_u16());
         let mut headers = HeaderMap::new();
@@ -226,7 +263,6 @@ impl Connection {
     /// Handles one request.
     pub async fn call(self: Rc<Self>, request: Request) -> Response {
         self.count_request(request.protocol);
-        let tls = self.info.tls.is_some();
         let upgrade = match (&request.extended_connect, request.upgrade) {
             (Some(protocol), _) => Some(protocol.clone()),
             (None, true) => request
@@ -239,7 +275,8 @@ impl Connection {
         let missing_host = request.authority.is_none();
         let head = Head {
             method: request.method,
-            scheme: request.scheme.unwrap_or(if tls { "https" } else { "http" }),
+            // Without one of its own, x-forwarded-proto decides later.
+            scheme: request.scheme.unwrap_or_default(),
             authority: request.authority.unwrap_or_default(),
             path: request.path,
             headers: request.headers,
@@ -258,13 +295,59 @@ impl Connection {
             record.replay = Some(Replay::new(request.body, 0));
         }
         let mut flow = Flow::default();
+        let upgrades = upgrade.is_some() || record.head.method == Method::CONNECT;
         let answer = if missing_host {
             flow.close = true;
             Answer::Local(local_reply::MISSING_HOST)
         } else {
-            self.handle(record, &mut flow, upgrade, &request.info).await
+            let limits = flow.limits.clone();
+            let start = record.start;
+            let rules = &self.manager.rules;
+            let from = |limit: Option<Duration>| limit.map(|limit| start + limit);
+            limits
+                .idle
+                .set(rules.stream_idle_timeout.filter(|_| !upgrades));
+            limits.end.set(from(rules.max_stream_duration));
+            limits.request.set(from(rules.request_timeout));
+            let body = record.replay.clone();
+            let handled = self.handle(record, &mut flow, upgrade, &request.info);
+            match limits::within(&limits, start, body, handled).await {
+                Ok(answer) => answer,
+                Err(reached) => self.too_late(reached, record),
+            }
         };
+        if upgrades && !matches!(&answer, Answer::Ready(_, _, Body::Tunnel(_), _)) {
+            // What would follow the head is not a request.
+            flow.close = true;
+        }
         self.respond(guard.0.take().expect("not taken"), flow, answer)
+    }
+
+    /// The answer when a limit was reached before one came.
+    fn too_late(&self, reached: Reached, record: &Record) -> Answer {
+        let stats = &self.manager.stats;
+        let complete = record
+            .replay
+            .as_ref()
+            .is_none_or(|replay| replay.borrow().complete_now());
+        Answer::Local(match reached {
+            Reached::Idle => {
+                stats.downstream_rq_idle_timeout.inc();
+                LocalReply {
+                    // Who was silent?
+                    status: if complete { 504 } else { 408 },
+                    ..local_reply::STREAM_IDLE_TIMEOUT
+                }
+            }
+            Reached::End => {
+                stats.downstream_rq_max_duration_reached.inc();
+                local_reply::STREAM_DURATION
+            }
+            Reached::Request => {
+                stats.downstream_rq_timeout.inc();
+                local_reply::REQUEST_OVERALL_TIMEOUT
+            }
+        })
     }
 
     async fn handle(
@@ -277,7 +360,7 @@ impl Connection {
         let rules = &self.manager.rules;
         let connect = record.head.method == Method::CONNECT && upgrade.is_none();
         if !connect {
-            if !record.head.path.starts_with('/') && record.head.path != "*" {
+            if !record.head.path.starts_with('/') {
                 self.manager.stats.downstream_rq_non_relative_path.inc();
                 return Answer::Local(LocalReply {
                     details: Cow::Borrowed("absolute_path_rejected"),
@@ -296,12 +379,15 @@ impl Connection {
                     return Answer::Local(local_reply::PATH_NORMALIZATION_FAILED);
                 }
                 PathOutcome::Redirect(path) => {
+                    if record.grpc {
+                        flow.close = true;
+                        return Answer::Local(local_reply::PATH_NORMALIZATION_FAILED);
+                    }
                     self.manager
                         .stats
                         .downstream_rq_redirected_with_normalized_path
                         .inc();
-                    record.details = Cow::Borrowed("path_normalization_failed");
-                    return redirect(StatusCode::TEMPORARY_REDIRECT, &path);
+                    return redirect(307, &path, "path_normalization_failed", flow);
                 }
             }
         }
@@ -323,6 +409,11 @@ impl Connection {
         };
         let mut outcome = self.select(record, flow);
         self.trace(record, flow);
+        if let Some(idle) = record.route.as_ref().and_then(|route| route.idle_timeout) {
+            flow.limits
+                .idle
+                .set(Some(idle).filter(|idle| !idle.is_zero() && upgrade.is_none()));
+        }
         if let Some(protocol) = &upgrade {
             let said = record
                 .route
@@ -362,31 +453,26 @@ impl Connection {
                 self.manager.stats.rq_direct_response.inc();
                 record.details = Cow::Borrowed("direct_response");
                 flow.route_headers = true;
-                let status =
-                    StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-                let mut headers = HeaderMap::new();
-                if status == StatusCode::CREATED {
-                    // What was created is what was asked for.
+                if status == 201 || status / 100 == 3 {
+                    // What was created, or is meant, is what was asked for.
                     let head = &record.head;
                     let location = format!("{}://{}{}", head.scheme, head.authority, head.path);
-                    if let Ok(location) = HeaderValue::from_str(&location) {
-                        headers.insert(header::LOCATION, location);
-                    }
+                    flow.location = HeaderValue::from_str(&location).ok();
                 }
-                if !body.is_empty() {
-                    headers.insert(header::CONTENT_LENGTH, body.len().into());
-                    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-                }
-                Answer::Ready(status, headers, Body::full(body), true)
+                Answer::Local(LocalReply {
+                    status,
+                    body: String::from_utf8_lossy(&body).into_owned().into(),
+                    flags: ResponseFlags::NONE,
+                    details: Cow::Borrowed("direct_response"),
+                    ..local_reply::ROUTE_NOT_FOUND
+                })
             }
             Outcome::Redirect {
                 status, location, ..
             } => {
                 self.manager.stats.rq_direct_response.inc();
-                record.details = Cow::Borrowed("direct_response");
                 flow.route_headers = true;
-                let status = StatusCode::from_u16(status).unwrap_or(StatusCode::MOVED_PERMANENTLY);
-                redirect(status, &location)
+                redirect(status, &location, "direct_response", flow)
             }
             Outcome::Forward { route, .. } => {
                 let Some(cluster) = record.cluster.clone() else {
@@ -828,44 +914,75 @@ impl Connection {
             .filter(record.route.as_deref()?, name, record.weighted)
     }
 
-    fn respond(self: &Rc<Self>, mut record: Box<Record>, flow: Flow, answer: Answer) -> Response {
+    fn respond(
+        self: &Rc<Self>,
+        mut record: Box<Record>,
+        mut flow: Flow,
+        answer: Answer,
+    ) -> Response {
         let (answer, further) = match answer {
             Answer::Refused(reply, headers) => (Answer::Local(reply), headers),
             other => (other, HeaderMap::new()),
         };
         let (status, mut headers, mut body) = match answer {
-            Answer::Ready(status, headers, body, _) => (status, headers, body),
+            Answer::Ready(status, headers, body, _) => {
+                let stats = self.manager.stats.clone();
+                let body = Limited::wrap(body, flow.limits.clone(), flow.deadline.take(), stats);
+                (status, headers, body)
+            }
             Answer::Local(reply) | Answer::Refused(reply, _) => {
                 let grpc = record.grpc;
                 record.details = reply.details.clone();
                 if !reply.flags.is_empty() {
                     record.flags.set(reply.flags);
                 }
+                // A bad request ends the connection: nobody knows what else it would bring.
+                flow.close |= reply.status == 400 && record.protocol != Protocol::Http2;
                 let mut headers = HeaderMap::new();
+                if let Some(location) = flow.location.take() {
+                    headers.insert(header::LOCATION, location);
+                }
+                let mut said = Reply {
+                    status: reply.status,
+                    body: reply.body.into_owned(),
+                    content_type: "text/plain".to_owned(),
+                };
+                let replies = &self.manager.local_replies;
+                if !replies.is_empty() {
+                    replies.apply(&mut said, &mut headers, |status, body, with| {
+                        let mut info = record.info();
+                        info.response_code = Some(status);
+                        info.local_reply_body = Some(body);
+                        with(&info);
+                    });
+                }
+                let grpc_status = reply
+                    .grpc_status
+                    .unwrap_or_else(|| local_reply::grpc_status(said.status));
                 let status =
-                    StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+                    StatusCode::from_u16(said.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
                 let mut body = Body::Empty;
                 let status = if grpc {
                     headers.insert(
                         header::CONTENT_TYPE,
                         HeaderValue::from_static("application/grpc"),
                     );
-                    headers.insert("grpc-status", reply.grpc_status().into());
-                    if let Ok(message) = HeaderValue::from_str(&percent_encode(&reply.body))
-                        && !reply.body.is_empty()
+                    headers.insert("grpc-status", grpc_status.into());
+                    if let Ok(message) = HeaderValue::from_str(&percent_encode(&said.body))
+                        && !said.body.is_empty()
                     {
                         headers.insert("grpc-message", message);
                     }
                     StatusCode::OK
                 } else {
-                    if !reply.body.is_empty() {
-                        headers.insert(header::CONTENT_LENGTH, reply.body.len().into());
-                        headers
-                            .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+                    if !said.body.is_empty() {
+                        headers.insert(header::CONTENT_LENGTH, said.body.len().into());
+                        if let Ok(kind) = HeaderValue::from_str(&said.content_type) {
+                            headers.insert(header::CONTENT_TYPE, kind);
+                        }
                     }
-                    let text = reply.body.into_owned();
                     if record.head.method != Method::HEAD {
-                        body = Body::full(text);
+                        body = Body::full(said.body);
                     }
                     status
                 };
@@ -983,14 +1100,22 @@ pub struct Flow {
     pub route_headers: bool,
     /// Close the connection after the answer.
     pub close: bool,
+    /// How long the stream may live and be silent.
+    pub limits: Rc<Limits>,
+    /// When the answer has to be through, and the cluster that takes too long otherwise.
+    pub deadline: Option<(Instant, Arc<Cluster>)>,
+    /// Where a redirect leads to.
+    pub location: Option<HeaderValue>,
 }
 
-fn redirect(status: StatusCode, location: &str) -> Answer {
-    let mut headers = HeaderMap::new();
-    if let Ok(location) = HeaderValue::from_str(location) {
-        headers.insert(header::LOCATION, location);
-    }
-    Answer::Ready(status, headers, Body::Empty, true)
+fn redirect(status: u16, location: &str, details: &'static str, flow: &mut Flow) -> Answer {
+    flow.location = HeaderValue::from_str(location).ok();
+    Answer::Local(LocalReply {
+        status,
+        flags: ResponseFlags::NONE,
+        details: Cow::Borrowed(details),
+        ..local_reply::ROUTE_NOT_FOUND
+    })
 }
 
 /// The encoding of `grpc-message`.

@@ -77,7 +77,10 @@ impl Cors {
             return CorsOutcome::None;
         }
         let text = origin.to_str().unwrap_or_default();
-        let allowed = self.origins.iter().any(|matcher| matcher.matches(text));
+        // A lone star has always meant anybody.
+        let allowed = self.origins.iter().any(|matcher| {
+            matcher.matches(text) || matches!(matcher, StringMatch::Exact(star) if star == "*")
+        });
         let preflight = *method == Method::OPTIONS
             && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
         if !allowed {
@@ -97,6 +100,15 @@ impl Cors {
                 HeaderValue::from_static("true"),
             );
         }
+        // A star is answered with what was asked for.
+        let asked = |configured: &'_ str, header: HeaderName| -> String {
+            match headers.get(header).and_then(|value| value.to_str().ok()) {
+                Some(asked) if configured == "*" => asked.to_owned(),
+                _ => configured.to_owned(),
+            }
+        };
+        let methods = asked(&self.methods, header::ACCESS_CONTROL_REQUEST_METHOD);
+        let allow = asked(&self.headers, header::ACCESS_CONTROL_REQUEST_HEADERS);
         let mut set = |name: HeaderName, value: &str| {
             if let Ok(value) = HeaderValue::from_str(value)
                 && !value.is_empty()
@@ -104,8 +116,9 @@ impl Cors {
                 answer.insert(name, value);
             }
         };
-        set(header::ACCESS_CONTROL_ALLOW_METHODS, &self.methods);
-        set(header::ACCESS_CONTROL_ALLOW_HEADERS, &self.headers);
+        set(header::ACCESS_CONTROL_ALLOW_METHODS, &methods);
+        set(header::ACCESS_CONTROL_ALLOW_HEADERS, &allow);
+        set(header::ACCESS_CONTROL_EXPOSE_HEADERS, &self.expose);
         set(header::ACCESS_CONTROL_MAX_AGE, &self.max_age);
         if self.private_network
             && headers

@@ -78,8 +78,10 @@ pub struct Response {
 pub enum Ended {
     /// Regularly.
     Complete,
-    /// The client went away or reset it.
+    /// The client went away.
     Downstream,
+    /// The client reset the stream (HTTP/2).
+    Reset,
     /// The upstream's answer broke off.
     Upstream(BodyError),
 }

@@ -6,6 +6,8 @@ pub mod cors;
 pub mod date;
 pub mod filters;
 pub mod istio;
+pub mod limits;
+pub mod local_replies;
 pub mod message;
 pub mod record;
 pub mod router;

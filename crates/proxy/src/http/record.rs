@@ -250,10 +250,8 @@ impl Record {
                 info.upstream_cluster_raw = Some(&cluster.config.name);
                 info.cluster_metadata = Some(&cluster.config.metadata);
             }
-            None => {
-                info.upstream_cluster = self.cluster_name.as_deref();
-                info.upstream_cluster_raw = self.cluster_name.as_deref();
-            }
+            // One that does not exist is none.
+            None => {}
         }
         info.attempts = Some(self.attempts).filter(|attempts| *attempts > 0);
         if let Some(route) = &self.route {
@@ -552,10 +550,15 @@ impl Observer for Record {
         let stats = &self.conn.manager.stats;
         match ended {
             Ended::Complete => {}
-            Ended::Downstream => {
-                self.flags
-                    .set(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION);
-                self.details = Cow::Borrowed("downstream_remote_disconnect");
+            Ended::Downstream | Ended::Reset => {
+                if ended == Ended::Reset {
+                    self.flags.set(ResponseFlags::DOWNSTREAM_REMOTE_RESET);
+                    self.details = Cow::Borrowed("http2.remote_reset");
+                } else {
+                    self.flags
+                        .set(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION);
+                    self.details = Cow::Borrowed("downstream_remote_disconnect");
+                }
                 stats.downstream_rq_rx_reset.inc();
                 if let Some(cluster) = &self.cluster
                     && self.active.is_some()
@@ -577,14 +580,21 @@ impl Observer for Record {
                     BodyError::Timeout => {
                         (ResponseFlags::UPSTREAM_REQUEST_TIMEOUT, "response_timeout")
                     }
+                    BodyError::Idle => (ResponseFlags::STREAM_IDLE_TIMEOUT, "stream_idle_timeout"),
+                    BodyError::MaxDuration => (ResponseFlags::NONE, "max_duration_timeout"),
                 };
                 self.flags.set(flag);
-                self.details = if error == BodyError::Timeout {
-                    Cow::Borrowed("response_timeout")
+                self.details = if matches!(
+                    error,
+                    BodyError::Timeout | BodyError::Idle | BodyError::MaxDuration
+                ) {
+                    Cow::Borrowed(why)
                 } else {
                     Cow::Owned(format!("upstream_reset_after_response_started{{{why}}}"))
                 };
-                if let Some(cluster) = &self.cluster {
+                if let Some(cluster) = &self.cluster
+                    && error == BodyError::Reset
+                {
                     cluster.stats.upstream_rq_rx_reset.inc();
                 }
                 stats.downstream_rq_tx_reset.inc();

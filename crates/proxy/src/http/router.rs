@@ -4,7 +4,6 @@ use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use dataplane::ResponseFlags;
@@ -17,13 +16,12 @@ use dataplane::retry::{Attempt, Decision, RetryState};
 use dataplane::route::{Mirror, Route};
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, StatusCode};
-use tokio::time::Sleep;
 
 use super::connection::{Answer, Connection, Flow};
 use super::istio::{PEER_METADATA, PEER_METADATA_ID};
 use super::message::{Informational, Protocol};
 use super::record::{Active, Head, Record};
-use crate::body::{Body, BodyError, Frame, Replay, SharedReplay, Source};
+use crate::body::{Body, BodyError, Replay, SharedReplay};
 use crate::h1;
 use crate::h1::head::HeaderCase;
 use crate::h2;
@@ -56,6 +54,8 @@ pub(super) struct Failure {
     reason: ResetReason,
     transport: String,
     request_sent: bool,
+    /// It never got a connection: there is no host to speak of.
+    pending: bool,
     /// Nothing is wrong with the upstream: the client's body broke off.
     client: bool,
 }
@@ -112,6 +112,9 @@ pub async fn route(
     info: &Informational,
 ) -> Answer {
     let timeouts = route.timeouts(&record.head.view());
+    if let Some(end) = timeouts.max_stream {
+        flow.limits.end.set(Some(record.start + end));
+    }
     let mut retry = if upgrade.is_none() {
         RetryState::new(route.retry.as_deref(), &record.head.view())
     } else {
@@ -180,6 +183,12 @@ pub async fn route(
         .as_ref()
         .is_some_and(|retry| retry.avoid_previous_hosts);
     let mut tried: Vec<usize> = Vec::new();
+    let priorities_every = route
+        .retry
+        .as_ref()
+        .and_then(|retry| retry.previous_priorities)
+        .map(|frequency| frequency.max(1) as usize);
+    let mut used_priorities: Vec<usize> = Vec::new();
     let mut retry_permit = None;
 
     loop {
@@ -214,11 +223,16 @@ pub async fn route(
             hash,
             tried: if avoid { &tried } else { &[] },
             reselections,
-            tried_priorities: &[],
+            tried_priorities: match priorities_every {
+                // The list is looked at anew after every so many tries.
+                Some(every) => &used_priorities[..used_priorities.len() / every * every],
+                None => &[],
+            },
         };
         let host = match pick(conn, record, &cluster, &context).await {
             Pick::Host(index, host) => {
                 tried.extend(index);
+                used_priorities.push(host.info.load().priority as usize);
                 host
             }
             Pick::None => {
@@ -287,6 +301,17 @@ pub async fn route(
             },
         };
         match result {
+            Err(failure) if failure.client && failure.reason == ResetReason::ProtocolError => {
+                // What the client sends is no body.
+                flow.close = true;
+                return Answer::Local(LocalReply {
+                    status: 400,
+                    body: Cow::Borrowed("Bad Request"),
+                    flags: ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR,
+                    details: Cow::Borrowed("http1.codec_error"),
+                    ..local_reply::ROUTE_NOT_FOUND
+                });
+            }
             Err(failure) if failure.client => {
                 // The connection is going away; nobody will read this.
                 record
@@ -303,6 +328,9 @@ pub async fn route(
                 if failure.reason != ResetReason::Overflow {
                     host.stats.rq_error.inc();
                     cluster.record(&host, HostResult::LocalOriginFailure, &mut random);
+                }
+                if failure.pending {
+                    record.host = None;
                 }
                 record.transport_failure = failure.transport.replace(char::is_whitespace, "_");
                 let outcome = Attempt::Reset {
@@ -331,7 +359,13 @@ pub async fn route(
             Ok(success) => {
                 let status = success.answer.status;
                 let code = status.as_u16();
-                cluster.record(&host, HostResult::Http(code), &mut random);
+                // A gRPC status in the head is what counts for a gRPC request.
+                let judged = if record.grpc {
+                    grpc_outcome(&success.answer.headers).unwrap_or(code)
+                } else {
+                    code
+                };
+                cluster.record(&host, HostResult::Http(judged), &mut random);
                 if code >= 500 {
                     host.stats.rq_error.inc();
                 } else {
@@ -373,6 +407,25 @@ pub async fn route(
             }
         }
     }
+}
+
+/// The HTTP status that stands for a gRPC status in the head of an answer.
+fn grpc_outcome(headers: &HeaderMap) -> Option<u16> {
+    let status: u32 = headers.get("grpc-status")?.to_str().ok()?.parse().ok()?;
+    Some(match status {
+        0 => 200,
+        1 => 499,
+        3 | 9 | 11 => 400,
+        4 => 504,
+        5 => 404,
+        6 | 10 => 409,
+        7 => 403,
+        8 => 429,
+        12 => 501,
+        14 => 503,
+        16 => 401,
+        _ => 500,
+    })
 }
 
 /// Counts a status under the cluster, whoever gave it.
@@ -508,6 +561,7 @@ fn again(
         }
         Decision::Overflow => {
             cluster.stats.upstream_rq_retry_overflow.inc();
+            record.flags.set(ResponseFlags::UPSTREAM_OVERFLOW);
             None
         }
     }
@@ -564,13 +618,13 @@ pub(super) async fn send_to(
     info: &Informational,
 ) -> Result<Success, Failure> {
     let stats = &cluster.stats;
-    let overflow = || Failure {
+    let overflow = |pending| Failure {
+        pending,
         reason: ResetReason::Overflow,
         transport: String::new(),
         request_sent: false,
         client: false,
     };
-    let tls = matches!(host.transport, Transport::Tls(_));
     let key = Key {
         host: host.id,
         http2,
@@ -579,10 +633,11 @@ pub(super) async fn send_to(
     };
     let pool = worker.pools.get(key, cluster, host);
     let acquire_error = |error: AcquireError| match error {
-        AcquireError::Overflow => overflow(),
+        AcquireError::Overflow => overflow(true),
         AcquireError::Connect(error) => {
             stats.upstream_rq_pending_failure_eject.inc();
             Failure {
+                pending: false,
                 reason: match error {
                     ConnectError::Timeout => ResetReason::ConnectionTimeout,
                     _ => ResetReason::RemoteConnectionFailure,
@@ -597,8 +652,7 @@ pub(super) async fn send_to(
     if http2 {
         let connection = pool.http2().await.map_err(acquire_error)?;
         let Some(permit) = cluster.breakers.try_acquire(priority, Resource::Requests) else {
-            stats.upstream_rq_pending_overflow.inc();
-            return Err(overflow());
+            return Err(overflow(false));
         };
         stats.upstream_rq_total.inc();
         host.stats.rq_total.inc();
@@ -611,7 +665,7 @@ pub(super) async fn send_to(
             } else {
                 &head.method
             },
-            scheme: if tls { "https" } else { head.scheme },
+            scheme: head.scheme,
             authority: &head.authority,
             path: &head.path,
             headers,
@@ -630,12 +684,13 @@ pub(super) async fn send_to(
                     }
                     h2::client::SendError::Reset => (ResetReason::RemoteReset, false),
                     h2::client::SendError::Protocol => (ResetReason::ProtocolError, false),
-                    h2::client::SendError::RequestBody(_) => (ResetReason::LocalReset, true),
+                    h2::client::SendError::RequestBody(error) => (body_reset(error), true),
                 };
-                if !client {
+                if reason == ResetReason::RemoteReset {
                     stats.upstream_rq_rx_reset.inc();
                 }
                 Failure {
+                    pending: false,
                     reason,
                     transport: String::new(),
                     request_sent: true,
@@ -651,8 +706,7 @@ pub(super) async fn send_to(
     }
     let connection = pool.http1().await.map_err(acquire_error)?;
     let Some(permit) = cluster.breakers.try_acquire(priority, Resource::Requests) else {
-        stats.upstream_rq_pending_overflow.inc();
-        return Err(overflow());
+        return Err(overflow(false));
     };
     stats.upstream_rq_total.inc();
     host.stats.rq_total.inc();
@@ -669,25 +723,34 @@ pub(super) async fn send_to(
         authority: &head.authority,
         headers: &head.headers,
         upgrade,
-        case: HeaderCase::Lower,
-        trailers: false,
+        case: if cluster.config.proper_case {
+            HeaderCase::ProperCase
+        } else {
+            HeaderCase::Lower
+        },
+        trailers: cluster.config.http1_trailers,
     };
     let answer = connection
         .send(out, replay, on_info)
         .await
         .map_err(|error| {
             let (reason, client) = match error {
-                h1::client::SendError::Closed { .. } => (ResetReason::ConnectionTermination, false),
+                // Half a head is no HTTP; none at all is a connection that went away.
+                h1::client::SendError::Closed { after_bytes: true } => {
+                    stats.upstream_cx_protocol_error.inc();
+                    (ResetReason::ProtocolError, false)
+                }
+                h1::client::SendError::Closed { after_bytes: false } => {
+                    (ResetReason::ConnectionTermination, false)
+                }
                 h1::client::SendError::Protocol(_) => {
                     stats.upstream_cx_protocol_error.inc();
                     (ResetReason::ProtocolError, false)
                 }
-                h1::client::SendError::RequestBody(_) => (ResetReason::LocalReset, true),
+                h1::client::SendError::RequestBody(error) => (body_reset(error), true),
             };
-            if !client {
-                stats.upstream_rq_rx_reset.inc();
-            }
             Failure {
+                pending: false,
                 reason,
                 transport: String::new(),
                 request_sent: true,
@@ -700,6 +763,14 @@ pub(super) async fn send_to(
         certificate,
         active,
     })
+}
+
+/// Why the request's own body ends a try.
+fn body_reset(error: BodyError) -> ResetReason {
+    match error {
+        BodyError::Protocol => ResetReason::ProtocolError,
+        _ => ResetReason::LocalReset,
+    }
 }
 
 fn certificate(lease: &dyn h1::client::Lease) -> Option<Vec<u8>> {
@@ -762,7 +833,13 @@ fn answer(
             headers.append(header::SET_COOKIE, cookie);
         }
     }
-    if !conn.manager.suppress_envoy_headers {
+    // Of a request that is not complete nobody can say how long its answer took.
+    let complete = !upgrade
+        && record
+            .replay
+            .as_ref()
+            .is_none_or(|replay| replay.borrow().complete_now());
+    if !conn.manager.suppress_envoy_headers && complete {
         let took = now.saturating_duration_since(began).as_millis() as u64;
         headers.insert(SERVICE_TIME, took.into());
     }
@@ -785,35 +862,8 @@ fn answer(
         } else {
             status
         };
-    let body = match deadline {
-        Some(deadline) if !body.is_end() && !tunnel => Body::Boxed(Box::new(Timed {
-            body,
-            timer: Box::pin(tokio::time::sleep_until(deadline.into())),
-            cluster: cluster.clone(),
-        })),
-        _ => body,
-    };
+    flow.deadline = deadline.map(|deadline| (deadline, cluster.clone()));
     Answer::Ready(status, headers, body, false)
-}
-
-/// A body that must be through in time.
-struct Timed {
-    body: Body,
-    timer: std::pin::Pin<Box<Sleep>>,
-    cluster: Arc<Cluster>,
-}
-
-impl Source for Timed {
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
-        if let Poll::Ready(frame) = self.body.poll_frame(cx) {
-            return Poll::Ready(frame);
-        }
-        if self.timer.as_mut().poll(cx).is_ready() {
-            self.cluster.stats.upstream_rq_timeout.inc();
-            return Poll::Ready(Some(Err(BodyError::Timeout)));
-        }
-        Poll::Pending
-    }
 }
 
 /// Sends a copy somewhere else and forgets the answer.

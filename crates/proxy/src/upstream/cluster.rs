@@ -75,6 +75,8 @@ pub struct Cluster {
     pub service: Option<Service>,
     /// The filters upstream connections go through that this proxy knows: metadata exchange.
     pub metadata_exchange: bool,
+    /// `fail_traffic_on_panic`: nobody rather than somebody who is not healthy.
+    fail_on_panic: bool,
 }
 
 /// The service behind a cluster, as Istio's metadata names it.
@@ -148,6 +150,7 @@ impl Cluster {
                 .filters
                 .iter()
                 .any(|filter| filter == "istio.metadata_exchange"),
+            fail_on_panic: fails_on_panic(&message),
             message: Arc::new(message),
             version: version.to_owned(),
             updated: SystemTime::now(),
@@ -285,6 +288,15 @@ impl Cluster {
             .balancer
             .pick(context, &Load(&members.hosts), random)?;
         let host = members.hosts.get(index)?.clone();
+        if members
+            .balancer
+            .in_panic(host.info.load().priority as usize)
+        {
+            self.stats.lb_healthy_panic.inc();
+            if self.fail_on_panic {
+                return None;
+            }
+        }
         Some((index, host))
     }
 
@@ -364,6 +376,8 @@ impl Cluster {
                     .ejections_detected_consecutive_local_origin_failure
                     .inc();
             }
+            Detection::SuccessRate => stats.ejections_detected_success_rate.inc(),
+            Detection::FailurePercentage => stats.ejections_detected_failure_percentage.inc(),
         }
         let members = self.members.load().hosts.len();
         let verdict = match &mut *self.detector.lock() {
@@ -391,6 +405,13 @@ impl Cluster {
                             .ejections_enforced_consecutive_local_origin_failure
                             .inc();
                     }
+                    Detection::SuccessRate => {
+                        stats.ejections_enforced_success_rate.inc();
+                        stats.ejections_success_rate.inc();
+                    }
+                    Detection::FailurePercentage => {
+                        stats.ejections_enforced_failure_percentage.inc()
+                    }
                 }
                 stats.ejections_enforced_total.inc();
                 stats.ejections_total.inc();
@@ -408,15 +429,29 @@ impl Cluster {
             Some(detector) => detector.tick(self.epoch.elapsed()),
             None => return,
         };
-        if back.is_empty() {
-            return;
-        }
-        for host in &self.members.load().hosts {
-            if back.contains(&host.address) {
-                host.ejected.store(false, Ordering::Relaxed);
+        let members = self.members.load_full();
+        if !back.is_empty() {
+            for host in &members.hosts {
+                if back.contains(&host.address) {
+                    host.ejected.store(false, Ordering::Relaxed);
+                }
             }
+            self.rebuild();
         }
-        self.rebuild();
+        let Some(config) = &self.config.outlier else {
+            return;
+        };
+        // Those that are out are not measured.
+        let rates: Vec<_> = members
+            .hosts
+            .iter()
+            .map(|host| (host, host.monitor.take_rate()))
+            .filter(|(host, _)| !host.is_ejected())
+            .collect();
+        let measured: Vec<_> = rates.iter().map(|(_, rate)| *rate).collect();
+        for (index, detection) in config.outliers_by_rate(&measured) {
+            self.detected(rates[index].0, detection, &mut rand::random::<u64>);
+        }
     }
 
     fn rebuild(&self) {
@@ -424,6 +459,15 @@ impl Cluster {
         let members = self.members.load_full();
         self.install(members.hosts.clone(), members.balancer.hosts().clone());
     }
+}
+
+fn fails_on_panic(message: &Message) -> bool {
+    use xds::envoy::config::cluster::v3::cluster::common_lb_config::LocalityConfigSpecifier;
+    let Some(common) = &message.common_lb_config else {
+        return false;
+    };
+    matches!(&common.locality_config_specifier,
+        Some(LocalityConfigSpecifier::ZoneAwareLbConfig(zone)) if zone.fail_traffic_on_panic)
 }
 
 fn same_transport(a: &Transport, b: &Transport) -> bool {

