@@ -72,8 +72,7 @@ impl<'a> ImageTypes<'a> {
             .chain(of_namespace)
             .chain(workloads)
             .chain([image_type(&own)])
-            .filter(|image_type| !image_type.is_empty())
-            .next_back()
+            .rfind(|image_type| !image_type.is_empty())
             .unwrap_or_default();
         if chosen == "default" {
             String::new()

@@ -11,13 +11,8 @@ use crate::object::Object;
 #[must_use]
 pub fn findings(object: &Object) -> Findings {
     let kind = object.origin.kind;
-    istio_validation::findings(&bare(
-        kind,
-        object.namespace(),
-        object.name(),
-        &object.spec,
-    ))
-    .unwrap_or_default()
+    istio_validation::findings(&bare(kind, object.namespace(), object.name(), &object.spec))
+        .unwrap_or_default()
 }
 
 /// Whether the spec of an object of `kind` can be decoded.

@@ -181,7 +181,9 @@ pub fn findings(object: &Value) -> Result<Findings, String> {
         metadata,
     });
     Ok(Findings {
-        errors: validation.error.map_or_else(Vec::new, |found| found.texts()),
+        errors: validation
+            .error
+            .map_or_else(Vec::new, |found| found.texts()),
         warnings: validation
             .warning
             .map_or_else(Vec::new, |found| found.texts()),

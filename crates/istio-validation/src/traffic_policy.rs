@@ -272,7 +272,7 @@ fn is_prime(n: u64) -> bool {
         && (3..)
             .step_by(2)
             .take_while(|f| f * f <= n)
-            .all(|f| n % f != 0)
+            .all(|f| !n.is_multiple_of(f))
 }
 
 const TOPOLOGY: [&str; 3] = [

@@ -46,7 +46,7 @@ pub fn answer<W: World>(
             let Some(connection) = visible.find(|connection| short_id(connection) == proxy) else {
                 return Vec::new();
             };
-            let generated = world.generate(&connection.proxy);
+            let (_, generated) = world.generate(&connection.proxy);
             sections(&generated, &world.version().to_string())
                 .into_iter()
                 .filter_map(|section| {
@@ -166,6 +166,7 @@ pub fn sections(generated: &Generated, version: &str) -> Vec<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ads::session::Changes;
     use crate::ads::subscription::Resources;
     use std::collections::BTreeMap;
     use translate::{Locality, ProxyInfo};
@@ -177,13 +178,17 @@ mod tests {
         fn version(&self) -> u64 {
             7
         }
-        fn generate(&self, _: &ProxyInfo) -> Generated {
+        type Built = ();
+        fn update(&self, _: &ProxyInfo, (): &mut (), _: &mut Generated) -> Changes {
+            Changes::Only(BTreeMap::new())
+        }
+        fn generate(&self, _: &ProxyInfo) -> ((), Generated) {
             let cluster = Cluster {
                 name: "c".into(),
                 ..Cluster::default()
             };
             let resources = Resources::from([("c".to_owned(), xds::any::pack(&cluster))]);
-            Generated::from([(type_url::CLUSTER, resources)])
+            ((), Generated::from([(type_url::CLUSTER, resources)]))
         }
         fn secret(&self, _: &ProxyInfo, _: &str) -> Option<Any> {
             None

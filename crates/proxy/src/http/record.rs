@@ -244,14 +244,11 @@ impl Record {
             info.upstream_host = host.address.socket();
         }
         info.upstream_local = self.upstream_local;
-        match &self.cluster {
-            Some(cluster) => {
-                info.upstream_cluster = Some(&cluster.config.stat_name);
-                info.upstream_cluster_raw = Some(&cluster.config.name);
-                info.cluster_metadata = Some(&cluster.config.metadata);
-            }
-            // One that does not exist is none.
-            None => {}
+        // One that does not exist is none.
+        if let Some(cluster) = &self.cluster {
+            info.upstream_cluster = Some(&cluster.config.stat_name);
+            info.upstream_cluster_raw = Some(&cluster.config.name);
+            info.cluster_metadata = Some(&cluster.config.metadata);
         }
         info.attempts = Some(self.attempts).filter(|attempts| *attempts > 0);
         if let Some(route) = &self.route {

@@ -159,7 +159,6 @@ pub(crate) fn listeners(context: &Context<'_>, targets: &[InboundTarget<'_>]) ->
     }
     filters.extend(chains.tls_inspector());
     filters.extend(chains.http_inspector());
-    let has_http = chains.http.len() + usize::from(chains.http_everywhere) > 0;
     out.push(Listener {
         name: "virtualInbound".to_owned(),
         address: Some(address("0.0.0.0", port)),
