@@ -52,7 +52,28 @@ pub fn images() -> ImageCatalog {
         &[],
         &["pilot-discovery"],
     ));
+    images.extend(conformance());
     ImageCatalog { images }
+}
+
+/// Images of Kubernetes' own conformance suite.
+fn conformance() -> [Image; 2] {
+    [
+        image(
+            &["agnhost"],
+            &["/agnhost"],
+            &["pause"],
+            agnhost_image::PATHS,
+        ),
+        // As small as the original: nothing but its program.
+        Image {
+            names: vec!["pause".to_owned()],
+            entrypoint: vec!["/pause".to_owned()],
+            applets: vec!["/pause".to_owned()],
+            size_bytes: program_size(),
+            ..Image::default()
+        },
+    ]
 }
 
 fn image(names: &[&str], entrypoint: &[&str], cmd: &[&str], applets: &[&str]) -> Image {
@@ -121,6 +142,9 @@ mod tests {
             "docker.io/istio/proxyv2:1.31.0",
             "hashicorp/http-echo",
             "curlimages/curl:8.5.0",
+            "registry.k8s.io/e2e-test-images/agnhost:2.53",
+            "registry.k8s.io/e2e-test-images/busybox:1.36.1-1",
+            "registry.k8s.io/pause:3.10",
         ] {
             assert!(images.resolve(reference).is_some(), "{reference}");
         }
