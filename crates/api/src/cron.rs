@@ -34,9 +34,21 @@ struct Bounds {
     names: &'static [&'static str],
 }
 
-const MINUTES: Bounds = Bounds { low: 0, high: 59, names: &[] };
-const HOURS: Bounds = Bounds { low: 0, high: 23, names: &[] };
-const DAYS: Bounds = Bounds { low: 1, high: 31, names: &[] };
+const MINUTES: Bounds = Bounds {
+    low: 0,
+    high: 59,
+    names: &[],
+};
+const HOURS: Bounds = Bounds {
+    low: 0,
+    high: 23,
+    names: &[],
+};
+const DAYS: Bounds = Bounds {
+    low: 1,
+    high: 31,
+    names: &[],
+};
 const MONTHS: Bounds = Bounds {
     low: 1,
     high: 12,
@@ -111,7 +123,9 @@ impl Schedule {
             either_day,
         } = self
         else {
-            let Self::Every(seconds) = self else { return None };
+            let Self::Every(seconds) = self else {
+                return None;
+            };
             let whole = after.replace_nanosecond(0).ok()?;
             return whole.checked_add(time::Duration::seconds(*seconds));
         };
@@ -264,10 +278,26 @@ mod tests {
     #[test]
     fn the_next_moment_is_found() {
         for (schedule, after, expected) in [
-            ("*/1 * * * ?", "2025-01-01T00:00:30Z", "2025-01-01T00:01:00Z"),
-            ("*/15 3 * * *", "2025-01-01T03:46:00Z", "2025-01-02T03:00:00Z"),
-            ("0 0 29 feb *", "2025-01-01T00:00:00Z", "2028-02-29T00:00:00Z"),
-            ("30 9 * * mon-fri", "2025-01-03T10:00:00Z", "2025-01-06T09:30:00Z"),
+            (
+                "*/1 * * * ?",
+                "2025-01-01T00:00:30Z",
+                "2025-01-01T00:01:00Z",
+            ),
+            (
+                "*/15 3 * * *",
+                "2025-01-01T03:46:00Z",
+                "2025-01-02T03:00:00Z",
+            ),
+            (
+                "0 0 29 feb *",
+                "2025-01-01T00:00:00Z",
+                "2028-02-29T00:00:00Z",
+            ),
+            (
+                "30 9 * * mon-fri",
+                "2025-01-03T10:00:00Z",
+                "2025-01-06T09:30:00Z",
+            ),
             ("0 0 13 * 5", "2025-01-01T00:00:00Z", "2025-01-03T00:00:00Z"),
             ("@hourly", "2025-01-01T00:00:00Z", "2025-01-01T01:00:00Z"),
             ("@every 90s", "2025-01-01T00:00:00Z", "2025-01-01T00:01:30Z"),
@@ -282,10 +312,19 @@ mod tests {
         for (schedule, why) in [
             ("* * * *", "expected exactly 5 fields, found 4: [* * * *]"),
             ("61 * * * *", "end of range (61) above maximum (59): 61"),
-            ("5-3 * * * *", "beginning of range (5) beyond end of range (3): 5-3"),
-            ("x * * * *", "failed to parse int from x: strconv.Atoi: parsing \"x\": invalid syntax"),
+            (
+                "5-3 * * * *",
+                "beginning of range (5) beyond end of range (3): 5-3",
+            ),
+            (
+                "x * * * *",
+                "failed to parse int from x: strconv.Atoi: parsing \"x\": invalid syntax",
+            ),
             ("@often", "unrecognized descriptor: @often"),
-            ("*/0 * * * *", "step of range should be a positive number: */0"),
+            (
+                "*/0 * * * *",
+                "step of range should be a positive number: */0",
+            ),
         ] {
             assert_eq!(Schedule::parse(schedule).unwrap_err(), why);
         }

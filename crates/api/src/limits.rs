@@ -17,7 +17,10 @@ fn of_type<'a>(range: &'a Value, kind: &'a str) -> impl Iterator<Item = &'a Valu
 pub fn default(range: &Value, pod: &mut Value) {
     let mut notes = Vec::new();
     for limit in of_type(range, "Container") {
-        for (list, word) in [("containers", "container"), ("initContainers", "init container")] {
+        for (list, word) in [
+            ("containers", "container"),
+            ("initContainers", "init container"),
+        ] {
             let containers = pod["spec"].get_mut(list).and_then(Value::as_array_mut);
             for container in containers.into_iter().flatten() {
                 let name = container["name"].as_str().unwrap_or("").to_owned();
@@ -123,7 +126,11 @@ fn check(limit: &Value, kind: &str, requests: &Usage, limits: &Usage, out: &mut 
             _ => {}
         }
     }
-    for (resource, bound) in limit["maxLimitRequestRatio"].as_object().into_iter().flatten() {
+    for (resource, bound) in limit["maxLimitRequestRatio"]
+        .as_object()
+        .into_iter()
+        .flatten()
+    {
         let bound = amount(bound);
         let what = format!("{resource} max limit to request ratio per {kind} is {bound}");
         let some = |usage: &Usage| usage.get(resource).copied().filter(|q| !q.is_zero());
@@ -163,7 +170,8 @@ mod tests {
             "LimitRanger plugin set: cpu request for container a; cpu limit for container a"
         );
         assert!(violations(&range, &pod).is_empty());
-        pod["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": "10m"}, "limits": {"cpu": "1"}});
+        pod["spec"]["containers"][0]["resources"] =
+            json!({"requests": {"cpu": "10m"}, "limits": {"cpu": "1"}});
         assert_eq!(
             violations(&range, &pod),
             [

@@ -2,53 +2,97 @@
 
 use crate::scheme::ResourceInfo;
 use serde_json::{Map, Value, json};
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, LazyLock};
 
 /// Words of v3 that v2 does not have.
-const NOT_IN_V2: [&str; 5] = ["oneOf", "anyOf", "not", "nullable", "x-kubernetes-validations"];
+const NOT_IN_V2: [&str; 5] = [
+    "oneOf",
+    "anyOf",
+    "not",
+    "nullable",
+    "x-kubernetes-validations",
+];
 
-/// `GET /openapi/v2`. `crds`: all resources of CRDs.
-pub fn document(crds: &[Arc<ResourceInfo>]) -> Value {
-    let mut paths = Map::new();
-    let mut definitions = Map::new();
-    let mut versions = crate::scheme::builtin_group_versions();
-    for r in crds {
-        let version = (r.group.clone(), r.version.clone());
-        if !versions.contains(&version) {
-            versions.push(version);
-        }
-    }
-    for (group, version) in versions {
-        let Some(bytes) = super::document(crds, &group, &version) else {
-            continue;
-        };
-        let Ok(v3) = serde_json::from_slice::<Value>(&bytes) else {
-            continue;
-        };
-        for (name, schema) in v3["components"]["schemas"].as_object().into_iter().flatten() {
-            if !definitions.contains_key(name) {
-                definitions.insert(name.clone(), definition(schema));
+/// Paths and definitions of some group-versions.
+#[derive(Default)]
+struct Parts {
+    paths: Map<String, Value>,
+    definitions: Map<String, Value>,
+}
+
+impl Parts {
+    fn add(&mut self, v3: &Value) {
+        for (name, schema) in v3["components"]["schemas"]
+            .as_object()
+            .into_iter()
+            .flatten()
+        {
+            if !self.definitions.contains_key(name) {
+                self.definitions.insert(name.clone(), definition(schema));
             }
         }
         for (path, item) in v3["paths"].as_object().into_iter().flatten() {
-            paths.insert(path.clone(), self::item(item));
+            self.paths.insert(path.clone(), self::item(item));
         }
     }
-    definitions.sort_keys();
-    paths.sort_keys();
-    json!({
-        "swagger": "2.0",
-        "info": {"title": "Kubernetes", "version": "v1.32"},
-        "paths": paths,
-        "definitions": definitions,
-    })
+}
+
+/// The inside of an object's braces.
+fn members(map: &Map<String, Value>) -> String {
+    let text = Value::Object(map.clone()).to_string();
+    text[1..text.len() - 1].to_owned()
+}
+
+/// Paths and definitions of the built-in kinds as text, and the names of these definitions: they never change.
+static BUILTIN: LazyLock<(String, String, HashSet<String>)> = LazyLock::new(|| {
+    let mut parts = Parts::default();
+    for (group, version) in crate::scheme::builtin_group_versions() {
+        if let Some(v3) = super::builtin_value(&group, &version) {
+            parts.add(&v3);
+        }
+    }
+    let names = parts.definitions.keys().cloned().collect();
+    (members(&parts.paths), members(&parts.definitions), names)
+});
+
+/// The body of `GET /openapi/v2`. `crds`: all resources of CRDs.
+pub fn document(crds: &[Arc<ResourceInfo>]) -> String {
+    let (paths, definitions, known) = &*BUILTIN;
+    let mut parts = Parts::default();
+    let mut done: Vec<(&str, &str)> = Vec::new();
+    for r in crds {
+        if done.contains(&(&r.group, &r.version)) {
+            continue;
+        }
+        done.push((&r.group, &r.version));
+        let v3 = super::document(crds, &r.group, &r.version)
+            .and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
+        if let Some(v3) = v3 {
+            parts.add(&v3);
+        }
+    }
+    parts.definitions.retain(|name, _| !known.contains(name));
+    let join = |builtin: &str, own: &Map<String, Value>| {
+        let own = members(own);
+        let comma = if own.is_empty() { "" } else { "," };
+        format!("{builtin}{comma}{own}")
+    };
+    format!(
+        "{{\"swagger\":\"2.0\",\"info\":{{\"title\":\"Kubernetes\",\"version\":\"v1.32\"}},\"paths\":{{{}}},\"definitions\":{{{}}}}}",
+        join(paths, &parts.paths),
+        join(definitions, &parts.definitions)
+    )
 }
 
 /// A schema in the words of v2.
 fn definition(schema: &Value) -> Value {
     match schema {
         Value::Object(m) => {
-            if let [only] = m.get("allOf").and_then(Value::as_array).map_or(&[][..], Vec::as_slice)
+            if let [only] = m
+                .get("allOf")
+                .and_then(Value::as_array)
+                .map_or(&[][..], Vec::as_slice)
                 && only.get("$ref").is_some()
             {
                 // A reference with a default beside it.
@@ -102,7 +146,12 @@ fn item(item: &Value) -> Value {
     let mut out = Map::new();
     for (key, value) in item.as_object().into_iter().flatten() {
         let value = if key == "parameters" {
-            value.as_array().into_iter().flatten().map(parameter).collect()
+            value
+                .as_array()
+                .into_iter()
+                .flatten()
+                .map(parameter)
+                .collect()
         } else {
             operation(value)
         };
@@ -135,7 +184,9 @@ fn operation(op: &Value) -> Value {
             "requestBody" => {
                 let content = value["content"].as_object();
                 let media: Vec<&String> = content.into_iter().flat_map(|c| c.keys()).collect();
-                let schema = content.and_then(|c| c.values().next()).map(|m| &m["schema"]);
+                let schema = content
+                    .and_then(|c| c.values().next())
+                    .map(|m| &m["schema"]);
                 parameters.insert(
                     0,
                     json!({"name": "body", "in": "body", "required": true,
@@ -183,14 +234,24 @@ mod tests {
                 "type": "object", "properties": {"spec": {"type": "object", "properties": {
                     "a": {"type": "string", "nullable": true}, "b": {"type": "integer", "anyOf": []}}}}}}}]}});
         let doc = document(&crate::scheme::from_crd(&crd));
+        let doc: Value = serde_json::from_str(&doc).unwrap();
         let foo = &doc["definitions"]["com.example.v1.Foo"]["properties"];
-        assert_eq!(foo["spec"]["properties"], json!({"a": {}, "b": {"type": "integer"}}));
+        assert_eq!(
+            foo["spec"]["properties"],
+            json!({"a": {}, "b": {"type": "integer"}})
+        );
         assert_eq!(
             foo["metadata"]["$ref"],
             "#/definitions/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
         );
         let list = &doc["paths"]["/api/v1/namespaces/{namespace}/pods"]["get"];
-        assert_eq!(list["responses"]["200"]["schema"]["$ref"], "#/definitions/io.k8s.api.core.v1.PodList");
-        assert!(!doc.to_string().contains("#/components/"), "a reference of v3 is left");
+        assert_eq!(
+            list["responses"]["200"]["schema"]["$ref"],
+            "#/definitions/io.k8s.api.core.v1.PodList"
+        );
+        assert!(
+            !doc.to_string().contains("#/components/"),
+            "a reference of v3 is left"
+        );
     }
 }

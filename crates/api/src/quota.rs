@@ -44,7 +44,11 @@ fn list(v: &Value) -> &[Value] {
 pub fn pod_resources(spec: &Value, field: &str) -> Usage {
     let mut total = Usage::new();
     for container in list(&spec["containers"]) {
-        for (resource, v) in container["resources"][field].as_object().into_iter().flatten() {
+        for (resource, v) in container["resources"][field]
+            .as_object()
+            .into_iter()
+            .flatten()
+        {
             add(&mut total, resource, amount(v));
         }
     }
@@ -76,14 +80,20 @@ pub fn pod_resources(spec: &Value, field: &str) -> Usage {
 }
 
 fn is_finished(pod: &Value) -> bool {
-    matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"))
+    matches!(
+        pod["status"]["phase"].as_str(),
+        Some("Succeeded" | "Failed")
+    )
 }
 
 /// What an object of `group` and `plural` uses.
 pub fn usage(group: &str, plural: &str, object: &Value) -> Usage {
     let mut out = Usage::new();
     let one = Quantity::from_units(1);
-    out.insert(format!("count/{}", crate::status::qualified(group, plural)), one);
+    out.insert(
+        format!("count/{}", crate::status::qualified(group, plural)),
+        one,
+    );
     if !group.is_empty() {
         return out;
     }
@@ -124,7 +134,10 @@ pub fn usage(group: &str, plural: &str, object: &Value) -> Usage {
                 _ => {}
             }
         }
-        "configmaps" | "secrets" | "replicationcontrollers" | "resourcequotas"
+        "configmaps"
+        | "secrets"
+        | "replicationcontrollers"
+        | "resourcequotas"
         | "persistentvolumeclaims" => {
             out.insert(plural.into(), one);
         }
@@ -141,7 +154,10 @@ pub fn counted(resource: &str) -> Option<(String, String)> {
     }
     let plural = match resource {
         "services" | "services.nodeports" | "services.loadbalancers" => "services",
-        "configmaps" | "secrets" | "replicationcontrollers" | "resourcequotas"
+        "configmaps"
+        | "secrets"
+        | "replicationcontrollers"
+        | "resourcequotas"
         | "persistentvolumeclaims" => resource,
         "pods" => "pods",
         _ if COMPUTE.contains(&resource)
@@ -157,23 +173,30 @@ pub fn counted(resource: &str) -> Option<(String, String)> {
 
 fn in_scope(scope: &str, pod: &Value) -> bool {
     let spec = &pod["spec"];
-    let deadline = spec["activeDeadlineSeconds"].as_i64().is_some_and(|n| n >= 0);
+    let deadline = spec["activeDeadlineSeconds"]
+        .as_i64()
+        .is_some_and(|n| n >= 0);
     let best_effort = || {
-        list(&spec["containers"]).iter().chain(list(&spec["initContainers"])).all(|c| {
-            ["requests", "limits"].iter().all(|field| {
-                let own = c["resources"][*field].as_object();
-                own.into_iter().flatten().all(|(resource, v)| {
-                    !matches!(resource.as_str(), "cpu" | "memory") || amount(v).is_zero()
+        list(&spec["containers"])
+            .iter()
+            .chain(list(&spec["initContainers"]))
+            .all(|c| {
+                ["requests", "limits"].iter().all(|field| {
+                    let own = c["resources"][*field].as_object();
+                    own.into_iter().flatten().all(|(resource, v)| {
+                        !matches!(resource.as_str(), "cpu" | "memory") || amount(v).is_zero()
+                    })
                 })
             })
-        })
     };
     match scope {
         "Terminating" => deadline,
         "NotTerminating" => !deadline,
         "BestEffort" => best_effort(),
         "NotBestEffort" => !best_effort(),
-        "PriorityClass" => spec["priorityClassName"].as_str().is_some_and(|c| !c.is_empty()),
+        "PriorityClass" => spec["priorityClassName"]
+            .as_str()
+            .is_some_and(|c| !c.is_empty()),
         _ => false,
     }
 }
@@ -206,7 +229,11 @@ pub fn is_about(quota: &Value, group: &str, plural: &str, object: &Value) -> boo
 /// What a pod must say because a quota counts it: the message, or nothing when all is said.
 pub fn missing(hard: &Value, pod: &Value) -> Option<String> {
     let mut out = Vec::new();
-    let mut resources: Vec<&String> = hard.as_object().into_iter().flat_map(|m| m.keys()).collect();
+    let mut resources: Vec<&String> = hard
+        .as_object()
+        .into_iter()
+        .flat_map(|m| m.keys())
+        .collect();
     resources.sort();
     for resource in resources {
         let (field, name) = match resource.split_once('.') {
@@ -263,7 +290,10 @@ mod tests {
             shown("", "services", service),
             "count/services=1,services=1,services.loadbalancers=1,services.nodeports=2"
         );
-        assert_eq!(shown("apps", "replicasets", json!({})), "count/replicasets.apps=1");
+        assert_eq!(
+            shown("apps", "replicasets", json!({})),
+            "count/replicasets.apps=1"
+        );
     }
 
     #[test]
@@ -277,8 +307,16 @@ mod tests {
             ("Terminating", false, true),
             ("NotTerminating", true, false),
         ] {
-            assert_eq!(is_about(&quota(scope), "", "pods", &bare), bare_in, "{scope}");
-            assert_eq!(is_about(&quota(scope), "", "pods", &burst), burst_in, "{scope}");
+            assert_eq!(
+                is_about(&quota(scope), "", "pods", &bare),
+                bare_in,
+                "{scope}"
+            );
+            assert_eq!(
+                is_about(&quota(scope), "", "pods", &burst),
+                burst_in,
+                "{scope}"
+            );
         }
         assert!(!is_about(&quota("BestEffort"), "", "services", &json!({})));
     }
@@ -296,7 +334,10 @@ mod tests {
     #[test]
     fn names_lead_to_what_is_counted() {
         let of = |r: &str| counted(r).map(|(g, p)| format!("{p}.{g}"));
-        assert_eq!(of("count/widgets.example.com").as_deref(), Some("widgets.example.com"));
+        assert_eq!(
+            of("count/widgets.example.com").as_deref(),
+            Some("widgets.example.com")
+        );
         assert_eq!(of("requests.cpu").as_deref(), Some("pods."));
         assert_eq!(of("services.nodeports").as_deref(), Some("services."));
         assert_eq!(of("unknown"), None);

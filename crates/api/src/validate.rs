@@ -13,8 +13,8 @@ mod gostring;
 mod metadata;
 pub mod names;
 mod pod;
-pub mod policy;
 mod pod_update;
+pub mod policy;
 mod service;
 mod workload;
 

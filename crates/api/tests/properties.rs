@@ -33,7 +33,8 @@ fn deployment(random: &mut Random, own: &[&str]) -> Value {
             let env: Vec<Value> = (0..random.below(3))
                 .map(|i| json!({"name": format!("V{i}"), "value": random.below(3).to_string()}))
                 .collect();
-            containers.push(json!({"name": name, "image": format!("i:{}", random.below(3)), "env": env}));
+            containers
+                .push(json!({"name": name, "image": format!("i:{}", random.below(3)), "env": env}));
         }
     }
     let mut o = json!({"apiVersion": "apps/v1", "kind": "Deployment",
@@ -82,7 +83,8 @@ fn what_another_one_owns_stays() {
         let live = apply(&schema, None, &theirs, "they");
         let both = apply(&schema, Some(&live), &mine, "me");
         // Then nothing of mine is wanted any more.
-        let bare = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"}});
+        let bare =
+            json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"}});
         let after = apply(&schema, Some(&both), &bare, "me");
         let containers = |o: &Value| -> Vec<Value> {
             o["spec"]["template"]["spec"]["containers"]
@@ -91,8 +93,14 @@ fn what_another_one_owns_stays() {
                 .unwrap_or_default()
         };
         for container in containers(&theirs) {
-            assert!(containers(&both).contains(&container), "round {round}: {both}");
-            assert!(containers(&after).contains(&container), "round {round}: {after}");
+            assert!(
+                containers(&both).contains(&container),
+                "round {round}: {both}"
+            );
+            assert!(
+                containers(&after).contains(&container),
+                "round {round}: {after}"
+            );
         }
         for container in containers(&mine) {
             let name = &container["name"];
@@ -105,7 +113,10 @@ fn what_another_one_owns_stays() {
             assert_eq!(&after["metadata"]["labels"][key], value, "round {round}");
         }
         for key in mine["metadata"]["labels"].as_object().unwrap().keys() {
-            assert!(after["metadata"]["labels"][key].is_null(), "round {round}: {after}");
+            assert!(
+                after["metadata"]["labels"][key].is_null(),
+                "round {round}: {after}"
+            );
         }
     }
 }
@@ -140,7 +151,9 @@ fn any(random: &mut Random, depth: usize) -> Value {
         0 => random.below(3).into(),
         1 => ["x", "y", "z"][random.below(3)].into(),
         2 => random.coin().into(),
-        3 => (0..random.below(3)).map(|_| any(random, depth - 1)).collect(),
+        3 => (0..random.below(3))
+            .map(|_| any(random, depth - 1))
+            .collect(),
         _ => {
             let mut map = Map::new();
             for _ in 0..random.below(4) {
@@ -160,7 +173,11 @@ fn a_merge_patch_follows_its_rfc() {
         let object = any(&mut random, 3);
         let patch = any(&mut random, 3);
         let once = patch::merge(&object, &patch);
-        assert_eq!(patch::merge(&once, &patch), once, "round {round}: {object} {patch}");
+        assert_eq!(
+            patch::merge(&once, &patch),
+            once,
+            "round {round}: {object} {patch}"
+        );
         if let (Some(old), Some(change), Some(new)) =
             (object.as_object(), patch.as_object(), once.as_object())
         {

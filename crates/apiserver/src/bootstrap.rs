@@ -85,7 +85,9 @@ fn priority_classes() -> impl Iterator<Item = Value> {
         "system-node-critical" => {
             "Used for system critical pods that must not be moved from their current node."
         }
-        _ => "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
+        _ => {
+            "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary."
+        }
     };
     api::validate::policy::SYSTEM_PRIORITIES
         .into_iter()

@@ -175,10 +175,7 @@ fn openapi_v2(request: &Request, registry: &crate::registry::Registry) -> Answer
     if request.header(header::ACCEPT).contains("protobuf") {
         bytes_answer(StatusCode::OK, PROTOBUF, DOCUMENT)
     } else {
-        json_answer(
-            StatusCode::OK,
-            &api::openapi::v2::document(&registry.custom),
-        )
+        bytes_answer(StatusCode::OK, "application/json", registry.openapi_v2())
     }
 }
 

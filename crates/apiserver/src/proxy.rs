@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::error::{ApiError, ApiResult};
-use crate::http_types::{Answer, BoxError, Body, bytes_answer, full};
+use crate::http_types::{Answer, Body, BoxError, bytes_answer, full};
 use crate::outbound;
 use crate::rest::Call;
 use crate::storage::Key;

@@ -54,18 +54,28 @@ async fn garbage_is_answered_with_a_status_and_harms_nobody() {
     let w = World::new().await;
     let c = w.admin();
     let mut random = Random(0x5eed_cafe_f00d_1234);
-    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "labels": {"a": "b"}},
+    let pod =
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "labels": {"a": "b"}},
         "spec": {"containers": [{"name": "c", "image": "x", "ports": [{"containerPort": 80}]}]}})
-    .to_string();
+        .to_string();
     let targets = [
         ("POST", "/api/v1/namespaces/default/pods"),
         ("PUT", "/api/v1/namespaces/default/pods/p"),
         ("PATCH", "/api/v1/namespaces/default/pods/p"),
         ("DELETE", "/api/v1/namespaces/default/pods/p"),
         ("POST", "/apis/apps/v1/namespaces/default/deployments"),
-        ("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"),
-        ("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"),
-        ("POST", "/api/v1/namespaces/default/serviceaccounts/default/token"),
+        (
+            "POST",
+            "/apis/apiextensions.k8s.io/v1/customresourcedefinitions",
+        ),
+        (
+            "POST",
+            "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews",
+        ),
+        (
+            "POST",
+            "/api/v1/namespaces/default/serviceaccounts/default/token",
+        ),
         ("POST", "/api/v1/namespaces/default/pods/p/eviction"),
     ];
     let types = [
@@ -160,7 +170,12 @@ async fn a_body_of_a_hundred_megabytes_is_not_read() {
 fn resident() -> u64 {
     let text = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = text.lines().find(|l| l.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+    line.split_whitespace()
+        .nth(1)
+        .unwrap()
+        .parse::<u64>()
+        .unwrap()
+        * 1024
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -214,8 +229,16 @@ async fn a_watch_neither_skips_nor_repeats_when_it_reconnects() {
         tokio::spawn(async move {
             let mut written = Vec::new();
             for i in 0..WRITES {
-                let made = c.post(CMS, &json!({"metadata": {"name": format!("r{i:04}")}})).await.1;
-                written.push(made["metadata"]["resourceVersion"].as_str().unwrap().to_owned());
+                let made = c
+                    .post(CMS, &json!({"metadata": {"name": format!("r{i:04}")}}))
+                    .await
+                    .1;
+                written.push(
+                    made["metadata"]["resourceVersion"]
+                        .as_str()
+                        .unwrap()
+                        .to_owned(),
+                );
             }
             written
         })
@@ -224,14 +247,19 @@ async fn a_watch_neither_skips_nor_repeats_when_it_reconnects() {
     let mut seen: Vec<String> = Vec::new();
     while seen.len() < WRITES {
         let mut watch = c
-            .watch(&format!("{CMS}?watch=true&allowWatchBookmarks=true&resourceVersion={version}"))
+            .watch(&format!(
+                "{CMS}?watch=true&allowWatchBookmarks=true&resourceVersion={version}"
+            ))
             .await;
         for _ in 0..=random.below(9) {
             if seen.len() == WRITES {
                 break;
             }
             let event: Value = watch.next().await.expect("an event");
-            version = event["object"]["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
+            version = event["object"]["metadata"]["resourceVersion"]
+                .as_str()
+                .unwrap()
+                .to_owned();
             if event["type"] != "BOOKMARK" {
                 seen.push(version.clone());
             }

@@ -57,7 +57,7 @@ pub fn images() -> ImageCatalog {
 }
 
 /// Images of Kubernetes' own conformance suite.
-fn conformance() -> [Image; 2] {
+fn conformance() -> [Image; 3] {
     [
         image(
             &["agnhost"],
@@ -65,6 +65,8 @@ fn conformance() -> [Image; 2] {
             &["pause"],
             agnhost_image::PATHS,
         ),
+        // Files of containers cannot raise privileges here, so this one says who it was started as.
+        image(&["nonewprivs"], &["/nonewprivs"], &[], &["/nonewprivs"]),
         // As small as the original: nothing but its program.
         Image {
             names: vec!["pause".to_owned()],

@@ -9,7 +9,9 @@ use kube_client::{CRON_JOBS, JOBS};
 use serde_json::{Value, json};
 
 use crate::action::{Action, Event};
-use crate::object::{condition, controller_uid, created, is_terminating, items, status_patch, text, time_at};
+use crate::object::{
+    condition, controller_uid, created, is_terminating, items, status_patch, text, time_at,
+};
 
 /// More missed times than this are a sign of a wrong clock; they are said.
 const TOO_MANY_MISSED: usize = 100;
@@ -59,7 +61,11 @@ pub fn reconcile(observed: &Observed) -> (Vec<Action>, Option<Duration>) {
         .filter(|job| controller_uid(job) == api::meta::uid(cron))
         .collect();
     let mut actions = Vec::new();
-    let mut active: Vec<&Arc<Value>> = mine.iter().copied().filter(|j| ended(j).is_none()).collect();
+    let mut active: Vec<&Arc<Value>> = mine
+        .iter()
+        .copied()
+        .filter(|j| ended(j).is_none())
+        .collect();
     active.sort_by_key(|job| created(job));
     let mut status = cron["status"].clone();
     if !status.is_object() {
@@ -84,11 +90,18 @@ pub fn reconcile(observed: &Observed) -> (Vec<Action>, Option<Duration>) {
                     "resourceVersion": api::meta::resource_version(job)})
             })
             .collect();
-        if list.is_empty() { Value::Null } else { list.into() }
+        if list.is_empty() {
+            Value::Null
+        } else {
+            list.into()
+        }
     };
     // A version that only moved is no news.
     let known = |list: &Value| -> Vec<String> {
-        items(list).iter().map(|r| text(&r["uid"]).to_owned()).collect()
+        items(list)
+            .iter()
+            .map(|r| text(&r["uid"]).to_owned())
+            .collect()
     };
     let fresh = references(&active);
     if known(&fresh) != known(&cron["status"]["active"]) {
@@ -100,7 +113,8 @@ pub fn reconcile(observed: &Observed) -> (Vec<Action>, Option<Duration>) {
         && let Ok(schedule) = Schedule::parse(text(&cron["spec"]["schedule"]))
     {
         let deadline = cron["spec"]["startingDeadlineSeconds"].as_i64();
-        let mut since = time_at(&cron["status"]["lastScheduleTime"]).unwrap_or_else(|| created(cron));
+        let mut since =
+            time_at(&cron["status"]["lastScheduleTime"]).unwrap_or_else(|| created(cron));
         if let Some(seconds) = deadline {
             since = since.max(now - time::Duration::seconds(seconds));
         }
@@ -212,8 +226,15 @@ fn history(cron: &Arc<Value>, mine: &[&Arc<Value>]) -> Vec<Action> {
             .iter()
             .filter(|job| ended(job) == Some(kind) && !is_terminating(job))
             .collect();
-        done.sort_by_key(|job| (time_at(&job["status"]["startTime"]), api::meta::name(job).to_owned()));
-        let over = done.len().saturating_sub(usize::try_from(keep).unwrap_or(0));
+        done.sort_by_key(|job| {
+            (
+                time_at(&job["status"]["startTime"]),
+                api::meta::name(job).to_owned(),
+            )
+        });
+        let over = done
+            .len()
+            .saturating_sub(usize::try_from(keep).unwrap_or(0));
         for job in done.into_iter().take(over) {
             actions.push(Action {
                 on_success: Some(Event::normal(
@@ -245,9 +266,15 @@ mod tests {
     }
 
     fn job(name: &str, done: bool) -> Arc<Value> {
-        let conditions = if done { json!([{"type": "Complete", "status": "True"}]) } else { json!([]) };
-        Arc::new(json!({"metadata": {"name": name, "namespace": "n", "uid": name,
-            "ownerReferences": [{"uid": "u", "controller": true}]}, "status": {"conditions": conditions}}))
+        let conditions = if done {
+            json!([{"type": "Complete", "status": "True"}])
+        } else {
+            json!([])
+        };
+        Arc::new(
+            json!({"metadata": {"name": name, "namespace": "n", "uid": name,
+            "ownerReferences": [{"uid": "u", "controller": true}]}, "status": {"conditions": conditions}}),
+        )
     }
 
     fn run(cron: Value, jobs: Vec<Arc<Value>>, now: &str) -> Vec<String> {
@@ -294,6 +321,9 @@ mod tests {
         let mut c = cron("Allow");
         c["spec"]["suspend"] = true.into();
         let jobs = (0..5).map(|n| job(&format!("j{n}"), true)).collect();
-        assert_eq!(run(c, jobs, "2025-01-01T00:02:00Z"), ["delete j0", "delete j1"]);
+        assert_eq!(
+            run(c, jobs, "2025-01-01T00:02:00Z"),
+            ["delete j0", "delete j1"]
+        );
     }
 }

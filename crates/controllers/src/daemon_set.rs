@@ -62,8 +62,7 @@ fn pod_for(set: &Value, node: &str, hash: &str) -> Value {
     labels.insert(HASH_LABEL.into(), hash.into());
     labels.insert("pod-template-generation".into(), generation.into());
     let field = json!([{"key": "metadata.name", "operator": "In", "values": [node]}]);
-    let required = &mut pod["spec"]["affinity"]["nodeAffinity"]
-        ["requiredDuringSchedulingIgnoredDuringExecution"];
+    let required = &mut pod["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"];
     match required["nodeSelectorTerms"].as_array_mut() {
         Some(terms) if !terms.is_empty() => {
             for term in terms {
@@ -200,8 +199,7 @@ pub fn reconcile(observed: &Observed) -> (Vec<Action>, Option<Duration>) {
         // Old pods that do not work anyway cost nothing.
         replaceable.sort_by_key(|pod| pods::is_ready(pod));
         for pod in replaceable {
-            let works =
-                pods::availability(pod, min_ready, observed.now) == Availability::Yes;
+            let works = pods::availability(pod, min_ready, observed.now) == Availability::Yes;
             if works && missing >= most {
                 break;
             }
@@ -244,8 +242,16 @@ pub(crate) fn percent_or_count(v: &Value, of: usize) -> usize {
 
 fn create(set: &Arc<Value>, pod: &Value) -> Action {
     Action {
-        on_success: Some(Event::normal(set, "SuccessfulCreate", "Created pod: {name}")),
-        on_failure: Some(Event::warning(set, "FailedCreate", "Error creating: {error}")),
+        on_success: Some(Event::normal(
+            set,
+            "SuccessfulCreate",
+            "Created pod: {name}",
+        )),
+        on_failure: Some(Event::warning(
+            set,
+            "FailedCreate",
+            "Error creating: {error}",
+        )),
         ..Action::create(PODS, pod.clone())
     }
 }
@@ -257,7 +263,11 @@ fn delete(set: &Arc<Value>, pod: &Value) -> Action {
             "SuccessfulDelete",
             format!("Deleted pod: {}", api::meta::name(pod)),
         )),
-        on_failure: Some(Event::warning(set, "FailedDelete", "Error deleting: {error}")),
+        on_failure: Some(Event::warning(
+            set,
+            "FailedDelete",
+            "Error deleting: {error}",
+        )),
         ..Action::delete(PODS, pod)
     }
 }
@@ -332,8 +342,10 @@ mod tests {
     }
 
     fn pod(name: &str, node: &str, hash: &str, phase: &str) -> Arc<Value> {
-        Arc::new(json!({"metadata": {"name": name, "namespace": "n", "uid": name, "labels": {"a": "b", HASH_LABEL: hash},
-            "ownerReferences": [{"uid": "u", "controller": true}]}, "spec": {"nodeName": node}, "status": {"phase": phase}}))
+        Arc::new(
+            json!({"metadata": {"name": name, "namespace": "n", "uid": name, "labels": {"a": "b", HASH_LABEL: hash},
+            "ownerReferences": [{"uid": "u", "controller": true}]}, "spec": {"nodeName": node}, "status": {"phase": phase}}),
+        )
     }
 
     #[test]
@@ -347,8 +359,14 @@ mod tests {
     #[test]
     fn a_failed_pod_is_replaced_and_an_old_one_too() {
         let nodes = [node("x", "red")];
-        assert_eq!(run(&set(), vec![pod("p", "x", "h", "Failed")], &nodes), ["delete p"]);
-        assert_eq!(run(&set(), vec![pod("p", "x", "old", "Running")], &nodes), ["delete p"]);
+        assert_eq!(
+            run(&set(), vec![pod("p", "x", "h", "Failed")], &nodes),
+            ["delete p"]
+        );
+        assert_eq!(
+            run(&set(), vec![pod("p", "x", "old", "Running")], &nodes),
+            ["delete p"]
+        );
     }
 
     #[test]

@@ -85,13 +85,20 @@ pub fn reconcile(observed: &Observed) -> Option<Action> {
             problem = Some("found no controllers for pods");
             count
         });
-        let least = percent_or_count(&spec["minAvailable"], usize::try_from(expected).unwrap_or(0));
+        let least = percent_or_count(
+            &spec["minAvailable"],
+            usize::try_from(expected).unwrap_or(0),
+        );
         (expected, i64::try_from(least).unwrap_or(i64::MAX))
     } else {
         (count, int(&spec["minAvailable"]))
     };
     let mut disrupted = serde_json::Map::new();
-    for (name, at) in budget["status"]["disruptedPods"].as_object().into_iter().flatten() {
+    for (name, at) in budget["status"]["disruptedPods"]
+        .as_object()
+        .into_iter()
+        .flatten()
+    {
         let here = all
             .iter()
             .any(|pod| api::meta::name(pod) == name && !is_terminating(pod));
@@ -135,9 +142,10 @@ fn conditions(budget: &Value, allowed: i64, problem: Option<&str>, now: Time) ->
         (None, _) => ("True", "SufficientPods"),
     };
     let old = condition(known, KIND);
-    let since = old
-        .filter(|old| old["status"] == status)
-        .map_or_else(|| api::time::rfc3339(now).into(), |old| old["lastTransitionTime"].clone());
+    let since = old.filter(|old| old["status"] == status).map_or_else(
+        || api::time::rfc3339(now).into(),
+        |old| old["lastTransitionTime"].clone(),
+    );
     let mut out: Vec<Value> = items(known)
         .iter()
         .filter(|c| c["type"] != KIND)
@@ -168,11 +176,15 @@ mod tests {
         let observed = Observed {
             budget: Arc::new(budget),
             pods,
-            owners: vec![Arc::new(json!({"metadata": {"uid": "rs"}, "spec": {"replicas": 4}}))],
+            owners: vec![Arc::new(
+                json!({"metadata": {"uid": "rs"}, "spec": {"replicas": 4}}),
+            )],
             now: Time::UNIX_EPOCH,
         };
         let action = reconcile(&observed).unwrap();
-        let Verb::Patch(patch, _) = action.verb else { panic!("no patch") };
+        let Verb::Patch(patch, _) = action.verb else {
+            panic!("no patch")
+        };
         (
             int(&patch["status"]["disruptionsAllowed"]),
             int(&patch["status"]["desiredHealthy"]),

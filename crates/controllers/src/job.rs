@@ -226,9 +226,7 @@ fn verdict(job: &Value, pod: &Value) -> Verdict {
             });
         let Some(why) = why else { continue };
         return match text(&rule["action"]) {
-            "FailJob" => {
-                Verdict::FailJob(format!("{why} matching FailJob rule at index {index}"))
-            }
+            "FailJob" => Verdict::FailJob(format!("{why} matching FailJob rule at index {index}")),
             "Ignore" => Verdict::Ignore,
             _ => Verdict::Count,
         };
@@ -534,7 +532,10 @@ mod tests {
         assert_eq!(verdict(&job, &failed(1, json!([]))), Verdict::Count);
         assert_eq!(
             verdict(&job, &failed(42, json!([]))),
-            Verdict::FailJob("Container c for pod n/p failed with exit code 42 matching FailJob rule at index 1".into())
+            Verdict::FailJob(
+                "Container c for pod n/p failed with exit code 42 matching FailJob rule at index 1"
+                    .into()
+            )
         );
         let evicted = json!([{"type": "DisruptionTarget", "status": "True"}]);
         assert_eq!(verdict(&job, &failed(42, evicted)), Verdict::Ignore);

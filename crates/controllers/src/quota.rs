@@ -78,11 +78,18 @@ mod tests {
             "spec": {"hard": {"secrets": "5", "pods": "1", "requests.memory": "1Gi"}}}));
         assert_eq!(
             counted(&quota),
-            [(String::new(), "pods".to_owned()), (String::new(), "secrets".into())]
+            [
+                (String::new(), "pods".to_owned()),
+                (String::new(), "secrets".into())
+            ]
         );
-        let pod = json!({"spec": {"containers": [{"resources": {"requests": {"memory": "64Mi"}}}]}});
+        let pod =
+            json!({"spec": {"containers": [{"resources": {"requests": {"memory": "64Mi"}}}]}});
         let objects: Objects = [
-            ((String::new(), "secrets".to_owned()), vec![Arc::new(json!({})), Arc::new(json!({}))]),
+            (
+                (String::new(), "secrets".to_owned()),
+                vec![Arc::new(json!({})), Arc::new(json!({}))],
+            ),
             ((String::new(), "pods".to_owned()), vec![Arc::new(pod)]),
         ]
         .into();

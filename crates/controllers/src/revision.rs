@@ -17,7 +17,12 @@ pub(crate) fn history(owner: &Value, revisions: &[Arc<Value>]) -> Vec<Arc<Value>
         .filter(|revision| controller_uid(revision) == api::meta::uid(owner))
         .cloned()
         .collect();
-    mine.sort_by_key(|revision| (int(&revision["revision"]), api::meta::name(revision).to_owned()));
+    mine.sort_by_key(|revision| {
+        (
+            int(&revision["revision"]),
+            api::meta::name(revision).to_owned(),
+        )
+    });
     mine
 }
 
@@ -114,14 +119,20 @@ mod tests {
         let first = make(&owner, &[]);
         owner["spec"]["template"]["spec"]["x"] = 2.into();
         let second = make(&owner, &[first.clone()]);
-        assert_eq!((&first["revision"], &second["revision"]), (&json!(1), &json!(2)));
+        assert_eq!(
+            (&first["revision"], &second["revision"]),
+            (&json!(1), &json!(2))
+        );
         let all = [first.clone(), second];
         assert!(matches!(current(&owner, &all, 0), Current::Is(_)));
         owner["spec"]["template"]["spec"]["x"] = 1.into();
         let Current::Old(found, number) = current(&owner, &all, 0) else {
             panic!("not found")
         };
-        assert_eq!((api::meta::name(&found), number), (api::meta::name(&first), 3));
+        assert_eq!(
+            (api::meta::name(&found), number),
+            (api::meta::name(&first), 3)
+        );
         assert_eq!(template(&first), json!({"metadata": {}, "spec": {"x": 1}}));
         assert_eq!(surplus(&all, 1, &|_| false).len(), 1);
     }

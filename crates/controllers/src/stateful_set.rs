@@ -99,7 +99,10 @@ pub fn reconcile(observed: &Observed) -> (Vec<Action>, Option<Duration>) {
         actions.insert(0, Action::status(STATEFUL_SETS, set, patch));
     } else if completes || actions.is_empty() {
         let limit = set["spec"]["revisionHistoryLimit"].as_i64().unwrap_or(10);
-        let (update, current) = (api::meta::name(&plan.update), api::meta::name(&plan.current));
+        let (update, current) = (
+            api::meta::name(&plan.update),
+            api::meta::name(&plan.current),
+        );
         let live = |r: &Value| {
             let name = api::meta::name(r);
             name == update
@@ -228,19 +231,34 @@ impl Plan<'_> {
         api::meta::unset(&mut pod, "generateName");
         api::meta::set(&mut pod, "name", name.clone());
         let labels = api::meta::map_mut(&mut pod["metadata"], "labels");
-        labels.insert("statefulset.kubernetes.io/pod-name".into(), name.clone().into());
-        labels.insert("apps.kubernetes.io/pod-index".into(), number.to_string().into());
+        labels.insert(
+            "statefulset.kubernetes.io/pod-name".into(),
+            name.clone().into(),
+        );
+        labels.insert(
+            "apps.kubernetes.io/pod-index".into(),
+            number.to_string().into(),
+        );
         labels.insert(HASH_LABEL.into(), api::meta::name(revision).into());
         pod["spec"]["hostname"] = name.clone().into();
         let subdomain = text(&set["spec"]["serviceName"]);
         if !subdomain.is_empty() {
             pod["spec"]["subdomain"] = subdomain.into();
         }
-        for claim in set["spec"]["volumeClaimTemplates"].as_array().into_iter().flatten() {
+        for claim in set["spec"]["volumeClaimTemplates"]
+            .as_array()
+            .into_iter()
+            .flatten()
+        {
             let volume = api::meta::name(claim);
-            let volumes = pod["spec"]["volumes"].as_array().cloned().unwrap_or_default();
-            let mut volumes: Vec<Value> =
-                volumes.into_iter().filter(|v| v["name"] != volume).collect();
+            let volumes = pod["spec"]["volumes"]
+                .as_array()
+                .cloned()
+                .unwrap_or_default();
+            let mut volumes: Vec<Value> = volumes
+                .into_iter()
+                .filter(|v| v["name"] != volume)
+                .collect();
             volumes.push(json!({"name": volume, "persistentVolumeClaim": {"claimName": format!("{volume}-{name}")}}));
             pod["spec"]["volumes"] = volumes.into();
         }
@@ -346,11 +364,13 @@ mod tests {
     }
 
     fn pod(number: i64, revision: &str, ready: bool) -> Arc<Value> {
-        Arc::new(json!({"metadata": {"name": format!("web-{number}"), "namespace": "n", "uid": number.to_string(),
+        Arc::new(
+            json!({"metadata": {"name": format!("web-{number}"), "namespace": "n", "uid": number.to_string(),
             "labels": {"a": "b", HASH_LABEL: revision},
             "ownerReferences": [{"uid": "u", "controller": true, "kind": "StatefulSet", "name": "web"}]},
             "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": if ready { "True" } else { "False" },
-                "lastTransitionTime": "2025-01-01T00:00:00Z"}]}}))
+                "lastTransitionTime": "2025-01-01T00:00:00Z"}]}}),
+        )
     }
 
     fn run(set: &Value, pods: Vec<Arc<Value>>, revisions: &[Arc<Value>]) -> Vec<String> {

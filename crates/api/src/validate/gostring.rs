@@ -148,4 +148,3 @@ pub fn raw(v: &Value) -> String {
         bytes.join(", ")
     )
 }
-

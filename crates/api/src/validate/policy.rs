@@ -49,7 +49,9 @@ pub fn resource_quota(obj: &Value) -> Errors {
         let known = is_count(resource)
             || resource.contains('/')
             || matches!(
-                resource.trim_start_matches("requests.").trim_start_matches("limits."),
+                resource
+                    .trim_start_matches("requests.")
+                    .trim_start_matches("limits."),
                 "cpu" | "memory" | "ephemeral-storage" | "storage"
             );
         if !known {
@@ -57,10 +59,16 @@ pub fn resource_quota(obj: &Value) -> Errors {
                 "must be a standard resource type or fully qualified",
                 "must be a standard resource for quota",
             ] {
-                out.push(FieldError::invalid_go(path.as_str(), resource.as_str(), why));
+                out.push(FieldError::invalid_go(
+                    path.as_str(),
+                    resource.as_str(),
+                    why,
+                ));
             }
         }
-        let Some(amount_read) = quantity(amount) else { continue };
+        let Some(amount_read) = quantity(amount) else {
+            continue;
+        };
         if amount_read.is_negative() {
             out.push(FieldError::invalid_go(
                 path.as_str(),
@@ -81,10 +89,18 @@ pub fn resource_quota(obj: &Value) -> Errors {
     for scope in &scopes {
         if !matches!(
             *scope,
-            "Terminating" | "NotTerminating" | "BestEffort" | "NotBestEffort" | "PriorityClass"
+            "Terminating"
+                | "NotTerminating"
+                | "BestEffort"
+                | "NotBestEffort"
+                | "PriorityClass"
                 | "CrossNamespacePodAffinity"
         ) {
-            out.push(FieldError::invalid_go("spec.scopes", shown.as_str(), "unsupported scope"));
+            out.push(FieldError::invalid_go(
+                "spec.scopes",
+                shown.as_str(),
+                "unsupported scope",
+            ));
         }
     }
     for pair in [
@@ -92,7 +108,11 @@ pub fn resource_quota(obj: &Value) -> Errors {
         ["Terminating", "NotTerminating"],
     ] {
         if pair.iter().all(|scope| scopes.contains(scope)) {
-            out.push(FieldError::invalid_go("spec.scopes", shown.as_str(), "conflicting scopes"));
+            out.push(FieldError::invalid_go(
+                "spec.scopes",
+                shown.as_str(),
+                "conflicting scopes",
+            ));
         }
     }
     out
@@ -108,14 +128,13 @@ pub fn resource_quota_update(obj: &Value, old: &Value) -> Option<FieldError> {
         all.sort();
         all
     };
-    (sorted(obj) != sorted(old))
-        .then(|| {
-            FieldError::invalid_go(
-                "spec.scopes",
-                scopes_shown(&obj["spec"]["scopes"]),
-                "field is immutable",
-            )
-        })
+    (sorted(obj) != sorted(old)).then(|| {
+        FieldError::invalid_go(
+            "spec.scopes",
+            scopes_shown(&obj["spec"]["scopes"]),
+            "field is immutable",
+        )
+    })
 }
 
 fn scopes_shown(scopes: &Value) -> String {
@@ -167,12 +186,47 @@ pub fn limit_range(obj: &Value) -> Errors {
 fn bounds(at: &str, limit: &Value, resource: &str) -> Errors {
     const RULES: [(&str, &str, &str, &str, &str, bool); 6] = [
         ("min", "max", "min", "min value", "max value", false),
-        ("min", "defaultRequest", "defaultRequest", "min value", "default request value", true),
-        ("defaultRequest", "max", "defaultRequest", "default request value", "max value", false),
-        ("defaultRequest", "default", "defaultRequest", "default request value", "default limit value", false),
-        ("min", "default", "default", "min value", "default value", false),
+        (
+            "min",
+            "defaultRequest",
+            "defaultRequest",
+            "min value",
+            "default request value",
+            true,
+        ),
+        (
+            "defaultRequest",
+            "max",
+            "defaultRequest",
+            "default request value",
+            "max value",
+            false,
+        ),
+        (
+            "defaultRequest",
+            "default",
+            "defaultRequest",
+            "default request value",
+            "default limit value",
+            false,
+        ),
+        (
+            "min",
+            "default",
+            "default",
+            "min value",
+            "default value",
+            false,
+        ),
         // The real server shows the maximum here.
-        ("default", "max", "default", "default value", "max value", true),
+        (
+            "default",
+            "max",
+            "default",
+            "default value",
+            "max value",
+            true,
+        ),
     ];
     let mut out = Vec::new();
     for (small, large, field, small_name, large_name, shows_large) in RULES {
@@ -243,9 +297,9 @@ pub fn priority_class(obj: &Value) -> Errors {
             Some((_, known)) if *known != value => {
                 Some(format!("value of {name} PriorityClass must be {known}"))
             }
-            Some(_) if obj["globalDefault"] == true => {
-                Some(format!("globalDefault of {name} PriorityClass must be false"))
-            }
+            Some(_) if obj["globalDefault"] == true => Some(format!(
+                "globalDefault of {name} PriorityClass must be false"
+            )),
             Some(_) => None,
         };
         if let Some(why) = why {
@@ -275,7 +329,10 @@ pub fn priority_class(obj: &Value) -> Errors {
 pub fn priority_class_update(obj: &Value, old: &Value) -> Errors {
     let mut out = Vec::new();
     if obj["value"].as_i64().unwrap_or(0) != old["value"].as_i64().unwrap_or(0) {
-        out.push(FieldError::forbidden("value", "may not be changed in an update."));
+        out.push(FieldError::forbidden(
+            "value",
+            "may not be changed in an update.",
+        ));
     }
     out.extend(immutable(
         "preemptionPolicy",
@@ -325,7 +382,9 @@ mod tests {
         let range = json!({"spec": {"limits": [{"type": "Container", "min": {"cpu": "2"}, "max": {"cpu": "1"}}]}});
         assert_eq!(
             texts(limit_range(&range)),
-            ["spec.limits[0].min[cpu]: Invalid value: resource.Quantity{i:resource.int64Amount{value:2, scale:0}, d:resource.infDecAmount{Dec:(*inf.Dec)(nil)}, s:\"2\", Format:\"DecimalSI\"}: min value 2 is greater than max value 1"]
+            [
+                "spec.limits[0].min[cpu]: Invalid value: resource.Quantity{i:resource.int64Amount{value:2, scale:0}, d:resource.infDecAmount{Dec:(*inf.Dec)(nil)}, s:\"2\", Format:\"DecimalSI\"}: min value 2 is greater than max value 1"
+            ]
         );
     }
 
@@ -334,7 +393,10 @@ mod tests {
         let both = json!({"spec": {"minAvailable": 1, "maxUnavailable": "10%"}});
         assert_eq!(disruption_budget(&both).len(), 1);
         assert!(disruption_budget(&json!({"spec": {"minAvailable": "50%"}})).is_empty());
-        assert_eq!(disruption_budget(&json!({"spec": {"minAvailable": "101%"}})).len(), 1);
+        assert_eq!(
+            disruption_budget(&json!({"spec": {"minAvailable": "101%"}})).len(),
+            1
+        );
     }
 
     #[test]

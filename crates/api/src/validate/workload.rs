@@ -23,7 +23,11 @@ fn selector_and_template(spec: &Value, kind: &str) -> Errors {
                 format!(
                     "empty selector is invalid for {}",
                     // ReplicaSets share the words of Deployments.
-                    if kind == "ReplicaSet" { "deployment".into() } else { kind.to_lowercase() }
+                    if kind == "ReplicaSet" {
+                        "deployment".into()
+                    } else {
+                        kind.to_lowercase()
+                    }
                 ),
             ));
         }
@@ -70,7 +74,11 @@ fn selector_and_template(spec: &Value, kind: &str) -> Errors {
             "spec.template.spec.activeDeadlineSeconds",
             format!(
                 "activeDeadlineSeconds in {} is not Supported",
-                if kind == "Deployment" { "ReplicaSet" } else { kind }
+                if kind == "Deployment" {
+                    "ReplicaSet"
+                } else {
+                    kind
+                }
             ),
         ));
     }
@@ -379,9 +387,8 @@ pub fn controller_revision(obj: &Value) -> Errors {
 
 /// What a ControllerRevision holds is fixed.
 pub fn controller_revision_update(obj: &Value, old: &Value) -> Option<FieldError> {
-    (obj["data"] != old["data"]).then(|| {
-        FieldError::invalid_go("data", gostring::raw(&obj["data"]), "field is immutable")
-    })
+    (obj["data"] != old["data"])
+        .then(|| FieldError::invalid_go("data", gostring::raw(&obj["data"]), "field is immutable"))
 }
 
 /// A CronJob.

@@ -9,13 +9,18 @@ use crate::storage::Storage;
 
 /// Fills in priority and preemption policy.
 pub(crate) fn admit(storage: &Storage, pod: &mut Value) -> ApiResult<()> {
-    let (classes, _) = storage.cache().list("scheduling.k8s.io/priorityclasses", "");
+    let (classes, _) = storage
+        .cache()
+        .list("scheduling.k8s.io/priorityclasses", "");
     let classes: Vec<Arc<Value>> = classes.into_iter().map(|(_, c)| c.value.clone()).collect();
     resolve(&classes, pod)
 }
 
 fn resolve(classes: &[Arc<Value>], pod: &mut Value) -> ApiResult<()> {
-    let asked = pod["spec"]["priorityClassName"].as_str().unwrap_or("").to_owned();
+    let asked = pod["spec"]["priorityClassName"]
+        .as_str()
+        .unwrap_or("")
+        .to_owned();
     let class = if asked.is_empty() {
         // The lowest of the defaults, should there be several.
         classes
@@ -56,7 +61,8 @@ fn resolve(classes: &[Arc<Value>], pod: &mut Value) -> ApiResult<()> {
             spec.insert("priorityClassName".into(), api::meta::name(class).into());
         }
         spec.insert("priority".into(), priority.into());
-        spec.entry("preemptionPolicy").or_insert_with(|| policy.into());
+        spec.entry("preemptionPolicy")
+            .or_insert_with(|| policy.into());
     }
     Ok(())
 }
@@ -69,7 +75,9 @@ mod tests {
     #[test]
     fn a_class_gives_the_priority() {
         let classes = [
-            Arc::new(json!({"metadata": {"name": "gold"}, "value": 100, "preemptionPolicy": "Never"})),
+            Arc::new(
+                json!({"metadata": {"name": "gold"}, "value": 100, "preemptionPolicy": "Never"}),
+            ),
             Arc::new(json!({"metadata": {"name": "usual"}, "value": 5, "globalDefault": true})),
         ];
         let mut pod = json!({"metadata": {"name": "a"}, "spec": {"priorityClassName": "gold"}});

@@ -41,7 +41,10 @@ fn charge(quota: &Value, growth: &Usage) -> Result<Option<Value>, String> {
             continue;
         }
         touched = true;
-        let (now, most) = (quota::amount(&used[resource]), quota::amount(&hard[resource]));
+        let (now, most) = (
+            quota::amount(&used[resource]),
+            quota::amount(&hard[resource]),
+        );
         let sum = now.plus(*more);
         if sum > most {
             asked.insert(resource.clone(), *more);
@@ -112,7 +115,9 @@ pub(crate) async fn admit(
                 path: path.clone(),
             };
             for attempt in 0..ATTEMPTS {
-                let Some(current) = cache.get(&key) else { break };
+                let Some(current) = cache.get(&key) else {
+                    break;
+                };
                 let quota = &current.value;
                 let hard = &quota["spec"]["hard"];
                 let restricted = restricted(hard, group, plural);
@@ -141,7 +146,9 @@ pub(crate) async fn admit(
                     Ok(charged) => charged,
                     Err(why) => return refuse(&why),
                 };
-                let (false, Some(new)) = (dry, charged) else { break };
+                let (false, Some(new)) = (dry, charged) else {
+                    break;
+                };
                 let write = server.storage.write(
                     key.clone(),
                     Expect::Revision(current.revision),

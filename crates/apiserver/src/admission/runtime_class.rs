@@ -7,7 +7,10 @@ use crate::storage::{Key, Storage};
 
 /// Fills in what the class says; refuses a class that is not there.
 pub(crate) fn admit(storage: &Storage, pod: &mut Value) -> ApiResult<()> {
-    let name = pod["spec"]["runtimeClassName"].as_str().unwrap_or("").to_owned();
+    let name = pod["spec"]["runtimeClassName"]
+        .as_str()
+        .unwrap_or("")
+        .to_owned();
     let class = if name.is_empty() {
         None
     } else {
@@ -32,14 +35,18 @@ fn merge(class: &Value, spec: &mut Value) -> Result<(), String> {
     let fixed = &class["overhead"]["podFixed"];
     let own = &spec["overhead"];
     if own.is_object() && own != fixed {
-        return Err("pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead".into());
+        return Err(
+            "pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead".into(),
+        );
     }
     if fixed.is_object() {
         spec["overhead"] = fixed.clone();
     }
     let scheduling = &class["scheduling"];
     for (key, value) in scheduling["nodeSelector"].as_object().into_iter().flatten() {
-        let Some(spec) = spec.as_object_mut() else { break };
+        let Some(spec) = spec.as_object_mut() else {
+            break;
+        };
         let selector = spec
             .entry("nodeSelector")
             .or_insert_with(|| Value::Object(Map::new()));
@@ -57,7 +64,10 @@ fn merge(class: &Value, spec: &mut Value) -> Result<(), String> {
             map.insert(key.clone(), value.clone());
         }
     }
-    let tolerations = scheduling["tolerations"].as_array().cloned().unwrap_or_default();
+    let tolerations = scheduling["tolerations"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
     if !tolerations.is_empty() {
         let mut all = spec["tolerations"].as_array().cloned().unwrap_or_default();
         for t in tolerations {
@@ -80,8 +90,15 @@ mod tests {
         let class = json!({"overhead": {"podFixed": {"cpu": "10m"}}, "scheduling": {"nodeSelector": {"a": "b"}}});
         let mut spec = json!({"nodeSelector": {"c": "d"}});
         merge(&class, &mut spec).unwrap();
-        assert_eq!(spec, json!({"nodeSelector": {"c": "d", "a": "b"}, "overhead": {"cpu": "10m"}}));
+        assert_eq!(
+            spec,
+            json!({"nodeSelector": {"c": "d", "a": "b"}, "overhead": {"cpu": "10m"}})
+        );
         let mut other = json!({"nodeSelector": {"a": "x"}});
-        assert!(merge(&class, &mut other).unwrap_err().starts_with("conflict: "));
+        assert!(
+            merge(&class, &mut other)
+                .unwrap_err()
+                .starts_with("conflict: ")
+        );
     }
 }

@@ -53,7 +53,10 @@ async fn mark(call: &Call<'_>, name: &str) -> ApiResult<()> {
     let at = crate::state::now();
     let edit = |old: &Value| {
         let mut new = old.clone();
-        let mut conditions = new["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        let mut conditions = new["status"]["conditions"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
         conditions.retain(|c| c["type"] != "DisruptionTarget");
         conditions.push(json!({
             "type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI",
@@ -101,7 +104,8 @@ fn judge(budget: &Value, pod: &Value, now: &str) -> Verdict {
     let name = api::meta::name(budget);
     if !is_ready(pod) {
         let always = budget["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow";
-        let enough = number("currentHealthy") >= number("desiredHealthy") && number("desiredHealthy") > 0;
+        let enough =
+            number("currentHealthy") >= number("desiredHealthy") && number("desiredHealthy") > 0;
         if always || enough {
             return Verdict::Free;
         }
@@ -130,10 +134,10 @@ fn judge(budget: &Value, pod: &Value, now: &str) -> Verdict {
 async fn take_from_budget(call: &Call<'_>, pod: &Stored, dry_run: bool) -> ApiResult<()> {
     let server = call.server;
     let labels = &pod.value["metadata"]["labels"];
-    let (budgets, _) = server
-        .storage
-        .cache()
-        .list("policy/poddisruptionbudgets", &format!("{}/", call.target.namespace));
+    let (budgets, _) = server.storage.cache().list(
+        "policy/poddisruptionbudgets",
+        &format!("{}/", call.target.namespace),
+    );
     let about: Vec<_> = budgets
         .into_iter()
         .filter(|(_, b)| {
@@ -197,7 +201,9 @@ mod tests {
         let pod = json!({"metadata": {"name": "p"}, "status": {"conditions": [{"type": "Ready", "status": "True"}]}});
         assert_eq!(
             judge(&budget(0), &pod, "now"),
-            Verdict::Refused("The disruption budget b needs 2 healthy pods and has 2 currently".into())
+            Verdict::Refused(
+                "The disruption budget b needs 2 healthy pods and has 2 currently".into()
+            )
         );
         let Verdict::Counted(status) = judge(&budget(1), &pod, "now") else {
             panic!("not counted")

@@ -10,7 +10,9 @@ use crate::work::{WorkQueue, Worked};
 pub(super) async fn run(context: &Context) {
     let queue = WorkQueue::new();
     let token = &context.token;
-    queue.feed(&context.daemon_sets, token, |event| [key_of(event.object())]);
+    queue.feed(&context.daemon_sets, token, |event| {
+        [key_of(event.object())]
+    });
     let sets = context.daemon_sets.clone();
     queue.feed(&context.pods, token, move |event| {
         owners_of(event, "DaemonSet", &sets)
@@ -21,7 +23,10 @@ pub(super) async fn run(context: &Context) {
     // A node that changes may want another pod, or none.
     let sets = context.daemon_sets.clone();
     queue.feed(&context.nodes, token, move |_| {
-        sets.list().iter().map(|set| key_of(set)).collect::<Vec<_>>()
+        sets.list()
+            .iter()
+            .map(|set| key_of(set))
+            .collect::<Vec<_>>()
     });
     let executor = context.executor("daemonset-controller");
     let context = context.clone();

@@ -35,9 +35,7 @@ pub(super) async fn run(context: &Context) {
         let context = context.clone();
         move |key| work(context.clone(), executor.clone(), key)
     };
-    queue
-        .run("poddisruptionbudget", &context.token, work)
-        .await;
+    queue.run("poddisruptionbudget", &context.token, work).await;
 }
 
 async fn work(context: Context, executor: Executor, (ns, name): Key) -> Worked {

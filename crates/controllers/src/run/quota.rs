@@ -80,11 +80,7 @@ async fn follow(
         &context.token,
     );
     store.wait_synced().await;
-    let store = followed
-        .lock()
-        .entry(kind.clone())
-        .or_insert(store)
-        .clone();
+    let store = followed.lock().entry(kind.clone()).or_insert(store).clone();
     let (quotas, counted_kind) = (context.quotas.clone(), kind.clone());
     queue.feed(&store, &context.token, move |event| {
         quotas
@@ -105,7 +101,9 @@ async fn resource(context: &Context, group: &str, plural: &str) -> Option<Resour
     {
         return Some(Resource::new(group, &known.version, plural, &known.kind));
     }
-    let served = kube_client::discovery::preferred_resources(&context.client).await.ok()?;
+    let served = kube_client::discovery::preferred_resources(&context.client)
+        .await
+        .ok()?;
     served
         .into_iter()
         .find(|r| r.resource.group == group && r.resource.plural == plural && r.namespaced)

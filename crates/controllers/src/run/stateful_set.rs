@@ -10,7 +10,9 @@ use crate::work::{WorkQueue, Worked};
 pub(super) async fn run(context: &Context) {
     let queue = WorkQueue::new();
     let token = &context.token;
-    queue.feed(&context.stateful_sets, token, |event| [key_of(event.object())]);
+    queue.feed(&context.stateful_sets, token, |event| {
+        [key_of(event.object())]
+    });
     let sets = context.stateful_sets.clone();
     queue.feed(&context.pods, token, move |event| {
         owners_of(event, "StatefulSet", &sets)
