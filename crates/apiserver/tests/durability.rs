@@ -12,6 +12,7 @@ use support::Credentials;
 
 const DIRECTORY: &str = "THEATER_TEST_STORE";
 const CMS: &str = "/api/v1/namespaces/default/configmaps";
+/// How often it is killed, unless `THEATER_KILLS` says otherwise.
 const ROUNDS: usize = 12;
 
 /// Not a test: the process that is killed. It serves, writes as fast as it can through HTTPS
@@ -42,7 +43,11 @@ fn acknowledged_writes_survive_kill_9() {
     use std::io::{BufRead, BufReader};
     let dir = tempfile::tempdir().unwrap();
     let mut acknowledged: Vec<String> = Vec::new();
-    for round in 0..ROUNDS {
+    let rounds = std::env::var("THEATER_KILLS")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(ROUNDS);
+    for round in 0..rounds {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["victim", "--exact", "--ignored", "--nocapture"])
             .env(DIRECTORY, dir.path())
@@ -52,7 +57,7 @@ fn acknowledged_writes_survive_kill_9() {
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         // Another moment of the life of a transaction each time.
-        for _ in 0..=round * 3 {
+        for _ in 0..=(round * 3) % 40 {
             let name = lines
                 .by_ref()
                 .map_while(Result::ok)

@@ -1,0 +1,271 @@
+//! What a server must bear: garbage, floods, and clients that do not listen.
+#![allow(missing_docs)]
+
+mod support;
+
+use std::collections::HashSet;
+
+use serde_json::{Value, json};
+use support::World;
+
+const CMS: &str = "/api/v1/namespaces/default/configmaps";
+
+/// Always the same numbers (xorshift): a failure can be repeated.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn below(&mut self, n: usize) -> usize {
+        usize::try_from(self.next() % n as u64).unwrap()
+    }
+}
+
+/// A valid body with some bytes changed, removed or doubled.
+fn spoiled(random: &mut Random, valid: &str) -> Vec<u8> {
+    let mut bytes = valid.as_bytes().to_vec();
+    for _ in 0..=random.below(4) {
+        if bytes.is_empty() {
+            break;
+        }
+        let at = random.below(bytes.len());
+        match random.below(4) {
+            0 => bytes[at] = u8::try_from(random.below(256)).unwrap(),
+            1 => {
+                bytes.remove(at);
+            }
+            2 => bytes.truncate(at),
+            _ => {
+                let copy = bytes[..at].to_vec();
+                bytes.extend(copy);
+            }
+        }
+    }
+    bytes
+}
+
+#[tokio::test]
+async fn garbage_is_answered_with_a_status_and_harms_nobody() {
+    let w = World::new().await;
+    let c = w.admin();
+    let mut random = Random(0x5eed_cafe_f00d_1234);
+    let pod =
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "labels": {"a": "b"}},
+        "spec": {"containers": [{"name": "c", "image": "x", "ports": [{"containerPort": 80}]}]}})
+        .to_string();
+    let targets = [
+        ("POST", "/api/v1/namespaces/default/pods"),
+        ("PUT", "/api/v1/namespaces/default/pods/p"),
+        ("PATCH", "/api/v1/namespaces/default/pods/p"),
+        ("DELETE", "/api/v1/namespaces/default/pods/p"),
+        ("POST", "/apis/apps/v1/namespaces/default/deployments"),
+        (
+            "POST",
+            "/apis/apiextensions.k8s.io/v1/customresourcedefinitions",
+        ),
+        (
+            "POST",
+            "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews",
+        ),
+        (
+            "POST",
+            "/api/v1/namespaces/default/serviceaccounts/default/token",
+        ),
+        ("POST", "/api/v1/namespaces/default/pods/p/eviction"),
+    ];
+    let types = [
+        "application/json",
+        "application/yaml",
+        "application/vnd.kubernetes.protobuf",
+        "application/merge-patch+json",
+        "application/json-patch+json",
+        "application/strategic-merge-patch+json",
+        "application/apply-patch+yaml",
+        "text/plain",
+    ];
+    for round in 0..400 {
+        let (method, path) = targets[random.below(targets.len())];
+        let kind = types[random.below(types.len())];
+        let body = spoiled(&mut random, &pod);
+        let (code, answer) = c.send(method, path, kind, &body).await;
+        assert!(
+            code < 500,
+            "round {round}: {method} {path} {kind} {:?} was answered {code} {answer}",
+            String::from_utf8_lossy(&body)
+        );
+        if code >= 400 {
+            assert_eq!(answer["kind"], "Status", "round {round}: {answer}");
+            assert_eq!(answer["code"], code, "round {round}: {answer}");
+        }
+    }
+    let (code, _) = c.post(CMS, &json!({"metadata": {"name": "alive"}})).await;
+    assert_eq!(code, 201);
+}
+
+#[tokio::test]
+async fn queries_that_mean_nothing_are_no_errors_of_the_server() {
+    let w = World::new().await;
+    let c = w.admin();
+    for query in [
+        "limit=-1",
+        "limit=x",
+        "continue=%00%ff",
+        "continue=e30",
+        "resourceVersion=-5",
+        "resourceVersion=99999999999999999999999",
+        "labelSelector=a%20in%20(",
+        "labelSelector=%ff%fe",
+        "fieldSelector=metadata.name%3D%3D%3D",
+        "watch=true&resourceVersion=abc",
+        "watch=true&timeoutSeconds=-1&resourceVersion=999999999",
+        "fieldValidation=Sometimes",
+        "dryRun=Some",
+        "%zz=%zz&&&===",
+    ] {
+        let (code, answer) = c.get(&format!("{CMS}?{query}")).await;
+        assert!(code < 500 || code == 504, "{query}: {code} {answer}");
+    }
+    for path in [
+        "/api/v1/namespaces/default/configmaps/%2e%2e",
+        "/api/v1/namespaces/..%2f..%2f/configmaps/x",
+        "/api/v1/namespaces/default/configmaps/a%00b",
+        "/api/v1/namespaces/%ff/configmaps",
+        "/api/v1/namespaces/default/pods/p/log/../../x",
+        "/api/v1//namespaces//default//pods",
+        "/apis/a/b/c/d/e/f/g/h/i/j/k",
+    ] {
+        let (code, answer) = c.get(path).await;
+        assert!((200..500).contains(&code), "{path}: {code} {answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_of_a_hundred_megabytes_is_not_read() {
+    let w = World::new().await;
+    let c = w.admin();
+    let before = resident();
+    // Only announced: the server must not wait for it, nor make room.
+    let answer = c
+        .open(
+            "POST",
+            CMS,
+            &[("content-type", "application/json")],
+            vec![b' '; 100 << 20],
+        )
+        .await;
+    assert_eq!(answer.status(), 413);
+    // The body itself is in this process too.
+    let grown = resident().saturating_sub(before);
+    assert!(grown < 260 << 20, "{} MiB more than before", grown >> 20);
+    let (code, _) = c.post(CMS, &json!({"metadata": {"name": "small"}})).await;
+    assert_eq!(code, 201);
+}
+
+/// Resident memory of this process, in bytes.
+fn resident() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = text.lines().find(|l| l.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace()
+        .nth(1)
+        .unwrap()
+        .parse::<u64>()
+        .unwrap()
+        * 1024
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_do_not_read_cost_little_and_delay_nobody() {
+    let w = World::new().await;
+    let c = w.admin();
+    let from = c.get(CMS).await.1["metadata"]["resourceVersion"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let path = format!("{CMS}?watch=true&resourceVersion={from}");
+    let mut deaf = Vec::new();
+    for _ in 0..100 {
+        deaf.push(c.watch(&path).await);
+    }
+    let mut live = c.watch(&path).await;
+    let before = resident();
+    let filling = "x".repeat(4000);
+    const WRITES: usize = 300;
+    let reading = tokio::spawn(async move {
+        let mut names = Vec::new();
+        while names.len() < WRITES {
+            names.push(live.named().await.1);
+        }
+        names
+    });
+    for i in 0..WRITES {
+        let object = json!({"metadata": {"name": format!("w{i:04}")}, "data": {"a": filling}});
+        assert_eq!(c.post(CMS, &object).await.0, 201);
+    }
+    let names = reading.await.unwrap();
+    let expected: Vec<String> = (0..WRITES).map(|i| format!("w{i:04}")).collect();
+    assert_eq!(names, expected);
+    // A hundred times everything would be 120 MB; each may hold what is on its way to it.
+    let grown = resident().saturating_sub(before);
+    assert!(grown < 90 << 20, "{} MiB more than before", grown >> 20);
+    drop(deaf);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_neither_skips_nor_repeats_when_it_reconnects() {
+    let w = World::new().await;
+    let c = w.admin();
+    let mut version = c.get(CMS).await.1["metadata"]["resourceVersion"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    const WRITES: usize = 200;
+    let writer = {
+        let c = c.clone();
+        tokio::spawn(async move {
+            let mut written = Vec::new();
+            for i in 0..WRITES {
+                let made = c
+                    .post(CMS, &json!({"metadata": {"name": format!("r{i:04}")}}))
+                    .await
+                    .1;
+                written.push(
+                    made["metadata"]["resourceVersion"]
+                        .as_str()
+                        .unwrap()
+                        .to_owned(),
+                );
+            }
+            written
+        })
+    };
+    let mut random = Random(42);
+    let mut seen: Vec<String> = Vec::new();
+    while seen.len() < WRITES {
+        let mut watch = c
+            .watch(&format!(
+                "{CMS}?watch=true&allowWatchBookmarks=true&resourceVersion={version}"
+            ))
+            .await;
+        for _ in 0..=random.below(9) {
+            if seen.len() == WRITES {
+                break;
+            }
+            let event: Value = watch.next().await.expect("an event");
+            version = event["object"]["metadata"]["resourceVersion"]
+                .as_str()
+                .unwrap()
+                .to_owned();
+            if event["type"] != "BOOKMARK" {
+                seen.push(version.clone());
+            }
+        }
+    }
+    let written = writer.await.unwrap();
+    assert_eq!(seen, written);
+    assert_eq!(seen.iter().collect::<HashSet<_>>().len(), WRITES);
+}
