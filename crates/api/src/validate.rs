@@ -14,8 +14,8 @@ mod metadata;
 pub mod names;
 mod pod;
 mod pod_update;
-mod rules;
 pub mod policy;
+mod rules;
 mod service;
 mod workload;
 
