@@ -12,6 +12,9 @@ use theater_courses::session::Session;
 use theater_courses::table::{self, State};
 use theater_courses::{run, terminal, world};
 
+/// What a real control plane answered, among the data.
+const RECORDED: &str = "parity/recorded.yaml";
+
 /// Types the commands of the courses, verbatim, against a fresh theater for each course
 #[derive(Parser)]
 #[command(name = "theater-courses")]
@@ -86,10 +89,12 @@ fn go(arguments: &Arguments) -> Result<ExitCode> {
     }
     let courses = course::all(&arguments.data)?;
     if let Some(directory) = &arguments.write {
-        for (name, page) in [
-            ("courses.md", table::page(&courses)),
-            ("kubectl-parity.md", parity::page(&commands(arguments)?)),
-        ] {
+        let mut pages = vec![("courses.md", table::page(&courses))];
+        // Without recorded answers there is nothing to tell.
+        if arguments.data.join(RECORDED).is_file() {
+            pages.push(("kubectl-parity.md", parity::page(&commands(arguments)?)));
+        }
+        for (name, page) in pages {
             let file = directory.join(name);
             std::fs::write(&file, page).with_context(|| file.display().to_string())?;
         }
@@ -155,7 +160,7 @@ fn record(arguments: &Arguments, config: &Path) -> Result<ExitCode> {
         Duration::from_secs(10),
     )?;
     let answers = parity::ask(&commands(arguments)?, &mut shell)?;
-    let file = arguments.data.join("parity/recorded.yaml");
+    let file = arguments.data.join(RECORDED);
     let text = format!(
         "# What a real Kubernetes 1.32 control plane (with kwok for the nodes) answered, masked. Recorded by\n\
          # tests/courses/run parity --record KUBECONFIG; never written by hand.\n{}",
@@ -169,7 +174,7 @@ fn record(arguments: &Arguments, config: &Path) -> Result<ExitCode> {
 /// Asks a fresh theater and compares; fails for a difference that has no reason in the data.
 fn compare(arguments: &Arguments) -> Result<ExitCode> {
     let commands = commands(arguments)?;
-    let recorded = std::fs::read_to_string(arguments.data.join("parity/recorded.yaml"))?;
+    let recorded = std::fs::read_to_string(arguments.data.join(RECORDED))?;
     let recorded: Vec<parity::Answer> = yaml_serde::from_str(&recorded)?;
     world::enter(&arguments.theater, &[])?;
     let _theater = world::Theater::start(&[])?;
