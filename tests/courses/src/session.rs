@@ -14,6 +14,9 @@ use crate::expectation::Outcome;
 /// How often files that another process writes are looked at.
 const POLL: Duration = Duration::from_millis(20);
 
+/// How long an interrupted program may take to end by itself.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// One bash.
 pub struct Session {
     bash: Child,
@@ -110,13 +113,20 @@ impl Session {
     /// # Errors
     /// When it does not end even when it is killed.
     pub fn stop(&mut self, running: &Running) -> Result<()> {
-        for signal in [Signal::SIGINT, Signal::SIGKILL] {
-            let deadline = Instant::now() + Duration::from_secs(5);
+        let started = Instant::now();
+        while started.elapsed() < PATIENCE * 6 {
+            // Again and again: the first signal may come before the program has begun to listen.
+            let signal = if started.elapsed() < PATIENCE {
+                Signal::SIGINT
+            } else {
+                Signal::SIGKILL
+            };
             for group in self.foreground() {
                 // It may have ended by itself.
                 let _ = kill(Pid::from_raw(-group), signal);
             }
-            while Instant::now() < deadline {
+            let again = Instant::now() + Duration::from_secs(1);
+            while Instant::now() < again {
                 if running.exit().is_some() {
                     return Ok(());
                 }
