@@ -54,11 +54,11 @@ impl Session {
             directory: directory.to_owned(),
             commands: 0,
         };
-        // Jobs as in a shell that somebody types in. Waiting is what a reader of the course does between
+        // A program that dies of Ctrl-C does not take the shell with it. Jobs as in a shell that somebody types in. Waiting is what a reader of the course does between
         // two commands; a tenth of it is enough here.
         writeln!(
             session.stdin,
-            "set -m\nsleep() {{ command sleep \"$(awk \"BEGIN {{print ${{1:-1}} / 10}}\")\"; }}"
+            "set -m; trap : INT\nsleep() {{ command sleep \"$(awk \"BEGIN {{print ${{1:-1}} / 10}}\")\"; }}"
         )?;
         Ok(session)
     }
@@ -78,9 +78,10 @@ impl Session {
         let typed = file("sh");
         std::fs::write(&typed, command)?;
         let exit = running.exit.display();
+        // Two lines: an interrupt ends the line it comes in.
         writeln!(
             self.stdin,
-            "eval \"$(cat {})\" >{} 2>{} </dev/null; echo $? >{exit}.new; mv {exit}.new {exit}",
+            "eval \"$(cat {})\" >{} 2>{} </dev/null\necho $? >{exit}.new; mv {exit}.new {exit}",
             typed.display(),
             running.out.display(),
             running.err.display(),
