@@ -264,6 +264,7 @@ contexts:
             ["ctx1", "ctx2", "ctx3", "ctx4", "ctx5"]
         );
         assert_eq!(file.namespace(None), Some("theater-msa"));
+        assert_eq!(file.cluster(None), Some("c1"));
         let config = file.config(None, Path::new(".")).unwrap();
         assert_eq!(config.server, "https://127.0.0.1:6443");
         assert_eq!(config.ca_pem, "CA");

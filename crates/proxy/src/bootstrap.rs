@@ -42,6 +42,120 @@ pub fn read(path: &Path) -> Result<Bootstrap, String> {
     parse(&text).map_err(|error| format!("{}: {error}", path.display()))
 }
 
+/// Looks for what this proxy cannot do: an operator must not believe that it is done.
+///
+/// # Errors
+/// The path of the first such field.
+pub fn check(bootstrap: &Bootstrap) -> Result<(), String> {
+    use xds::envoy::config::core::v3::config_source::ConfigSourceSpecifier;
+    let clusters = bootstrap.cluster_manager.as_ref();
+    for (field, set) in [
+        ("hds_config", bootstrap.hds_config.is_some()),
+        ("stats_sinks", !bootstrap.stats_sinks.is_empty()),
+        ("flags_path", !bootstrap.flags_path.is_empty()),
+        ("header_prefix", !bootstrap.header_prefix.is_empty()),
+        ("fatal_actions", !bootstrap.fatal_actions.is_empty()),
+        ("config_sources", !bootstrap.config_sources.is_empty()),
+        (
+            "default_config_source",
+            bootstrap.default_config_source.is_some(),
+        ),
+        (
+            "default_socket_interface",
+            !bootstrap.default_socket_interface.is_empty(),
+        ),
+        (
+            "certificate_provider_instances",
+            !bootstrap.certificate_provider_instances.is_empty(),
+        ),
+        ("inline_headers", !bootstrap.inline_headers.is_empty()),
+        (
+            "xds_delegate_extension",
+            bootstrap.xds_delegate_extension.is_some(),
+        ),
+        (
+            "xds_config_tracker_extension",
+            bootstrap.xds_config_tracker_extension.is_some(),
+        ),
+        (
+            "cluster_manager.local_cluster_name",
+            clusters.is_some_and(|manager| !manager.local_cluster_name.is_empty()),
+        ),
+        (
+            "cluster_manager.outlier_detection",
+            clusters.is_some_and(|manager| manager.outlier_detection.is_some()),
+        ),
+        (
+            "cluster_manager.load_stats_config",
+            clusters.is_some_and(|manager| manager.load_stats_config.is_some()),
+        ),
+    ] {
+        if set {
+            return Err(format!("{field}: is not supported"));
+        }
+    }
+    for (index, extension) in bootstrap.bootstrap_extensions.iter().enumerate() {
+        // Internal listeners exist only where a listener says so, and such a listener is refused.
+        if extension.name != "envoy.bootstrap.internal_listener" {
+            return Err(format!(
+                "bootstrap_extensions[{index}]: {} is not supported",
+                extension.name
+            ));
+        }
+    }
+    if let Some(overload) = &bootstrap.overload_manager {
+        for (field, set) in [
+            ("actions", !overload.actions.is_empty()),
+            ("loadshed_points", !overload.loadshed_points.is_empty()),
+        ] {
+            if set {
+                return Err(format!("overload_manager.{field}: are not supported"));
+            }
+        }
+        for (index, monitor) in overload.resource_monitors.iter().enumerate() {
+            use xds::envoy::config::overload::v3::resource_monitor::ConfigType;
+            use xds::envoy::extensions::resource_monitors::downstream_connections::v3::DownstreamConnectionsConfig;
+            let unlimited = match &monitor.config_type {
+                Some(ConfigType::TypedConfig(any)) => {
+                    xds::any::unpack::<DownstreamConnectionsConfig>(any)
+                        .ok()
+                        .flatten()
+                        .is_some_and(|config| {
+                            config.max_active_downstream_connections >= i64::from(i32::MAX)
+                        })
+                }
+                None => false,
+            };
+            if !unlimited {
+                return Err(format!(
+                    "overload_manager.resource_monitors[{index}]: {} is not supported (but for connections without a limit)",
+                    monitor.name
+                ));
+            }
+        }
+    }
+    if let Some(dynamic) = &bootstrap.dynamic_resources {
+        for (field, source) in [
+            ("lds_config", &dynamic.lds_config),
+            ("cds_config", &dynamic.cds_config),
+        ] {
+            let Some(source) = source else { continue };
+            if !matches!(
+                source.config_source_specifier,
+                Some(ConfigSourceSpecifier::Ads(_))
+            ) {
+                return Err(format!("dynamic_resources.{field}: only ads is supported"));
+            }
+            if dynamic.ads_config.is_none() {
+                return Err(format!(
+                    "dynamic_resources.{field}: is ads, but ads_config is missing"
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// The management server of a bootstrap that has one.
 ///
 /// # Errors
@@ -169,4 +283,37 @@ fn target_of(
         mark,
         token_file: None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_done_is_refused_by_its_path() {
+        for (yaml, field) in [
+            ("hds_config: {api_type: GRPC}", "hds_config: "),
+            ("stats_sinks: [{name: s}]", "stats_sinks: "),
+            (
+                "dynamic_resources: {lds_config: {path_config_source: {path: /x}}}",
+                "dynamic_resources.lds_config: only ads",
+            ),
+            (
+                "dynamic_resources: {cds_config: {ads: {}}}",
+                "dynamic_resources.cds_config: is ads, but ads_config is missing",
+            ),
+            (
+                "overload_manager: {actions: [{name: a}]}",
+                "overload_manager.actions: ",
+            ),
+            (
+                "bootstrap_extensions: [{name: envoy.bootstrap.wasm}]",
+                "bootstrap_extensions[0]: envoy.bootstrap.wasm",
+            ),
+        ] {
+            let error = check(&parse(yaml).expect("a bootstrap")).expect_err(yaml);
+            assert!(error.starts_with(field), "{error}");
+        }
+        check(&parse("node: {id: x}").expect("a bootstrap")).expect("nothing to refuse");
+    }
 }

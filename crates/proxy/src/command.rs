@@ -50,7 +50,15 @@ fn run(args: Vec<OsString>) -> Result<(), String> {
             "-c" | "--config-path" => file = Some(value()?.into()),
             "--concurrency" => options.concurrency = number(&value()?)? as usize,
             "--drain-time-s" => options.drain_time = Duration::from_secs(number(&value()?)?),
-            "--mode" => validate = value()? == "validate",
+            "--mode" => {
+                validate = match value()?.as_str() {
+                    "validate" => true,
+                    "serve" => false,
+                    other => {
+                        return Err(format!("--mode: {other:?} is neither serve nor validate"));
+                    }
+                }
+            }
             "-h" | "--help" => {
                 println!("{USAGE}");
                 return Ok(());
@@ -82,7 +90,14 @@ fn run(args: Vec<OsString>) -> Result<(), String> {
         .map_err(|error| format!("cannot start: {error}"))?;
     runtime.block_on(async {
         let signal = runtime::shutdown::on_signal().map_err(|error| error.to_string())?;
-        let proxy = Proxy::start(bootstrap, &options, None)?;
+        bootstrap::check(&bootstrap).map_err(|error| format!("{}: {error}", file.display()))?;
+        if validate {
+            // Another proxy may run with the same file: nothing is opened.
+            options.bind = false;
+            options.admin = false;
+        }
+        let proxy = Proxy::start(bootstrap, &options, None)
+            .map_err(|error| format!("{}: {error}", file.display()))?;
         if validate {
             println!("configuration '{}' OK", file.display());
             return Ok(());

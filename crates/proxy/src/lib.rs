@@ -17,6 +17,7 @@ pub mod h2;
 pub mod http;
 pub mod io;
 pub mod listener;
+pub mod network_filters;
 pub mod server;
 pub mod stats;
 pub mod tcp_proxy;

@@ -18,6 +18,7 @@ use crate::config::Shared;
 use crate::config::listener::{Chain, ChainKind, InspectorKind, Listener};
 use crate::http::connection::Connection;
 use crate::io::{Io, Prefixed, poll_read_buf};
+use crate::network_filters::admit;
 use crate::tls::hello::{Inspection, inspect};
 use crate::worker::Worker;
 use crate::{h1, h2, tcp_proxy};
@@ -266,12 +267,22 @@ async fn serve(
             let stats = manager.stats.clone();
             stats.downstream_cx_total.inc();
             stats.downstream_cx_active.inc();
+            let mut io = io;
+            let _admitted = match admit(&worker, &shared, &chain, &info, None).await {
+                Ok(admitted) => admitted,
+                Err(why) => {
+                    tracing::debug!("{}: refused: {why}", listener.name);
+                    io.reset_on_close();
+                    stats.downstream_cx_active.dec();
+                    stats.downstream_cx_destroy.inc();
+                    return;
+                }
+            };
             let tls = info.tls.is_some();
             if tls {
                 stats.downstream_cx_ssl_total.inc();
                 stats.downstream_cx_ssl_active.inc();
             }
-            let mut io = io;
             let mut buf = BytesMut::new();
             if let Io::Plain(plain) = &mut io {
                 buf = plain.take_prefix();

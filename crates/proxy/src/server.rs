@@ -31,6 +31,8 @@ pub struct Options {
     pub drain_time: Duration,
     /// Serve the admin interface of the bootstrap.
     pub admin: bool,
+    /// Open the sockets of listeners; without, the configuration is only compiled.
+    pub bind: bool,
 }
 
 impl Default for Options {
@@ -40,6 +42,7 @@ impl Default for Options {
             mark: None,
             drain_time: Duration::from_secs(600),
             admin: true,
+            bind: true,
         }
     }
 }
@@ -96,6 +99,7 @@ impl Proxy {
             health_failed: AtomicBool::new(false),
             drain: watch::channel(false).0,
             drain_time: options.drain_time,
+            extensions: Default::default(),
             tracer: std::sync::OnceLock::new(),
         });
         #[allow(deprecated)] // it is what Istio's bootstrap still says
@@ -129,7 +133,11 @@ impl Proxy {
             && bootstrap.dynamic_resources.as_ref().is_some_and(|dynamic| {
                 dynamic.lds_config.is_some() || dynamic.cds_config.is_some()
             });
-        let manager = Manager::new(shared.clone(), workers, dynamic);
+        let manager = Manager::new(
+            shared.clone(),
+            if options.bind { workers } else { Vec::new() },
+            dynamic,
+        );
         let resources = bootstrap.static_resources.clone().unwrap_or_default();
         for secret in resources.secrets {
             let name = secret.name.clone();
@@ -139,7 +147,7 @@ impl Proxy {
         }
         manager.apply_static(resources.clusters, resources.listeners)?;
         let stop = CancellationToken::new();
-        if let Some((target, mode)) = server.filter(|_| dynamic) {
+        if let Some((target, mode)) = server.filter(|_| dynamic && options.bind) {
             let sink = manager.clone();
             tokio::spawn(xds_client::run(target, node, mode, sink, stop.clone()));
         }

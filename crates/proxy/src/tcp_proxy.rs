@@ -15,9 +15,10 @@ use dataplane::{ResponseFlags, StreamInfo};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::config::Shared;
-use crate::config::listener::{Chain, Listener, NetworkFilter, TcpProxy};
+use crate::config::listener::{Chain, Listener, NetworkFilter, TcpProxy, Tunnel};
 use crate::http::istio::{Facts, TCP_MAGIC, Workload, labels};
 use crate::io::{Io, poll_read_buf};
+use crate::network_filters::admit;
 use crate::upstream::connect::ConnectError;
 use crate::upstream::pool;
 use crate::upstream::{Cluster, Host};
@@ -113,22 +114,15 @@ async fn run(
             Err(_) => return,
         }
     }
-    for filter in &chain.filters {
-        let NetworkFilter::Rbac(rules) = filter else {
-            continue;
-        };
-        let metadata = Metadata::new();
-        let decision = rules.decide(&StreamInfo::new(info, &metadata, session.start_wall));
-        if !decision.allowed {
-            proxy.stats.rbac_denied.inc();
-            session.termination = decision.details();
+    // Its places among limited connections are held until the end.
+    let _admitted = match admit(worker, shared, chain, info, Some(&proxy.stats)).await {
+        Ok(admitted) => admitted,
+        Err(why) => {
+            session.termination = why;
             io.reset_on_close();
             return;
         }
-        if rules.enforces() {
-            proxy.stats.rbac_allowed.inc();
-        }
-    }
+    };
     let name = if chain
         .filters
         .iter()
@@ -158,6 +152,20 @@ async fn run(
                     destination.set_port(*port);
                 }
                 (destination != listener.address).then(|| cluster.original_destination(destination))
+            }
+            Discovery::DynamicForwardProxy => {
+                let port = chain.filters.iter().find_map(|filter| match filter {
+                    NetworkFilter::SniForward(port) => Some(*port),
+                    _ => None,
+                });
+                match (info.server_name.as_deref(), port) {
+                    (Some(name), Some(port)) => tokio::net::lookup_host((name, port))
+                        .await
+                        .ok()
+                        .and_then(|mut found| found.next())
+                        .map(|address| cluster.original_destination(address)),
+                    _ => None,
+                }
             }
             _ => {
                 let context = PickContext {
@@ -234,6 +242,16 @@ async fn run(
     session.local = connected.local;
     let mut upstream = connected.io;
     let mut from_upstream = BytesMut::new();
+    if let Some(tunnel) = &proxy.tunnel
+        && let Err(why) = ask_for_tunnel(tunnel, info, &mut upstream, &mut from_upstream).await
+    {
+        session
+            .flags
+            .set(ResponseFlags::UPSTREAM_CONNECTION_FAILURE);
+        session.failure = why.replace(char::is_whitespace, "_");
+        io.reset_on_close();
+        return;
+    }
     if cluster.metadata_exchange && connected.alpn.as_deref() == Some(b"istio-peer-exchange") {
         if upstream
             .write_all(&shared.identity.tcp_preamble())
@@ -408,6 +426,60 @@ fn pump(
         half.shut = true;
     }
     Ok(())
+}
+
+/// Asks an HTTP proxy for a tunnel, with CONNECT over HTTP/1.1.
+async fn ask_for_tunnel(
+    tunnel: &Tunnel,
+    info: &dataplane::Connection,
+    upstream: &mut Io,
+    rest: &mut BytesMut,
+) -> Result<(), String> {
+    let metadata = Metadata::new();
+    let stream = StreamInfo::new(info, &metadata, info.start);
+    let host = tunnel.host.value(&stream);
+    let mut headers = http::HeaderMap::new();
+    tunnel.headers.apply_response(&mut headers, &stream);
+    let mut request = format!("CONNECT {host} HTTP/1.1\r\nhost: {host}\r\n").into_bytes();
+    for (name, value) in &headers {
+        request.extend_from_slice(name.as_str().as_bytes());
+        request.extend_from_slice(b": ");
+        request.extend_from_slice(value.as_bytes());
+        request.extend_from_slice(b"\r\n");
+    }
+    request.extend_from_slice(b"\r\n");
+    let exchange = async {
+        upstream
+            .write_all(&request)
+            .await
+            .map_err(|error| error.to_string())?;
+        upstream.flush().await.map_err(|error| error.to_string())?;
+        loop {
+            let mut space = [httparse::EMPTY_HEADER; 64];
+            let mut head = httparse::Response::new(&mut space);
+            let parsed = head.parse(rest).map_err(|error| error.to_string())?;
+            if let httparse::Status::Complete(length) = parsed {
+                return match head.code {
+                    Some(200..=299) => {
+                        rest.advance(length);
+                        Ok(())
+                    }
+                    code => Err(format!("the proxy answers {}", code.unwrap_or(0))),
+                };
+            }
+            if rest.len() > MAX_PREAMBLE {
+                return Err("the answer of the proxy is too long".to_owned());
+            }
+            match upstream.read_buf(rest).await {
+                Ok(0) => return Err("the proxy closed the connection".to_owned()),
+                Ok(_) => {}
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), exchange)
+        .await
+        .map_err(|_| "the proxy does not answer".to_owned())?
 }
 
 fn choose(clusters: &[(String, u32)], random: u64) -> &str {

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+use proxy::xds_client::ads::{Received, Sink as _};
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
 use serde_json::{Value, json};
@@ -670,5 +671,80 @@ fn what_cannot_be_executed_is_refused_by_name_and_path() {
         error.contains("routes[0].rate_limits[0].actions[0]")
             || error.contains("rate_limits[0].actions[0]"),
         "{error}"
+    );
+}
+
+fn received(url: &str, name: &str, version: &str, body: &Value) -> Received {
+    let message = xds::json::dynamic_from_value(url, body, true).expect("a message");
+    Received {
+        name: name.into(),
+        version: version.into(),
+        body: xds::prost_types::Any {
+            type_url: url.into(),
+            value: prost::Message::encode_to_vec(&message),
+        },
+    }
+}
+
+/// EnvoyFilter's EXTENSION_CONFIG: the listener says that there is a filter, its settings come on their own.
+#[test]
+fn settings_of_a_filter_may_come_on_their_own() {
+    let backend = Backend::saying("in");
+    let running = Running::start(&http(&[ALL], &cluster("up", &[backend.address], ""), ""));
+    let manager = &running.proxy.manager;
+    let listener = json!({
+        "name": "late", "address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}},
+        "filter_chains": [{"filters": [{"name": "hcm", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+            "stat_prefix": "late",
+            "route_config": {"name": "r", "virtual_hosts": [{"name": "v", "domains": ["*"],
+                "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "up"}}]}]},
+            "http_filters": [
+                {"name": "own", "config_discovery": {"config_source": {"ads": {}},
+                    "type_urls": ["type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3.HeaderMutation"]}},
+                {"name": "router", "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}}]}}]}]
+    });
+    let url = xds::type_url::LISTENER;
+    manager
+        .apply(
+            url,
+            "1",
+            vec![received(url, "late", "1", &listener)],
+            Vec::new(),
+        )
+        .expect("the listener is accepted");
+    let url = xds::type_url::EXTENSION_CONFIG;
+    assert!(manager.interests()[url].contains("own"), "it is asked for");
+    assert!(
+        !running.page("/listeners").contains("late"),
+        "without the settings nobody is served"
+    );
+    let config = |value: &str| {
+        json!({"name": "own", "typed_config": of("header_mutation.v3.HeaderMutation", json!({"mutations":
+            {"response_mutations": [{"append": {"header": {"key": "x-own", "value": value}}}]}}))})
+    };
+    for value in ["one", "two"] {
+        manager
+            .apply(
+                url,
+                value,
+                vec![received(url, "own", value, &config(value))],
+                Vec::new(),
+            )
+            .expect("the settings are accepted");
+        let answer = get(running.address("late"), "/", "");
+        assert_eq!((answer.status, answer.header("x-own")), (200, Some(value)));
+    }
+    let lua = json!({"name": "own", "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua"}});
+    let error = manager
+        .apply(url, "3", vec![received(url, "own", "3", &lua)], Vec::new())
+        .expect_err("refused");
+    assert!(
+        error.contains("own: envoy.extensions.filters.http.lua.v3.Lua is not supported"),
+        "{error}"
+    );
+    assert_eq!(
+        get(running.address("late"), "/", "").header("x-own"),
+        Some("two")
     );
 }

@@ -14,6 +14,9 @@ use crate::expectation::Outcome;
 /// How often files that another process writes are looked at.
 const POLL: Duration = Duration::from_millis(20);
 
+/// How long an interrupted program may take to end by itself.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// One bash.
 pub struct Session {
     bash: Child,
@@ -51,11 +54,11 @@ impl Session {
             directory: directory.to_owned(),
             commands: 0,
         };
-        // Jobs as in a shell that somebody types in. Waiting is what a reader of the course does between
+        // A program that dies of Ctrl-C does not take the shell with it. Jobs as in a shell that somebody types in. Waiting is what a reader of the course does between
         // two commands; a tenth of it is enough here.
         writeln!(
             session.stdin,
-            "set -m\nsleep() {{ command sleep \"$(awk \"BEGIN {{print ${{1:-1}} / 10}}\")\"; }}"
+            "set -m; trap : INT\nsleep() {{ command sleep \"$(awk \"BEGIN {{print ${{1:-1}} / 10}}\")\"; }}"
         )?;
         Ok(session)
     }
@@ -75,9 +78,10 @@ impl Session {
         let typed = file("sh");
         std::fs::write(&typed, command)?;
         let exit = running.exit.display();
+        // Two lines: an interrupt ends the line it comes in.
         writeln!(
             self.stdin,
-            "eval \"$(cat {})\" >{} 2>{} </dev/null; echo $? >{exit}.new; mv {exit}.new {exit}",
+            "eval \"$(cat {})\" >{} 2>{} </dev/null\necho $? >{exit}.new; mv {exit}.new {exit}",
             typed.display(),
             running.out.display(),
             running.err.display(),
@@ -110,13 +114,20 @@ impl Session {
     /// # Errors
     /// When it does not end even when it is killed.
     pub fn stop(&mut self, running: &Running) -> Result<()> {
-        for signal in [Signal::SIGINT, Signal::SIGKILL] {
-            let deadline = Instant::now() + Duration::from_secs(5);
+        let started = Instant::now();
+        while started.elapsed() < PATIENCE * 6 {
+            // Again and again: the first signal may come before the program has begun to listen.
+            let signal = if started.elapsed() < PATIENCE {
+                Signal::SIGINT
+            } else {
+                Signal::SIGKILL
+            };
             for group in self.foreground() {
                 // It may have ended by itself.
                 let _ = kill(Pid::from_raw(-group), signal);
             }
-            while Instant::now() < deadline {
+            let again = Instant::now() + Duration::from_secs(1);
+            while Instant::now() < again {
                 if running.exit().is_some() {
                     return Ok(());
                 }

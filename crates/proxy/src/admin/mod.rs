@@ -2,8 +2,10 @@
 
 mod clusters;
 mod dump;
+mod help;
+mod logging;
+mod runtime_values;
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -57,12 +59,7 @@ pub fn serve(proxy: Arc<Proxy>, listener: std::net::TcpListener) -> Result<(), S
     let stop = proxy.stop.clone();
     let admin = Arc::new(Admin {
         tags: Tags::compile(proxy.bootstrap.stats_config.as_ref()),
-        loggers: Mutex::new(
-            LOGGERS
-                .iter()
-                .map(|name| ((*name).to_owned(), "warning".to_owned()))
-                .collect(),
-        ),
+        loggers: Mutex::default(),
         proxy,
     });
     web::serve(listener, stop, move |request| {
@@ -72,110 +69,16 @@ pub fn serve(proxy: Arc<Proxy>, listener: std::net::TcpListener) -> Result<(), S
     .map_err(|error| format!("admin: {error}"))
 }
 
-/// Loggers that people know by name. All of them follow one level here, yet each remembers what it was set to.
-const LOGGERS: [&str; 22] = [
-    "admin",
-    "assert",
-    "client",
-    "config",
-    "connection",
-    "conn_handler",
-    "dns",
-    "ext_authz",
-    "filter",
-    "forward_proxy",
-    "grpc",
-    "http",
-    "http2",
-    "jwt",
-    "lua",
-    "main",
-    "misc",
-    "pool",
-    "rbac",
-    "router",
-    "upstream",
-    "wasm",
-];
-
-const LEVELS: [&str; 7] = [
-    "trace", "debug", "info", "warning", "error", "critical", "off",
-];
-
-const HELP: [(&str, &str, bool); 21] = [
-    ("/certs", "print certs on machine", false),
-    ("/clusters", "upstream cluster status", false),
-    (
-        "/config_dump",
-        "dump current Envoy configs (experimental)",
-        false,
-    ),
-    ("/drain_listeners", "drain listeners", true),
-    (
-        "/healthcheck/fail",
-        "cause the server to fail health checks",
-        true,
-    ),
-    (
-        "/healthcheck/ok",
-        "cause the server to pass health checks",
-        true,
-    ),
-    ("/help", "print out list of admin commands", false),
-    (
-        "/hot_restart_version",
-        "print the hot restart compatibility version",
-        false,
-    ),
-    (
-        "/init_dump",
-        "dump current Envoy init manager information (experimental)",
-        false,
-    ),
-    ("/listeners", "print listener info", false),
-    ("/logging", "query/change logging levels", true),
-    ("/memory", "print current allocation/heap usage", false),
-    ("/quitquitquit", "exit the server", true),
-    (
-        "/ready",
-        "print server state, return 200 if LIVE, otherwise return 503",
-        false,
-    ),
-    ("/reopen_logs", "reopen access logs", true),
-    ("/reset_counters", "reset all counters to zero", true),
-    ("/runtime", "print runtime values", false),
-    (
-        "/runtime_modify",
-        "Adds or modifies runtime values as passed in query parameters.",
-        true,
-    ),
-    (
-        "/server_info",
-        "print server version/status information",
-        false,
-    ),
-    ("/stats", "print server stats", false),
-    (
-        "/stats/prometheus",
-        "print server stats in prometheus format",
-        false,
-    ),
-];
-
 struct Admin {
     proxy: Arc<Proxy>,
     tags: Tags,
-    loggers: Mutex<BTreeMap<String, String>>,
+    loggers: Mutex<logging::Loggers>,
 }
 
 impl Admin {
     fn answer(&self, request: &Request) -> Answer {
         let path = request.path.as_str();
-        if HELP
-            .iter()
-            .any(|(known, _, mutates)| *known == path && *mutates)
-            && request.method != Method::POST
-        {
+        if help::changes_something(path) && request.method != Method::POST {
             return Answer::text(
                 StatusCode::METHOD_NOT_ALLOWED,
                 format!("Method {} not allowed, POST required.", request.method),
@@ -183,7 +86,7 @@ impl Admin {
         }
         let shared = &self.proxy.shared;
         match path {
-            "/" | "/help" => Answer::ok(help()),
+            "/" | "/help" => Answer::ok(help::text()),
             "/ready" => {
                 let state = shared.state();
                 let status = if state == "LIVE" {
@@ -206,7 +109,12 @@ impl Admin {
             "/server_info" => Answer::json(&self.server_info()),
             "/certs" => Answer::json(&dump::certificates(&self.proxy)),
             "/memory" => Answer::json(&memory()),
-            "/runtime" => Answer::json(&json!({"layers": self.layers(), "entries": {}})),
+            "/runtime" => Answer::json(&runtime_values::entries(
+                self.proxy.bootstrap.layered_runtime.as_ref(),
+            )),
+            "/contention" => Answer::ok(
+                "Mutex contention tracing is not enabled. To enable, run Envoy with flag --enable-mutex-tracing.",
+            ),
             "/init_dump" => Answer::json(&json!({})),
             "/hot_restart_version" => Answer::ok("disabled\n"),
             "/logging" => self.logging(request),
@@ -243,7 +151,10 @@ impl Admin {
                 StatusCode::SERVICE_UNAVAILABLE,
                 "No admin layer specified: nothing here reads runtime values\n",
             ),
-            _ => Answer::text(StatusCode::NOT_FOUND, format!("invalid path. {}", help())),
+            _ => Answer::text(
+                StatusCode::NOT_FOUND,
+                format!("invalid path. {}", help::text()),
+            ),
         }
     }
 
@@ -353,72 +264,20 @@ impl Admin {
         })
     }
 
-    fn layers(&self) -> Vec<String> {
-        let runtime = self.proxy.bootstrap.layered_runtime.as_ref();
-        runtime
-            .iter()
-            .flat_map(|runtime| &runtime.layers)
-            .map(|layer| layer.name.clone())
-            .collect()
-    }
-
     fn logging(&self, request: &Request) -> Answer {
         let mut loggers = self.loggers.lock();
-        let valid = |level: &str| LEVELS.contains(&level);
-        let mut changes: Vec<(String, String)> = Vec::new();
-        for (name, value) in &request.query {
-            match name.as_str() {
-                "level" => {
-                    changes.extend(loggers.keys().map(|logger| (logger.clone(), value.clone())))
-                }
-                "paths" => changes.extend(value.split(',').filter_map(|pair| {
-                    let (logger, level) = pair.split_once(':')?;
-                    Some((logger.to_owned(), level.to_owned()))
-                })),
-                logger => changes.push((logger.to_owned(), value.clone())),
-            }
+        match loggers.change(&request.query) {
+            Ok(()) => Answer::ok(loggers.text()),
+            Err(error) => Answer::text(
+                StatusCode::BAD_REQUEST,
+                format!("error: {error}\n{}", loggers.text()),
+            ),
         }
-        for (logger, level) in &changes {
-            if !valid(level) {
-                return Answer::text(
-                    StatusCode::BAD_REQUEST,
-                    format!("error: unknown logger level\n{}", logger_list(&loggers)),
-                );
-            }
-            if !loggers.contains_key(logger) {
-                return Answer::text(
-                    StatusCode::BAD_REQUEST,
-                    format!("error: unknown logger name\n{}", logger_list(&loggers)),
-                );
-            }
-        }
-        loggers.extend(changes);
-        Answer::ok(logger_list(&loggers))
     }
 }
 
 /// The version of Envoy whose behaviour is kept.
 pub const ENVOY_VERSION: &str = "1.40.0";
-
-fn logger_list(loggers: &BTreeMap<String, String>) -> String {
-    let mut out = String::from("active loggers:\n");
-    for (name, level) in loggers {
-        out.push_str(&format!("  {name}: {level}\n"));
-    }
-    out.push('\n');
-    out
-}
-
-fn help() -> String {
-    let mut out = String::from("admin commands are:\n");
-    for (path, what, mutates) in HELP {
-        out.push_str(&format!(
-            "  {path}{}: {what}\n",
-            if mutates { " (POST)" } else { "" }
-        ));
-    }
-    out
-}
 
 /// The node without going through the descriptors of all messages, which would stay in memory.
 fn node(node: &xds::envoy::config::core::v3::Node) -> Value {

@@ -110,6 +110,7 @@ async fn run(environment: Arc<Environment>, concurrency: usize) -> Result<(), St
         mark: Some(MARK),
         drain_time: environment.config_duration("drainDuration", Duration::from_secs(45)),
         admin: true,
+        bind: true,
     };
     let bootstrap = bootstrap(&environment)?;
     // The target needs the certificates of the proxy that is only being made.

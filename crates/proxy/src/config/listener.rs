@@ -26,6 +26,8 @@ use crate::h1::head::HeaderCase;
 use crate::http::connection::Options;
 use crate::http::filters::{FilterContext, HttpFilter, NamedFilter};
 use crate::http::local_replies::LocalReplies;
+use crate::network_filters::{ConnectionAuthz, ConnectionLimit, ConnectionRate};
+use crate::stats::groups::ListenerHttpStats;
 use crate::stats::{HttpStats, ListenerStats, TcpStats};
 use crate::tls::server::ServerContext;
 use crate::tracer::Tracer;
@@ -126,6 +128,14 @@ pub enum NetworkFilter {
     Rbac(Box<dataplane::rbac::Rbac>),
     /// The cluster is named by the server name.
     SniCluster,
+    /// A dynamic forward proxy cluster connects to the server name, at this port.
+    SniForward(u16),
+    /// So many connections at a time.
+    ConnectionLimit(ConnectionLimit),
+    /// So many connections in a time.
+    LocalRateLimit(ConnectionRate),
+    /// An authorization service decides.
+    ExtAuthz(Box<ConnectionAuthz>),
 }
 
 /// A compiled HTTP connection manager.
@@ -134,6 +144,8 @@ pub struct HttpManager {
     pub rules: HttpConn,
     /// Its statistics.
     pub stats: Arc<HttpStats>,
+    /// The statuses of this listener alone.
+    pub listener_stats: Arc<ListenerHttpStats>,
     /// Filters in order; the router is the last and implied.
     pub filters: Vec<NamedFilter>,
     /// Where routes come from.
@@ -150,6 +162,8 @@ pub struct HttpManager {
     pub suppress_envoy_headers: bool,
     /// INBOUND 1, OUTBOUND 2.
     pub direction: i32,
+    /// The filters whose settings come on their own (ECDS), by name.
+    pub extensions: Vec<String>,
     /// Which requests become spans, and who collects them.
     pub tracing: Option<HttpTracing>,
 }
@@ -186,8 +200,37 @@ pub struct TcpProxy {
     pub max_duration: Option<Duration>,
     /// Attempts to connect.
     pub connect_attempts: u32,
+    /// The upstream is an HTTP proxy that is asked for a tunnel.
+    pub tunnel: Option<Tunnel>,
     /// Logs.
     pub access_log: Vec<AccessLog>,
+}
+
+/// How an HTTP proxy is asked for a tunnel.
+pub struct Tunnel {
+    /// Whereto.
+    pub host: dataplane::formatter::Formatter,
+    /// Further headers.
+    pub headers: dataplane::headers::HeaderMutations,
+}
+
+impl Tunnel {
+    fn compile(
+        config: &xds::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::TunnelingConfig,
+    ) -> Result<Self, String> {
+        if config.use_post {
+            return Err("use_post: is not supported".into());
+        }
+        if config.propagate_response_headers || config.propagate_response_trailers {
+            return Err("propagate_response_headers: is not supported".into());
+        }
+        Ok(Self {
+            host: dataplane::formatter::Formatter::header(&config.hostname)
+                .map_err(|error| format!("hostname: {error}"))?,
+            headers: dataplane::headers::HeaderMutations::compile(&config.headers_to_add, &[])
+                .map_err(|error| error.to_string())?,
+        })
+    }
 }
 
 /// Reads a duration; negative ones count as zero.
@@ -309,12 +352,7 @@ impl Listener {
             };
             inspectors.push(Inspector { kind, disabled });
         }
-        let label = if message.stat_prefix.is_empty() {
-            // Envoy writes addresses with underscores here.
-            address.to_string().replace(':', "_")
-        } else {
-            message.stat_prefix.clone()
-        };
+        let label = label(&message)?;
         let inspect_timeout = match duration(message.listener_filters_timeout.as_ref()) {
             None => Some(Duration::from_secs(15)),
             Some(Duration::ZERO) => None,
@@ -379,6 +417,16 @@ impl Listener {
         })
     }
 
+    /// The settings of filters it waits for.
+    pub fn extension_names(&self) -> impl Iterator<Item = &str> {
+        self.all_chains()
+            .flat_map(|chain| match &chain.kind {
+                ChainKind::Http(manager) => &manager.extensions[..],
+                ChainKind::Tcp(_) => &[],
+            })
+            .map(String::as_str)
+    }
+
     /// The secrets its handshakes need.
     pub fn secret_names(&self) -> impl Iterator<Item = &str> {
         self.all_chains()
@@ -393,6 +441,15 @@ impl Listener {
             dataplane::listener::Chain::Default => self.default.as_ref(),
         }
     }
+}
+
+/// The name of a listener in statistics: Envoy writes addresses with underscores there.
+fn label(message: &Message) -> Result<String, String> {
+    if !message.stat_prefix.is_empty() {
+        return Ok(message.stat_prefix.clone());
+    }
+    let address = socket(message.address.as_ref().ok_or("address is missing")?)?;
+    Ok(address.to_string().replace(':', "_"))
 }
 
 fn named(name: &str) -> String {
@@ -560,6 +617,34 @@ impl Chain {
                 "envoy.extensions.filters.network.sni_cluster.v3.SniCluster" => {
                     filters.push(NetworkFilter::SniCluster);
                 }
+                "envoy.extensions.filters.network.sni_dynamic_forward_proxy.v3.FilterConfig" => {
+                    use xds::envoy::extensions::filters::network::sni_dynamic_forward_proxy::v3::{
+                        FilterConfig, filter_config::PortSpecifier,
+                    };
+                    let port = match typed::<FilterConfig>(&any).map_err(at)?.port_specifier {
+                        Some(PortSpecifier::PortValue(port)) => port as u16,
+                        None => 443,
+                    };
+                    filters.push(NetworkFilter::SniForward(port));
+                }
+                "envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit" => {
+                    let config = typed(&any).map_err(at)?;
+                    filters.push(NetworkFilter::ConnectionLimit(
+                        ConnectionLimit::compile(&config, shared).map_err(at)?,
+                    ));
+                }
+                "envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit" => {
+                    let config = typed(&any).map_err(at)?;
+                    filters.push(NetworkFilter::LocalRateLimit(
+                        ConnectionRate::compile(&config, shared).map_err(at)?,
+                    ));
+                }
+                "envoy.extensions.filters.network.ext_authz.v3.ExtAuthz" => {
+                    let config = typed(&any).map_err(at)?;
+                    filters.push(NetworkFilter::ExtAuthz(Box::new(
+                        ConnectionAuthz::compile(&config, shared).map_err(at)?,
+                    )));
+                }
                 "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager" =>
                 {
                     let manager = typed::<HttpConnectionManager>(&any).map_err(at)?;
@@ -602,6 +687,7 @@ impl HttpManager {
             stat_prefix: &message.stat_prefix,
             direction: listener.traffic_direction,
         };
+        let mut extensions = Vec::new();
         let mut suppress_envoy_headers = false;
         let count = message.http_filters.len();
         for (index, filter) in message.http_filters.iter().enumerate() {
@@ -610,8 +696,26 @@ impl HttpManager {
                 Some(http_filter::ConfigType::TypedConfig(any)) => {
                     unwrap_struct(any).map_err(at)?
                 }
-                Some(http_filter::ConfigType::ConfigDiscovery(_)) => {
-                    return Err(at("config_discovery (ECDS) is not supported".into()));
+                Some(http_filter::ConfigType::ConfigDiscovery(discovery)) => {
+                    extensions.push(filter.name.clone());
+                    let found = shared.extensions.read().get(&filter.name).cloned();
+                    let found = found
+                        .and_then(|(config, _)| config.typed_config)
+                        .or_else(|| discovery.default_config.clone());
+                    // Until it comes the listener warms, and is compiled anew then.
+                    let Some(any) = found else { continue };
+                    let any = unwrap_struct(&any).map_err(at)?;
+                    let kind = xds::any::message_name(&any);
+                    let allowed = discovery
+                        .type_urls
+                        .iter()
+                        .any(|url| xds::type_url::message_name(url) == kind);
+                    if !allowed {
+                        return Err(at(format!(
+                            "config_discovery.type_urls: {kind} is not among them"
+                        )));
+                    }
+                    any
                 }
                 None if filter.is_optional => continue,
                 None => return Err(at("typed_config is missing".into())),
@@ -679,6 +783,11 @@ impl HttpManager {
             stats: shared
                 .stats
                 .group::<HttpStats>(&format!("http.{}", message.stat_prefix)),
+            listener_stats: shared.stats.group(&format!(
+                "listener.{}.http.{}",
+                label(listener)?,
+                message.stat_prefix
+            )),
             rules,
             filters,
             routes,
@@ -687,6 +796,7 @@ impl HttpManager {
             options,
             codec: message.codec_type,
             suppress_envoy_headers,
+            extensions,
             tracing: message
                 .tracing
                 .as_ref()
@@ -725,9 +835,12 @@ impl TcpProxy {
                 .collect(),
             None => return Err("cluster or weighted_clusters is missing".into()),
         };
-        if message.tunneling_config.is_some() {
-            return Err("tunneling_config is not supported".into());
-        }
+        let tunnel = message
+            .tunneling_config
+            .as_ref()
+            .map(Tunnel::compile)
+            .transpose()
+            .map_err(|error| format!("tunneling_config.{error}"))?;
         let idle_timeout = match duration(message.idle_timeout.as_ref()) {
             None => Some(Duration::from_secs(3600)),
             Some(Duration::ZERO) => None,
@@ -738,6 +851,7 @@ impl TcpProxy {
                 .stats
                 .group::<TcpStats>(&format!("tcp.{}", message.stat_prefix)),
             stat_prefix: message.stat_prefix.clone(),
+            tunnel,
             clusters,
             idle_timeout,
             max_duration: duration(message.max_downstream_connection_duration.as_ref()),

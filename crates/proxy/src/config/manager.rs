@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use runtime::CancellationToken;
 use tokio::sync::Notify;
 use xds::envoy::config::cluster::v3::Cluster as ClusterMessage;
+use xds::envoy::config::core::v3::TypedExtensionConfig;
 use xds::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use xds::envoy::config::listener::v3::Listener as ListenerMessage;
 use xds::envoy::config::route::v3::RouteConfiguration;
@@ -21,6 +22,7 @@ use xds::type_url;
 use super::listener::Listener;
 use super::routes::Routes;
 use super::{Shared, Snapshot};
+use crate::http::filters::{FilterContext, HttpFilter};
 use crate::stats::groups::{ClusterManagerStats, ListenerManagerStats};
 use crate::upstream::Cluster;
 use crate::upstream::cluster::join;
@@ -434,7 +436,8 @@ impl Manager {
     /// Opens a socket, once; workers find out what to do with a connection when it comes.
     fn open(&self, state: &mut State, name: &str, address: SocketAddr) -> Result<(), String> {
         let key = (name.to_owned(), address);
-        if state.sockets.contains_key(&key) {
+        // Without workers there is nobody to serve: the configuration is only looked at.
+        if self.workers.is_empty() || state.sockets.contains_key(&key) {
             return Ok(());
         }
         let _entered = self.runtime.enter();
@@ -506,6 +509,9 @@ impl Manager {
                 listener
                     .route_names()
                     .all(|name| state.routes.contains_key(name))
+                    && listener
+                        .extension_names()
+                        .all(|name| self.shared.extensions.read().contains_key(name))
                     && listener
                         .secret_names()
                         .all(|name| self.shared.secrets.get(name).is_some())
@@ -743,6 +749,72 @@ impl Manager {
         }
     }
 
+    fn apply_extensions(
+        &self,
+        state: &mut State,
+        updated: Vec<Received>,
+        removed: &[String],
+    ) -> Result<(), String> {
+        let mut refused = Vec::new();
+        let mut changed = BTreeSet::new();
+        let context = FilterContext {
+            shared: &self.shared,
+            stat_prefix: "",
+            direction: 0,
+        };
+        for resource in updated {
+            let outcome = decode::<TypedExtensionConfig>(&resource).and_then(|config| {
+                let any = config
+                    .typed_config
+                    .as_ref()
+                    .ok_or("typed_config is missing")?;
+                let any = super::listener::unwrap_struct(any)?;
+                HttpFilter::compile(&any, &context)?;
+                Ok(config)
+            });
+            match outcome {
+                Ok(config) => {
+                    changed.insert(config.name.clone());
+                    let mut extensions = self.shared.extensions.write();
+                    extensions.insert(config.name.clone(), (config, resource.version));
+                }
+                Err(error) => refused.push(format!("{}: {error}", resource.name)),
+            }
+        }
+        for name in removed {
+            self.shared.extensions.write().remove(name);
+        }
+        let using: Vec<Arc<Listener>> = {
+            let mut all = state.listeners.clone();
+            all.extend(state.warming_listeners.clone());
+            all.into_values()
+                .filter(|listener| {
+                    listener
+                        .extension_names()
+                        .any(|name| changed.contains(name))
+                })
+                .collect()
+        };
+        let _entered = self.runtime.enter();
+        for old in using {
+            let message = (*old.message).clone();
+            match Listener::compile(message, &old.version, &self.shared, old.fixed, None) {
+                Ok(listener) => {
+                    state
+                        .warming_listeners
+                        .insert(listener.name.clone(), listener);
+                }
+                Err(error) => refused.push(format!("{}: {error}", old.name)),
+            }
+        }
+        self.warm(state);
+        if refused.is_empty() {
+            Ok(())
+        } else {
+            Err(refused.join(", "))
+        }
+    }
+
     fn apply_secrets(
         &self,
         state: &mut State,
@@ -835,6 +907,7 @@ impl Sink for Manager {
             type_url::ENDPOINT => self.apply_endpoints(&mut state, updated, &removed),
             type_url::ROUTE => self.apply_routes(&mut state, updated, &removed),
             type_url::SECRET => self.apply_secrets(&mut state, updated, &removed),
+            type_url::EXTENSION_CONFIG => self.apply_extensions(&mut state, updated, &removed),
             other => return Err(format!("{other} is not supported")),
         };
         let known = [
@@ -843,6 +916,7 @@ impl Sink for Manager {
             type_url::ENDPOINT,
             type_url::ROUTE,
             type_url::SECRET,
+            type_url::EXTENSION_CONFIG,
         ];
         if let Some(url) = known.into_iter().find(|known| *known == url) {
             state.versions.insert(url, version.to_owned());
@@ -875,6 +949,10 @@ impl Sink for Manager {
             .flat_map(|listener| listener.route_names())
             .map(str::to_owned)
             .collect();
+        let extensions = all_listeners()
+            .flat_map(|listener| listener.extension_names())
+            .map(str::to_owned)
+            .collect();
         let secrets = all_clusters()
             .flat_map(|cluster| cluster.secret_names())
             .chain(all_listeners().flat_map(|listener| listener.secret_names()))
@@ -885,6 +963,7 @@ impl Sink for Manager {
             (type_url::ENDPOINT, endpoints),
             (type_url::ROUTE, routes),
             (type_url::SECRET, secrets),
+            (type_url::EXTENSION_CONFIG, extensions),
         ])
     }
 
@@ -922,6 +1001,13 @@ impl Sink for Manager {
                 .into_iter()
                 .filter(|(name, _)| !state.local_secrets.contains(name))
                 .map(|(name, entry)| (name, entry.version.clone()))
+                .collect(),
+            type_url::EXTENSION_CONFIG => self
+                .shared
+                .extensions
+                .read()
+                .iter()
+                .map(|(name, (_, version))| (name.clone(), version.clone()))
                 .collect(),
             _ => BTreeMap::new(),
         }

@@ -12,7 +12,7 @@ use std::time::{Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
-use xds::envoy::config::core::v3::Node;
+use xds::envoy::config::core::v3::{Node, TypedExtensionConfig};
 
 use crate::access_log::Sinks;
 use crate::stats::{Registry, ServerStats};
@@ -66,6 +66,8 @@ pub struct Shared {
     pub drain: watch::Sender<bool>,
     /// How long connections of replaced chains live on.
     pub drain_time: std::time::Duration,
+    /// Settings of filters that come on their own (ECDS), by name, with their versions.
+    pub extensions: parking_lot::RwLock<HashMap<String, (TypedExtensionConfig, String)>>,
     /// Who collects spans where a connection manager names nobody: the bootstrap's `tracing`.
     pub tracer: std::sync::OnceLock<Arc<crate::tracer::Tracer>>,
 }

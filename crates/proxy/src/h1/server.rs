@@ -950,7 +950,12 @@ async fn tunnel_copy(
 }
 
 impl Tunnel {
-    fn poll_write(&mut self, cx: &mut Context<'_>, data: &Bytes) -> Poll<io::Result<usize>> {
+    /// Sends some of these bytes to the upstream.
+    pub(crate) fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        data: &Bytes,
+    ) -> Poll<io::Result<usize>> {
         match self {
             Self::Connection(upgraded) => {
                 let n = ready!(Pin::new(&mut upgraded.io).poll_write(cx, data))?;
@@ -961,14 +966,19 @@ impl Tunnel {
         }
     }
 
-    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Tells the upstream that nothing follows.
+    pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Connection(upgraded) => Pin::new(&mut upgraded.io).poll_shutdown(cx),
             Self::Stream(_, out) => Poll::Ready(out.end()),
         }
     }
 
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+    /// The next bytes from the upstream.
+    pub(crate) fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, BodyError>>> {
         match self {
             Self::Connection(upgraded) => {
                 if upgraded.rbuf.is_empty() {

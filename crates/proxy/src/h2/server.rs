@@ -38,6 +38,7 @@ pub async fn serve(io: Io, prefix: BytesMut, conn: Rc<Connection>) {
     };
     let mut drain = Box::pin(conn.clone().drained());
     let mut draining = false;
+    let mut accepted_count = 0;
     let mut idle = options
         .idle_timeout
         .map(|timeout| Box::pin(tokio::time::sleep(timeout)));
@@ -67,6 +68,12 @@ pub async fn serve(io: Io, prefix: BytesMut, conn: Rc<Connection>) {
         match accepted {
             Some(Ok((request, respond))) => {
                 tokio::task::spawn_local(stream(conn.clone(), request, respond));
+                accepted_count += 1;
+                let max = conn.manager.rules.max_requests_per_connection;
+                if !draining && max.is_some_and(|max| accepted_count >= max) {
+                    draining = true;
+                    connection.graceful_shutdown();
+                }
             }
             Some(Err(error)) => {
                 if !error.is_io() && !error.is_go_away() {
@@ -121,6 +128,12 @@ async fn stream(
         None if parts.method == http::Method::CONNECT && extended.is_none() => String::new(),
         None => "/".to_owned(),
     };
+    // What follows an extended CONNECT is no body: it goes through the tunnel, if there is one.
+    let mut body = Some(body);
+    let tunnel = extended
+        .as_ref()
+        .and_then(|_| body.take())
+        .map(|body| Incoming::new(body, None));
     let request = Request {
         method: parts.method,
         scheme: match parts.uri.scheme_str() {
@@ -131,10 +144,13 @@ async fn stream(
         authority,
         path,
         headers,
-        body: if end {
+        body: if end || tunnel.is_some() {
             Body::Empty
         } else {
-            Body::H2(Box::new(Incoming::new(body, None)))
+            match body {
+                Some(body) => Body::H2(Box::new(Incoming::new(body, None))),
+                None => Body::Empty,
+            }
         },
         protocol: Protocol::Http2,
         upgrade: false,
@@ -163,10 +179,15 @@ async fn stream(
     .await;
     drop(handling);
     let Some(response) = response else { return };
-    send(response, respond, is_head).await;
+    send(response, respond, is_head, tunnel).await;
 }
 
-async fn send(response: Response, mut respond: SendResponse<Bytes>, is_head: bool) {
+async fn send(
+    response: Response,
+    mut respond: SendResponse<Bytes>,
+    is_head: bool,
+    from_client: Option<Incoming>,
+) {
     let Response {
         status,
         headers,
@@ -186,13 +207,14 @@ async fn send(response: Response, mut respond: SendResponse<Bytes>, is_head: boo
         *head.status_mut() = http::StatusCode::OK;
         head.headers_mut().remove(header::CONNECTION);
         head.headers_mut().remove(header::UPGRADE);
-        match respond.send_response(head, false) {
-            Ok(out) => {
-                stream.finish(Ended::Complete);
-                drop((out, tunnel));
+        let ended = match (respond.send_response(head, false), from_client) {
+            (Ok(out), Some(from_client)) => {
+                stream.head_written(wire as u64, headers);
+                tunnel_copy(from_client, Outgoing::new(out), *tunnel, &mut stream).await
             }
-            Err(_) => stream.finish(Ended::Downstream),
-        }
+            _ => Ended::Downstream,
+        };
+        stream.finish(ended);
         return;
     }
     let end = is_head || body.is_end();
@@ -256,6 +278,94 @@ async fn send(response: Response, mut respond: SendResponse<Bytes>, is_head: boo
     })
     .await;
     stream.finish(ended);
+}
+
+/// Carries an upgraded stream: bytes in both directions until the upstream ends it.
+async fn tunnel_copy(
+    mut from_client: Incoming,
+    mut to_client: Outgoing,
+    mut tunnel: crate::body::Tunnel,
+    stream: &mut crate::http::message::Stream,
+) -> Ended {
+    let mut up: Option<Bytes> = None;
+    let mut down: Option<Bytes> = None;
+    let (mut client_ended, mut shut, mut server_ended) = (false, false, false);
+    poll_fn(|cx| {
+        loop {
+            let mut progress = false;
+            if up.is_none() && !client_ended {
+                match from_client.poll_frame(cx) {
+                    Poll::Ready(Some(Ok(Frame::Data(data)))) => {
+                        progress = true;
+                        up = Some(data).filter(|data| !data.is_empty());
+                    }
+                    Poll::Ready(Some(Ok(Frame::Trailers(_))) | None) => {
+                        progress = true;
+                        client_ended = true;
+                    }
+                    Poll::Ready(Some(Err(_))) => return Poll::Ready(Ended::Downstream),
+                    Poll::Pending => {}
+                }
+            }
+            if let Some(data) = &mut up {
+                match tunnel.poll_write(cx, data) {
+                    Poll::Ready(Ok(n)) => {
+                        progress = true;
+                        stream.tunnel_received(n as u64);
+                        data.advance(n);
+                        if data.is_empty() {
+                            up = None;
+                        }
+                    }
+                    Poll::Ready(Err(_)) => return Poll::Ready(Ended::Upstream(BodyError::Closed)),
+                    Poll::Pending => {}
+                }
+            } else if client_ended && !shut && tunnel.poll_shutdown(cx).is_ready() {
+                shut = true;
+                progress = true;
+            }
+            if down.is_none() && !server_ended {
+                match tunnel.poll_read(cx) {
+                    Poll::Ready(Some(Ok(data))) => {
+                        progress = true;
+                        down = Some(data).filter(|data| !data.is_empty());
+                    }
+                    Poll::Ready(None) => {
+                        progress = true;
+                        server_ended = true;
+                    }
+                    Poll::Ready(Some(Err(error))) => {
+                        to_client.reset(Reason::CONNECT_ERROR);
+                        return Poll::Ready(Ended::Upstream(error));
+                    }
+                    Poll::Pending => {}
+                }
+            }
+            if let Some(data) = &mut down {
+                match to_client.poll_write(cx, data) {
+                    Poll::Ready(Ok(n)) => {
+                        progress = true;
+                        stream.body_bytes(n as u64);
+                        data.advance(n);
+                        if data.is_empty() {
+                            down = None;
+                        }
+                    }
+                    Poll::Ready(Err(_)) => return Poll::Ready(Ended::Downstream),
+                    Poll::Pending => {}
+                }
+            } else if server_ended {
+                return Poll::Ready(match to_client.end() {
+                    Ok(()) => Ended::Complete,
+                    Err(_) => Ended::Downstream,
+                });
+            }
+            if !progress {
+                return Poll::Pending;
+            }
+        }
+    })
+    .await
 }
 
 fn join_cookies(headers: &mut http::HeaderMap) {

@@ -274,7 +274,12 @@ impl Connection {
         };
         let missing_host = request.authority.is_none();
         let head = Head {
-            method: request.method,
+            // From here on the same as the upgrade of an HTTP/1.1 client.
+            method: if request.extended_connect.is_some() {
+                Method::GET
+            } else {
+                request.method
+            },
             // Without one of its own, x-forwarded-proto decides later.
             scheme: request.scheme.unwrap_or_default(),
             authority: request.authority.unwrap_or_default(),

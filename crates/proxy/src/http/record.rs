@@ -614,6 +614,8 @@ impl Observer for Record {
         stats.downstream_rq_time.record(elapsed.as_millis() as u64);
         if let Some(code) = self.code {
             stats.downstream_rq_codes.count(code);
+            let listener = &self.conn.manager.listener_stats;
+            listener.downstream_rq_codes.count(code);
         }
         self.istio_stats(elapsed.as_millis() as u64);
         if let Some(trace) = &self.trace {

@@ -28,7 +28,11 @@ impl Codes {
     }
 
     fn visit(&self, prefix: &str, each: bool, see: &mut dyn FnMut(&str, Value<'_>)) {
-        if self.all.get() == 0 {
+        // As in Envoy, a connection manager shows all classes from the start, a cluster only how many there were at all.
+        if each && self.all.get() == 0 {
+            if prefix == "upstream_rq_" {
+                see("upstream_rq_completed", Value::Counter(0));
+            }
             return;
         }
         see(
@@ -36,7 +40,7 @@ impl Codes {
             Value::Counter(self.all.get()),
         );
         for (class, counter) in self.classes.iter().enumerate() {
-            if counter.get() == 0 {
+            if each && counter.get() == 0 {
                 continue;
             }
             see(
@@ -240,6 +244,33 @@ group! {
 }
 
 group! {
+    /// `connection_limit.<stat_prefix>.*`
+    ConnectionLimitStats {
+        counters { limited_connections }
+        gauges { active_connections }
+        histograms {}
+    }
+}
+
+group! {
+    /// `local_rate_limit.<stat_prefix>.*`
+    NetworkRateLimitStats {
+        counters { rate_limited }
+        gauges {}
+        histograms {}
+    }
+}
+
+group! {
+    /// `ext_authz.<stat_prefix>.*` of connections
+    NetworkExtAuthzStats {
+        counters { total, ok, denied, error, failure_mode_allowed, cx_closed, disabled }
+        gauges { active }
+        histograms {}
+    }
+}
+
+group! {
     /// `http.<stat_prefix>.jwt_authn.*`
     JwtStats {
         counters {
@@ -300,6 +331,16 @@ group! {
         }
         gauges { downstream_cx_active, downstream_pre_cx_active, downstream_listener_filter_active = "downstream_listener_filter_active" }
         histograms { downstream_cx_length_ms }
+    }
+}
+
+group! {
+    /// `listener.<address>.http.<stat_prefix>.*`
+    ListenerHttpStats {
+        counters {}
+        gauges {}
+        histograms {}
+        codes { downstream_rq_codes "downstream_rq_" false }
     }
 }
 

@@ -46,7 +46,11 @@ impl Client {
     async fn connect(&self, tls: Option<&ClientTls>, alpn: &[u8]) -> Result<Box<dyn Io>, String> {
         let stream = dial(self.target)
             .await
-            .map_err(|_| "<connection refused>".to_owned())?;
+            // Who is taken and cut at once may hear of the cut first.
+            .map_err(|error| match error.kind() {
+                std::io::ErrorKind::ConnectionReset => "<closed>".to_owned(),
+                _ => "<connection refused>".to_owned(),
+            })?;
         let Some(tls) = tls else {
             return Ok(Box::new(stream));
         };

@@ -29,7 +29,8 @@ use super::FilterContext;
 use crate::config::listener::duration;
 use crate::stats::groups::ExtAuthzStats;
 
-const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
+/// The method that decides.
+pub(crate) const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
 /// What Envoy waits for when the configuration does not say.
 const DEFAULT_TIMEOUT: Duration = Duration::from_millis(200);
 
@@ -449,12 +450,6 @@ impl ExtAuthz {
             request.size = read.bytes.len() as i64;
         }
         request.headers = headers;
-        let principal = |certificate: Option<&dataplane::stream::Certificate>| {
-            certificate.map_or_else(String::new, |certificate| {
-                let first = certificate.uris.first().or(certificate.dns.first());
-                first.unwrap_or(&certificate.subject).clone()
-            })
-        };
         let peer = tls.and_then(|tls| tls.peer.as_deref());
         let mut namespaces = BTreeMap::new();
         for name in &self.metadata_namespaces {
@@ -561,7 +556,16 @@ fn refusal(status: u16, body: Bytes, details: &'static str) -> LocalReply {
     }
 }
 
-fn address_of(socket: SocketAddr) -> Address {
+/// Who a certificate says somebody is: first URI, else first DNS name, else the subject; empty without one.
+pub(crate) fn principal(certificate: Option<&dataplane::stream::Certificate>) -> String {
+    certificate.map_or_else(String::new, |certificate| {
+        let first = certificate.uris.first().or(certificate.dns.first());
+        first.unwrap_or(&certificate.subject).clone()
+    })
+}
+
+/// An address as the service reads it.
+pub(crate) fn address_of(socket: SocketAddr) -> Address {
     Address {
         address: Some(address::Address::SocketAddress(SocketAddress {
             address: socket.ip().to_canonical().to_string(),
