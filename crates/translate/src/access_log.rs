@@ -175,15 +175,20 @@ fn mesh_file(snapshot: &Snapshot) -> Option<Log> {
     if mesh.access_log_file.is_empty() {
         return None;
     }
-    let format = match mesh.access_log_encoding {
+    Some(file(&mesh.access_log_file, mesh_format(snapshot)))
+}
+
+/// The format that the mesh says.
+fn mesh_format(snapshot: &Snapshot) -> SubstitutionFormatString {
+    let mesh = &snapshot.mesh;
+    match mesh.access_log_encoding {
         AccessLogEncoding::Text if mesh.access_log_format.is_empty() => text_format(TEXT_FORMAT),
         AccessLogEncoding::Text => text_format(&with_newline(&mesh.access_log_format)),
         AccessLogEncoding::Json => {
             let custom = serde_json::from_str::<Map<String, Value>>(&mesh.access_log_format).ok();
             json_format(&custom.unwrap_or_else(default_json))
         }
-    };
-    Some(file(&mesh.access_log_file, format))
+    }
 }
 
 fn with_newline(format: &str) -> String {
@@ -282,7 +287,7 @@ fn provider_log(
     provider: &ExtensionProvider,
 ) -> Option<Log> {
     if let Some(settings) = &provider.envoy_file_access_log {
-        return Some(provider_file(snapshot, settings));
+        return Some(provider_file(snapshot, &provider.name, settings));
     }
     if let Some(als) = &provider.envoy_http_als {
         let common = grpc_config(
@@ -369,7 +374,7 @@ fn provider_log(
     None
 }
 
-fn provider_file(snapshot: &Snapshot, settings: &FileAccessLogProvider) -> Log {
+fn provider_file(snapshot: &Snapshot, name: &str, settings: &FileAccessLogProvider) -> Log {
     let mut format = match &settings.log_format {
         Some(format) => match (&format.labels, &format.text) {
             (Some(labels), _) if labels.is_empty() => json_format(&default_json()),
@@ -377,11 +382,8 @@ fn provider_file(snapshot: &Snapshot, settings: &FileAccessLogProvider) -> Log {
             (None, Some(text)) if !text.is_empty() => text_format(&with_newline(text)),
             _ => text_format(TEXT_FORMAT),
         },
-        None if !snapshot.mesh.access_log_format.is_empty()
-            && snapshot.mesh.access_log_encoding == AccessLogEncoding::Text =>
-        {
-            text_format(&with_newline(&snapshot.mesh.access_log_format))
-        }
+        // The provider that is always there.
+        None if name == "envoy" && !settings.omit_empty_values => mesh_format(snapshot),
         None => text_format(TEXT_FORMAT),
     };
     format.omit_empty_values = settings.omit_empty_values;

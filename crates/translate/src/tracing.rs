@@ -11,12 +11,12 @@ use xds::envoy::extensions::filters::network::http_connection_manager::v3::http_
 use xds::envoy::r#type::metadata::v3::{MetadataKey, MetadataKind, metadata_key, metadata_kind};
 use xds::envoy::r#type::tracing::v3 as tags;
 
-/// The block, and whether request ids carry the decision.
+/// The block, and whether request ids carry the decision; without a block they do.
 pub(crate) fn block(context: &Context<'_>, class: ListenerClass) -> (Option<Tracing>, bool) {
     let spec = context.telemetry.tracing(class);
     let by_request_id = spec.use_request_id.unwrap_or(true);
     if context.snapshot.mesh.enable_tracing == Some(false) && !spec.configured || spec.disabled {
-        return (None, by_request_id);
+        return (None, true);
     }
     let own = context.proxy_config.tracing.as_ref();
     let sampling = spec
@@ -38,10 +38,10 @@ pub(crate) fn block(context: &Context<'_>, class: ListenerClass) -> (Option<Trac
     }
     if spec.configured {
         let Some(provider) = spec.provider else {
-            return (None, by_request_id);
+            return (None, true);
         };
         let Some((config, max_length)) = provider_config(context, provider) else {
-            return (None, by_request_id);
+            return (None, true);
         };
         out.provider = Some(config);
         if let Some(length) = max_length.filter(|length| *length != 0) {

@@ -10,6 +10,7 @@ use crate::difference::differences;
 use crate::{Outcome, entries};
 use anyhow::{Context, bail};
 use serde_json::{Map, Value};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -143,36 +144,85 @@ impl Recorded {
 
     /// The differences of every proxy of a case.
     fn case(&self, dir: &Path) -> anyhow::Result<Vec<String>> {
+        let case = self.load(dir)?;
+        let mut out = Vec::new();
+        for (proxy, path) in &case.answers {
+            let base = self.base.get(&(case.scene.clone(), proxy.clone()));
+            let expected = apply(base, &read(path)?);
+            out.extend(compare_proxy(&case.input, &case.config, proxy, &expected)?);
+        }
+        Ok(out)
+    }
+
+    fn load(&self, dir: &Path) -> anyhow::Result<Case<'_>> {
         let path = dir.join("case.yaml");
         let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
         let scene = text
             .lines()
             .take_while(|line| line.starts_with('#'))
             .find_map(|line| line.trim_start_matches(['#', ' ']).strip_prefix("scene:"))
-            .map_or("mini", str::trim);
+            .map_or("mini", str::trim)
+            .to_owned();
         let (own, verdicts) = (dir.join("input.json"), dir.join("validation.json"));
-        let replaced = own.is_file().then(|| read(&own)).transpose()?;
         let verdicts = verdicts.is_file().then(|| read(&verdicts)).transpose()?;
-        let input = match &replaced {
-            Some(input) => input,
-            None => self.input(scene)?,
+        let input = if own.is_file() {
+            Cow::Owned(read(&own)?)
+        } else {
+            Cow::Borrowed(self.input(&scene)?)
         };
-        let config = configuration(&text, verdicts.as_ref());
-        let (mut out, mut proxies) = (Vec::new(), 0);
-        for (proxy, path) in json_files(dir) {
-            if proxy == "input" || proxy == "validation" {
-                continue;
-            }
-            proxies += 1;
-            let base = self.base.get(&(scene.to_owned(), proxy.clone()));
-            let expected = apply(base, &read(&path)?);
-            out.extend(compare_proxy(input, &config, &proxy, &expected)?);
-        }
-        if proxies == 0 {
+        let answers: Vec<(String, PathBuf)> = json_files(dir)
+            .filter(|(name, _)| name != "input" && name != "validation")
+            .collect();
+        if answers.is_empty() {
             bail!("there is no answer to any proxy");
         }
-        Ok(out)
+        Ok(Case {
+            config: configuration(&text, verdicts.as_ref()),
+            scene,
+            input,
+            answers,
+        })
     }
+}
+
+struct Case<'a> {
+    scene: String,
+    input: Cow<'a, Value>,
+    config: Vec<Arc<Value>>,
+    /// Proxies and what was recorded for them.
+    answers: Vec<(String, PathBuf)>,
+}
+
+/// What Theater makes for each proxy of each scene and case in a directory of this layout, by `case/proxy`. `change` may alter what a proxy
+/// says of itself in its node metadata.
+///
+/// # Errors
+/// When something cannot be read or made.
+pub fn made(
+    root: &Path,
+    change: &dyn Fn(&mut Map<String, Value>),
+) -> anyhow::Result<Vec<(String, Value)>> {
+    let recorded = Recorded::open(root)?;
+    let mut out = Vec::new();
+    let mut add = |case: &str, input: &Value, config: &[Arc<Value>], proxy: &str| {
+        let mut proxy = find_proxy(input, proxy)?.clone();
+        if let Some(metadata) = proxy["metadata"].as_object_mut() {
+            change(metadata);
+        }
+        let name = format!("{case}/{}", proxy["name"].as_str().unwrap_or_default());
+        out.push((name, resources(input, config, &proxy)?));
+        anyhow::Ok(())
+    };
+    for (scene, proxy) in recorded.base.keys() {
+        add(scene, recorded.input(scene)?, &[], proxy)?;
+    }
+    for dir in entries(&root.join("cases")) {
+        let case = recorded.load(&dir)?;
+        for (proxy, _) in &case.answers {
+            add(&file_name(&dir), &case.input, &case.config, proxy)?;
+        }
+    }
+    Ok(out)
 }
 
 /// The base answer with what a case changed and removed.
@@ -327,20 +377,28 @@ fn to_json(output: &Output) -> anyhow::Result<Value> {
     }))
 }
 
+fn find_proxy<'a>(input: &'a Value, name: &str) -> anyhow::Result<&'a Value> {
+    input["proxies"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .find(|proxy| proxy["name"] == name)
+        .with_context(|| format!("{name}: there is no such proxy"))
+}
+
+/// What Theater makes for a proxy.
+fn resources(input: &Value, config: &[Arc<Value>], proxy: &Value) -> anyhow::Result<Value> {
+    let snapshot = snapshot(input, config, proxy["istiod"].as_str().unwrap_or("ctx1"))?;
+    to_json(&build(&snapshot, &proxy_info(proxy)?))
+}
+
 fn compare_proxy(
     input: &Value,
     config: &[Arc<Value>],
     name: &str,
     expected: &Value,
 ) -> anyhow::Result<Vec<String>> {
-    let proxy = input["proxies"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .find(|proxy| proxy["name"] == name)
-        .with_context(|| format!("{name}: there is no such proxy"))?;
-    let snapshot = snapshot(input, config, proxy["istiod"].as_str().unwrap_or("ctx1"))?;
-    let actual = to_json(&build(&snapshot, &proxy_info(proxy)?))?;
+    let actual = resources(input, config, find_proxy(input, name)?)?;
     let mut out = Vec::new();
     for kind in KINDS {
         let empty = Map::new();

@@ -114,24 +114,16 @@ pub(crate) fn redirect(redirect: &HttpRedirect, port: u32, tls: bool) -> Option<
             redirect_action::SchemeRewriteSpecifier::SchemeRedirect(redirect.scheme.clone()),
         );
     }
-    if let Some(port) = redirect.port {
-        // The usual port of the new scheme is left out.
-        let usual = matches!(
-            (redirect.scheme.as_str(), port),
-            ("http", 80) | ("https", 443)
-        );
-        out.port_redirect = if usual { 0 } else { port };
-    } else if redirect.derive_port == Some(RedirectPortSelection::FromRequestPort) {
+    let from_request = redirect.derive_port == Some(RedirectPortSelection::FromRequestPort);
+    if let Some(port) = redirect.port.or(from_request.then_some(port)) {
         // The usual port of the scheme is left out.
-        let scheme = if redirect.scheme.is_empty() {
-            if tls { "https" } else { "http" }
-        } else {
-            redirect.scheme.as_str()
+        let scheme = match redirect.scheme.as_str() {
+            "" if tls => "https",
+            "" => "http",
+            scheme => scheme,
         };
-        let usual = if scheme == "https" { 443 } else { 80 };
-        if port != usual {
-            out.port_redirect = port;
-        }
+        let usual = matches!((scheme, port), ("http", 80) | ("https", 443));
+        out.port_redirect = if usual { 0 } else { port };
     }
     Some(out)
 }
