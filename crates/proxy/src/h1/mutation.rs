@@ -34,6 +34,9 @@ impl Random {
     fn mutate(&mut self, text: &str) -> Vec<u8> {
         let mut bytes = text.as_bytes().to_vec();
         for _ in 0..1 + self.below(3) {
+            if bytes.is_empty() {
+                break;
+            }
             let at = self.below(bytes.len());
             match self.below(4) {
                 0 => bytes[at] = SPECIAL[self.below(SPECIAL.len())],
