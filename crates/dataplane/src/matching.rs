@@ -309,15 +309,34 @@ impl HeaderMatch {
     /// Whether the request matches. A missing header never matches a value, not even inverted, unless it
     /// counts as empty.
     pub fn matches(&self, head: &RequestHead<'_>) -> bool {
-        self.test(self.key.value(head))
+        match &self.key {
+            HeaderKey::Name(name) => self.matches_lines(head.headers, name),
+            key => self.test(key.value(head)),
+        }
     }
 
     /// The same for response headers.
     pub fn matches_headers(&self, headers: &http::HeaderMap) -> bool {
         match &self.key {
-            HeaderKey::Name(name) => self.test(joined(headers, name)),
+            HeaderKey::Name(name) => self.matches_lines(headers, name),
             _ => self.test(None),
         }
+    }
+
+    /// Of several lines each counts for itself: one that matches is enough, so that nobody hides a value in a list.
+    fn matches_lines(&self, headers: &http::HeaderMap, name: &HeaderName) -> bool {
+        let mut lines = headers.get_all(name).iter();
+        let (Some(first), second) = (lines.next(), lines.next()) else {
+            return self.test(None);
+        };
+        let Some(second) = second else {
+            return self.test(Some(String::from_utf8_lossy(first.as_bytes())));
+        };
+        [first, second]
+            .into_iter()
+            .chain(lines)
+            .any(|line| self.test(Some(String::from_utf8_lossy(line.as_bytes()))) != self.invert)
+            != self.invert
     }
 
     fn test(&self, value: Option<Cow<'_, str>>) -> bool {

@@ -241,7 +241,7 @@ impl Replay {
 
     /// Everything, once the body is complete and nothing was dropped.
     pub fn copy(&self) -> Option<Vec<Frame>> {
-        (self.ended && self.dropped == 0).then(|| self.kept.clone())
+        (self.complete_now() && self.dropped == 0).then(|| self.kept.clone())
     }
 
     /// Whether a new attempt can start from the first byte.

@@ -467,7 +467,19 @@ fn configuration_changes_under_load_lose_nothing() {
             })
         })
         .collect();
-    for round in 0..60u64 {
+    // The long form: so many changes over so many seconds.
+    let number = |name: &str| {
+        std::env::var(name)
+            .ok()
+            .and_then(|text| text.parse::<u64>().ok())
+    };
+    let rounds = number("THEATER_CHANGES").unwrap_or(60);
+    let seconds = number("THEATER_CHANGES_SECONDS").unwrap_or(0);
+    let start = std::time::Instant::now();
+    for round in 0..rounds {
+        until("its turn", || {
+            start.elapsed() >= Duration::from_secs(seconds) * round as u32 / rounds as u32
+        });
         let before = done.load(Ordering::Relaxed);
         let target = if round % 2 == 0 { "two" } else { "one" };
         match round % 4 {

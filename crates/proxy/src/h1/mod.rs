@@ -8,3 +8,6 @@ pub mod client;
 pub mod decode;
 pub mod head;
 pub mod server;
+
+#[cfg(test)]
+mod mutation;

@@ -364,6 +364,17 @@ impl Connection {
     ) -> Answer {
         let rules = &self.manager.rules;
         let connect = record.head.method == Method::CONNECT && upgrade.is_none();
+        // A QUERY is its body, and a body without a type means nothing.
+        if record.head.method.as_str() == "QUERY"
+            && !record.head.headers.contains_key(header::CONTENT_TYPE)
+        {
+            return Answer::Local(LocalReply {
+                status: 400,
+                flags: ResponseFlags::NONE,
+                details: Cow::Borrowed("query_missing_content_type"),
+                ..local_reply::ROUTE_NOT_FOUND
+            });
+        }
         if !connect {
             if !record.head.path.starts_with('/') {
                 self.manager.stats.downstream_rq_non_relative_path.inc();
@@ -433,7 +444,8 @@ impl Connection {
                 .route
                 .as_ref()
                 .and_then(|route| route.upgrade("CONNECT"));
-            if !rules.upgrade_allowed("connect", said) {
+            // Without a route it is simply not found.
+            if record.route.is_some() && !rules.upgrade_allowed("connect", said) {
                 return Answer::Local(local_reply::UPGRADE_REFUSED);
             }
         }
@@ -1003,7 +1015,8 @@ impl Connection {
                 (status, headers, body)
             }
         };
-        record.code = Some(status.as_u16());
+        // Nobody is left to see a status when the client broke its request off.
+        record.code = (record.details != "downstream_remote_disconnect").then(|| status.as_u16());
         if let Some((origin, cors)) = &flow.cors {
             cors.response(origin, &mut headers);
         }

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 /// One file: cases that share clusters, upstreams and settings, and run in one process of each proxy.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Scene {
     /// Servers beyond the standard ones (see [`crate::upstream`]).
@@ -83,7 +83,8 @@ pub struct Case {
 pub struct Differs {
     /// Why.
     pub because: String,
-    /// What our answers begin with, all of them.
+    /// What our answers begin with, all of them; none where only logs or upstreams differ.
+    #[serde(default)]
     pub answers: Vec<String>,
 }
 

@@ -24,14 +24,15 @@ pub struct Outcome {
     pub stats: BTreeMap<String, i64>,
 }
 
-static DATE: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"(?m)^date: .*GMT$").unwrap());
+static DATE: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"(?mi)^date: .*GMT$").unwrap());
 static TIME: LazyLock<Regex> =
-    LazyLock::new(|| Regex::new(r"(?m)^x-envoy-upstream-service-time: \d+$").unwrap());
+    LazyLock::new(|| Regex::new(r"(?mi)^x-envoy-upstream-service-time: \d+$").unwrap());
 static UUID: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}").unwrap()
 });
 static LEFT: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r"(?m)^x-envoy-expected-rq-timeout-ms: (\d+)$").unwrap());
+static HASH: LazyLock<Regex> = LazyLock::new(|| Regex::new("Hash=[0-9a-f]{64}").unwrap());
 static LOCAL: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"127\.0\.0\.1:\d+").unwrap());
 
 /// Names instead of ports, stars instead of times and random identifiers.
@@ -46,6 +47,7 @@ pub fn mask(text: &str, upstreams: &BTreeMap<String, SocketAddr>, listener: Sock
     let text = DATE.replace_all(&text, "date: *");
     let text = TIME.replace_all(&text, "x-envoy-upstream-service-time: *");
     let text = UUID.replace_all(&text, "{uuid}");
+    let text = HASH.replace_all(&text, "Hash={hash}");
     // A later try has a little less time than the whole.
     let text = LEFT.replace_all(&text, |found: &regex::Captures<'_>| {
         let left: u64 = found[1].parse().unwrap_or(0);

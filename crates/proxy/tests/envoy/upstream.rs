@@ -467,6 +467,7 @@ async fn answer_http2(
 /// A connection of the client.
 pub async fn dial(address: SocketAddr) -> std::io::Result<TcpStream> {
     let stream = TcpStream::connect(address).await?;
-    stream.set_nodelay(true)?;
+    // One that is reset at once is seen when it is read.
+    let _ = stream.set_nodelay(true);
     Ok(stream)
 }
