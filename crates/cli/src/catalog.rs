@@ -109,7 +109,30 @@ pub fn images() -> ImageCatalog {
         &[],
         &["pilot-discovery"],
     ));
+    images.extend(conformance());
     ImageCatalog { images }
+}
+
+/// Images of Kubernetes' own conformance suite.
+fn conformance() -> [Image; 3] {
+    [
+        image(
+            &["agnhost"],
+            &["/agnhost"],
+            &["pause"],
+            agnhost_image::PATHS,
+        ),
+        // Files of containers cannot raise privileges here, so this one says who it was started as.
+        image(&["nonewprivs"], &["/nonewprivs"], &[], &["/nonewprivs"]),
+        // As small as the original: nothing but its program.
+        Image {
+            names: vec!["pause".to_owned()],
+            entrypoint: vec!["/pause".to_owned()],
+            applets: vec!["/pause".to_owned()],
+            size_bytes: program_size(),
+            ..Image::default()
+        },
+    ]
 }
 
 fn image(names: &[&str], entrypoint: &[&str], cmd: &[&str], applets: &[&str]) -> Image {
@@ -186,6 +209,9 @@ mod tests {
             "docker.io/istio/tcp-echo-server:1.3",
             "docker.io/istio/examples-helloworld-v2:1.0",
             "alpine/socat",
+            "registry.k8s.io/e2e-test-images/agnhost:2.53",
+            "registry.k8s.io/e2e-test-images/busybox:1.36.1-1",
+            "registry.k8s.io/pause:3.10",
         ] {
             assert!(images.resolve(reference).is_some(), "{reference}");
         }
