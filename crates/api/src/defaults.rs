@@ -64,7 +64,16 @@ pub fn apply(schema: &ObjectSchema, obj: &mut Value) {
             set(spec, "replicas", 1);
             template(spec);
         }
+        ("apps", "StatefulSet") => stateful_set(obj),
+        ("apps", "DaemonSet") => daemon_set(obj),
+        ("", "ReplicationController") => replication_controller(obj),
+        ("", "PodTemplate") => template(obj),
+        ("", "LimitRange") => limit_range(obj),
+        ("scheduling.k8s.io", "PriorityClass") => {
+            set(obj, "preemptionPolicy", "PreemptLowerPriority");
+        }
         ("batch", "Job") => job(obj),
+        ("batch", "CronJob") => cron_job(obj),
         ("", "Service") => service(obj),
         ("", "Secret") => secret(obj),
         ("", "Node") => {
@@ -157,6 +166,83 @@ fn deployment(obj: &mut Value) {
     set(spec, "revisionHistoryLimit", 10);
     set(spec, "progressDeadlineSeconds", 600);
     template(spec);
+}
+
+fn stateful_set(obj: &mut Value) {
+    let spec = struct_mut(obj, "spec");
+    set(spec, "replicas", 1);
+    set(spec, "revisionHistoryLimit", 10);
+    set_text(spec, "podManagementPolicy", "OrderedReady");
+    let strategy = struct_mut(spec, "updateStrategy");
+    set_text(strategy, "type", "RollingUpdate");
+    if strategy["type"] == "RollingUpdate" {
+        set(struct_mut(strategy, "rollingUpdate"), "partition", 0);
+    }
+    let retention = struct_mut(spec, "persistentVolumeClaimRetentionPolicy");
+    set_text(retention, "whenDeleted", "Retain");
+    set_text(retention, "whenScaled", "Retain");
+    template(spec);
+}
+
+fn daemon_set(obj: &mut Value) {
+    let spec = struct_mut(obj, "spec");
+    let strategy = struct_mut(spec, "updateStrategy");
+    set_text(strategy, "type", "RollingUpdate");
+    if strategy["type"] == "RollingUpdate" {
+        let rolling = struct_mut(strategy, "rollingUpdate");
+        set(rolling, "maxUnavailable", 1);
+        set(rolling, "maxSurge", 0);
+    }
+    set(spec, "revisionHistoryLimit", 10);
+    template(spec);
+}
+
+fn replication_controller(obj: &mut Value) {
+    let spec = struct_mut(obj, "spec");
+    set(spec, "replicas", 1);
+    if spec["template"].is_object() {
+        template(spec);
+    }
+    let own = spec["template"]["metadata"]["labels"].clone();
+    if own.as_object().is_some_and(|labels| !labels.is_empty()) {
+        // What is not said is taken from the pods' labels.
+        if spec["selector"].as_object().is_none_or(Map::is_empty) {
+            meta_insert(spec, "selector", own.clone());
+        }
+        if meta::labels(obj).next().is_none() {
+            meta::set(obj, "labels", own);
+        }
+    }
+}
+
+fn limit_range(obj: &mut Value) {
+    let spec = struct_mut(obj, "spec");
+    for limit in list_mut(spec, "limits") {
+        if limit["type"] != "Container" {
+            continue;
+        }
+        // A maximum is the default limit; a default limit, then a minimum, is the default request.
+        for (from, to) in [
+            ("max", "default"),
+            ("default", "defaultRequest"),
+            ("min", "defaultRequest"),
+        ] {
+            for (resource, amount) in limit[from].as_object().cloned().unwrap_or_default() {
+                set(struct_mut(limit, to), &resource, amount);
+            }
+        }
+    }
+}
+
+fn cron_job(obj: &mut Value) {
+    let spec = struct_mut(obj, "spec");
+    set_text(spec, "concurrencyPolicy", "Allow");
+    set(spec, "suspend", false);
+    set(spec, "successfulJobsHistoryLimit", 3);
+    set(spec, "failedJobsHistoryLimit", 1);
+    let jobs = struct_mut(spec, "jobTemplate");
+    set_null_time(struct_mut(jobs, "metadata"));
+    template(struct_mut(jobs, "spec"));
 }
 
 fn job(obj: &mut Value) {

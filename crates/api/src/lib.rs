@@ -11,17 +11,20 @@
 pub use k8s_openapi as k8s;
 
 pub mod cel;
+pub mod cron;
 pub mod defaults;
 pub mod discovery;
 pub mod field;
 pub mod go;
 pub mod istio;
 pub mod jsonpath;
+pub mod limits;
 pub mod meta;
 pub mod openapi;
 pub mod patch;
 pub mod prune;
 pub mod quantity;
+pub mod quota;
 pub mod schema;
 pub mod scheme;
 pub mod selector;

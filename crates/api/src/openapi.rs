@@ -33,6 +33,21 @@ const DOCUMENTS: &[(&str, &str, &[u8])] = &[
         include_bytes!("../data/openapi_events.k8s.io_v1.json.gz"),
     ),
     (
+        "policy",
+        "v1",
+        include_bytes!("../data/openapi_policy_v1.json.gz"),
+    ),
+    (
+        "scheduling.k8s.io",
+        "v1",
+        include_bytes!("../data/openapi_scheduling.k8s.io_v1.json.gz"),
+    ),
+    (
+        "node.k8s.io",
+        "v1",
+        include_bytes!("../data/openapi_node.k8s.io_v1.json.gz"),
+    ),
+    (
         "rbac.authorization.k8s.io",
         "v1",
         include_bytes!("../data/openapi_rbac.authorization.k8s.io_v1.json.gz"),
@@ -149,6 +164,8 @@ pub fn document(crds: &[Arc<ResourceInfo>], group: &str, version: &str) -> Optio
 
 #[path = "openapi_custom.rs"]
 mod custom;
+#[path = "openapi_v2.rs"]
+pub mod v2;
 
 #[cfg(test)]
 mod tests {

@@ -14,6 +14,7 @@ mod metadata;
 pub mod names;
 mod pod;
 mod pod_update;
+pub mod policy;
 mod rules;
 mod service;
 mod workload;
@@ -68,9 +69,27 @@ pub fn update(
             errors.extend(body(schema, obj));
         }
         ("", "Node") => errors.extend(config::node_update(obj, old)),
+        ("apps", "StatefulSet") => {
+            errors.extend(body(schema, obj));
+            errors.extend(workload::stateful_set_update(obj, old));
+        }
+        ("apps", "ControllerRevision") => {
+            errors.extend(body(schema, obj));
+            errors.extend(workload::controller_revision_update(obj, old));
+        }
         ("apps", _) => {
             errors.extend(body(schema, obj));
             errors.extend(workload::selector_update(obj, old));
+        }
+        ("", "ResourceQuota") => {
+            errors.extend(body(schema, obj));
+            errors.extend(policy::resource_quota_update(obj, old));
+        }
+        ("scheduling.k8s.io", "PriorityClass") => {
+            errors.extend(policy::priority_class_update(obj, old));
+        }
+        ("node.k8s.io", "RuntimeClass") => {
+            errors.extend(immutable("handler", &obj["handler"], &old["handler"]));
         }
         ("batch", "Job") => {
             errors.extend(body(schema, obj));
@@ -111,7 +130,18 @@ fn body(schema: &ObjectSchema, obj: &Value) -> Errors {
         ("", "Event") => config::event(obj),
         ("apps", "Deployment") => workload::deployment(obj),
         ("apps", "ReplicaSet") => workload::replica_set(obj),
+        ("apps", "StatefulSet") => workload::stateful_set(obj),
+        ("apps", "DaemonSet") => workload::daemon_set(obj),
+        ("apps", "ControllerRevision") => workload::controller_revision(obj),
+        ("", "ReplicationController") => workload::replication_controller(obj),
+        ("", "PodTemplate") => workload::pod_template(obj),
+        ("", "ResourceQuota") => policy::resource_quota(obj),
+        ("", "LimitRange") => policy::limit_range(obj),
+        ("policy", "PodDisruptionBudget") => policy::disruption_budget(obj),
+        ("scheduling.k8s.io", "PriorityClass") => policy::priority_class(obj),
+        ("node.k8s.io", "RuntimeClass") => policy::runtime_class(obj),
         ("batch", "Job") => workload::job(obj),
+        ("batch", "CronJob") => workload::cron_job(obj),
         ("discovery.k8s.io", "EndpointSlice") => service::endpoint_slice(obj),
         ("rbac.authorization.k8s.io", kind) => access::rbac(kind, obj),
         ("coordination.k8s.io", "Lease") => config::lease(obj),

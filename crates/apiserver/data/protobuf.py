@@ -14,7 +14,7 @@ def newest(name):
 roots = {"k8s.io/api": newest("api"), "k8s.io/apimachinery": newest("apimachinery"),
          "k8s.io/apiextensions-apiserver": newest("apiextensions-apiserver")}
 packages = ["k8s.io/api/%s/v1" % g for g in ("core", "apps", "batch", "rbac", "discovery", "events", "coordination",
-            "authentication", "authorization", "admissionregistration", "networking", "policy", "autoscaling", "scheduling", "storage")]
+            "authentication", "authorization", "admissionregistration", "networking", "policy", "autoscaling", "scheduling", "storage", "node", "certificates")]
 packages += ["k8s.io/apimachinery/pkg/apis/meta/v1", "k8s.io/apimachinery/pkg/runtime", "k8s.io/apimachinery/pkg/types",
              "k8s.io/apimachinery/pkg/api/resource", "k8s.io/apimachinery/pkg/util/intstr",
              "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"]
@@ -25,7 +25,7 @@ def short(package):
     m = re.search(r"/([a-z0-9]+)/(v1)$", package)
     return m.group(1) + "/v1" if m else package.rsplit("/", 1)[1]
 
-structs, aliases = {}, {}
+structs, aliases, empty = {}, {}, set()
 for package in packages:
     root = next(r for r in roots if package.startswith(r + "/"))
     for path in glob.glob(os.path.join(roots[root] + package[len(root):], "*.go")):
@@ -36,11 +36,12 @@ for package in packages:
             m = re.match(r'\s*(?:import\s+)?(\w+)?\s*"([\w./-]+)"\s*$', line)
             if m:
                 imports[m.group(1) or m.group(2).rsplit("/", 1)[-1]] = m.group(2)
-            m = re.match(r"type (\w+) struct \{", line)
+            m = re.match(r"type (\w+) struct ?\{", line)
             if m:
                 current = (package, m.group(1))
                 structs[current] = []
                 if line.rstrip().endswith("}"):
+                    empty.add(m.group(1))
                     current = None
                 continue
             m = re.match(r"type (\w+) ([\w\[\].*]+)\s*(//.*)?$", line)
@@ -93,8 +94,9 @@ for (package, name), fields in sorted(structs.items()):
         inline = js.split(",")[0] == "" and "inline" in js
         flags = ("*" if pointer else "") + ("~" if inline else "") + ("" if "omitempty" in js else "!")
         out.append("%s,%s,%s,%s" % (pb[1], "" if inline else js.split(",")[0], kind, flags))
-    if out:
-        lines.append(short(package) + "." + name + "|" + "|".join(out))
+    # A message may have no fields and still be there.
+    if out or not fields and name in empty:
+        lines.append("|".join([short(package) + "." + name, *out]))
 for name, field in sorted(extra.items()):
     lines.append(name + "|" + field)
 here = os.path.dirname(os.path.abspath(__file__))

@@ -134,6 +134,12 @@ impl Tokens {
                 "authentication.kubernetes.io/node-name".to_owned(),
                 vec![node.name.clone()],
             );
+            if !node.uid.is_empty() {
+                extra.insert(
+                    "authentication.kubernetes.io/node-uid".to_owned(),
+                    vec![node.uid.clone()],
+                );
+            }
         }
         let user = User {
             name: claims.sub.clone(),

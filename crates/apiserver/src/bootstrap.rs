@@ -28,6 +28,7 @@ pub(crate) async fn run(server: &Arc<Server>) -> ApiResult<()> {
     let mut objects = policy::objects();
     objects.push(kubernetes_service(server));
     objects.push(authentication_config());
+    objects.extend(priority_classes());
     ensure_all(&writer, objects).await?;
     for object in [endpoints(server), endpoint_slice(server)] {
         if let Err(e) = replace(&writer, object).await {
@@ -76,6 +77,26 @@ fn endpoint_slice(server: &Server) -> Value {
         "endpoints": [{"addresses": [server.advertise.ip().to_string()], "conditions": {"ready": true}}],
         "ports": [{"name": "https", "port": server.advertise.port(), "protocol": "TCP"}],
     })
+}
+
+/// The classes of what a cluster cannot live without.
+fn priority_classes() -> impl Iterator<Item = Value> {
+    let about = |name: &str| match name {
+        "system-node-critical" => {
+            "Used for system critical pods that must not be moved from their current node."
+        }
+        _ => {
+            "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary."
+        }
+    };
+    api::validate::policy::SYSTEM_PRIORITIES
+        .into_iter()
+        .map(move |(name, value)| {
+            json!({
+                "kind": "PriorityClass", "apiVersion": "scheduling.k8s.io/v1", "metadata": {"name": name},
+                "value": value, "description": about(name),
+            })
+        })
 }
 
 /// Where webhooks and extensions look for how clients are told apart.

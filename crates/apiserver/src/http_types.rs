@@ -28,6 +28,8 @@ pub(crate) struct Request {
     pub method: Method,
     pub path: String,
     pub query: Query,
+    /// The query as it came.
+    pub raw_query: String,
     pub headers: HeaderMap,
     pub user: Arc<User>,
     /// Taken by the handler that reads it, or by the one that forwards it.

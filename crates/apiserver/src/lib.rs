@@ -22,6 +22,7 @@ mod other;
 mod outbound;
 mod policy;
 mod protobuf;
+mod proxy;
 mod registry;
 mod rest;
 mod review;

@@ -140,7 +140,7 @@ pub(crate) fn handle(server: &Arc<Server>, request: &Request) -> ApiResult<Answe
         ["apis", group, version] => {
             api::discovery::resource_list(&registry.custom, group, version).map(|v| ok(&v))
         }
-        ["openapi", "v2"] => Some(openapi_v2(request)),
+        ["openapi", "v2"] => Some(openapi_v2(request, &registry)),
         ["openapi", "v3"] => Some(ok(&api::openapi::index(&registry.custom))),
         ["openapi", "v3", "api", version] => openapi(request, &registry, "", version),
         ["openapi", "v3", "apis", group, version] => openapi(request, &registry, group, version),
@@ -166,24 +166,16 @@ pub(crate) fn handle(server: &Arc<Server>, request: &Request) -> ApiResult<Answe
     found.ok_or_else(ApiError::no_such_path)
 }
 
-/// OpenAPI v2 without a definition: the schemas are in v3. kubectl asks for it when v3 does not know a
-/// kind, and would stop with a download error instead of saying that the kind is unknown.
-fn openapi_v2(request: &Request) -> Answer {
+/// OpenAPI v2 as JSON. In protobuf, which kubectl asks for when v3 does not know a kind, it has no definition: kubectl then says
+/// itself that the kind is unknown.
+fn openapi_v2(request: &Request, registry: &crate::registry::Registry) -> Answer {
     const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
     // Document{swagger: "2.0", info: {title: "Kubernetes", version: "v3"}} of gnostic's openapi.v2.
     const DOCUMENT: &[u8] = b"\x0a\x032.0\x12\x10\x0a\x0aKubernetes\x12\x02v3";
     if request.header(header::ACCEPT).contains("protobuf") {
         bytes_answer(StatusCode::OK, PROTOBUF, DOCUMENT)
     } else {
-        json_answer(
-            StatusCode::OK,
-            &json!({
-                "swagger": "2.0",
-                "info": {"title": "Kubernetes", "version": "v3"},
-                "paths": {},
-                "definitions": {},
-            }),
-        )
+        bytes_answer(StatusCode::OK, "application/json", registry.openapi_v2())
     }
 }
 

@@ -126,6 +126,7 @@ pub(crate) struct Registry {
     by_path: HashMap<(String, String, String), usize>,
     /// What definitions add, for discovery.
     pub custom: Vec<Arc<ResourceInfo>>,
+    openapi_v2: OnceLock<bytes::Bytes>,
 }
 
 impl Registry {
@@ -163,6 +164,13 @@ impl Registry {
     pub fn find(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Resource>> {
         let key = (group.to_owned(), version.to_owned(), plural.to_owned());
         self.by_path.get(&key).map(|i| &self.resources[*i])
+    }
+
+    /// The OpenAPI v2 document, made when somebody asks.
+    pub fn openapi_v2(&self) -> bytes::Bytes {
+        self.openapi_v2
+            .get_or_init(|| api::openapi::v2::document(&self.custom).into())
+            .clone()
     }
 
     pub fn all(&self) -> &[Arc<Resource>] {

@@ -128,7 +128,8 @@ async fn answer(
         .contains_key(header::UPGRADE)
         .then(|| hyper::upgrade::on(&mut request));
     let (parts, body) = request.into_parts();
-    let query = Query::parse(parts.uri.query().unwrap_or(""));
+    let raw_query = parts.uri.query().unwrap_or("").to_owned();
+    let query = Query::parse(&raw_query);
     let audit = uuid::Uuid::new_v4().to_string();
     let mut out = if other::is_public(&path) {
         other::public(server, &query, &path)
@@ -140,6 +141,7 @@ async fn answer(
                     method: parts.method,
                     path: path.clone(),
                     query,
+                    raw_query,
                     headers: parts.headers,
                     user,
                     body: Mutex::new(Some(body)),

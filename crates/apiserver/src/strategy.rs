@@ -97,11 +97,22 @@ pub(crate) fn prepare_create(r: &Resource, object: &mut Value, uid: &str, now: &
         ("", "services") => object["status"] = json!({"loadBalancer": {}}),
         ("apps", _) if r.has("status") => {
             // The real server leaves zero counts out, except where the type requires them.
-            object["status"] = if r.plural == "replicasets" {
-                json!({"replicas": 0})
-            } else {
-                json!({})
+            object["status"] = match r.plural.as_str() {
+                "replicasets" => json!({"replicas": 0}),
+                "statefulsets" => json!({"replicas": 0, "availableReplicas": 0}),
+                "daemonsets" => json!({
+                    "currentNumberScheduled": 0, "numberMisscheduled": 0,
+                    "desiredNumberScheduled": 0, "numberReady": 0,
+                }),
+                _ => json!({}),
             };
+        }
+        ("", "replicationcontrollers") => object["status"] = json!({"replicas": 0}),
+        ("", "resourcequotas") | ("batch", "cronjobs") => object["status"] = json!({}),
+        ("policy", "poddisruptionbudgets") => {
+            object["status"] = json!({
+                "disruptionsAllowed": 0, "currentHealthy": 0, "desiredHealthy": 0, "expectedPods": 0,
+            });
         }
         ("batch", "jobs") => {
             object["status"] = json!({});
@@ -251,6 +262,17 @@ pub(crate) fn prepare_update(r: &Resource, object: &mut Value, old: &Value, subr
             api::meta::set(&mut kept, "managedFields", fields.clone());
         }
         *object = kept;
+    } else if subresource == "ephemeralcontainers" {
+        // Nothing but containers that are added.
+        let added = object["spec"]["ephemeralContainers"].clone();
+        let fields = object["metadata"]["managedFields"].clone();
+        *object = old.clone();
+        if added.is_array() {
+            object["spec"]["ephemeralContainers"] = added;
+        }
+        if !fields.is_null() {
+            api::meta::set(object, "managedFields", fields);
+        }
     } else if subresource.is_empty() {
         let keep_status = match &r.custom {
             Some(custom) => custom.status,

@@ -4,7 +4,7 @@ mod conditions;
 mod plan;
 mod rollout;
 mod strategy;
-mod template;
+pub(crate) mod template;
 
 #[cfg(test)]
 mod tests;

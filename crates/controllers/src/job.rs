@@ -1,5 +1,6 @@
 //! Job: pods that run until enough of them have succeeded.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use kube_client::{JOBS, PODS, Propagation};
 use serde_json::{Value, json};
 
 use crate::action::{Action, Event, Verb};
+use crate::claim::claim;
 use crate::object::{
     condition, controller_uid, int, is_terminating, items, omit_empty, status_patch, text, time_at,
 };
@@ -36,26 +38,26 @@ struct End {
     condition: &'static str,
     early: &'static str,
     reason: &'static str,
-    message: &'static str,
+    message: Cow<'static, str>,
 }
 
 const COMPLETE: End = End {
     condition: "Complete",
     early: "SuccessCriteriaMet",
     reason: "CompletionsReached",
-    message: "Reached expected number of succeeded pods",
+    message: Cow::Borrowed("Reached expected number of succeeded pods"),
 };
 const TOO_MANY_FAILURES: End = End {
     condition: "Failed",
     early: "FailureTarget",
     reason: "BackoffLimitExceeded",
-    message: "Job has reached the specified backoff limit",
+    message: Cow::Borrowed("Job has reached the specified backoff limit"),
 };
 const TOO_LATE: End = End {
     condition: "Failed",
     early: "FailureTarget",
     reason: "DeadlineExceeded",
-    message: "Job was active longer than specified deadline",
+    message: Cow::Borrowed("Job was active longer than specified deadline"),
 };
 
 /// Counts of a Job's pods.
@@ -67,6 +69,8 @@ struct Count {
     failed: i64,
     restarts: i64,
     last_failure: Option<Time>,
+    /// A failure after which the policy wants no other attempt.
+    fatal: Option<String>,
 }
 
 /// What is to be done, and when to look again.
@@ -77,6 +81,10 @@ pub fn reconcile(observed: &Observed) -> (Vec<Action>, Option<Duration>) {
     }
     if let Some(finished) = finished_at(job) {
         return expire(observed, finished);
+    }
+    let claimed = claim(job, &PODS, &observed.pods);
+    if !claimed.actions.is_empty() {
+        return (claimed.actions, None);
     }
     let count = count(observed);
     let suspended = job["spec"]["suspend"] == true;
@@ -93,7 +101,7 @@ pub fn reconcile(observed: &Observed) -> (Vec<Action>, Option<Duration>) {
     if let Some(patch) = status_patch(job, &status) {
         let event = end.map(|end| match end.condition {
             "Complete" => Event::normal(job, "Completed", "Job completed"),
-            _ => Event::warning(job, end.reason, end.message),
+            _ => Event::warning(job, end.reason, end.message.clone()),
         });
         actions.push(Action {
             on_success: event,
@@ -174,10 +182,89 @@ fn count(observed: &Observed) -> Count {
             .collect(),
         succeeded: counted(succeeded, "succeeded"),
         done,
-        failed: counted(in_phase("Failed").count(), "failed"),
+        failed: counted(
+            in_phase("Failed")
+                .filter(|pod| verdict(job, pod) != Verdict::Ignore)
+                .count(),
+            "failed",
+        ),
         restarts,
-        last_failure: in_phase("Failed").filter_map(|pod| ended_at(pod)).max(),
+        last_failure: in_phase("Failed")
+            .filter(|pod| verdict(job, pod) == Verdict::Count)
+            .filter_map(|pod| ended_at(pod))
+            .max(),
+        fatal: in_phase("Failed").find_map(|pod| match verdict(job, pod) {
+            Verdict::FailJob(why) => Some(why),
+            _ => None,
+        }),
     }
+}
+
+/// What a failed pod means by the job's `podFailurePolicy`.
+#[derive(Debug, PartialEq)]
+enum Verdict {
+    /// It counts against the back-off limit.
+    Count,
+    /// It does not count.
+    Ignore,
+    /// The job has failed; why.
+    FailJob(String),
+}
+
+/// The first rule that fits a failed pod decides.
+fn verdict(job: &Value, pod: &Value) -> Verdict {
+    let rules = items(&job["spec"]["podFailurePolicy"]["rules"]);
+    for (index, rule) in rules.iter().enumerate() {
+        let pod_name = format!("{}/{}", api::meta::namespace(pod), api::meta::name(pod));
+        let why = by_exit_code(&rule["onExitCodes"], pod)
+            .map(|(container, code)| {
+                format!("Container {container} for pod {pod_name} failed with exit code {code}")
+            })
+            .or_else(|| {
+                by_condition(&rule["onPodConditions"], pod)
+                    .map(|kind| format!("Pod {pod_name} has condition {kind}"))
+            });
+        let Some(why) = why else { continue };
+        return match text(&rule["action"]) {
+            "FailJob" => Verdict::FailJob(format!("{why} matching FailJob rule at index {index}")),
+            "Ignore" => Verdict::Ignore,
+            _ => Verdict::Count,
+        };
+    }
+    Verdict::Count
+}
+
+fn by_exit_code(requirement: &Value, pod: &Value) -> Option<(String, i64)> {
+    if !requirement.is_object() {
+        return None;
+    }
+    let only = requirement["containerName"].as_str();
+    let values = items(&requirement["values"]);
+    ["containerStatuses", "initContainerStatuses"]
+        .iter()
+        .flat_map(|list| items(&pod["status"][*list]))
+        .filter(|status| only.is_none_or(|name| status["name"] == name))
+        .filter_map(|status| {
+            let code = status["state"]["terminated"]["exitCode"].as_i64()?;
+            (code != 0).then(|| (text(&status["name"]).to_owned(), code))
+        })
+        .find(|(_, code)| {
+            let listed = values.iter().any(|v| v.as_i64() == Some(*code));
+            match text(&requirement["operator"]) {
+                "In" => listed,
+                "NotIn" => !listed,
+                _ => false,
+            }
+        })
+}
+
+fn by_condition(patterns: &Value, pod: &Value) -> Option<String> {
+    items(patterns).iter().find_map(|pattern| {
+        let wanted = pattern["status"].as_str().unwrap_or("True");
+        condition(&pod["status"]["conditions"], text(&pattern["type"]))
+            .filter(|found| found["status"] == wanted)
+            .map(|found| text(&found["type"]).to_owned())
+    })
 }
 
 fn ended_at(pod: &Value) -> Option<Time> {
@@ -196,6 +283,14 @@ fn end(
 ) -> Option<End> {
     let spec = &observed.job["spec"];
     let limit = spec["backoffLimit"].as_i64().unwrap_or(6);
+    if let Some(why) = &count.fatal {
+        return Some(End {
+            condition: "Failed",
+            early: "FailureTarget",
+            reason: "PodFailurePolicy",
+            message: why.clone().into(),
+        });
+    }
     let restarts_count = spec["template"]["spec"]["restartPolicy"] == "OnFailure";
     if count.failed > limit || restarts_count && count.restarts > limit {
         return Some(TOO_MANY_FAILURES);
@@ -382,13 +477,13 @@ fn status(
         status["startTime"] = rfc3339(started).into();
     }
     if let Some(end) = end {
-        set(&mut conditions, end.early, "True", end.reason, end.message);
+        set(&mut conditions, end.early, "True", end.reason, &end.message);
         set(
             &mut conditions,
             end.condition,
             "True",
             end.reason,
-            end.message,
+            &end.message,
         );
         if end.condition == "Complete" {
             status["completionTime"] = at.as_str().into();
@@ -424,6 +519,27 @@ fn ranges(indexes: &BTreeSet<i64>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_failure_policy_decides_about_failed_pods() {
+        let job = json!({"spec": {"podFailurePolicy": {"rules": [
+            {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+            {"action": "FailJob", "onExitCodes": {"operator": "In", "values": [42]}}]}}});
+        let failed = |code: i64, conditions: Value| {
+            json!({"metadata": {"name": "p", "namespace": "n"}, "status": {"conditions": conditions,
+                "containerStatuses": [{"name": "c", "state": {"terminated": {"exitCode": code}}}]}})
+        };
+        assert_eq!(verdict(&job, &failed(1, json!([]))), Verdict::Count);
+        assert_eq!(
+            verdict(&job, &failed(42, json!([]))),
+            Verdict::FailJob(
+                "Container c for pod n/p failed with exit code 42 matching FailJob rule at index 1"
+                    .into()
+            )
+        );
+        let evicted = json!([{"type": "DisruptionTarget", "status": "True"}]);
+        assert_eq!(verdict(&job, &failed(42, evicted)), Verdict::Ignore);
+    }
 
     fn job(spec: Value) -> Arc<Value> {
         Arc::new(json!({

@@ -5,7 +5,10 @@
 
 pub mod action;
 mod claim;
+pub mod cron_job;
+pub mod daemon_set;
 pub mod deployment;
+pub mod disruption;
 pub mod endpoints;
 pub mod graph;
 pub mod job;
@@ -13,10 +16,13 @@ pub mod node;
 mod object;
 mod pods;
 pub mod queue;
+pub mod quota;
 pub mod replicaset;
+mod revision;
 mod run;
 pub mod scheduler;
 pub mod selector;
+pub mod stateful_set;
 mod work;
 
 pub use run::{Config, run};

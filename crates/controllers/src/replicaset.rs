@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::time::Time;
-use kube_client::{PODS, REPLICA_SETS};
+use kube_client::{PODS, REPLICA_SETS, Resource};
 use serde_json::{Value, json};
 
 use crate::action::{Action, Event, Verb};
@@ -18,7 +18,17 @@ use crate::pods::{self, Availability};
 /// At most so many pods are created or deleted in one round.
 const BURST: usize = 500;
 
-/// What a ReplicaSet is judged by.
+const REPLICATION_CONTROLLERS: Resource =
+    Resource::fixed("", "v1", "replicationcontrollers", "ReplicationController");
+
+/// A ReplicationController in the form of its successor: its selector is a plain map.
+pub fn from_replication_controller(controller: &Value) -> Value {
+    let mut set = controller.clone();
+    set["spec"]["selector"] = json!({"matchLabels": controller["spec"]["selector"]});
+    set
+}
+
+/// What a ReplicaSet, or a ReplicationController in its form, is judged by.
 #[derive(Debug)]
 pub struct Observed {
     /// The ReplicaSet.
@@ -195,7 +205,12 @@ pub fn status(
     }));
     // The one member that is always there.
     status["replicas"] = active.len().into();
-    let action = status_patch(set, &status).map(|patch| Action::status(REPLICA_SETS, set, patch));
+    let resource = if set["kind"] == "ReplicationController" {
+        REPLICATION_CONTROLLERS
+    } else {
+        REPLICA_SETS
+    };
+    let action = status_patch(set, &status).map(|patch| Action::status(resource, set, patch));
     (action, again)
 }
 

@@ -1,20 +1,27 @@
 //! Starts all controllers of a cluster.
 
+mod cron_job;
+mod daemon_set;
 mod deployment;
+mod disruption;
 mod endpoints;
 mod garbage;
 mod job;
 mod namespace;
 mod namespace_defaults;
 mod node;
+mod quota;
 mod replicaset;
+mod replication_controller;
+mod stateful_set;
 
 use std::sync::Arc;
 
 use kube_client::events::Recorder;
 use kube_client::{
-    CONFIG_MAPS, Client, DEPLOYMENTS, ENDPOINT_SLICES, ENDPOINTS, JOBS, LEASES, ListParams,
-    NAMESPACES, NODES, PODS, REPLICA_SETS, Resource, SERVICE_ACCOUNTS, SERVICES, Store,
+    CONFIG_MAPS, CRON_JOBS, Client, DAEMON_SETS, DEPLOYMENTS, ENDPOINT_SLICES, ENDPOINTS, JOBS,
+    LEASES, ListParams, NAMESPACES, NODES, POD_DISRUPTION_BUDGETS, PODS, REPLICA_SETS, Resource,
+    SERVICE_ACCOUNTS, SERVICES, STATEFUL_SETS, Store,
 };
 use runtime::CancellationToken;
 use serde_json::Value;
@@ -35,6 +42,12 @@ pub struct Config {
 /// Namespace and name.
 pub(crate) type Key = (String, String);
 
+const REPLICATION_CONTROLLERS: Resource =
+    Resource::fixed("", "v1", "replicationcontrollers", "ReplicationController");
+const REVISIONS: Resource =
+    Resource::fixed("apps", "v1", "controllerrevisions", "ControllerRevision");
+const QUOTAS: Resource = Resource::fixed("", "v1", "resourcequotas", "ResourceQuota");
+
 /// The local copies all controllers share, and what they do things with.
 #[derive(Clone)]
 struct Context {
@@ -51,6 +64,13 @@ struct Context {
     root_cas: Store,
     leases: Store,
     jobs: Store,
+    replication_controllers: Store,
+    stateful_sets: Store,
+    daemon_sets: Store,
+    revisions: Store,
+    cron_jobs: Store,
+    budgets: Store,
+    quotas: Store,
     token: CancellationToken,
 }
 
@@ -69,6 +89,12 @@ pub async fn run(config: Config, token: CancellationToken) {
             namespace_defaults::run(&context, &config.root_ca_pem),
             node::run(&context),
             job::run(&context),
+            cron_job::run(&context),
+            daemon_set::run(&context),
+            stateful_set::run(&context),
+            replication_controller::run(&context),
+            disruption::run(&context),
+            quota::run(&context),
             garbage::run(&context),
         );
     };
@@ -99,11 +125,18 @@ impl Context {
             root_cas: store(CONFIG_MAPS, None, by_name),
             leases: store(LEASES, Some("kube-node-lease"), ListParams::default()),
             jobs: all(JOBS),
+            replication_controllers: all(REPLICATION_CONTROLLERS),
+            stateful_sets: all(STATEFUL_SETS),
+            daemon_sets: all(DAEMON_SETS),
+            revisions: all(REVISIONS),
+            cron_jobs: all(CRON_JOBS),
+            budgets: all(POD_DISRUPTION_BUDGETS),
+            quotas: all(QUOTAS),
             token: token.clone(),
         }
     }
 
-    fn stores(&self) -> [&Store; 12] {
+    fn stores(&self) -> [&Store; 19] {
         [
             &self.pods,
             &self.replica_sets,
@@ -117,6 +150,13 @@ impl Context {
             &self.root_cas,
             &self.leases,
             &self.jobs,
+            &self.replication_controllers,
+            &self.stateful_sets,
+            &self.daemon_sets,
+            &self.revisions,
+            &self.cron_jobs,
+            &self.budgets,
+            &self.quotas,
         ]
     }
 

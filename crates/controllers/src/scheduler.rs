@@ -21,6 +21,16 @@ pub use filter::{Rejection, filter};
 pub(crate) use run::run;
 pub(crate) use taints::tolerates_one as tolerates_taint;
 
+/// Whether a node has what the pod's node selector and required affinity ask for.
+pub(crate) fn node_fits(pod: &Value, node: &Value) -> bool {
+    affinity::fits_node(pod, node)
+}
+
+/// Whether a node has a taint with one of these effects that the pod does not tolerate.
+pub(crate) fn untolerated(node: &Value, pod: &Value, effects: &[&str]) -> bool {
+    taints::untolerated(node, pod, effects).is_some()
+}
+
 /// A node and what runs on it.
 #[derive(Debug, Clone)]
 pub struct NodeInfo {

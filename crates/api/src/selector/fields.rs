@@ -163,10 +163,34 @@ fn supports(resource: &ResourceInfo, field: &str) -> bool {
     fields.contains(&field)
 }
 
+/// The first text that is not empty.
+fn first_text(values: [&Value; 3]) -> String {
+    values
+        .into_iter()
+        .filter_map(Value::as_str)
+        .find(|text| !text.is_empty())
+        .unwrap_or("")
+        .to_owned()
+}
+
 fn field_of(obj: &Value, field: &str) -> String {
     // Fields whose value is not simply what the path says.
     match field {
-        "source" => return obj["source"]["component"].as_str().unwrap_or("").into(),
+        // Old and new form of events keep their source under different names.
+        "source" => {
+            return first_text([
+                &obj["source"]["component"],
+                &obj["reportingComponent"],
+                &obj["reportingController"],
+            ]);
+        }
+        "reportingController" => {
+            return first_text([
+                &obj["reportingController"],
+                &obj["reportingComponent"],
+                &obj["source"]["component"],
+            ]);
+        }
         "status.successful" => return obj["status"]["succeeded"].as_i64().unwrap_or(0).to_string(),
         "spec.unschedulable" | "spec.hostNetwork"
             if crate::jsonpath::field(obj, field).is_null() =>

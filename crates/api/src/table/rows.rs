@@ -42,6 +42,100 @@ pub fn cells(resource: &ResourceInfo, o: &Value, now: Time) -> Vec<Value> {
             row.extend(template(spec));
             row
         }
+        "ReplicationController" => {
+            let [containers, images] = containers(&spec["template"]);
+            vec![
+                name,
+                count(&spec["replicas"]).into(),
+                count(&status["replicas"]).into(),
+                count(&status["readyReplicas"]).into(),
+                age(o, now),
+                containers,
+                images,
+                labels(&spec["selector"]).into(),
+            ]
+        }
+        "PodTemplate" => {
+            let [containers, images] = containers(&o["template"]);
+            let own = labels(&o["template"]["metadata"]["labels"]);
+            vec![name, containers, images, own.into()]
+        }
+        "ResourceQuota" => {
+            let (requests, limits) = quota(status);
+            vec![name, age(o, now), requests.into(), limits.into()]
+        }
+        "StatefulSet" => {
+            let ready = format!(
+                "{}/{}",
+                count(&status["readyReplicas"]),
+                count(&spec["replicas"])
+            );
+            let [containers, images] = containers(&spec["template"]);
+            vec![name, ready.into(), age(o, now), containers, images]
+        }
+        "DaemonSet" => {
+            let mut row = vec![name];
+            for field in [
+                "desiredNumberScheduled",
+                "currentNumberScheduled",
+                "numberReady",
+                "updatedNumberScheduled",
+                "numberAvailable",
+            ] {
+                row.push(count(&status[field]).into());
+            }
+            row.push(labels(&spec["template"]["spec"]["nodeSelector"]).into());
+            row.push(age(o, now));
+            row.extend(template(spec));
+            row
+        }
+        "ControllerRevision" => vec![
+            name,
+            controller(o).into(),
+            o["revision"].clone(),
+            age(o, now),
+        ],
+        "CronJob" => {
+            let last = &status["lastScheduleTime"];
+            let last: Value = match last.as_str() {
+                Some(_) => time::age(last.as_str(), now).into(),
+                None => "<none>".into(),
+            };
+            let suspend = spec["suspend"] == true;
+            let mut row = vec![
+                name,
+                spec["schedule"].clone(),
+                text_or(&spec["timeZone"], "<none>").into(),
+                if suspend { "True" } else { "False" }.into(),
+                size(&status["active"]).into(),
+                last,
+                age(o, now),
+            ];
+            row.extend(template(&spec["jobTemplate"]["spec"]));
+            row
+        }
+        "PodDisruptionBudget" => {
+            let bound = |v: &Value| match v {
+                Value::Null => "N/A".to_owned(),
+                Value::String(s) => s.clone(),
+                other => other.to_string(),
+            };
+            vec![
+                name,
+                bound(&spec["minAvailable"]).into(),
+                bound(&spec["maxUnavailable"]).into(),
+                count(&status["disruptionsAllowed"]).into(),
+                age(o, now),
+            ]
+        }
+        "PriorityClass" => vec![
+            name,
+            count(&o["value"]).into(),
+            (o["globalDefault"] == true).into(),
+            age(o, now),
+            text_or(&o["preemptionPolicy"], "").into(),
+        ],
+        "RuntimeClass" => vec![name, text_or(&o["handler"], "").into(), age(o, now)],
         "Job" => job(o, now),
         "Service" => service(o, now),
         "Endpoints" => vec![name, endpoints(o).into(), age(o, now)],
@@ -100,12 +194,49 @@ fn join<'a>(parts: impl Iterator<Item = &'a str>, separator: &str) -> String {
     parts.collect::<Vec<_>>().join(separator)
 }
 
-/// Containers, images and selector of a workload.
-fn template(spec: &Value) -> [Value; 3] {
-    let containers = list(&spec["template"]["spec"]["containers"]);
+/// Names and images of the containers of a pod template.
+fn containers(template: &Value) -> [Value; 2] {
+    let containers = list(&template["spec"]["containers"]);
     [
         join(containers.iter().filter_map(|c| c["name"].as_str()), ",").into(),
         join(containers.iter().filter_map(|c| c["image"].as_str()), ",").into(),
+    ]
+}
+
+/// Used and hard amounts of a quota: of requests and counts, and of limits.
+fn quota(status: &Value) -> (String, String) {
+    let (mut requests, mut limits) = (Vec::new(), Vec::new());
+    let mut hard: Vec<(&str, &str)> = meta::pairs(&status["hard"]).collect();
+    hard.sort_unstable();
+    for (resource, hard) in hard {
+        let used = text_or(&status["used"][resource], "0");
+        let to = if resource.starts_with("limits.") {
+            &mut limits
+        } else {
+            &mut requests
+        };
+        to.push(format!("{resource}: {used}/{hard}"));
+    }
+    (requests.join(", "), limits.join(", "))
+}
+
+/// The managing owner as `statefulset.apps/name`.
+fn controller(o: &Value) -> String {
+    let Some(owner) = meta::controller_of(o) else {
+        return "<none>".to_owned();
+    };
+    let (group, _) = meta::group_version(text_or(&owner["apiVersion"], ""));
+    let kind = text_or(&owner["kind"], "").to_lowercase();
+    let dot = if group.is_empty() { "" } else { "." };
+    format!("{kind}{dot}{group}/{}", text_or(&owner["name"], ""))
+}
+
+/// Containers, images and selector of a workload.
+fn template(spec: &Value) -> [Value; 3] {
+    let [names, images] = containers(&spec["template"]);
+    [
+        names,
+        images,
         match LabelSelector::from_value(&spec["selector"]) {
             s if s.is_empty() || !spec["selector"].is_object() => "<none>".into(),
             s => s.to_string().into(),

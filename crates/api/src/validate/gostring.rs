@@ -104,3 +104,47 @@ pub fn any_map(v: &Value) -> String {
         other => other.to_string(),
     }
 }
+/// A `resource.Quantity`: its digits without trailing zeros as value and scale, and how it was written.
+pub fn quantity(v: &Value) -> String {
+    let text = match v {
+        Value::String(s) => s.clone(),
+        other => other.to_string(),
+    };
+    let suffix_at = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.' && c != '-' && c != '+')
+        .unwrap_or(text.len());
+    let (number, suffix) = text.split_at(suffix_at);
+    let (power, format) = match suffix {
+        "n" => (-9, "DecimalSI"),
+        "u" => (-6, "DecimalSI"),
+        "m" => (-3, "DecimalSI"),
+        "k" => (3, "DecimalSI"),
+        "M" => (6, "DecimalSI"),
+        "G" => (9, "DecimalSI"),
+        "T" => (12, "DecimalSI"),
+        "" => (0, "DecimalSI"),
+        _ => (0, "BinarySI"),
+    };
+    let (value, scale) = if format == "BinarySI" {
+        let units = crate::quantity::Quantity::parse(&text).map_or(0, |q| q.value());
+        (units.to_string(), 0)
+    } else {
+        let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+        let scale = power - i32::try_from(fraction.len()).unwrap_or(0);
+        (format!("{whole}{fraction}"), scale)
+    };
+    format!(
+        "resource.Quantity{{i:resource.int64Amount{{value:{value}, scale:{scale}}}, d:resource.infDecAmount{{Dec:(*inf.Dec)(nil)}}, s:{}, Format:{}}}",
+        crate::field::quote(&text),
+        crate::field::quote(format)
+    )
+}
+
+/// JSON that the server keeps as bytes, a `runtime.RawExtension`.
+pub fn raw(v: &Value) -> String {
+    let bytes: Vec<String> = v.to_string().bytes().map(|b| format!("{b:#x}")).collect();
+    format!(
+        "runtime.RawExtension{{Raw:[]uint8{{{}}}, Object:runtime.Object(nil)}}",
+        bytes.join(", ")
+    )
+}

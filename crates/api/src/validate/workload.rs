@@ -1,4 +1,4 @@
-//! Deployments, ReplicaSets, Jobs.
+//! Deployments, ReplicaSets, StatefulSets, DaemonSets, ReplicationControllers, Jobs, CronJobs.
 
 use super::{Errors, gostring, immutable, label_selector, labels, nonnegative, pod, text};
 use crate::field::FieldError;
@@ -7,7 +7,7 @@ use crate::selector::LabelSelector;
 use serde_json::Value;
 
 /// Selector, template labels and pod template of a workload.
-fn selector_and_template(spec: &Value) -> Errors {
+fn selector_and_template(spec: &Value, kind: &str) -> Errors {
     let mut out = Vec::new();
     let selector = &spec["selector"];
     let mut usable = true;
@@ -20,11 +20,27 @@ fn selector_and_template(spec: &Value) -> Errors {
             out.push(FieldError::invalid_go(
                 "spec.selector",
                 shown,
-                "empty selector is invalid for deployment",
+                format!(
+                    "empty selector is invalid for {}",
+                    // ReplicaSets share the words of Deployments.
+                    if kind == "ReplicaSet" {
+                        "deployment".into()
+                    } else {
+                        kind.to_lowercase()
+                    }
+                ),
             ));
         }
     } else {
         out.push(FieldError::required("spec.selector", ""));
+        if kind == "StatefulSet" {
+            // No selector selects nothing, not even the set's own pods.
+            out.push(FieldError::invalid_go(
+                "spec.template.metadata.labels",
+                gostring::string_map(&spec["template"]["metadata"]["labels"]),
+                "`selector` does not match template `labels`",
+            ));
+        }
     }
     if !usable {
         out.push(FieldError::invalid_go(
@@ -56,7 +72,14 @@ fn selector_and_template(spec: &Value) -> Errors {
     if !template["spec"]["activeDeadlineSeconds"].is_null() {
         out.push(FieldError::forbidden(
             "spec.template.spec.activeDeadlineSeconds",
-            "activeDeadlineSeconds in ReplicaSet is not Supported",
+            format!(
+                "activeDeadlineSeconds in {} is not Supported",
+                if kind == "Deployment" {
+                    "ReplicaSet"
+                } else {
+                    kind
+                }
+            ),
         ));
     }
     out
@@ -81,7 +104,7 @@ pub fn deployment(obj: &Value) -> Errors {
     let spec = &obj["spec"];
     let mut out = Vec::new();
     out.extend(nonnegative("spec.replicas".into(), &spec["replicas"]));
-    out.extend(selector_and_template(spec));
+    out.extend(selector_and_template(spec, "Deployment"));
     out.extend(strategy(&spec["strategy"]));
     for key in [
         "minReadySeconds",
@@ -162,7 +185,7 @@ fn strategy(s: &Value) -> Errors {
     out
 }
 
-fn count_or_percent(path: &str, v: &Value) -> Option<FieldError> {
+pub(super) fn count_or_percent(path: &str, v: &Value) -> Option<FieldError> {
     match v {
         Value::String(s) => {
             let percent = s
@@ -189,7 +212,238 @@ pub fn replica_set(obj: &Value) -> Errors {
         "spec.minReadySeconds".into(),
         &spec["minReadySeconds"],
     ));
-    out.extend(selector_and_template(spec));
+    out.extend(selector_and_template(spec, "ReplicaSet"));
+    out
+}
+
+/// A StatefulSet.
+pub fn stateful_set(obj: &Value) -> Errors {
+    let spec = &obj["spec"];
+    let mut out = Vec::new();
+    let management = &spec["podManagementPolicy"];
+    if !matches!(text(management), "OrderedReady" | "Parallel") {
+        out.push(FieldError::invalid(
+            "spec.podManagementPolicy",
+            management,
+            "must be 'OrderedReady' or 'Parallel'",
+        ));
+    }
+    let strategy = &spec["updateStrategy"];
+    match text(&strategy["type"]) {
+        "RollingUpdate" => out.extend(nonnegative(
+            "spec.updateStrategy.rollingUpdate.partition".into(),
+            &strategy["rollingUpdate"]["partition"],
+        )),
+        "OnDelete" if strategy["rollingUpdate"].is_object() => out.push(FieldError::invalid(
+            "spec.updateStrategy.rollingUpdate",
+            &strategy["rollingUpdate"],
+            "only allowed for updateStrategy 'RollingUpdate'",
+        )),
+        "OnDelete" => {}
+        _ => out.push(FieldError::invalid(
+            "spec.updateStrategy",
+            strategy,
+            "must be 'RollingUpdate' or 'OnDelete'",
+        )),
+    }
+    for key in ["replicas", "minReadySeconds"] {
+        out.extend(nonnegative(format!("spec.{key}"), &spec[key]));
+    }
+    out.extend(nonnegative(
+        "spec.ordinals.start".into(),
+        &spec["ordinals"]["start"],
+    ));
+    out.extend(selector_and_template(spec, "StatefulSet"));
+    out
+}
+
+/// What of a StatefulSet may change.
+pub fn stateful_set_update(obj: &Value, old: &Value) -> Option<FieldError> {
+    const FREE: [&str; 6] = [
+        "replicas",
+        "template",
+        "updateStrategy",
+        "minReadySeconds",
+        "ordinals",
+        "persistentVolumeClaimRetentionPolicy",
+    ];
+    let fixed = |o: &Value| {
+        let mut spec = o["spec"].as_object().cloned().unwrap_or_default();
+        spec.retain(|field, _| !FREE.contains(&field.as_str()));
+        spec
+    };
+    (fixed(obj) != fixed(old)).then(|| {
+        FieldError::forbidden(
+            "spec",
+            "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden",
+        )
+    })
+}
+
+/// A DaemonSet.
+pub fn daemon_set(obj: &Value) -> Errors {
+    let spec = &obj["spec"];
+    let mut out = selector_and_template(spec, "DaemonSet");
+    for key in ["minReadySeconds", "revisionHistoryLimit"] {
+        out.extend(nonnegative(format!("spec.{key}"), &spec[key]));
+    }
+    let strategy = &spec["updateStrategy"];
+    match text(&strategy["type"]) {
+        "OnDelete" => {}
+        "RollingUpdate" => {
+            for key in ["maxUnavailable", "maxSurge"] {
+                out.extend(count_or_percent(
+                    &format!("spec.updateStrategy.rollingUpdate.{key}"),
+                    &strategy["rollingUpdate"][key],
+                ));
+            }
+            let zero = |key: &str| {
+                let v = &strategy["rollingUpdate"][key];
+                v.as_i64().unwrap_or(0) == 0
+                    && v.as_str().is_none_or(|s| s.trim_end_matches('%') == "0")
+            };
+            if zero("maxUnavailable") && zero("maxSurge") {
+                out.push(FieldError::required(
+                    "spec.updateStrategy.rollingUpdate.maxUnavailable",
+                    "cannot be 0 when maxSurge is 0",
+                ));
+            }
+        }
+        other => {
+            let mut e = FieldError::not_supported(
+                "spec.updateStrategy",
+                &Value::Null,
+                &["RollingUpdate", "OnDelete"],
+            );
+            e.shown = Some(format!(
+                "apps.DaemonSetUpdateStrategy{{Type:{}, RollingUpdate:(*apps.RollingUpdateDaemonSet)(nil)}}",
+                crate::field::quote(other)
+            ));
+            out.push(e);
+        }
+    }
+    out
+}
+
+/// A ReplicationController.
+pub fn replication_controller(obj: &Value) -> Errors {
+    let spec = &obj["spec"];
+    let mut out = Vec::new();
+    out.extend(nonnegative(
+        "spec.minReadySeconds".into(),
+        &spec["minReadySeconds"],
+    ));
+    let selector = &spec["selector"];
+    if selector.as_object().is_none_or(serde_json::Map::is_empty) {
+        out.push(FieldError::required("spec.selector", ""));
+    }
+    out.extend(nonnegative("spec.replicas".into(), &spec["replicas"]));
+    let template = &spec["template"];
+    if !template.is_object() {
+        out.push(FieldError::required("spec.template", ""));
+        return out;
+    }
+    let found = &template["metadata"]["labels"];
+    if meta::pairs(selector).any(|(key, value)| found[key] != value) {
+        out.push(FieldError::invalid_go(
+            "spec.template.metadata.labels",
+            gostring::string_map(found),
+            "`selector` does not match template `labels`",
+        ));
+    }
+    out.extend(template_errors(template));
+    let policy = &template["spec"]["restartPolicy"];
+    if *policy != "Always" && policy.is_string() {
+        out.push(FieldError::not_supported(
+            "spec.template.spec.restartPolicy",
+            policy,
+            &["Always"],
+        ));
+    }
+    out
+}
+
+/// A PodTemplate.
+pub fn pod_template(obj: &Value) -> Errors {
+    let mut out = labels("template.labels", &obj["template"]["metadata"]["labels"]);
+    out.extend(pod::spec("template.spec", &obj["template"]["spec"]));
+    out
+}
+
+/// A ControllerRevision.
+pub fn controller_revision(obj: &Value) -> Errors {
+    let mut out = Vec::new();
+    match &obj["data"] {
+        Value::Null => out.push(FieldError::required("data", "data is mandatory")),
+        Value::Object(_) => {}
+        _ => out.push(FieldError::required(
+            "data",
+            "data must be a valid JSON object",
+        )),
+    }
+    out.extend(nonnegative("revision".into(), &obj["revision"]));
+    out
+}
+
+/// What a ControllerRevision holds is fixed.
+pub fn controller_revision_update(obj: &Value, old: &Value) -> Option<FieldError> {
+    (obj["data"] != old["data"])
+        .then(|| FieldError::invalid_go("data", gostring::raw(&obj["data"]), "field is immutable"))
+}
+
+/// A CronJob.
+pub fn cron_job(obj: &Value) -> Errors {
+    let spec = &obj["spec"];
+    let mut out = Vec::new();
+    let schedule = &spec["schedule"];
+    let written = text(schedule);
+    if written.is_empty() {
+        out.push(FieldError::required("spec.schedule", ""));
+    } else if written.contains("TZ") {
+        out.push(FieldError::invalid(
+            "spec.schedule",
+            schedule,
+            "cannot use TZ or CRON_TZ in schedule, use timeZone field instead",
+        ));
+    } else if let Err(why) = crate::cron::Schedule::parse(written) {
+        out.push(FieldError::invalid("spec.schedule", schedule, why));
+    }
+    let zone = &spec["timeZone"];
+    if zone.is_string() && !matches!(text(zone), "UTC" | "Etc/UTC") {
+        // Zones other than UTC need a database that is not built in.
+        out.push(FieldError::invalid(
+            "spec.timeZone",
+            zone,
+            format!("unknown time zone {}", text(zone)),
+        ));
+    }
+    let policy = &spec["concurrencyPolicy"];
+    if !matches!(text(policy), "Allow" | "Forbid" | "Replace") {
+        out.push(FieldError::not_supported(
+            "spec.concurrencyPolicy",
+            policy,
+            &["Allow", "Forbid", "Replace"],
+        ));
+    }
+    for key in [
+        "startingDeadlineSeconds",
+        "successfulJobsHistoryLimit",
+        "failedJobsHistoryLimit",
+    ] {
+        out.extend(nonnegative(format!("spec.{key}"), &spec[key]));
+    }
+    let jobs = &spec["jobTemplate"]["spec"];
+    let path = "spec.jobTemplate.spec.template.spec";
+    out.extend(pod::spec(path, &jobs["template"]["spec"]));
+    if !matches!(
+        text(&jobs["template"]["spec"]["restartPolicy"]),
+        "OnFailure" | "Never"
+    ) {
+        out.push(FieldError::required(
+            format!("{path}.restartPolicy"),
+            "valid values: \"OnFailure\", \"Never\"",
+        ));
+    }
     out
 }
 

@@ -1,7 +1,11 @@
 //! Admission: what happens to an object between its author and the store.
 
+pub(crate) mod limits;
 pub(crate) mod namespace;
 pub(crate) mod pod;
+pub(crate) mod priority;
+pub(crate) mod quota;
+pub(crate) mod runtime_class;
 pub(crate) mod service;
 pub(crate) mod service_account;
 pub(crate) mod webhook;
@@ -66,7 +70,10 @@ pub(crate) async fn mutate(
     namespace::check(&server.storage, a)?;
     if a.creates("pods") {
         service_account::admit(&server.storage, a, object).await?;
-        pod::admit(object)?;
+        pod::admit(object);
+        priority::admit(&server.storage, object)?;
+        runtime_class::admit(&server.storage, object)?;
+        limits::default(&server.storage, a, object);
     }
     webhook::mutate(server, a, object).await
 }
@@ -90,5 +97,10 @@ pub(crate) async fn validate(
     a: &Attributes<'_>,
     object: &Value,
 ) -> ApiResult<()> {
-    webhook::validate(server, a, object).await
+    if a.creates("pods") {
+        limits::check(&server.storage, a, object)?;
+    }
+    webhook::validate(server, a, object).await?;
+    // Last: what is charged should also be stored.
+    quota::admit(server, a, object).await
 }

@@ -1,6 +1,7 @@
 //! Objects over HTTP: which handler answers which request.
 
 pub(crate) mod delete;
+mod eviction;
 pub(crate) mod patch;
 pub(crate) mod read;
 pub(crate) mod subresource;
@@ -60,13 +61,18 @@ pub(crate) async fn handle(
     target: &Target,
 ) -> ApiResult<Answer> {
     let watching = request.query.flag("watch");
-    let verb = target::verb(&request.method, target, watching).ok_or_else(|| {
-        ApiError::new(
-            405,
-            "MethodNotAllowed",
-            "the server does not allow this method on the requested resource",
-        )
-    })?;
+    let verb = match target::verb(&request.method, target, watching) {
+        Some(verb) => verb,
+        // A proxy passes on methods that have no verb of their own.
+        None if target.subresource == "proxy" => "",
+        None => {
+            return Err(ApiError::new(
+                405,
+                "MethodNotAllowed",
+                "the server does not allow this method on the requested resource",
+            ));
+        }
+    };
     let question = action(target, verb, &request.query);
     Rbac(server.storage.cache()).require(&request.user, &question)?;
     let resource = server

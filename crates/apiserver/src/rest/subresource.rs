@@ -3,8 +3,6 @@
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::delete::DeleteOptions;
-use super::write::WriteOptions;
 use super::{Call, scope};
 use crate::error::{ApiError, ApiResult};
 use crate::http_types::{Answer, json_answer};
@@ -43,10 +41,13 @@ pub(crate) async fn handle(call: &Call<'_>, verb: &str) -> ApiResult<Answer> {
         ("scale", _) => scale(call, verb).await,
         ("finalize", _) => finalize(call).await,
         ("binding", _) => binding(call).await,
-        ("eviction", _) => eviction(call).await,
+        ("eviction", _) => super::eviction::evict(call).await,
         ("token", _) => review::token(call).await,
         ("log", _) => streaming::logs(call).await,
         ("exec" | "attach" | "portforward", _) => streaming::upgrade(call, sub).await,
+        ("proxy", _) => crate::proxy::handle(call).await,
+        ("ephemeralcontainers", "update") => call.update("ephemeralcontainers").await,
+        ("ephemeralcontainers", "patch") => call.patch("ephemeralcontainers").await,
         _ => Err(ApiError::method_not_allowed(
             &call.target.group,
             &call.target.plural,
@@ -294,20 +295,6 @@ pub(crate) async fn bind(call: &Call<'_>, pod: &str, body: &Value) -> ApiResult<
     };
     call.writer(call.options()?)
         .update(&pods, &call.target.namespace, pod, "binding", &edit)
-        .await?;
-    Ok(json_answer(
-        StatusCode::CREATED,
-        &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}),
-    ))
-}
-
-/// `pods/<name>/eviction`: a deletion that budgets could refuse; none are served.
-async fn eviction(call: &Call<'_>) -> ApiResult<Answer> {
-    let bytes = call.request.read_body().await?;
-    let body = crate::body::parse(call.request.content_type(), &bytes, "Eviction")?;
-    let options = DeleteOptions::read(&body["deleteOptions"], &call.request.query)?;
-    call.writer(WriteOptions::default())
-        .delete(&call.resource, &scope(call), &call.target.name, &options)
         .await?;
     Ok(json_answer(
         StatusCode::CREATED,

@@ -11,7 +11,7 @@ pub(crate) fn same_template(one: &Value, other: &Value) -> bool {
 }
 
 /// The hash of a template: stable, and different for another number of collisions.
-pub(super) fn hash(template: &Value, collisions: i64) -> String {
+pub(crate) fn hash(template: &Value, collisions: i64) -> String {
     let mut hash = Fnv::new();
     hash.value(&normal(template));
     if collisions > 0 {
@@ -34,7 +34,7 @@ fn normal(template: &Value) -> Value {
     template
 }
 
-fn without_nulls(value: &Value) -> Value {
+pub(crate) fn without_nulls(value: &Value) -> Value {
     match value {
         Value::Object(map) => map
             .iter()

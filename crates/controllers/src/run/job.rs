@@ -2,7 +2,7 @@
 
 use api::time::Time;
 
-use super::{Context, Key, key_of, owner_key, states};
+use super::{Context, Key, key_of, owners_of};
 use crate::action::Executor;
 use crate::job::{Observed, reconcile};
 use crate::work::{WorkQueue, Worked};
@@ -11,10 +11,9 @@ pub(super) async fn run(context: &Context) {
     let queue = WorkQueue::new();
     let token = &context.token;
     queue.feed(&context.jobs, token, |event| [key_of(event.object())]);
-    queue.feed(&context.pods, token, |event| {
-        states(event)
-            .filter_map(|pod| owner_key(pod, "Job"))
-            .collect::<Vec<_>>()
+    let jobs = context.jobs.clone();
+    queue.feed(&context.pods, token, move |event| {
+        owners_of(event, "Job", &jobs)
     });
     let executor = context.executor("job-controller");
     let context = context.clone();

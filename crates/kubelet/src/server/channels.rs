@@ -1,4 +1,4 @@
-//! The channel protocol of exec and attach over WebSocket: `v4.channel.k8s.io` and `v5.channel.k8s.io`.
+//! The channel protocol of exec and attach over WebSocket: `v4.channel.k8s.io`, `v5.channel.k8s.io` and, for oldest clients, `channel.k8s.io`.
 //!
 //! Each binary message starts with a channel number: 0 stdin, 1 stdout, 2 stderr, 3 the final status
 //! (a `v1/Status`), 4 terminal size. Version 5 adds 255: the next byte names a channel that is closed.
@@ -7,7 +7,10 @@ use bytes::{BufMut, Bytes, BytesMut};
 use serde_json::{Value, json};
 
 /// The protocols offered, newest first.
-pub(super) const PROTOCOLS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
+pub(super) const PROTOCOLS: [&str; 3] = ["v5.channel.k8s.io", "v4.channel.k8s.io", FIRST];
+
+/// The first version: success is not said, and failure is a sentence.
+pub(super) const FIRST: &str = "channel.k8s.io";
 
 pub(super) const STDOUT: u8 = 1;
 pub(super) const STDERR: u8 = 2;

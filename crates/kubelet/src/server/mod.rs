@@ -5,6 +5,7 @@ mod channels;
 mod forward;
 mod logs;
 mod spdy;
+mod spdy_streams;
 mod stats;
 mod streaming;
 

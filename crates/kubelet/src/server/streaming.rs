@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{Path, RawQuery, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{broadcast, mpsc};
 
 use super::channels::{self, FromClient, PROTOCOLS};
-use super::{Shared, query_flag, query_values};
+use super::{Shared, query_flag, query_values, spdy_streams};
 use crate::cri::{ExecSpec, Input, Output, Process, run_to_end};
 use crate::engine::{Engine, Live};
 
@@ -27,7 +27,7 @@ pub(super) type Upgrade = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
 /// What a client hears that does not speak WebSocket.
 pub(super) fn no_upgrade(rejection: &WebSocketUpgradeRejection) -> Response {
     let text = format!(
-        "unable to upgrade connection: this node speaks WebSocket only (kubectl 1.30 or newer): {rejection}"
+        "unable to upgrade connection: this node speaks WebSocket and SPDY/3.1: {rejection}"
     );
     (StatusCode::BAD_REQUEST, text).into_response()
 }
@@ -58,12 +58,12 @@ fn find(
 }
 
 /// What the client wants of the streams.
-#[derive(Clone, Copy)]
-struct Wanted {
-    stdin: bool,
-    stdout: bool,
-    stderr: bool,
-    tty: bool,
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted {
+    pub(super) stdin: bool,
+    pub(super) stdout: bool,
+    pub(super) stderr: bool,
+    pub(super) tty: bool,
 }
 
 impl Wanted {
@@ -84,6 +84,7 @@ pub(super) async fn exec(
     Path((namespace, pod, container)): Target,
     RawQuery(query): RawQuery,
     upgrade: Upgrade,
+    request: Request,
 ) -> Response {
     let query = query.unwrap_or_default();
     let live = match find(&engine, &namespace, &pod, &container) {
@@ -98,15 +99,18 @@ pub(super) async fn exec(
         )
             .into_response();
     }
+    let wanted = Wanted::new(&query);
+    if spdy_streams::is_asked(request.headers()) {
+        return spdy_streams::serve(request, live, wanted, spdy_streams::Job::Exec(argv));
+    }
     let upgrade = match upgrade {
         Ok(upgrade) => upgrade,
         Err(rejection) => return no_upgrade(&rejection),
     };
-    let wanted = Wanted::new(&query);
     upgrade
         .protocols(PROTOCOLS)
         .on_upgrade(move |socket| async move {
-            let (mut sink, source, closes) = open(socket);
+            let (mut sink, source, version) = open(socket);
             let spec = ExecSpec {
                 argv,
                 tty: wanted.tty,
@@ -116,7 +120,7 @@ pub(super) async fn exec(
                 Ok((process, streams)) => {
                     let stdin = streams.stdin.filter(|_| wanted.stdin);
                     let mut client =
-                        tokio::spawn(from_client(source, stdin, process.clone(), closes));
+                        tokio::spawn(from_client(source, stdin, process.clone(), version.closes));
                     let ended = async {
                         pump(&mut sink, wanted, streams.stdout, streams.stderr).await;
                         process.wait().await
@@ -128,7 +132,7 @@ pub(super) async fn exec(
                     };
                     match status {
                         Some(status) => {
-                            finish(&mut sink, &channels::exit_status(status.code)).await
+                            finish(&mut sink, version, &channels::exit_status(status.code)).await
                         }
                         None => process.kill(libc::SIGKILL),
                     }
@@ -136,7 +140,7 @@ pub(super) async fn exec(
                 }
                 Err(problem) => {
                     let message = format!("error executing command in container: {problem}");
-                    finish(&mut sink, &channels::failure(&message)).await;
+                    finish(&mut sink, version, &channels::failure(&message)).await;
                 }
             }
             close(&mut sink).await;
@@ -148,6 +152,7 @@ pub(super) async fn attach(
     Path((namespace, pod, container)): Target,
     RawQuery(query): RawQuery,
     upgrade: Upgrade,
+    request: Request,
 ) -> Response {
     let query = query.unwrap_or_default();
     let live = match find(&engine, &namespace, &pod, &container) {
@@ -158,13 +163,16 @@ pub(super) async fn attach(
         crate::pod_sync::roles(&handle.pod.read())
             .any(|(_, known)| known.name == container && known.stdin_once == Some(true))
     });
+    let wanted = Wanted::new(&query);
+    if spdy_streams::is_asked(request.headers()) {
+        return spdy_streams::serve(request, live, wanted, spdy_streams::Job::Attach { once });
+    }
     let upgrade = match upgrade {
         Ok(upgrade) => upgrade,
         Err(rejection) => return no_upgrade(&rejection),
     };
-    let wanted = Wanted::new(&query);
     upgrade.protocols(PROTOCOLS).on_upgrade(move |socket| async move {
-        let (mut sink, mut source, closes) = open(socket);
+        let (mut sink, mut source, version) = open(socket);
         let mut output = live.attach.subscribe();
         loop {
             tokio::select! {
@@ -184,11 +192,11 @@ pub(super) async fn attach(
                         let channel = if stderr { channels::STDERR } else { channels::STDOUT };
                         let _ = sink.send(Message::Binary(channels::encode(channel, &bytes))).await;
                     }
-                    finish(&mut sink, &channels::exit_status(0)).await;
+                    finish(&mut sink, version, &channels::exit_status(0)).await;
                     break;
                 }
                 message = source.next() => match message {
-                    Some(Ok(Message::Binary(bytes))) => match channels::decode(&bytes, closes) {
+                    Some(Ok(Message::Binary(bytes))) => match channels::decode(&bytes, version.closes) {
                         FromClient::Stdin(bytes) if wanted.stdin => {
                             live.attach.write(&bytes).await;
                         }
@@ -235,13 +243,25 @@ pub(super) async fn run(
 
 type Sink = SplitSink<WebSocket, Message>;
 
-fn open(socket: WebSocket) -> (Sink, SplitStream<WebSocket>, bool) {
+/// What the versions of the protocol differ in.
+#[derive(Clone, Copy)]
+struct Version {
+    /// stdin can be closed.
+    closes: bool,
+    /// The status is an object.
+    states: bool,
+}
+
+fn open(socket: WebSocket) -> (Sink, SplitStream<WebSocket>, Version) {
     let protocol = socket
         .protocol()
         .and_then(|protocol| protocol.to_str().ok().map(str::to_owned));
-    let closes = protocol.as_deref() == Some(PROTOCOLS[0]);
+    let version = Version {
+        closes: protocol.as_deref() == Some(PROTOCOLS[0]),
+        states: !matches!(protocol.as_deref(), None | Some(channels::FIRST)),
+    };
     let (sink, source) = socket.split();
-    (sink, source, closes)
+    (sink, source, version)
 }
 
 /// An orderly end: clients take any other close code for a lost connection.
@@ -254,8 +274,12 @@ async fn close(sink: &mut Sink) {
     let _ = sink.close().await;
 }
 
-async fn finish(sink: &mut Sink, status: &serde_json::Value) {
-    let text = status.to_string();
+async fn finish(sink: &mut Sink, version: Version, status: &serde_json::Value) {
+    let text = match (version.states, status["message"].as_str()) {
+        (true, _) => status.to_string(),
+        (false, Some(problem)) => problem.to_owned(),
+        (false, None) => return,
+    };
     let _ = sink
         .send(Message::Binary(channels::encode(
             channels::STATUS,
