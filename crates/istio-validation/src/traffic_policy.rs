@@ -271,7 +271,7 @@ fn is_prime(n: u64) -> bool {
     n % 2 == 1
         && (3..)
             .step_by(2)
-            .take_while(|f| f * f <= n)
+            .take_while(|f| *f <= n / *f)
             .all(|f| !n.is_multiple_of(f))
 }
 

@@ -95,6 +95,7 @@ fn pure_crates_stay_pure() {
         let name = package["name"].as_str().expect("name");
         if ![
             "theater-translate",
+            "theater-istio-validation",
             "theater-dataplane",
             "theater-pki",
             "theater-api",
