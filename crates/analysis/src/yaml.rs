@@ -65,14 +65,16 @@ impl std::fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-impl From<libyaml_safer::Error> for Error {
-    fn from(error: libyaml_safer::Error) -> Self {
+impl Error {
+    /// An error of the parser in a text whose last line is `last`, counted from 0.
+    fn of_parser(error: &libyaml_safer::Error, last: u64) -> Self {
         // Go's library takes the line as counted from 0, except for the errors of the scanner.
         let scanner = error.kind() == ErrorKind::Scanner;
-        let line = match (error.problem_mark(), error.context_mark()) {
-            (Some(mark), _) if mark.line != 0 => mark.line + u64::from(scanner),
-            (_, Some(mark)) => mark.line,
-            _ => 0,
+        let problem = error.problem_mark().map_or(0, |mark| mark.line.min(last));
+        let context = error.context_mark().map_or(0, |mark| mark.line);
+        let line = match problem {
+            0 => context,
+            line => line + u64::from(scanner),
         };
         Self(match line {
             0 => error.problem().to_owned(),
@@ -86,6 +88,7 @@ impl From<libyaml_safer::Error> for Error {
 /// # Errors
 /// The text is not YAML.
 pub fn parse(text: &str) -> Result<Option<Node>, Error> {
+    let last = text.matches('\n').count() as u64;
     // The parser wants the last line of a block scalar to have an end.
     let text = format!("{text}\n");
     let mut input = text.as_bytes();
@@ -96,6 +99,7 @@ pub fn parse(text: &str) -> Result<Option<Node>, Error> {
         anchors: HashMap::new(),
         open: Vec::new(),
         depth: 0,
+        last,
     };
     loop {
         match loader.next()?.0 {
@@ -215,11 +219,16 @@ struct Loader<'a, 'b> {
     /// Anchors of nodes that are not yet at their end.
     open: Vec<String>,
     depth: usize,
+    /// The last line of the text, counted from 0.
+    last: u64,
 }
 
 impl Loader<'_, '_> {
     fn next(&mut self) -> Result<(EventData, usize, usize), Error> {
-        let event = self.parser.parse()?;
+        let event = self
+            .parser
+            .parse()
+            .map_err(|error| Error::of_parser(&error, self.last))?;
         let lines = event.end_mark.line.saturating_sub(event.start_mark.line) as usize;
         Ok((event.data, event.start_mark.line as usize + 1, lines))
     }
@@ -349,6 +358,7 @@ mod tests {
                 "a:\n\tb: 1\n",
                 "yaml: line 2: found character that cannot start any token",
             ),
+            ("a: \"x", "yaml: found unexpected end of stream"),
             ("a: *b\n", "yaml: unknown anchor 'b' referenced"),
             ("a: &x\n  b: *x\n", "yaml: anchor 'x' value contains itself"),
             ("a: [1\n", "yaml: line 1: did not find expected ',' or ']'"),
