@@ -118,7 +118,7 @@ mod tests {
         };
         let first = make(&owner, &[]);
         owner["spec"]["template"]["spec"]["x"] = 2.into();
-        let second = make(&owner, &[first.clone()]);
+        let second = make(&owner, std::slice::from_ref(&first));
         assert_eq!(
             (&first["revision"], &second["revision"]),
             (&json!(1), &json!(2))

@@ -426,7 +426,7 @@ mod tests {
         set["spec"]["template"]["spec"]["x"] = 1.into();
         set["spec"]["updateStrategy"]["rollingUpdate"]["partition"] = 2.into();
         set["status"]["currentRevision"] = name.clone().into();
-        let new = revision_of(&set, &[old.clone()]);
+        let new = revision_of(&set, std::slice::from_ref(&old));
         let new_name = api::meta::name(&new).to_owned();
         let r = [old, new];
         let pods: Vec<_> = (0..3).map(|n| pod(n, &name, true)).collect();
