@@ -70,6 +70,8 @@ impl Error {
     fn of_parser(error: &libyaml_safer::Error, last: u64) -> Self {
         // Go's library takes the line as counted from 0, except for the errors of the scanner.
         let scanner = error.kind() == ErrorKind::Scanner;
+        // Errors of the parser may be on the line after the end.
+        let last = if scanner { last } else { last + 1 };
         let problem = error.problem_mark().map_or(0, |mark| mark.line.min(last));
         let context = error.context_mark().map_or(0, |mark| mark.line);
         let line = match problem {
