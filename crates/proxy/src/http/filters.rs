@@ -212,7 +212,10 @@ impl HttpFilter {
                 SetMetadata::compile(&decode(any)?).map_err(|error| text(&error))?,
             ),
             "envoy.extensions.filters.http.compressor.v3.Compressor" => {
-                Self::Compressor(Arc::new(Compressor::compile(&decode(any)?, context)?))
+                match Compressor::compile(&decode(any)?, context)? {
+                    Some(compressor) => Self::Compressor(Arc::new(compressor)),
+                    None => return Ok(None),
+                }
             }
             "envoy.extensions.filters.http.grpc_web.v3.GrpcWeb" => Self::GrpcWeb,
             "io.istio.http.peer_metadata.Config" => {

@@ -28,6 +28,12 @@ const TYPES: [&str; 9] = [
     "application/xml",
 ];
 
+/// The libraries whose encodings are not offered.
+const NOT_OFFERED: [&str; 2] = [
+    "envoy.extensions.compression.brotli.compressor.v3.Brotli",
+    "envoy.extensions.compression.zstd.compressor.v3.Zstd",
+];
+
 /// The filter, compiled.
 pub struct Compressor {
     enabled: bool,
@@ -40,7 +46,8 @@ pub struct Compressor {
 }
 
 impl Compressor {
-    /// Compiles the filter.
+    /// Compiles the filter; `None` for the encodings `br` and `zstd`, which are not there: clients agree with a
+    /// server on an encoding (RFC 9110, 12.5.3), so those who asked for one of them get the same content as it is.
     ///
     /// # Errors
     /// The field that cannot be carried out.
@@ -48,19 +55,21 @@ impl Compressor {
     pub fn compile(
         config: &config::Compressor,
         context: &FilterContext<'_>,
-    ) -> Result<Self, String> {
+    ) -> Result<Option<Self>, String> {
         let library = config
             .compressor_library
             .as_ref()
             .ok_or("compressor_library: is missing")?;
-        let gzip = library
+        let settings = library
             .typed_config
             .as_ref()
-            .map(xds::any::unpack::<Gzip>)
-            .transpose()
+            .ok_or("compressor_library.typed_config: is missing")?;
+        if NOT_OFFERED.contains(&xds::any::message_name(settings)) {
+            return Ok(None);
+        }
+        let gzip = xds::any::unpack::<Gzip>(settings)
             .map_err(|error| format!("compressor_library.typed_config: {error}"))?
-            .flatten()
-            .ok_or("compressor_library: only gzip is supported")?;
+            .ok_or("compressor_library: only gzip, brotli and zstd are known")?;
         if config
             .request_direction_config
             .as_ref()
@@ -97,7 +106,7 @@ impl Compressor {
         if types.is_empty() {
             types = TYPES.map(str::to_owned).to_vec();
         }
-        Ok(Self {
+        Ok(Some(Self {
             enabled: common
                 .enabled
                 .as_ref()
@@ -120,7 +129,7 @@ impl Compressor {
                 "http.{}.compressor.{}.gzip",
                 context.stat_prefix, library.name
             )),
-        })
+        }))
     }
 
     /// Looks at a request: whether its answer may be compressed.
