@@ -90,7 +90,7 @@ impl Error {
 /// # Errors
 /// The text is not YAML.
 pub fn parse(text: &str) -> Result<Option<Node>, Error> {
-    let last = text.matches('\n').count() as u64;
+    let last = text.trim_end_matches('\n').matches('\n').count() as u64;
     // The parser wants the last line of a block scalar to have an end.
     let text = format!("{text}\n");
     let mut input = text.as_bytes();
@@ -344,8 +344,8 @@ mod tests {
     #[test]
     fn anchors_and_merges_are_followed() {
         assert_eq!(
-            read("a: &one {x: 1, y: 2}\nb: *one\nc:\n  <<: *one\n  y: 3\n"),
-            json!({"a": {"x": 1, "y": 2}, "b": {"x": 1, "y": 2}, "c": {"x": 1, "y": 3}})
+            read("a: &one {x: 1, z: 2}\nb: *one\nc:\n  <<: *one\n  z: 3\n"),
+            json!({"a": {"x": 1, "z": 2}, "b": {"x": 1, "z": 2}, "c": {"x": 1, "z": 3}})
         );
     }
 

@@ -430,7 +430,6 @@ impl ObjectSchema {
         // Bodies of subresources live in the documents of the groups that use them.
         let host = match group {
             "autoscaling" => ("apps", "v1"),
-            "policy" => ("", "v1"),
             _ => (group, version),
         };
         let mut doc = document(host.0, host.1)?;

@@ -541,7 +541,8 @@ mod tests {
         assert_eq!(verdict(&job, &failed(42, evicted)), Verdict::Ignore);
     }
 
-    fn job(spec: Value) -> Arc<Value> {
+    fn job(mut spec: Value) -> Arc<Value> {
+        spec["selector"] = json!({"matchLabels": {"job": "j"}});
         Arc::new(json!({
             "apiVersion": "batch/v1", "kind": "Job",
             "metadata": {"name": "j", "namespace": "a", "uid": "j"},
@@ -552,7 +553,7 @@ mod tests {
     fn pod(name: &str, phase: &str, index: Option<i64>) -> Arc<Value> {
         let annotations = index.map(|index| json!({INDEX: index.to_string()}));
         Arc::new(json!({
-            "metadata": {"name": name, "namespace": "a", "uid": name, "annotations": annotations,
+            "metadata": {"name": name, "namespace": "a", "uid": name, "labels": {"job": "j"}, "annotations": annotations,
                 "creationTimestamp": rfc3339(Time::UNIX_EPOCH + time::Duration::seconds(995)),
                 "ownerReferences": [{"uid": "j", "controller": true}]},
             "status": {"phase": phase},

@@ -71,6 +71,9 @@ fn inline_routes(value: &mut Value, routes: &Value) {
     }
 }
 
+/// Here istiod itself answers what Envoy refuses: an EnvoyFilter puts a filter behind the router.
+const REFUSED: &str = "f-envoyfilter-http-filter-positions/";
+
 #[test]
 fn a_plain_envoy_takes_every_committed_answer() {
     let Some(envoy) = binary() else {
@@ -107,7 +110,7 @@ fn a_plain_envoy_takes_every_committed_answer() {
     std::fs::remove_dir_all(&directory).unwrap();
     let refused: Vec<String> = outcomes
         .iter()
-        .filter(|outcome| !outcome.differences.is_empty())
+        .filter(|outcome| !outcome.differences.is_empty() && !outcome.case.starts_with(REFUSED))
         .map(|outcome| format!("{}: {}", outcome.case, outcome.differences.join("\n")))
         .collect();
     assert!(refused.is_empty(), "{}", refused.join("\n"));
