@@ -136,6 +136,10 @@ fn sorted_causes(status: &Value) -> Vec<String> {
 const ELSEWHERE: &[(&str, &str)] = &[
     ("name-generate-bad", "the generated name is random"),
     ("service-mixed", "node ports are allocated elsewhere"),
+    (
+        "daemonset-minimal",
+        "the deprecated count of a DaemonSet's templates, an annotation, is not kept",
+    ),
 ];
 
 #[test]

@@ -33,14 +33,6 @@ fn selector_and_template(spec: &Value, kind: &str) -> Errors {
         }
     } else {
         out.push(FieldError::required("spec.selector", ""));
-        if kind == "StatefulSet" {
-            // No selector selects nothing, not even the set's own pods.
-            out.push(FieldError::invalid_go(
-                "spec.template.metadata.labels",
-                gostring::string_map(&spec["template"]["metadata"]["labels"]),
-                "`selector` does not match template `labels`",
-            ));
-        }
     }
     if !usable {
         out.push(FieldError::invalid_go(
