@@ -221,20 +221,14 @@ fn files_give_what_the_proxy_has(theater: &Theater) {
     assert_eq!(rows(&stdout(&output)), rows(&live));
 }
 
-/// A real istioctl: the variable, the PATH, or what a script keeps in the cache.
+/// A real istioctl: the variable, or one on the PATH.
 fn real() -> Option<PathBuf> {
     let named = std::env::var_os("ISTIOCTL").map(PathBuf::from);
-    let cached = std::env::var_os("HOME")
-        .map(|home| PathBuf::from(home).join(".cache/theater-peers/istioctl"));
     let on_path = std::env::var_os("PATH")
         .into_iter()
         .flat_map(|path| std::env::split_paths(&path).collect::<Vec<_>>())
         .map(|directory| directory.join("istioctl"));
-    named
-        .into_iter()
-        .chain(cached)
-        .chain(on_path)
-        .find(|path| path.is_file())
+    named.into_iter().chain(on_path).find(|path| path.is_file())
 }
 
 fn the_real_one_says_the_same(theater: &Theater) {
