@@ -36,20 +36,25 @@ async fn work(context: Context, executor: Executor, (ns, name): Key) -> Worked {
         replica_sets: context.replica_sets.list_namespace(&ns),
         now: Time::now_utc(),
     };
-    let actions = reconcile(&observed);
+    carry_out(&observed, &executor).await
+}
+
+/// Does what is due, then tells it in the status; what could not be done is told there too.
+pub(super) async fn carry_out(observed: &Observed, executor: &Executor) -> Worked {
+    let actions = reconcile(observed);
     if !actions.is_empty() {
         return match executor.run(actions).await {
             // The pods' changes bring the set back here; then its status is due.
             Ok(()) => Ok(None),
             Err(failed) => {
                 let failure = failure_of(&failed.action, failed.error.to_string());
-                let (action, _) = status(&observed, Some(&failure));
+                let (action, _) = status(observed, Some(&failure));
                 executor.run(action.into_iter().collect()).await?;
                 Err(failed.error)
             }
         };
     }
-    let (action, again) = status(&observed, None);
+    let (action, again) = status(observed, None);
     executor.run(action.into_iter().collect()).await?;
     Ok(again)
 }

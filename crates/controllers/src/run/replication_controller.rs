@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use api::time::Time;
 
+use super::replicaset::carry_out;
 use super::{Context, Key, key_of, owner_key, states};
 use crate::action::Executor;
-use crate::replicaset::{Observed, failure_of, from_replication_controller, reconcile, status};
+use crate::replicaset::{Observed, from_replication_controller};
 use crate::work::{WorkQueue, Worked};
 
 pub(super) async fn run(context: &Context) {
@@ -55,19 +56,5 @@ async fn work(context: Context, executor: Executor, (ns, name): Key) -> Worked {
         replica_sets: Vec::new(),
         now: Time::now_utc(),
     };
-    let actions = reconcile(&observed);
-    if !actions.is_empty() {
-        return match executor.run(actions).await {
-            Ok(()) => Ok(None),
-            Err(failed) => {
-                let failure = failure_of(&failed.action, failed.error.to_string());
-                let (action, _) = status(&observed, Some(&failure));
-                executor.run(action.into_iter().collect()).await?;
-                Err(failed.error)
-            }
-        };
-    }
-    let (action, again) = status(&observed, None);
-    executor.run(action.into_iter().collect()).await?;
-    Ok(again)
+    carry_out(&observed, &executor).await
 }
