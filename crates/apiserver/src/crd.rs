@@ -29,10 +29,10 @@ pub(crate) fn is_established(definition: &Value) -> bool {
         .any(|c| c["type"] == "Established" && c["status"] == "True")
 }
 
-/// Everything served now.
-pub(crate) fn registry(server: &Server) -> Registry {
+/// Everything served now; `before` is what was served last.
+pub(crate) fn registry(server: &Server, before: &Registry) -> Registry {
     let (definitions, _) = server.storage.cache().list(TABLE, "");
-    Registry::build(definitions.iter().map(|(_, d)| &*d.value))
+    before.next(definitions.iter().map(|(_, d)| &d.value))
 }
 
 /// Writes status and finalizer of a definition on its way into the store: names are accepted
@@ -234,7 +234,7 @@ mod tests {
             "names": {"plural": "as", "kind": "A", "singular": "a", "shortNames": ["x"]},
             "versions": [{"name": "v1", "served": true, "storage": true}]},
             "status": {"conditions": [{"type": "Established", "status": "True"}]}});
-        let registry = Registry::build([&a].into_iter());
+        let registry = Registry::build([&Arc::new(a.clone())].into_iter());
         let mut b = a.clone();
         assert_eq!(clash(&registry, &b), None, "its own names are its own");
         b["spec"]["names"] = json!({"plural": "bs", "kind": "A", "singular": "b"});

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::ops::Deref;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use api::schema::ObjectSchema;
 use api::scheme::ResourceInfo;
@@ -54,17 +54,13 @@ impl Resource {
 
     fn custom(info: &Arc<ResourceInfo>, definition: &Value) -> Self {
         let versions = definition["spec"]["versions"].as_array();
-        let find = |wanted: &dyn Fn(&Value) -> bool| {
-            versions
-                .into_iter()
-                .flatten()
-                .find(|v| wanted(v))
-                .cloned()
-                .unwrap_or_default()
-        };
-        let version = find(&|v| v["name"] == info.version.as_str());
-        let storage_version = find(&|v| v["storage"] == true)["name"]
-            .as_str()
+        let find =
+            |wanted: &dyn Fn(&Value) -> bool| versions.into_iter().flatten().find(|v| wanted(v));
+        let version = find(&|v| v["name"] == info.version.as_str())
+            .cloned()
+            .unwrap_or_default();
+        let storage_version = find(&|v| v["storage"] == true)
+            .and_then(|v| v["name"].as_str())
             .unwrap_or(&info.version)
             .to_owned();
         let deprecation = (version["deprecated"] == true).then(|| {
@@ -114,10 +110,25 @@ impl Resource {
     }
 }
 
+/// What a definition adds, one a served version.
+fn added_by(definition: &Value) -> Vec<Arc<Resource>> {
+    api::scheme::from_crd(definition)
+        .iter()
+        .map(|info| Arc::new(Resource::custom(info, definition)))
+        .collect()
+}
+
 /// The table of a group's plural.
 pub(crate) fn table_name(group: &str, plural: &str) -> String {
     format!("{}/{plural}", if group.is_empty() { "core" } else { group })
 }
+
+static BUILTIN: LazyLock<Vec<Arc<Resource>>> = LazyLock::new(|| {
+    api::scheme::builtin()
+        .iter()
+        .map(|info| Arc::new(Resource::builtin(info)))
+        .collect()
+});
 
 /// An immutable picture of everything served; replaced as a whole when definitions change.
 #[derive(Debug, Default)]
@@ -126,29 +137,48 @@ pub(crate) struct Registry {
     by_path: HashMap<(String, String, String), usize>,
     /// What definitions add, for discovery.
     pub custom: Vec<Arc<ResourceInfo>>,
+    /// Each definition, and what it adds.
+    definitions: Vec<(Arc<Value>, Vec<Arc<Resource>>)>,
     openapi_v2: OnceLock<bytes::Bytes>,
 }
 
 impl Registry {
     /// The built-in resources and those of the established definitions.
-    pub fn build<'a>(definitions: impl Iterator<Item = &'a Value>) -> Self {
+    #[cfg(test)]
+    pub fn build<'a>(definitions: impl Iterator<Item = &'a Arc<Value>>) -> Self {
+        Self::default().next(definitions)
+    }
+
+    /// The picture after this one. What a definition adds that has not changed is taken over with its compiled schemas, so
+    /// that a new definition costs what it brings, however many there are.
+    pub fn next<'a>(&self, definitions: impl Iterator<Item = &'a Arc<Value>>) -> Self {
+        // An address names a definition: this picture keeps every one of its own alive.
+        let known: HashMap<*const Value, &Vec<Arc<Resource>>> = self
+            .definitions
+            .iter()
+            .map(|(definition, resources)| (Arc::as_ptr(definition), resources))
+            .collect();
         let mut out = Self::default();
-        for info in api::scheme::builtin() {
-            out.add(Resource::builtin(info));
+        for resource in BUILTIN.iter() {
+            out.add(resource);
         }
         for definition in definitions {
             if !crate::crd::is_established(definition) {
                 continue;
             }
-            for info in api::scheme::from_crd(definition) {
-                out.add(Resource::custom(&info, definition));
-                out.custom.push(info);
+            let resources = known
+                .get(&Arc::as_ptr(definition))
+                .map_or_else(|| added_by(definition), |resources| (*resources).clone());
+            for resource in &resources {
+                out.add(resource);
+                out.custom.push(resource.info.clone());
             }
+            out.definitions.push((definition.clone(), resources));
         }
         out
     }
 
-    fn add(&mut self, resource: Resource) {
+    fn add(&mut self, resource: &Arc<Resource>) {
         let key = (
             resource.group.clone(),
             resource.version.clone(),
@@ -158,7 +188,7 @@ impl Registry {
             return;
         }
         self.by_path.insert(key, self.resources.len());
-        self.resources.push(Arc::new(resource));
+        self.resources.push(resource.clone());
     }
 
     pub fn find(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Resource>> {
@@ -175,5 +205,39 @@ impl Registry {
 
     pub fn all(&self) -> &[Arc<Resource>] {
         &self.resources
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn definition(plural: &str, short: &str) -> Arc<Value> {
+        Arc::new(json!({
+            "metadata": {"name": format!("{plural}.g.io")},
+            "spec": {"group": "g.io", "scope": "Namespaced",
+                "names": {"plural": plural, "kind": plural, "shortNames": [short]},
+                "versions": [{"name": "v1", "served": true, "storage": true}]},
+            "status": {"conditions": [{"type": "Established", "status": "True"}]},
+        }))
+    }
+
+    #[test]
+    fn unchanged_definitions_keep_what_they_have_compiled() {
+        let (a, b) = (definition("as", "a"), definition("bs", "b"));
+        let before = Registry::build([&a, &b].into_iter());
+        let changed = definition("bs", "bee");
+        let after = before.next([&a, &changed].into_iter());
+        let same = |plural: &str| {
+            let find = |registry: &Registry| registry.find("g.io", "v1", plural).unwrap().clone();
+            Arc::ptr_eq(&find(&before), &find(&after))
+        };
+        assert!(same("as"));
+        assert!(!same("bs"));
+        assert_eq!(after.find("g.io", "v1", "bs").unwrap().short_names, ["bee"]);
+        let gone = after.next([&changed].into_iter());
+        assert!(gone.find("g.io", "v1", "as").is_none());
+        assert_eq!(gone.custom.len(), 1);
     }
 }

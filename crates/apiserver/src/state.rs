@@ -62,8 +62,9 @@ impl Server {
 
     /// Looks at the definitions again.
     pub fn rebuild_registry(&self) {
-        let fresh = Arc::new(crate::crd::registry(self));
-        *self.registry.write() = fresh;
+        // One at a time, so that a slower one cannot put an older picture over a newer.
+        let mut registry = self.registry.write();
+        *registry = Arc::new(crate::crd::registry(self, &registry));
     }
 
     /// What must have happened when a write is answered: a new kind is served at once.
