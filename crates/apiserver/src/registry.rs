@@ -31,6 +31,8 @@ pub(crate) struct Custom {
     pub status: bool,
     /// The warning of a deprecated version.
     pub deprecation: Option<String>,
+    /// The schema has default values.
+    pub defaults: bool,
 }
 
 impl Deref for Resource {
@@ -79,6 +81,7 @@ impl Resource {
             custom: Some(Custom {
                 status: version["subresources"]["status"].is_object(),
                 deprecation,
+                defaults: has_defaults(&version["schema"]["openAPIV3Schema"]),
                 version,
             }),
             schema: OnceLock::new(),
@@ -112,6 +115,17 @@ impl Resource {
     pub fn not_found(&self, name: &str) -> ApiError {
         ApiError::not_found(&self.group, &self.plural, name)
     }
+}
+
+/// Does a schema fill in anything?
+fn has_defaults(schema: &Value) -> bool {
+    let inside = |key: &str| schema[key].as_object().is_some() && has_defaults(&schema[key]);
+    schema.get("default").is_some()
+        || inside("items")
+        || inside("additionalProperties")
+        || schema["properties"]
+            .as_object()
+            .is_some_and(|all| all.values().any(has_defaults))
 }
 
 /// The table of a group's plural.
