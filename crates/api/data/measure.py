@@ -10,7 +10,7 @@ import gzip, json, re, subprocess
 
 SERVED = {
     "v1": "namespaces nodes pods services endpoints configmaps secrets serviceaccounts events"
-    " limitranges podtemplates replicationcontrollers resourcequotas",
+    " limitranges podtemplates replicationcontrollers resourcequotas persistentvolumes persistentvolumeclaims",
     "apps/v1": "deployments replicasets controllerrevisions daemonsets statefulsets",
     "batch/v1": "jobs cronjobs",
     "discovery.k8s.io/v1": "endpointslices",
@@ -21,10 +21,15 @@ SERVED = {
     "rbac.authorization.k8s.io/v1": "roles rolebindings clusterroles clusterrolebindings",
     "coordination.k8s.io/v1": "leases",
     "apiextensions.k8s.io/v1": "customresourcedefinitions",
-    "admissionregistration.k8s.io/v1": "mutatingwebhookconfigurations validatingwebhookconfigurations",
+    "admissionregistration.k8s.io/v1": "mutatingwebhookconfigurations validatingwebhookconfigurations"
+    " validatingadmissionpolicies validatingadmissionpolicybindings",
+    "networking.k8s.io/v1": "ingresses ingressclasses",
+    "apiregistration.k8s.io/v1": "apiservices",
     "authentication.k8s.io/v1": "tokenreviews selfsubjectreviews",
     "authorization.k8s.io/v1": "subjectaccessreviews selfsubjectaccessreviews selfsubjectrulesreviews localsubjectaccessreviews",
 }
+# What can only be read here: no other verbs, no subresources, no schema.
+READ_ONLY = {"apiservices", "persistentvolumes", "persistentvolumeclaims"}
 # Kinds that only appear as bodies of subresources.
 EXTRA_GROUPS = {"autoscaling/v1", "policy/v1", "meta/v1"}
 MEDIA = {
@@ -82,7 +87,15 @@ discovery = []
 for gv, names in SERVED.items():
     names = set(names.split())
     resources = [r for r in get(prefix(gv))["resources"] if r["name"].split("/")[0] in names]
+    resources = [
+        {**r, "verbs": [v for v in r["verbs"] if v in ("get", "list", "watch")]} if r["name"] in READ_ONLY else r
+        for r in resources
+        if r["name"].split("/")[0] not in READ_ONLY or "/" not in r["name"]
+    ]
     discovery.append({"groupVersion": gv, "resources": resources})
+    names -= READ_ONLY
+    if not names:
+        continue
 
     doc = get("/openapi/v3" + prefix(gv))
     paths = {}

@@ -114,6 +114,25 @@ pub fn apply(schema: &ObjectSchema, obj: &mut Value) {
                 }
             }
         }
+        ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy") => {
+            let spec = struct_mut(obj, "spec");
+            set(spec, "failurePolicy", "Fail");
+            if let Some(m) = some_mut(spec, "matchConstraints") {
+                match_resources(m);
+            }
+        }
+        ("admissionregistration.k8s.io", "ValidatingAdmissionPolicyBinding") => {
+            let spec = struct_mut(obj, "spec");
+            if let Some(m) = some_mut(spec, "matchResources") {
+                match_resources(m);
+            }
+        }
+        ("networking.k8s.io", "IngressClass") => {
+            let spec = struct_mut(obj, "spec");
+            if let Some(p) = some_mut(spec, "parameters") {
+                set(p, "scope", "Cluster");
+            }
+        }
         ("admissionregistration.k8s.io", kind) => {
             for w in list_mut(obj, "webhooks") {
                 webhook(w, kind == "MutatingWebhookConfiguration");
@@ -349,6 +368,15 @@ fn webhook(w: &mut Value, mutating: bool) {
     list_mut(w, "rules").for_each(|r| set(r, "scope", "*"));
     if let Some(service) = some_mut(w, "clientConfig").and_then(|c| some_mut(c, "service")) {
         set(service, "port", 443);
+    }
+}
+
+fn match_resources(m: &mut Value) {
+    set(m, "matchPolicy", "Equivalent");
+    set(m, "namespaceSelector", json!({}));
+    set(m, "objectSelector", json!({}));
+    for rules in ["resourceRules", "excludeResourceRules"] {
+        list_mut(m, rules).for_each(|r| set(r, "scope", "*"));
     }
 }
 

@@ -68,6 +68,11 @@ const DOCUMENTS: &[(&str, &str, &[u8])] = &[
         include_bytes!("../data/openapi_admissionregistration.k8s.io_v1.json.gz"),
     ),
     (
+        "networking.k8s.io",
+        "v1",
+        include_bytes!("../data/openapi_networking.k8s.io_v1.json.gz"),
+    ),
+    (
         "authentication.k8s.io",
         "v1",
         include_bytes!("../data/openapi_authentication.k8s.io_v1.json.gz"),

@@ -7,6 +7,15 @@ use std::sync::Arc;
 
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";
 
+/// What `kubectl explain` says of the members that all objects have.
+const API_VERSION: &str = "APIVersion defines the group and version whose schema this object has.";
+const KIND: &str = "Kind names what sort of object this is.";
+const METADATA: &str = "Name, labels and what else all objects have.";
+
+fn described(text: &str) -> Value {
+    json!({"type": "string", "description": text})
+}
+
 /// The document for resources of one group-version.
 pub fn document(resources: &[&Arc<ResourceInfo>]) -> Value {
     let mut paths = Map::new();
@@ -81,18 +90,16 @@ fn reference(name: &str) -> Value {
 
 fn add_schemas(r: &ResourceInfo, schema: &Value, schemas: &mut Map<String, Value>) {
     let gvk = |kind: &str| json!([{"group": r.group, "kind": kind, "version": r.version}]);
-    let mut object = if schema.is_object() {
-        schema.clone()
-    } else {
-        json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
-    };
-    {
+    // Properties only where there is a schema: clients take what is not among them for forbidden.
+    let mut object = json!({"type": "object"});
+    if schema.is_object() {
+        object = schema.clone();
         let properties = meta::map_mut(&mut object, "properties");
-        properties.insert("apiVersion".into(), json!({"type": "string"}));
-        properties.insert("kind".into(), json!({"type": "string"}));
+        properties.insert("apiVersion".into(), described(API_VERSION));
+        properties.insert("kind".into(), described(KIND));
         properties.insert(
             "metadata".into(),
-            json!({"allOf": [reference(&format!("{META}ObjectMeta"))]}),
+            json!({"allOf": [reference(&format!("{META}ObjectMeta"))], "description": METADATA}),
         );
         properties.sort_keys();
     }

@@ -5,6 +5,8 @@ use serde_json::{Map, Value, json};
 use std::collections::HashSet;
 use std::sync::{Arc, LazyLock};
 
+const GVK: &str = "x-kubernetes-group-version-kind";
+
 /// Words of v3 that v2 does not have.
 const NOT_IN_V2: [&str; 5] = [
     "oneOf",
@@ -101,6 +103,14 @@ fn definition(schema: &Value) -> Value {
                     out["description"] = text.clone();
                 }
                 return out;
+            }
+            if m.contains_key(GVK)
+                && m.get("x-kubernetes-preserve-unknown-fields") == Some(&Value::Bool(true))
+            {
+                // An object of any form: properties would close it.
+                let mut out = m.clone();
+                out.retain(|key, _| key == "type" || key == GVK);
+                return Value::Object(out);
             }
             let any = m.get("nullable") == Some(&Value::Bool(true));
             let open = m.get("x-kubernetes-preserve-unknown-fields") == Some(&Value::Bool(true));

@@ -5,6 +5,7 @@
 //! left out.
 
 mod access;
+mod admission;
 mod config;
 mod container;
 mod crd;
@@ -12,6 +13,7 @@ mod custom;
 mod gostring;
 mod metadata;
 pub mod names;
+mod networking;
 mod pod;
 mod pod_update;
 pub mod policy;
@@ -31,6 +33,9 @@ pub(crate) type Errors = Vec<FieldError>;
 pub fn create(resource: &ResourceInfo, schema: &ObjectSchema, obj: &Value) -> Vec<FieldError> {
     let mut errors = metadata::create(resource, obj);
     errors.extend(body(schema, obj));
+    if schema.builtin && resource.kind == "Ingress" {
+        errors.extend(networking::ingress_create(obj));
+    }
     errors
 }
 
@@ -91,6 +96,10 @@ pub fn update(
         ("node.k8s.io", "RuntimeClass") => {
             errors.extend(immutable("handler", &obj["handler"], &old["handler"]));
         }
+        ("networking.k8s.io", "IngressClass") => {
+            errors.extend(networking::ingress_class_update(obj, old));
+            errors.extend(body(schema, obj));
+        }
         ("batch", "Job") => {
             errors.extend(body(schema, obj));
             errors.extend(workload::job_update(obj, old));
@@ -145,7 +154,13 @@ fn body(schema: &ObjectSchema, obj: &Value) -> Errors {
         ("discovery.k8s.io", "EndpointSlice") => service::endpoint_slice(obj),
         ("rbac.authorization.k8s.io", kind) => access::rbac(kind, obj),
         ("coordination.k8s.io", "Lease") => config::lease(obj),
+        ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy") => admission::policy(obj),
+        ("admissionregistration.k8s.io", "ValidatingAdmissionPolicyBinding") => {
+            admission::binding(obj)
+        }
         ("admissionregistration.k8s.io", _) => access::webhooks(obj),
+        ("networking.k8s.io", "Ingress") => networking::ingress(obj),
+        ("networking.k8s.io", "IngressClass") => networking::ingress_class(obj),
         ("apiextensions.k8s.io", _) => crd::create(obj),
         _ => Vec::new(),
     }

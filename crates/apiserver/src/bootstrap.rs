@@ -168,6 +168,21 @@ async fn replace(writer: &Writer<'_>, object: Value) -> ApiResult<()> {
     Ok(())
 }
 
+/// Gives up what is older than one to two intervals: lists in pages do not live longer.
+pub(crate) async fn compact(server: Arc<Server>) {
+    /// As often as kube-apiserver asks etcd to.
+    const EVERY: std::time::Duration = std::time::Duration::from_secs(300);
+    let mut last = server.storage.cache().revision();
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(EVERY) => {}
+            () = server.shutdown.cancelled() => return,
+        }
+        server.storage.cache().compact(last);
+        last = server.storage.cache().revision();
+    }
+}
+
 /// Removes events older than an hour, as the real server's leases do.
 pub(crate) async fn expire_events(server: Arc<Server>) {
     use crate::storage::{Change, Expect, Key};

@@ -45,11 +45,18 @@ pub(crate) fn shown(resource: &Resource, stored: &Value) -> Option<Value> {
         copy["apiVersion"] = resource.api_version().into();
         return Some(copy);
     }
-    if resource.version == resource.storage_version {
+    let custom = resource.custom.as_ref()?;
+    // Objects written before the storage version changed are still in the version of then.
+    let version = resource.api_version();
+    if stored["apiVersion"] == version.as_str() && !custom.defaults {
         return None;
     }
     let mut copy = stored.clone();
-    copy["apiVersion"] = resource.api_version().into();
+    copy["apiVersion"] = version.into();
+    if custom.defaults {
+        // A default may be younger than the object.
+        crate::machinery::default(resource, &mut copy);
+    }
     Some(copy)
 }
 
@@ -68,6 +75,25 @@ pub(crate) fn to_stored(resource: &Resource, object: &mut Value) {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn stored_objects_are_shown_in_the_version_and_with_the_defaults_of_today() {
+        let definition = json!({"metadata": {"name": "ws.g.io"}, "spec": {"group": "g.io", "scope": "Namespaced",
+            "names": {"plural": "ws", "kind": "W"}, "versions": [
+                {"name": "v1", "served": true, "storage": false, "schema": {"openAPIV3Schema": {"type": "object"}}},
+                {"name": "v2", "served": true, "storage": true, "schema": {"openAPIV3Schema": {"type": "object", "properties": {
+                    "a": {"type": "string", "default": "A"}}}}}]},
+            "status": {"conditions": [{"type": "Established", "status": "True"}]}});
+        let registry = crate::registry::Registry::build([&definition].into_iter());
+        let stored = json!({"apiVersion": "g.io/v1", "kind": "W", "metadata": {"name": "w"}});
+        let v2 = registry.find("g.io", "v2", "ws").unwrap();
+        let seen = shown(v2, &stored).unwrap();
+        assert_eq!(
+            (&seen["apiVersion"], &seen["a"]),
+            (&json!("g.io/v2"), &json!("A"))
+        );
+        assert!(shown(registry.find("g.io", "v1", "ws").unwrap(), &stored).is_none());
+    }
 
     #[test]
     fn an_event_is_the_same_under_both_names() {

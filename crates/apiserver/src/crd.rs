@@ -110,6 +110,27 @@ fn clash(registry: &Registry, definition: &Value) -> Option<(&'static str, Strin
     None
 }
 
+/// Refuses a definition whose versions only a webhook can convert: none is called here, and an object in a version that it
+/// was not converted to would be a wrong answer.
+pub(crate) fn check_conversion(definition: &Value) -> ApiResult<()> {
+    let conversion = &definition["spec"]["conversion"];
+    if conversion["strategy"] != "Webhook" {
+        return Ok(());
+    }
+    let e = api::field::FieldError::not_supported(
+        "spec.conversion.strategy",
+        &conversion["strategy"],
+        &["None"],
+    );
+    let name = api::meta::name(definition);
+    Err(ApiError::invalid(
+        GROUP,
+        "CustomResourceDefinition",
+        name,
+        &[e],
+    ))
+}
+
 /// Refuses objects of kinds that are about to disappear.
 pub(crate) fn check_alive(server: &Server, resource: &Resource) -> ApiResult<()> {
     if resource.custom.is_none() {
@@ -207,6 +228,7 @@ pub(crate) async fn run(server: Arc<Server>) {
         changed.borrow_and_update();
         server.rebuild_registry();
         clean_up(&server).await;
+        crate::api_services::publish(&server).await;
         let dying = server
             .storage
             .cache()
@@ -227,6 +249,16 @@ pub(crate) async fn run(server: Arc<Server>) {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn definitions_that_need_a_conversion_webhook_are_refused() {
+        let of = |strategy: &str| json!({"metadata": {"name": "as.g.io"}, "spec": {"conversion": {"strategy": strategy}}});
+        assert!(check_conversion(&of("None")).is_ok());
+        assert_eq!(
+            check_conversion(&of("Webhook")).unwrap_err().message,
+            "CustomResourceDefinition.apiextensions.k8s.io \"as.g.io\" is invalid: spec.conversion.strategy: Unsupported value: \"Webhook\": supported values: \"None\""
+        );
+    }
 
     #[test]
     fn names_of_other_kinds_are_refused() {

@@ -7,6 +7,7 @@
 //! `storage` makes it durable and tells the watchers.
 
 mod admission;
+mod api_services;
 mod authn;
 mod authz;
 mod body;
@@ -23,6 +24,7 @@ mod outbound;
 mod policy;
 mod protobuf;
 mod proxy;
+mod proxy_links;
 mod registry;
 mod rest;
 mod review;
@@ -228,6 +230,7 @@ pub async fn run(config: Config, token: CancellationToken) -> Result<Handle, Err
         let background = [
             tokio::spawn(crd::run(server.clone())),
             tokio::spawn(bootstrap::expire_events(server.clone())),
+            tokio::spawn(bootstrap::compact(server.clone())),
         ];
         serve::accept(server.clone(), config.listener, Arc::new(tls)).await;
         for task in background {

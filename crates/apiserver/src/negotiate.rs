@@ -4,6 +4,9 @@ use api::status::StatusError;
 
 use crate::error::ApiResult;
 
+/// What answers can be encoded in.
+pub(crate) const MEDIA: &[&str] = &["application/json", "application/yaml"];
+
 /// How objects are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Shape {
@@ -84,10 +87,7 @@ pub(crate) fn form(accept: &str) -> ApiResult<Form> {
         };
         return Ok(Form { shape, encoding });
     }
-    Err(StatusError::not_acceptable(&[
-        "application/json",
-        "application/yaml",
-    ]))
+    Err(StatusError::not_acceptable(MEDIA))
 }
 
 #[cfg(test)]

@@ -97,7 +97,7 @@ pub(crate) async fn handle(call: &Call<'_>) -> ApiResult<Answer> {
         send(stream, request).await
     };
     let answer = answer.map_err(|e| failed(outbound::explain(&e)))?;
-    Ok(relay(call, answer, own))
+    Ok(relay(call, answer, own).await)
 }
 
 /// What a system says about a connection, as Go words it.
@@ -220,7 +220,7 @@ async fn to_node(call: &Call<'_>, wanted: &Target<'_>, rest: &str) -> ApiResult<
         )
     })?;
     let (own, _) = split(&call.request.path);
-    Ok(relay(call, answer, own))
+    Ok(relay(call, answer, own).await)
 }
 
 /// Headers that belong to one connection only.
@@ -295,8 +295,11 @@ where
     Ok(sender.send_request(request).await?)
 }
 
-/// The other side's answer; redirects stay below the proxy's own path.
-fn relay(call: &Call<'_>, answer: Response<Incoming>, own: &str) -> Answer {
+/// Pages up to this size have their links looked at.
+const PAGE: usize = 4 << 20;
+
+/// The other side's answer; redirects and links of pages stay below the proxy's own path.
+async fn relay(call: &Call<'_>, answer: Response<Incoming>, own: &str) -> Answer {
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS
         && let Some(client) = call.request.upgrade.lock().take()
     {
@@ -312,8 +315,43 @@ fn relay(call: &Call<'_>, answer: Response<Incoming>, own: &str) -> Answer {
         });
         return out;
     }
-    let (parts, body) = answer.into_parts();
-    let mut out = Response::new(body.map_err(|e| -> BoxError { e.into() }).boxed_unsync());
+    let (mut parts, body) = answer.into_parts();
+    let text = |name| {
+        let value = parts.headers.get(name);
+        value
+            .and_then(|v: &HeaderValue| v.to_str().ok())
+            .unwrap_or("")
+    };
+    let page = text(header::CONTENT_TYPE).starts_with("text/html")
+        && text(header::CONTENT_ENCODING).is_empty()
+        && text(header::CONTENT_LENGTH)
+            .parse()
+            .is_ok_and(|length: usize| length <= PAGE);
+    let body: Body = if page {
+        match body
+            .collect()
+            .await
+            .map(http_body_util::Collected::to_bytes)
+        {
+            Ok(bytes) => {
+                parts.headers.remove(header::CONTENT_LENGTH);
+                match std::str::from_utf8(&bytes) {
+                    Ok(page) => full(crate::proxy_links::rewrite(page, own)),
+                    Err(_) => full(bytes),
+                }
+            }
+            Err(e) => {
+                return crate::http_types::error_answer(&ApiError::new(
+                    503,
+                    "ServiceUnavailable",
+                    format!("error trying to reach service: {e}"),
+                ));
+            }
+        }
+    } else {
+        body.map_err(|e| -> BoxError { e.into() }).boxed_unsync()
+    };
+    let mut out = Response::new(body);
     *out.status_mut() = parts.status;
     for (name, value) in &parts.headers {
         if !hop(name) {

@@ -31,6 +31,8 @@ pub(crate) struct Custom {
     pub status: bool,
     /// The warning of a deprecated version.
     pub deprecation: Option<String>,
+    /// The schema has default values.
+    pub defaults: bool,
 }
 
 impl Deref for Resource {
@@ -75,6 +77,7 @@ impl Resource {
             custom: Some(Custom {
                 status: version["subresources"]["status"].is_object(),
                 deprecation,
+                defaults: has_defaults(&version["schema"]["openAPIV3Schema"]),
                 version,
             }),
             schema: OnceLock::new(),
@@ -116,6 +119,17 @@ fn added_by(definition: &Value) -> Vec<Arc<Resource>> {
         .iter()
         .map(|info| Arc::new(Resource::custom(info, definition)))
         .collect()
+}
+
+/// Does a schema fill in anything?
+fn has_defaults(schema: &Value) -> bool {
+    let inside = |key: &str| schema[key].as_object().is_some() && has_defaults(&schema[key]);
+    schema.get("default").is_some()
+        || inside("items")
+        || inside("additionalProperties")
+        || schema["properties"]
+            .as_object()
+            .is_some_and(|all| all.values().any(has_defaults))
 }
 
 /// The table of a group's plural.

@@ -221,7 +221,9 @@ async fn dispatch(server: &Arc<Server>, request: &Request) -> ApiResult<Answer> 
     let Some(route) = route(&request.path) else {
         return Err(ApiError::bad_request("the path is not validly encoded"));
     };
-    if request.method == Method::OPTIONS {
+    // Only what a request is passed on to may know this method.
+    let passed_on = matches!(&route, Route::Resource(target) if target.subresource == "proxy");
+    if request.method == Method::OPTIONS && !passed_on {
         return Err(ApiError::new(
             405,
             "MethodNotAllowed",

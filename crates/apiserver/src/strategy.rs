@@ -14,6 +14,30 @@ const SYSTEM: &[&str] = &[
     "deletionGracePeriodSeconds",
 ];
 
+/// What is said to the author of an object of which something is kept but not carried out.
+pub(crate) fn without_effect(r: &Resource, object: &Value) -> Option<&'static str> {
+    const NO_AUDIT: &str =
+        "there is no audit log: what this policy would write there is not recorded";
+    match (r.group.as_str(), r.plural.as_str()) {
+        ("networking.k8s.io", "ingresses" | "ingressclasses") => Some(
+            "no ingress controller runs in this cluster: use a Gateway and a VirtualService to let requests in",
+        ),
+        ("admissionregistration.k8s.io", "validatingadmissionpolicies") => {
+            object["spec"]["auditAnnotations"]
+                .as_array()
+                .is_some_and(|all| !all.is_empty())
+                .then_some(NO_AUDIT)
+        }
+        ("admissionregistration.k8s.io", "validatingadmissionpolicybindings") => {
+            object["spec"]["validationActions"]
+                .as_array()
+                .is_some_and(|all| all.iter().any(|action| action == "Audit"))
+                .then_some(NO_AUDIT)
+        }
+        _ => None,
+    }
+}
+
 /// Kinds whose `metadata.generation` counts changes of what is wanted.
 fn counts_generations(r: &Resource) -> bool {
     if r.custom.is_some() {
@@ -94,6 +118,10 @@ pub(crate) fn prepare_create(r: &Resource, object: &mut Value, uid: &str, now: &
             let class = qos_class(&object["spec"]);
             object["status"] = json!({"phase": "Pending", "qosClass": class});
         }
+        ("admissionregistration.k8s.io", "validatingadmissionpolicies") => {
+            object["status"] = json!({});
+        }
+        ("networking.k8s.io", "ingresses") => object["status"] = json!({"loadBalancer": {}}),
         ("", "services") => object["status"] = json!({"loadBalancer": {}}),
         ("apps", _) if r.has("status") => {
             // The real server leaves zero counts out, except where the type requires them.
@@ -258,6 +286,13 @@ pub(crate) fn prepare_update(r: &Resource, object: &mut Value, old: &Value, subr
                 Some(o) => kept_meta.insert("ownerReferences".into(), o),
                 None => kept_meta.shift_remove("ownerReferences"),
             };
+            if r.is("apps", "deployments") {
+                // Except these, whose labels others go by.
+                match old_meta.get("labels") {
+                    Some(labels) => kept_meta.insert("labels".into(), labels.clone()),
+                    None => kept_meta.shift_remove("labels"),
+                };
+            }
         } else if let Some(fields) = meta.get("managedFields") {
             api::meta::set(&mut kept, "managedFields", fields.clone());
         }
@@ -371,6 +406,34 @@ mod tests {
         assert_eq!(status["metadata"]["generation"], 1);
         assert_eq!(status["spec"]["replicas"], 1);
         assert_eq!(status["status"]["replicas"], 1);
+    }
+
+    #[test]
+    fn authors_hear_what_is_not_carried_out() {
+        let said = |group: &str, plural: &str, object: Value| {
+            without_effect(&resource(group, plural), &object).is_some()
+        };
+        assert!(said("networking.k8s.io", "ingresses", json!({})));
+        let group = "admissionregistration.k8s.io";
+        let binding = |actions: Value| json!({"spec": {"validationActions": actions}});
+        let plural = "validatingadmissionpolicybindings";
+        assert!(said(group, plural, binding(json!(["Deny", "Audit"]))));
+        assert!(!said(group, plural, binding(json!(["Deny"]))));
+        assert!(!said("apps", "deployments", json!({})));
+    }
+
+    #[test]
+    fn labels_of_a_deployment_do_not_come_with_its_status() {
+        let update = |group: &str, plural: &str| {
+            let r = resource(group, plural);
+            let old = json!({"metadata": {"name": "a", "labels": {"x": "old"}}, "spec": {}});
+            let mut new = old.clone();
+            new["metadata"]["labels"]["x"] = "new".into();
+            prepare_update(&r, &mut new, &old, "status");
+            new["metadata"]["labels"]["x"].clone()
+        };
+        assert_eq!(update("apps", "deployments"), "old");
+        assert_eq!(update("apps", "replicasets"), "new");
     }
 
     #[test]

@@ -37,9 +37,14 @@ fn container(call: &Call<'_>, pod: &Value) -> ApiResult<String> {
             .collect()
     };
     let (main, init) = (names("containers"), names("initContainers"));
+    let debugging = names("ephemeralContainers");
     let asked = call.request.query.text("container");
     if !asked.is_empty() {
-        let known = main.iter().chain(&init).any(|n| n == asked);
+        let known = main
+            .iter()
+            .chain(&init)
+            .chain(&debugging)
+            .any(|n| n == asked);
         if !known {
             return Err(ApiError::bad_request(format!(
                 "container {asked} is not valid for pod {}",
@@ -155,12 +160,84 @@ pub(crate) async fn logs(call: &Call<'_>) -> ApiResult<Answer> {
     let answer = outbound::send(&peer, request)
         .await
         .map_err(|e| unreachable(&peer, &path, &e))?;
+    if answer.status().is_success()
+        && call
+            .request
+            .header(header::UPGRADE)
+            .eq_ignore_ascii_case("websocket")
+    {
+        return over_websocket(call, answer.into_body());
+    }
     Ok(relay(answer).await)
+}
+
+/// Sends what comes as messages of a WebSocket: binary ones, or base64 where the client asked for that.
+fn over_websocket(call: &Call<'_>, mut body: Incoming) -> ApiResult<Answer> {
+    use futures::SinkExt as _;
+    use tokio_tungstenite::WebSocketStream;
+    use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+    use tokio_tungstenite::tungstenite::protocol::{Message, Role};
+
+    let client = call.request.upgrade.lock().take();
+    let key = call.request.header(header::SEC_WEBSOCKET_KEY);
+    let (Some(client), false) = (client, key.is_empty()) else {
+        return Err(ApiError::bad_request("Upgrade request required"));
+    };
+    let asked = call.request.header(header::SEC_WEBSOCKET_PROTOCOL);
+    let known = ["binary.k8s.io", "base64.binary.k8s.io"];
+    let protocol = asked.split(',').map(str::trim).find(|p| known.contains(p));
+    let as_text = protocol == Some("base64.binary.k8s.io");
+    let mut out = Response::new(full(bytes::Bytes::new()));
+    *out.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = out.headers_mut();
+    headers.insert(
+        header::UPGRADE,
+        header::HeaderValue::from_static("websocket"),
+    );
+    headers.insert(
+        header::CONNECTION,
+        header::HeaderValue::from_static("Upgrade"),
+    );
+    let accept = derive_accept_key(key.as_bytes());
+    for (name, value) in [
+        (header::SEC_WEBSOCKET_ACCEPT, Some(accept.as_str())),
+        (header::SEC_WEBSOCKET_PROTOCOL, protocol),
+    ] {
+        if let Some(value) = value.and_then(|v| v.parse().ok()) {
+            headers.insert(name, value);
+        }
+    }
+    tokio::spawn(async move {
+        let Ok(client) = client.await else { return };
+        let mut socket =
+            WebSocketStream::from_raw_socket(TokioIo::new(client), Role::Server, None).await;
+        while let Some(Ok(frame)) = body.frame().await {
+            let Ok(data) = frame.into_data() else {
+                continue;
+            };
+            let message = if as_text {
+                use base64::Engine as _;
+                Message::text(base64::engine::general_purpose::STANDARD.encode(&data))
+            } else {
+                Message::binary(data)
+            };
+            if socket.send(message).await.is_err() {
+                return;
+            }
+        }
+        let _ = socket.close(None).await;
+    });
+    Ok(out)
 }
 
 /// A container that never started has no log; say why.
 fn waiting(pod: &Value, container: &str, query: &crate::target::Query) -> ApiResult<()> {
-    let status = ["containerStatuses", "initContainerStatuses"]
+    let lists = [
+        "containerStatuses",
+        "initContainerStatuses",
+        "ephemeralContainerStatuses",
+    ];
+    let status = lists
         .iter()
         .flat_map(|l| pod["status"][*l].as_array().into_iter().flatten())
         .find(|s| s["name"] == container);

@@ -114,8 +114,20 @@ pub fn images() -> ImageCatalog {
 }
 
 /// Images of Kubernetes' own conformance suite.
-fn conformance() -> [Image; 3] {
+fn conformance() -> [Image; 5] {
     [
+        // A web page that says which picture it shows.
+        image(
+            &["nautilus"],
+            &[
+                "/bin/sh",
+                "-c",
+                "echo '{\"image\": \"nautilus.jpg\"}' > /data.json && exec /agnhost test-webserver",
+            ],
+            &[],
+            agnhost_image::PATHS,
+        ),
+        image(&["jessie-dnsutils"], &["/bin/sh"], &[], &[]),
         image(
             &["agnhost"],
             &["/agnhost"],
@@ -212,6 +224,8 @@ mod tests {
             "registry.k8s.io/e2e-test-images/agnhost:2.53",
             "registry.k8s.io/e2e-test-images/busybox:1.36.1-1",
             "registry.k8s.io/pause:3.10",
+            "registry.k8s.io/e2e-test-images/nautilus:1.7",
+            "registry.k8s.io/e2e-test-images/jessie-dnsutils:1.7",
         ] {
             assert!(images.resolve(reference).is_some(), "{reference}");
         }

@@ -61,6 +61,8 @@ pub enum Judgement {
     LookUp(Vec<Owner>),
     /// None of its owners exists any more.
     Delete(Propagation),
+    /// It waits for objects that wait for it: it shall no longer hold up its owners.
+    Unblock,
     /// Some of its owners exist no more: remove the references to them.
     Forget(Vec<String>),
     /// It is an owner that waited and may go: remove this finalizer.
@@ -217,6 +219,10 @@ impl Graph {
                 Judgement::Forget(gone)
             };
         }
+        let holds = node.owners.iter().any(|owner| owner.blocks);
+        if !waiting.is_empty() && holds && self.is_circular(uid) {
+            return Judgement::Unblock;
+        }
         let policy = if !waiting.is_empty() && self.is_blocked(uid) || node.has(FOREGROUND) {
             Propagation::Foreground
         } else if node.has(ORPHAN) {
@@ -225,6 +231,16 @@ impl Graph {
             Propagation::Background
         };
         Judgement::Delete(policy)
+    }
+
+    /// Whether a dependent waits for its own dependents, of which this may be one. (It may also be none: then it merely stops waiting.)
+    fn is_circular(&self, uid: &str) -> bool {
+        self.dependents
+            .get(uid)
+            .into_iter()
+            .flatten()
+            .filter_map(|dependent| self.nodes.get(dependent))
+            .any(Node::waits_for_dependents)
     }
 
     /// Whether a dependent has to go first.
@@ -344,6 +360,24 @@ mod tests {
         assert_eq!(graph.judge("r"), Judgement::Release(FOREGROUND));
         assert_eq!(graph.remove("r"), ["d"]);
         assert_eq!(graph.judge("d"), Judgement::Release(FOREGROUND));
+    }
+
+    #[test]
+    fn a_circle_of_objects_that_wait_for_each_other_is_opened() {
+        let mut graph = Graph::default();
+        for (uid, owner) in [("a", "c"), ("b", "a"), ("c", "b")] {
+            graph.observe(&PODS, &object(uid, "n", &[owner]));
+        }
+        for (uid, owner) in [("a", "c"), ("b", "a")] {
+            assert_ne!(graph.judge("c"), Judgement::Unblock, "before {uid} waits");
+            graph.observe(&PODS, &leaving(object(uid, "n", &[owner]), FOREGROUND));
+        }
+        assert_eq!(graph.judge("c"), Judgement::Unblock);
+        let mut opened = object("c", "n", &["b"]);
+        opened["metadata"]["ownerReferences"][0]["blockOwnerDeletion"] = json!(false);
+        assert_eq!(graph.observe(&PODS, &opened), ["b", "c"]);
+        assert_eq!(graph.judge("b"), Judgement::Release(FOREGROUND));
+        assert_eq!(graph.judge("c"), Judgement::Delete(Propagation::Foreground));
     }
 
     #[test]

@@ -26,11 +26,14 @@ pub(crate) fn history(owner: &Value, revisions: &[Arc<Value>]) -> Vec<Arc<Value>
     mine
 }
 
-/// What a revision keeps: the patch that returns to it.
+/// What a revision keeps: the patch that returns to it. Clients compare it byte by byte with what they would write themselves, so
+/// that it has the members that are null, and all of them in the order of their names.
 fn data(owner: &Value) -> Value {
-    let mut template = without_nulls(&owner["spec"]["template"]);
+    let mut template = owner["spec"]["template"].clone();
     template["$patch"] = "replace".into();
-    json!({"spec": {"template": template}})
+    let mut data = json!({"spec": {"template": template}});
+    data.sort_all_objects();
+    data
 }
 
 /// The revision that describes the owner as it is now.
@@ -46,11 +49,12 @@ pub(crate) enum Current {
 /// Finds the owner's present template among its revisions.
 pub(crate) fn current(owner: &Value, history: &[Arc<Value>], collisions: i64) -> Current {
     let wanted = data(owner);
+    let plain = without_nulls(&wanted);
     let last = history.last().map_or(0, |r| int(&r["revision"]));
     let equal = history
         .iter()
         .rev()
-        .find(|revision| without_nulls(&revision["data"]) == wanted);
+        .find(|revision| without_nulls(&revision["data"]) == plain);
     match equal {
         Some(found) if int(&found["revision"]) == last => Current::Is(found.clone()),
         Some(found) => Current::Old(found.clone(), last + 1),
@@ -85,7 +89,7 @@ pub(crate) fn current(owner: &Value, history: &[Arc<Value>], collisions: i64) ->
 
 /// The template that a revision holds.
 pub(crate) fn template(revision: &Value) -> Value {
-    let mut template = revision["data"]["spec"]["template"].clone();
+    let mut template = without_nulls(&revision["data"]["spec"]["template"]);
     if let Some(map) = template.as_object_mut() {
         map.shift_remove("$patch");
     }
@@ -118,6 +122,10 @@ mod tests {
         };
         let first = make(&owner, &[]);
         owner["spec"]["template"]["spec"]["x"] = 2.into();
+        assert_eq!(
+            first["data"].to_string(),
+            r#"{"spec":{"template":{"$patch":"replace","metadata":{"creationTimestamp":null},"spec":{"x":1}}}}"#
+        );
         let second = make(&owner, std::slice::from_ref(&first));
         assert_eq!(
             (&first["revision"], &second["revision"]),

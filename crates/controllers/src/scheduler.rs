@@ -3,6 +3,7 @@
 mod affinity;
 mod decide;
 mod filter;
+mod preempt;
 mod resources;
 mod run;
 mod score;

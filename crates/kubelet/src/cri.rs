@@ -29,6 +29,10 @@ pub struct SandboxSpec {
     pub ip: Ipv4Addr,
     /// Host name inside.
     pub hostname: String,
+    /// It uses the node's network; `ip` is the node's address.
+    pub host_network: bool,
+    /// Kernel parameters of its namespaces.
+    pub sysctls: Vec<(String, String)>,
 }
 
 /// One container to start.

@@ -26,6 +26,7 @@ pub mod sandbox_runtime;
 pub mod server;
 pub mod service_proxy;
 pub mod status_writer;
+pub mod sysctl;
 pub mod volumes;
 
 pub use catalog::{Image, ImageCatalog, ImageMount};

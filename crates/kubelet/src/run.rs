@@ -214,10 +214,12 @@ pub async fn run_with(
             port: 53,
             protocol,
             targets: vec![target],
+            sticky: false,
         });
         tasks.spawn(done(service_proxy::run(
             stores.services.clone(),
             slices,
+            pods.clone(),
             node_ips,
             fixed.to_vec(),
             token.clone(),

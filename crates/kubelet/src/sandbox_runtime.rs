@@ -47,6 +47,8 @@ impl Runtime for SandboxRuntime {
             gateway: self.gateway,
             bridge: self.bridge.clone(),
             hostname: spec.hostname,
+            host: spec.host_network,
+            sysctls: spec.sysctls,
         };
         let sandbox = PodSandbox::create(network).await.map_err(failed)?;
         Ok(Arc::new(Sandbox {

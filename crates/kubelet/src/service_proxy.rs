@@ -96,10 +96,62 @@ pub fn rules<'a>(
                 port,
                 protocol,
                 targets: chosen.clone(),
+                sticky: spec["sessionAffinity"] == "ClientIP",
             };
             rules.extend(addresses.iter().map(|ip| rule(*ip, number)));
             if let Some(node_port) = port(&service_port["nodePort"]) {
                 rules.extend(node_ips.iter().map(|ip| rule(*ip, node_port)));
+            }
+        }
+    }
+    rules.sort_by_key(|rule| (rule.ip, rule.port, rule.protocol));
+    rules
+}
+
+/// Rules for the ports of this node that its pods ask for (`hostPort`): at `hostIP`, or at each of `node_ips`.
+pub fn host_ports<'a>(
+    pods: impl IntoIterator<Item = &'a Value>,
+    node_ips: &[Ipv4Addr],
+) -> Vec<NatRule> {
+    let mut rules = Vec::new();
+    for pod in pods {
+        let ip: Option<Ipv4Addr> = pod["status"]["podIP"]
+            .as_str()
+            .and_then(|ip| ip.parse().ok());
+        let ended = matches!(
+            pod["status"]["phase"].as_str(),
+            Some("Succeeded" | "Failed")
+        );
+        let Some(ip) = ip.filter(|_| !ended && pod["spec"]["hostNetwork"] != true) else {
+            continue;
+        };
+        let containers = pod["spec"]["containers"].as_array();
+        for wanted in containers
+            .into_iter()
+            .flatten()
+            .flat_map(|container| container["ports"].as_array().into_iter().flatten())
+        {
+            let (Some(number), Some(target), Some(protocol)) = (
+                port(&wanted["hostPort"]),
+                port(&wanted["containerPort"]),
+                protocol(&wanted["protocol"]),
+            ) else {
+                continue;
+            };
+            let at: Option<Ipv4Addr> = wanted["hostIP"].as_str().and_then(|ip| ip.parse().ok());
+            let rule = |ip_of_node: &Ipv4Addr| NatRule {
+                ip: *ip_of_node,
+                port: number,
+                protocol,
+                targets: vec![SocketAddrV4::new(ip, target)],
+                sticky: false,
+            };
+            match at.filter(|at| !at.is_unspecified()) {
+                Some(at) => rules.push(rule(&at)),
+                None => {
+                    rules.push(rule(&Ipv4Addr::LOCALHOST));
+                    rules.extend(node_ips.iter().map(rule));
+                }
             }
         }
     }
@@ -149,19 +201,22 @@ fn collect<'a>(slice: &'a Value, targets: &mut HashMap<TargetKey<'a>, Targets>) 
 pub async fn run(
     services: Store,
     slices: Store,
+    pods: Store,
     node_ips: Vec<Ipv4Addr>,
     fixed: Vec<NatRule>,
     token: CancellationToken,
 ) {
     tokio::select! {
         () = token.cancelled() => return,
-        () = async { services.wait_synced().await; slices.wait_synced().await } => {}
+        () = async { services.wait_synced().await; slices.wait_synced().await; pods.wait_synced().await } => {}
     }
     let (mut service_changes, mut slice_changes) = (services.changed(), slices.changed());
+    let mut pod_changes = pods.changed();
     let mut applied: Option<Vec<NatRule>> = None;
     loop {
         service_changes.mark_unchanged();
         slice_changes.mark_unchanged();
+        pod_changes.mark_unchanged();
         let (all_services, all_slices) = (services.list(), slices.list());
         let mut wanted = rules(
             all_services.iter().map(AsRef::as_ref),
@@ -169,6 +224,8 @@ pub async fn run(
             &node_ips,
         );
         add_fixed(&mut wanted, &fixed);
+        let here = pods.list();
+        wanted.extend(host_ports(here.iter().map(AsRef::as_ref), &node_ips));
         let mut retry = false;
         if applied.as_ref() != Some(&wanted) {
             let rules = wanted.clone();
@@ -188,6 +245,7 @@ pub async fn run(
             () = token.cancelled() => return,
             changed = service_changes.changed() => if changed.is_err() { return },
             changed = slice_changes.changed() => if changed.is_err() { return },
+            changed = pod_changes.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(Duration::from_millis(500)), if retry => {}
         }
         tokio::time::sleep(DEBOUNCE).await;
@@ -271,6 +329,43 @@ mod tests {
     }
 
     #[test]
+    fn a_pod_is_reached_at_the_ports_of_its_node() {
+        let pod = |name: &str, ip: &str, phase: &str, port: Value| {
+            json!({"metadata": {"name": name}, "spec": {"containers": [{"ports": [port]}]},
+                "status": {"podIP": ip, "phase": phase}})
+        };
+        let pods = [
+            pod(
+                "a",
+                "10.10.0.4",
+                "Running",
+                json!({"hostPort": 9000, "containerPort": 80, "hostIP": "127.0.0.1"}),
+            ),
+            pod(
+                "b",
+                "10.10.0.5",
+                "Running",
+                json!({"hostPort": 9000, "containerPort": 80, "protocol": "UDP"}),
+            ),
+            pod(
+                "c",
+                "10.10.0.6",
+                "Succeeded",
+                json!({"hostPort": 9001, "containerPort": 80}),
+            ),
+            pod("d", "10.10.0.7", "Running", json!({"containerPort": 80})),
+        ];
+        assert_eq!(
+            show(&host_ports(&pods, &["10.10.0.1".parse().unwrap()])),
+            [
+                "Udp 10.10.0.1:9000 -> 10.10.0.5:80",
+                "Tcp 127.0.0.1:9000 -> 10.10.0.4:80",
+                "Udp 127.0.0.1:9000 -> 10.10.0.5:80",
+            ]
+        );
+    }
+
+    #[test]
     fn ending_endpoints_serve_when_nothing_else_does() {
         let services = [
             json!({"metadata": {"namespace": "ns", "name": "web"}, "spec": {"clusterIP": "10.97.0.5", "ports": [{"port": 80}]}}),
@@ -291,6 +386,7 @@ mod tests {
             port: 53,
             protocol: Protocol::Udp,
             targets: vec!["10.10.0.1:53".parse().unwrap()],
+            sticky: false,
         }];
         let mut none = Vec::new();
         add_fixed(&mut none, &fixed);

@@ -30,6 +30,8 @@
 //!     gateway: [10, 10, 0, 1].into(),
 //!     bridge: "cni0".into(),
 //!     hostname: "web".into(),
+//!     host: false,
+//!     sysctls: Vec::new(),
 //! };
 //! let pod = PodSandbox::create(network).await?;
 //! let spec = ContainerSpec {

@@ -96,10 +96,12 @@ pub(crate) enum Step {
     RejectTcp,
     /// ICMP port unreachable.
     Reject,
-    /// Random slot below `slots`, then destination NAT to the address and port found in the map under (destination, protocol, port, slot).
+    /// A slot below `slots`, then destination NAT to the address and port found in the map under (destination, protocol, port, slot).
+    /// The slot is random, or (`sticky`) follows from the source address.
     TranslateByMap {
         map: String,
         slots: u32,
+        sticky: bool,
     },
 }
 
@@ -437,6 +439,16 @@ fn random(m: &mut Message, below: u32, register: u32) {
     });
 }
 
+/// nft's jhash: what `len` bytes of a register are hashed to, below `below`.
+fn hash(m: &mut Message, source: u32, len: u32, below: u32, register: u32) {
+    expression(m, "hash", |m| {
+        m.attr_be32(1, source)
+            .attr_be32(2, register)
+            .attr_be32(3, len)
+            .attr_be32(4, below);
+    });
+}
+
 fn conntrack(m: &mut Message, key: u32, bits: u32) {
     expression(m, "ct", |m| {
         m.attr_be32(1, REG).attr_be32(2, key);
@@ -534,9 +546,14 @@ fn encode(m: &mut Message, step: &Step) {
         Step::Reject => expression(m, "reject", |m| {
             m.attr_be32(1, 0).attr(2, &[3]);
         }),
-        Step::TranslateByMap { map, slots } => {
+        Step::TranslateByMap { map, slots, sticky } => {
             load_service(m);
-            random(m, *slots, REG + 3);
+            if *sticky {
+                payload(m, 1, 12, 4, REG + 6);
+                hash(m, REG + 6, 4, *slots, REG + 3);
+            } else {
+                random(m, *slots, REG + 3);
+            }
             lookup(m, map, Some(REG + 4));
             expression(m, "nat", |m| {
                 m.attr_be32(1, 1).attr_be32(2, u32::from(FAMILY_IPV4));

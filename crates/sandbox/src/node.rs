@@ -71,6 +71,8 @@ pub fn setup(network: &NodeNetwork) -> Result<()> {
     let mut l = Links::open()?;
     l.create_bridge(bridge, mac(*node_ip))?;
     let index = links::index(bridge)?;
+    // Processes of the node reach host ports of pods at 127.0.0.1 too.
+    links::sysctl(&format!("net/ipv4/conf/{bridge}/route_localnet"), "1")?;
     l.add_address(index, Cidr::new(*node_ip, pod_cidr.prefix), true)?;
     // Service addresses are translated before they reach the bridge; the route gives local processes a source address.
     l.add_route(*service_cidr, &Via::Link(index), Some(*node_ip))?;

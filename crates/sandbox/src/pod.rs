@@ -26,6 +26,10 @@ pub struct PodNetwork {
     pub bridge: String,
     /// Host name inside the pod, at most 63 characters.
     pub hostname: String,
+    /// The pod has no network of its own but the node's; `ip` is then the node's address.
+    pub host: bool,
+    /// Kernel parameters of the pod's namespaces, by their names with dots.
+    pub sysctls: Vec<(String, String)>,
 }
 
 impl PodNetwork {
@@ -75,7 +79,8 @@ impl PodSandbox {
         let bridge = links::index(&network.bridge)?;
         // Network, UTS and IPC namespaces belong to a thread; one that lives for this moment makes them.
         let namespaces = on_a_thread(|| -> Result<_> {
-            sys::unshare(libc::CLONE_NEWNET | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC)
+            let own = if network.host { 0 } else { libc::CLONE_NEWNET };
+            sys::unshare(own | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC)
                 .doing(format_args!("make namespaces of pod {}", network.name))?;
             let open = |kind: &str| {
                 File::open(format!("/proc/thread-self/ns/{kind}"))
@@ -89,12 +94,23 @@ impl PodSandbox {
             };
             sys::sethostname(&network.hostname)
                 .doing(format_args!("set the host name of pod {}", network.name))?;
+            let set_all = || {
+                network
+                    .sysctls
+                    .iter()
+                    .try_for_each(|(name, value)| links::sysctl(&name.replace('.', "/"), value))
+            };
+            if network.host {
+                set_all()?;
+                return Ok(namespaces);
+            }
             links::sysctl_if_present("net/ipv6/conf/default/disable_ipv6", "1")?;
             links::sysctl("net/ipv4/ip_unprivileged_port_start", "0")?;
             // As container runtimes: ping without privilege.
             if links::sysctl("net/ipv4/ping_group_range", "0 2147483647").is_err() {
                 links::sysctl("net/ipv4/ping_group_range", "0 0")?;
             }
+            set_all()?;
             links::loopback_up()?;
             connect(&network, &mut node, bridge, namespaces.net.as_fd())?;
             Ok(namespaces)
@@ -162,6 +178,9 @@ impl PodSandbox {
     /// # Errors
     /// The interface could not be deleted.
     pub async fn destroy(self) -> Result<()> {
+        if self.network.host {
+            return Ok(());
+        }
         blocking(move || Links::open()?.delete(&self.network.cable())).await
     }
 }

@@ -172,6 +172,7 @@ fn firewall() -> Result<()> {
         port: 80,
         protocol: Protocol::Tcp,
         targets: vec![target, target],
+        sticky: false,
     }])?;
     redirect::Redirect::default().apply()?;
     let mut t = nft::Table::replace("theater-probe");

@@ -41,6 +41,8 @@ pub struct NatRule {
     pub protocol: Protocol,
     /// Endpoints, chosen at random for each connection. None = connections are refused.
     pub targets: Vec<SocketAddrV4>,
+    /// The endpoint follows from the client's address (`sessionAffinity: ClientIP`): it stays the same for as long as the endpoints do.
+    pub sticky: bool,
 }
 
 const TABLE: &str = "theater-services";
@@ -76,7 +78,7 @@ pub fn clear() -> Result<()> {
 }
 
 /// The rule set has a constant number of rules, whatever the number of services: one map says how many targets a service has,
-/// one chain for each such number picks a slot at random, one map knows the target of each slot.
+/// one chain for each such number picks a slot (at random, or by the client's address), one map knows the target of each slot.
 fn table(rules: &[NatRule]) -> Table {
     let mut verdicts = Vec::new();
     let mut targets = Vec::new();
@@ -95,30 +97,36 @@ fn table(rules: &[NatRule]) -> Table {
             continue;
         }
         let count = u32::try_from(rule.targets.len()).unwrap_or(u32::MAX);
-        let chain = slots
-            .entry(count)
-            .or_insert_with(|| format!("to-1-of-{count}"));
+        let chain = slots.entry((count, rule.sticky)).or_insert_with(|| {
+            let how = if rule.sticky { "client-to" } else { "to" };
+            format!("{how}-1-of-{count}")
+        });
         verdicts.push((key, Value::Verdict(Verdict::Goto(chain.clone()))));
         for (slot, target) in (0..).zip(&rule.targets) {
             let key = nft::target_key(rule.ip, protocol, rule.port, slot);
             targets.push((key, Value::Target(*target.ip(), target.port())));
-            hairpins.insert(*target.ip());
+            hairpins.insert((*target.ip(), *target.ip()));
+            if rule.ip.is_loopback() {
+                // A process of the node that used its own loopback address would never be answered.
+                hairpins.insert((Ipv4Addr::LOCALHOST, *target.ip()));
+            }
         }
     }
     let hairpins: Vec<_> = hairpins
         .into_iter()
-        .map(|ip| (nft::pair_key(ip, ip), Value::None))
+        .map(|(from, to)| (nft::pair_key(from, to), Value::None))
         .collect();
 
     let mut t = Table::replace(TABLE);
     t.set("targets", SetKind::ServiceTargets, &targets);
-    for (count, chain) in &slots {
+    for ((count, sticky), chain) in &slots {
         t.chain(chain);
         t.rule(
             chain,
             &[Step::TranslateByMap {
                 map: "targets".into(),
                 slots: *count,
+                sticky: *sticky,
             }],
         );
     }

@@ -43,6 +43,12 @@ impl Flags {
             .collect();
         let mut args = args.iter();
         while let Some(arg) = args.next() {
+            // How much is logged is no matter here, but every command takes it.
+            if let Some(rest) = arg.strip_prefix("-v").or_else(|| arg.strip_prefix("--v"))
+                && let Ok(_) = rest.trim_start_matches('=').parse::<u32>()
+            {
+                continue;
+            }
             let (flag, given) = if let Some(long) = arg.strip_prefix("--") {
                 let (name, given) = match long.split_once('=') {
                     Some((name, value)) => (name, Some(value.to_owned())),

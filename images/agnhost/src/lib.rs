@@ -11,6 +11,7 @@ mod in_cluster;
 mod logs_generator;
 mod mounttest;
 mod netexec;
+mod nettest;
 mod server;
 mod servers;
 mod webhook;
@@ -25,7 +26,7 @@ pub const PATHS: &[&str] = &["/agnhost", "/agnhost-2"];
 
 /// Commands, for the message about an unknown one.
 const COMMANDS: &str = "crd-conversion-webhook, dns-server-list, dns-suffix, entrypoint-tester, etc-hosts, \
-grpc-health-checking, guestbook, inclusterclient, liveness, logs-generator, mounttest, netexec, pause, porter, \
+grpc-health-checking, guestbook, inclusterclient, liveness, logs-generator, mounttest, netexec, nettest, pause, porter, \
 serve-hostname, test-service-account-issuer-discovery, test-webserver, webhook";
 
 /// Runs `agnhost ARGS…`; `args` are without the program's name.
@@ -64,6 +65,7 @@ fn run(args: &[String]) -> Result<ExitCode> {
         "logs-generator" => logs_generator::run(rest)?,
         "mounttest" => return mounttest::run(rest),
         "netexec" => netexec::run(rest)?,
+        "nettest" => nettest::run(rest)?,
         "pause" => return pause(rest),
         "porter" => servers::porter(rest)?,
         "serve-hostname" => servers::serve_hostname(rest)?,

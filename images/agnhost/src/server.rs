@@ -136,8 +136,24 @@ pub(crate) fn block_on<T>(future: impl Future<Output = Result<T>>) -> Result<T> 
 
 /// The settings of a TLS server, from files.
 pub(crate) fn tls_from_files(certificate: &str, key: &str) -> Result<Arc<rustls::ServerConfig>> {
+    // The image has these two files; here they are made when they are needed.
+    if (certificate, key) == ("/localhost.crt", "/localhost.key")
+        && !std::path::Path::new(certificate).exists()
+    {
+        return tls_of_localhost();
+    }
     let read = |file: &str| std::fs::read(file).with_context(|| format!("open {file}"));
     tls(&read(certificate)?, &read(key)?)
+}
+
+/// The settings of a TLS server with a fresh certificate of its own for localhost.
+pub(crate) fn tls_of_localhost() -> Result<Arc<rustls::ServerConfig>> {
+    let made =
+        rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()])?;
+    tls(
+        made.cert.pem().as_bytes(),
+        made.signing_key.serialize_pem().as_bytes(),
+    )
 }
 
 /// The settings of a TLS server, from PEM.

@@ -80,7 +80,15 @@ pub(crate) fn porter(args: &[String]) -> Result<()> {
                 let answer = if as_json {
                     server::json(&json!({"Method": request.method.as_str(), "Body": value}))
                 } else {
-                    text(StatusCode::OK, value.clone())
+                    let mut answer = text(StatusCode::OK, value.clone());
+                    if value.starts_with('<') {
+                        // What begins so is a page, as Go's servers see it.
+                        answer.headers_mut().insert(
+                            http::header::CONTENT_TYPE,
+                            HeaderValue::from_static("text/html; charset=utf-8"),
+                        );
+                    }
+                    answer
                 };
                 async move { answer }
             });
@@ -104,12 +112,7 @@ fn own_or_given_tls() -> Result<std::sync::Arc<rustls::ServerConfig>> {
     if let (Ok(certificate), Ok(key)) = (std::env::var("CERT_FILE"), std::env::var("KEY_FILE")) {
         return server::tls_from_files(&certificate, &key);
     }
-    let made =
-        rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()])?;
-    server::tls(
-        made.cert.pem().as_bytes(),
-        made.signing_key.serialize_pem().as_bytes(),
-    )
+    server::tls_of_localhost()
 }
 
 /// Tells its host's name over HTTP, TCP or UDP.

@@ -112,8 +112,8 @@ impl Options {
             'I' => self.head = true,
             'G' => self.data_in_url = true,
             'h' => self.help = true,
-            // Progress is never shown.
-            '#' | 'N' => {}
+            // Progress is never shown, no file of settings is read, and URLs are not patterns.
+            '#' | 'N' | 'q' | 'g' => {}
             'o' => self.output = Some(value()?),
             'D' => self.dump_header = Some(value()?),
             'w' => self.write_out = Some(value()?),
@@ -248,6 +248,8 @@ fn seconds(text: &str) -> Result<Duration, Failure> {
 fn long(name: &str) -> Option<char> {
     Some(match name {
         "silent" => 's',
+        "disable" => 'q',
+        "globoff" => 'g',
         "show-error" => 'S',
         "fail" => 'f',
         "insecure" => 'k',

@@ -1,4 +1,4 @@
-//! `test` and `[`.
+//! `test`, `[` and `[[`.
 
 use std::fs::{Metadata, metadata, symlink_metadata};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -8,6 +8,9 @@ pub(crate) fn main(name: &str, args: &[String]) -> Result<bool, String> {
     let args = match (name, args.split_last()) {
         ("[", Some((last, rest))) if last == "]" => rest,
         ("[", _) => return Err("[: missing ]".into()),
+        // As in the shell of busybox: the same under another name.
+        ("[[", Some((last, rest))) if last == "]]" => rest,
+        ("[[", _) => return Err("[[: missing ]]".into()),
         _ => args,
     };
     let words: Vec<&str> = args.iter().map(String::as_str).collect();

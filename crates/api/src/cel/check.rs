@@ -259,7 +259,7 @@ impl Checker<'_> {
                 let found = self.select(at, *inner, name, false);
                 Type::Optional(Box::new(found))
             }
-            Type::Object(_) | Type::Resource(_) | Type::Metadata => {
+            Type::Object(_) | Type::Resource(_) | Type::Metadata | Type::Fields(_) => {
                 match types::field(self.doc, &of, name) {
                     Some(ty) => wrap(ty),
                     None => self.wrong(at, format!("undefined field '{name}'")),

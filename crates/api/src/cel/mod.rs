@@ -7,6 +7,7 @@
 //! Crates for CEL have no type checker, which is what refuses a wrong rule when a definition is created, none of Kubernetes'
 //! functions, and bring a parser run time along; the words of errors would be theirs. So the language is read here.
 
+pub mod admission;
 mod check;
 mod eval;
 mod functions;

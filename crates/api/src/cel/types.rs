@@ -29,6 +29,8 @@ pub enum Type {
     Resource(NodeId),
     /// The visible part of an object's metadata.
     Metadata,
+    /// An object with these fields.
+    Fields(Arc<[(String, Type)]>),
     /// A type of Kubernetes' libraries.
     Opaque(&'static str),
     /// Any one type, the same everywhere in a signature.
@@ -52,7 +54,9 @@ impl fmt::Display for Type {
             Self::List(t) => write!(f, "list({t})"),
             Self::Map(k, v) => write!(f, "map({k}, {v})"),
             Self::Optional(t) => write!(f, "optional_type({t})"),
-            Self::Object(_) | Self::Resource(_) | Self::Metadata => f.write_str("object"),
+            Self::Object(_) | Self::Resource(_) | Self::Metadata | Self::Fields(_) => {
+                f.write_str("object")
+            }
             Self::Opaque(name) => f.write_str(name),
             Self::Param(name) => write!(f, "{name}"),
         }
@@ -148,6 +152,10 @@ pub(super) fn field(doc: &Document, of: &Type, name: &str) -> Option<Type> {
     let (id, whole) = match of {
         Type::Object(id) => (*id, false),
         Type::Resource(id) => (*id, true),
+        Type::Fields(fields) => {
+            let found = fields.iter().rev().find(|(field, _)| field == name);
+            return found.map(|(_, ty)| ty.clone());
+        }
         Type::Metadata => {
             return matches!(name, "name" | "generateName").then_some(Type::String);
         }
@@ -258,7 +266,7 @@ pub fn to_value(doc: &Document, id: NodeId, json: &serde_json::Value, root: bool
 }
 
 /// A JSON value without a schema.
-fn plain(json: &serde_json::Value) -> Value {
+pub(super) fn plain(json: &serde_json::Value) -> Value {
     match json {
         serde_json::Value::Null => Value::Null,
         serde_json::Value::Bool(b) => Value::Bool(*b),

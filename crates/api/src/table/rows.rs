@@ -175,6 +175,84 @@ pub fn cells(resource: &ResourceInfo, o: &Value, now: Time) -> Vec<Value> {
             text_or(&spec["holderIdentity"], "").into(),
             age(o, now),
         ],
+        "Ingress" => {
+            let class = text_or(&spec["ingressClassName"], "<none>");
+            let ports = if list(&spec["tls"]).is_empty() {
+                "80"
+            } else {
+                "80, 443"
+            };
+            vec![
+                name,
+                class.into(),
+                ingress_hosts(list(&spec["rules"])).into(),
+                ingress_addresses(list(&status["loadBalancer"]["ingress"])).into(),
+                ports.into(),
+                age(o, now),
+            ]
+        }
+        "IngressClass" => {
+            let p = &spec["parameters"];
+            let parameters = match (p.is_object(), p["apiGroup"].as_str()) {
+                (false, _) => "<none>".to_owned(),
+                (true, Some(group)) => {
+                    format!(
+                        "{}.{group}/{}",
+                        text_or(&p["kind"], ""),
+                        text_or(&p["name"], "")
+                    )
+                }
+                (true, None) => format!("{}/{}", text_or(&p["kind"], ""), text_or(&p["name"], "")),
+            };
+            vec![
+                name,
+                text_or(&spec["controller"], "").into(),
+                parameters.into(),
+                age(o, now),
+            ]
+        }
+        "APIService" => {
+            let available = list(&status["conditions"])
+                .iter()
+                .any(|c| c["type"] == "Available" && c["status"] == "True");
+            vec![
+                name,
+                "Local".into(),
+                if available { "True" } else { "False" }.into(),
+                age(o, now),
+            ]
+        }
+        "ValidatingAdmissionPolicy" => {
+            let kind = &spec["paramKind"];
+            let params = match kind.is_object() {
+                true => format!(
+                    "{}/{}",
+                    text_or(&kind["apiVersion"], ""),
+                    text_or(&kind["kind"], "")
+                ),
+                false => "<unset>".to_owned(),
+            };
+            vec![
+                name,
+                list(&spec["validations"]).len().into(),
+                params.into(),
+                age(o, now),
+            ]
+        }
+        "ValidatingAdmissionPolicyBinding" => {
+            let p = &spec["paramRef"];
+            let params = match (p["name"].as_str(), p["namespace"].as_str()) {
+                (Some(name), Some(namespace)) => format!("{namespace}/{name}"),
+                (Some(name), None) => format!("*/{name}"),
+                _ => "<unset>".to_owned(),
+            };
+            vec![
+                name,
+                text_or(&spec["policyName"], "").into(),
+                params.into(),
+                age(o, now),
+            ]
+        }
         "MutatingWebhookConfiguration" | "ValidatingWebhookConfiguration" => {
             vec![name, size(&o["webhooks"]).into(), age(o, now)]
         }
@@ -553,4 +631,39 @@ fn binding(o: &Value, now: Time) -> Vec<Value> {
         names("Group").into(),
         accounts.join(", ").into(),
     ]
+}
+
+/// The hosts of an Ingress' rules, the first three.
+fn ingress_hosts(rules: &[Value]) -> String {
+    const SHOWN: usize = 3;
+    let mut hosts: Vec<&str> = Vec::new();
+    let mut more = false;
+    for rule in rules {
+        more |= hosts.len() == SHOWN;
+        let host = text_or(&rule["host"], "");
+        if !more && !host.is_empty() {
+            hosts.push(host);
+        }
+    }
+    match (hosts.is_empty(), more) {
+        (true, _) => "*".into(),
+        (false, false) => hosts.join(","),
+        (false, true) => format!("{} + {} more...", hosts.join(","), rules.len() - SHOWN),
+    }
+}
+
+/// The addresses where an Ingress is reached, cut to the width of the column.
+fn ingress_addresses(points: &[Value]) -> String {
+    const WIDTH: usize = 16;
+    let all: BTreeSet<&str> = points
+        .iter()
+        .map(|p| text_or(&p["ip"], text_or(&p["hostname"], "")))
+        .filter(|a| !a.is_empty())
+        .collect();
+    let mut text = all.into_iter().collect::<Vec<_>>().join(",");
+    if text.len() > WIDTH {
+        text.truncate(WIDTH - 3);
+        text.push_str("...");
+    }
+    text
 }

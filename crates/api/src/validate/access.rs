@@ -201,29 +201,7 @@ fn webhook(path: &str, w: &Value) -> Errors {
         ));
     }
     for (i, r) in list(&w["rules"]).iter().enumerate() {
-        let path = format!("{path}.rules[{i}]");
-        if list(&r["operations"]).is_empty() {
-            out.push(FieldError::required(format!("{path}.operations"), ""));
-        }
-        for (j, o) in list(&r["operations"]).iter().enumerate() {
-            one_of(
-                &mut out,
-                format!("{path}.operations[{j}]"),
-                o,
-                &["*", "CONNECT", "CREATE", "DELETE", "UPDATE"],
-            );
-        }
-        for key in ["apiGroups", "apiVersions", "resources"] {
-            if list(&r[key]).is_empty() {
-                out.push(FieldError::required(format!("{path}.{key}"), ""));
-            }
-        }
-        one_of(
-            &mut out,
-            format!("{path}.scope"),
-            &r["scope"],
-            &["*", "Cluster", "Namespaced"],
-        );
+        out.extend(resource_rule(&format!("{path}.rules[{i}]"), r));
     }
     one_of(
         &mut out,
@@ -302,6 +280,39 @@ fn webhook(path: &str, w: &Value) -> Errors {
     for key in ["namespaceSelector", "objectSelector"] {
         out.extend(super::label_selector(&format!("{path}.{key}"), &w[key]));
     }
+    out.extend(super::admission::match_conditions(
+        &format!("{path}.matchConditions"),
+        &w["matchConditions"],
+        &crate::cel::admission::Scope::default(),
+    ));
+    out
+}
+
+/// Which operations on which resources a webhook or policy is about.
+pub(super) fn resource_rule(path: &str, r: &Value) -> Errors {
+    let mut out = Vec::new();
+    if list(&r["operations"]).is_empty() {
+        out.push(FieldError::required(format!("{path}.operations"), ""));
+    }
+    for (j, o) in list(&r["operations"]).iter().enumerate() {
+        one_of(
+            &mut out,
+            format!("{path}.operations[{j}]"),
+            o,
+            &["*", "CONNECT", "CREATE", "DELETE", "UPDATE"],
+        );
+    }
+    for key in ["apiGroups", "apiVersions", "resources"] {
+        if list(&r[key]).is_empty() {
+            out.push(FieldError::required(format!("{path}.{key}"), ""));
+        }
+    }
+    one_of(
+        &mut out,
+        format!("{path}.scope"),
+        &r["scope"],
+        &["*", "Cluster", "Namespaced"],
+    );
     out
 }
 

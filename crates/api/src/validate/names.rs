@@ -84,6 +84,25 @@ pub fn dns_subdomain(s: &str) -> Vec<String> {
     out
 }
 
+/// A subdomain whose first label is `*`.
+pub fn wildcard_subdomain(s: &str) -> Vec<String> {
+    let mut out = Vec::new();
+    if s.len() > 253 {
+        out.push(max_length(253));
+    }
+    if !s
+        .strip_prefix("*.")
+        .is_some_and(|rest| SUBDOMAIN.is_match(rest))
+    {
+        out.push(regex_error(
+            "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which must consist of lower case alphanumeric characters, '-' or '.' and end with an alphanumeric character",
+            r"\*\.[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*",
+            &["*.example.com"],
+        ));
+    }
+    out
+}
+
 /// A name that is one path segment: RBAC objects.
 pub fn path_segment(s: &str) -> Vec<String> {
     if s == "." || s == ".." {

@@ -75,14 +75,10 @@ pub fn spec(path: &str, spec: &Value) -> Errors {
             &security[key],
         ));
     }
-    for (i, s) in list(&security["sysctls"]).iter().enumerate() {
-        if text(&s["name"]).is_empty() {
-            out.push(FieldError::required(
-                at(&format!("securityContext.sysctls[{i}].name")),
-                "",
-            ));
-        }
-    }
+    out.extend(sysctls(
+        &at("securityContext.sysctls"),
+        &security["sysctls"],
+    ));
     out.extend(affinity(&at("affinity"), &spec["affinity"]));
     for (key, check) in [
         (
@@ -439,4 +435,60 @@ fn projected(path: &str, source: &Value) -> Errors {
         }
     }
     out
+}
+
+/// Kernel parameters: named, once, in words separated by dots or slashes.
+fn sysctls(path: &str, sysctls: &Value) -> Errors {
+    const WORD: &str = "[a-z0-9]([-_a-z0-9]*[a-z0-9])?";
+    let is_word = |word: &str| {
+        let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+        word.starts_with(inner)
+            && word.ends_with(inner)
+            && word.chars().all(|c| inner(c) || c == '-' || c == '_')
+    };
+    let mut out = Vec::new();
+    let mut seen: Vec<&str> = Vec::new();
+    for (i, s) in list(sysctls).iter().enumerate() {
+        let at = format!("{path}[{i}].name");
+        let name = text(&s["name"]);
+        if name.is_empty() {
+            out.push(FieldError::required(at, ""));
+        } else if name.len() > 253 || !name.split(['.', '/']).all(is_word) {
+            out.push(FieldError::invalid(
+                at,
+                &s["name"],
+                format!("must have at most 253 characters and match regex ^({WORD}[\\./])*{WORD}$"),
+            ));
+        } else if seen.contains(&name) {
+            out.push(FieldError::duplicate(at, &s["name"]));
+        }
+        seen.push(name);
+    }
+    out
+}
+
+#[cfg(test)]
+mod sysctl_tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn names_of_kernel_parameters() {
+        let found: Vec<String> = sysctls(
+            "s",
+            &json!([{"name": "kernel.shm_rmid_forced"}, {"name": "foo-"}, {"name": "bar.."}, {"name": "net/ipv4/x"}, {"name": "kernel.shm_rmid_forced"}]),
+        )
+        .iter()
+        .map(FieldError::to_string)
+        .collect();
+        assert_eq!(found.len(), 3, "{found:?}");
+        assert_eq!(
+            found[0],
+            "s[1].name: Invalid value: \"foo-\": must have at most 253 characters and match regex ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$"
+        );
+        assert_eq!(
+            found[2],
+            "s[4].name: Duplicate value: \"kernel.shm_rmid_forced\""
+        );
+    }
 }

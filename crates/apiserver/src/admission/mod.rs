@@ -3,6 +3,7 @@
 pub(crate) mod limits;
 pub(crate) mod namespace;
 pub(crate) mod pod;
+pub(crate) mod policy;
 pub(crate) mod priority;
 pub(crate) mod quota;
 pub(crate) mod runtime_class;
@@ -26,6 +27,7 @@ pub(crate) enum Operation {
     Create,
     Update,
     Delete,
+    Connect,
 }
 
 impl Operation {
@@ -34,6 +36,7 @@ impl Operation {
             Self::Create => "CREATE",
             Self::Update => "UPDATE",
             Self::Delete => "DELETE",
+            Self::Connect => "CONNECT",
         }
     }
 }
@@ -100,7 +103,19 @@ pub(crate) async fn validate(
     if a.creates("pods") {
         limits::check(&server.storage, a, object)?;
     }
+    policy::validate(server, a, object)?;
     webhook::validate(server, a, object).await?;
     // Last: what is charged should also be stored.
     quota::admit(server, a, object).await
+}
+
+/// Asks about a stream into a pod, or a request through the server; `options` says what is wanted of it.
+pub(crate) async fn connect(
+    server: &Arc<Server>,
+    a: &Attributes<'_>,
+    mut options: Value,
+) -> ApiResult<()> {
+    webhook::mutate(server, a, &mut options).await?;
+    policy::validate(server, a, &options)?;
+    webhook::validate(server, a, &options).await
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use api::cel::admission::Asked;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http_body_util::{BodyExt, Limited};
@@ -28,6 +29,9 @@ pub(crate) async fn mutate(
     object: &mut Value,
 ) -> ApiResult<()> {
     for hook in applicable(server, a, object, "mutatingwebhookconfigurations") {
+        if !conditions_hold(&hook, a, object)? {
+            continue;
+        }
         let Some(answer) = call(server, a, object, &hook).await? else {
             continue;
         };
@@ -54,7 +58,12 @@ pub(crate) async fn validate(
     a: &Attributes<'_>,
     object: &Value,
 ) -> ApiResult<()> {
-    let hooks = applicable(server, a, object, "validatingwebhookconfigurations");
+    let mut hooks = Vec::new();
+    for hook in applicable(server, a, object, "validatingwebhookconfigurations") {
+        if conditions_hold(&hook, a, object)? {
+            hooks.push(hook);
+        }
+    }
     let calls = hooks.iter().map(|hook| call(server, a, object, hook));
     for result in futures::future::join_all(calls).await {
         result?;
@@ -90,8 +99,29 @@ fn applicable(server: &Server, a: &Attributes<'_>, object: &Value, plural: &str)
     out
 }
 
+/// Do the `matchConditions` of a webhook hold?
+fn conditions_hold(hook: &Value, a: &Attributes<'_>, object: &Value) -> ApiResult<bool> {
+    let conditions = &hook["matchConditions"];
+    if conditions.as_array().is_none_or(Vec::is_empty) {
+        return Ok(true);
+    }
+    let review = review(a, object, "");
+    let asked = Asked {
+        request: &review["request"],
+        namespace: &Value::Null,
+        params: &Value::Null,
+    };
+    let insist = hook["failurePolicy"] != "Ignore";
+    api::cel::admission::conditions_hold(conditions, insist, asked)
+        .map_err(|why| ApiError::forbidden(&a.resource.group, &a.resource.plural, a.name, &why))
+}
+
 /// The labels `namespaceSelector` looks at; `None` where there is no namespace.
-fn namespace_labels(server: &Server, a: &Attributes<'_>, object: &Value) -> Option<Value> {
+pub(super) fn namespace_labels(
+    server: &Server,
+    a: &Attributes<'_>,
+    object: &Value,
+) -> Option<Value> {
     if a.resource.is("", "namespaces") {
         let own = if a.operation == Operation::Delete {
             a.old?
@@ -115,47 +145,52 @@ pub(crate) fn applies(
     object: &Value,
     namespace: Option<&Value>,
 ) -> bool {
+    let rules = hook["rules"].as_array().into_iter().flatten();
+    rules.into_iter().any(|rule| rule_matches(rule, a)) && selected(hook, a, object, namespace)
+}
+
+/// Is a rule about the operation and the resource?
+pub(super) fn rule_matches(rule: &Value, a: &Attributes<'_>) -> bool {
     let has = |list: &Value, wanted: &str| {
         list.as_array()
             .into_iter()
             .flatten()
             .any(|v| v == "*" || v == wanted)
     };
-    let rule_matches = |rule: &Value| {
-        let scope_ok = match rule["scope"].as_str() {
-            Some("Namespaced") => a.resource.namespaced,
-            Some("Cluster") => !a.resource.namespaced,
-            _ => true,
-        };
-        let resource_ok = rule["resources"].as_array().into_iter().flatten().any(|r| {
-            let (resource, sub) = r
-                .as_str()
-                .unwrap_or("")
-                .split_once('/')
-                .unwrap_or((r.as_str().unwrap_or(""), ""));
-            (resource == "*" || resource == a.resource.plural)
-                && (sub == a.subresource || (sub == "*" && !r.as_str().unwrap_or("").is_empty()))
-        });
-        scope_ok
-            && resource_ok
-            && has(&rule["operations"], a.operation.text())
-            && has(&rule["apiGroups"], &a.resource.group)
-            && has(&rule["apiVersions"], &a.resource.version)
+    let scope_ok = match rule["scope"].as_str() {
+        Some("Namespaced") => a.resource.namespaced,
+        Some("Cluster") => !a.resource.namespaced,
+        _ => true,
     };
-    if !hook["rules"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .any(rule_matches)
-    {
-        return false;
-    }
+    let resource_ok = rule["resources"].as_array().into_iter().flatten().any(|r| {
+        let (resource, sub) = r
+            .as_str()
+            .unwrap_or("")
+            .split_once('/')
+            .unwrap_or((r.as_str().unwrap_or(""), ""));
+        (resource == "*" || resource == a.resource.plural)
+            && (sub == a.subresource || (sub == "*" && !r.as_str().unwrap_or("").is_empty()))
+    });
+    scope_ok
+        && resource_ok
+        && has(&rule["operations"], a.operation.text())
+        && has(&rule["apiGroups"], &a.resource.group)
+        && has(&rule["apiVersions"], &a.resource.version)
+}
+
+/// Do `namespaceSelector` and `objectSelector` select the request?
+pub(super) fn selected(
+    selectors: &Value,
+    a: &Attributes<'_>,
+    object: &Value,
+    namespace: Option<&Value>,
+) -> bool {
     if let Some(labels) = namespace
-        && !machinery::selects(&hook["namespaceSelector"], labels)
+        && !machinery::selects(&selectors["namespaceSelector"], labels)
     {
         return false;
     }
-    let selector = &hook["objectSelector"];
+    let selector = &selectors["objectSelector"];
     let selected = |o: &Value| machinery::selects(selector, &o["metadata"]["labels"]);
     (!object.is_null() && selected(object)) || a.old.is_some_and(selected)
 }
@@ -163,19 +198,27 @@ pub(crate) fn applies(
 /// The `AdmissionReview` a webhook is sent.
 pub(crate) fn review(a: &Attributes<'_>, object: &Value, uid: &str) -> Value {
     let r = a.resource;
-    let kind = json!({"group": r.group, "version": r.version, "kind": r.kind});
+    let kind = match object["kind"].as_str() {
+        // What is sent along with a connection is of another kind.
+        Some(kind) if a.operation == Operation::Connect => {
+            json!({"group": "", "version": "v1", "kind": kind})
+        }
+        _ => json!({"group": r.group, "version": r.version, "kind": r.kind}),
+    };
     let resource = json!({"group": r.group, "version": r.version, "resource": r.plural});
-    let options_kind = match a.operation {
-        Operation::Create => "CreateOptions",
-        Operation::Update => "UpdateOptions",
-        Operation::Delete => "DeleteOptions",
+    let options = |kind: &str| json!({"kind": kind, "apiVersion": "meta.k8s.io/v1"});
+    let options = match a.operation {
+        Operation::Create => options("CreateOptions"),
+        Operation::Update => options("UpdateOptions"),
+        Operation::Delete => options("DeleteOptions"),
+        Operation::Connect => Value::Null,
     };
     let mut request = json!({
         "uid": uid, "kind": kind, "resource": resource,
         "requestKind": kind, "requestResource": resource,
         "operation": a.operation.text(), "userInfo": a.user.to_value(),
         "object": object, "oldObject": a.old, "dryRun": a.dry_run,
-        "options": {"kind": options_kind, "apiVersion": "meta.k8s.io/v1"},
+        "options": options,
     });
     if !a.name.is_empty() {
         request["name"] = a.name.into();

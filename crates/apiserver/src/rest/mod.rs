@@ -206,6 +206,10 @@ impl<'a> Call<'a> {
         let mut options = self.options()?;
         let object = self.object(&mut options).await?;
         if self.resource.is_virtual() {
+            if self.form.shape != negotiate::Shape::Plain {
+                // An answer that is no object with metadata has no rows.
+                return Err(ApiError::not_acceptable(negotiate::MEDIA));
+            }
             let reviewed = crate::review::answer(self, object).await?;
             return Ok(self.answer(StatusCode::CREATED, &reviewed));
         }

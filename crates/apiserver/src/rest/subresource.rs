@@ -4,9 +4,11 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::{Call, scope};
+use crate::admission::{self, Attributes, Operation};
 use crate::error::{ApiError, ApiResult};
 use crate::http_types::{Answer, json_answer};
 use crate::machinery;
+use crate::target::Query;
 use crate::{review, streaming};
 
 /// Answers a request for a subresource.
@@ -44,8 +46,14 @@ pub(crate) async fn handle(call: &Call<'_>, verb: &str) -> ApiResult<Answer> {
         ("eviction", _) => super::eviction::evict(call).await,
         ("token", _) => review::token(call).await,
         ("log", _) => streaming::logs(call).await,
-        ("exec" | "attach" | "portforward", _) => streaming::upgrade(call, sub).await,
-        ("proxy", _) => crate::proxy::handle(call).await,
+        ("exec" | "attach" | "portforward", _) => {
+            admit_connection(call, sub).await?;
+            streaming::upgrade(call, sub).await
+        }
+        ("proxy", _) => {
+            admit_connection(call, sub).await?;
+            crate::proxy::handle(call).await
+        }
         ("ephemeralcontainers", "update") => call.update("ephemeralcontainers").await,
         ("ephemeralcontainers", "patch") => call.patch("ephemeralcontainers").await,
         _ => Err(ApiError::method_not_allowed(
@@ -54,6 +62,56 @@ pub(crate) async fn handle(call: &Call<'_>, verb: &str) -> ApiResult<Answer> {
             verb,
         )),
     }
+}
+
+/// Asks admission about a connection.
+async fn admit_connection(call: &Call<'_>, sub: &str) -> ApiResult<()> {
+    let namespace = scope(call);
+    let attributes = Attributes {
+        operation: Operation::Connect,
+        resource: &call.resource,
+        namespace: &namespace,
+        name: &call.target.name,
+        subresource: sub,
+        old: None,
+        user: &call.request.user,
+        dry_run: false,
+        warnings: &call.request.warnings,
+    };
+    let options = connection_options(&call.resource.kind, sub, &call.request.query);
+    admission::connect(call.server, &attributes, options).await
+}
+
+/// What is asked of a connection, as an object.
+fn connection_options(kind: &str, sub: &str, query: &Query) -> Value {
+    let all = |key: &'static str| {
+        query
+            .0
+            .iter()
+            .filter(move |(k, _)| k == key)
+            .map(|(_, v)| v)
+    };
+    let mut out = match sub {
+        "exec" => json!({"kind": "PodExecOptions", "command": all("command").collect::<Vec<_>>()}),
+        "attach" => json!({"kind": "PodAttachOptions"}),
+        "portforward" => {
+            let ports: Vec<u16> = all("ports").filter_map(|p| p.parse().ok()).collect();
+            json!({"kind": "PodPortForwardOptions", "ports": ports})
+        }
+        _ => json!({"kind": format!("{kind}ProxyOptions"), "path": query.text("path")}),
+    };
+    out["apiVersion"] = "v1".into();
+    if matches!(sub, "exec" | "attach") {
+        for stream in ["stdin", "stdout", "stderr", "tty"] {
+            if query.flag(stream) {
+                out[stream] = true.into();
+            }
+        }
+        if let Some(container) = query.get("container") {
+            out["container"] = container.into();
+        }
+    }
+    out
 }
 
 /// Where an object keeps its replica counts and selector.
@@ -310,6 +368,19 @@ mod tests {
     fn selectors_are_one_line() {
         let s = json!({"matchLabels": {"b": "2", "a": "1"}, "matchExpressions": [{"key": "c", "operator": "In", "values": ["x", "y"]}]});
         assert_eq!(selector_text(&s), "a=1,b=2,c in (x,y)");
+    }
+
+    #[test]
+    fn a_connection_says_what_it_wants() {
+        let query = Query::parse("command=ls&command=-l&stdin=true&stdout=1&tty=false&container=c");
+        assert_eq!(
+            connection_options("Pod", "exec", &query),
+            json!({"kind": "PodExecOptions", "apiVersion": "v1", "command": ["ls", "-l"], "stdin": true, "stdout": true, "container": "c"})
+        );
+        assert_eq!(
+            connection_options("Service", "proxy", &Query::default()),
+            json!({"kind": "ServiceProxyOptions", "apiVersion": "v1", "path": ""})
+        );
     }
 
     #[test]

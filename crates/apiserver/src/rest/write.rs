@@ -147,6 +147,9 @@ impl Writer<'_> {
             self.warn(text);
         }
         self.decode(resource, &mut object)?;
+        if let Some(text) = strategy::without_effect(resource, &object) {
+            self.warn(text.to_owned());
+        }
         place(resource, namespace, &mut object)?;
         if !api::meta::resource_version(&object).is_empty() {
             return Err(ApiError::bad_request(
@@ -193,6 +196,7 @@ impl Writer<'_> {
             machinery::manage(resource, None, &mut object, &self.options, "", &at);
         }
         if crate::crd::is_definition(resource) {
+            crate::crd::check_conversion(&object)?;
             crate::crd::establish(self.server, &mut object);
         }
         crate::crd::check_alive(self.server, resource)?;
@@ -324,6 +328,7 @@ impl Writer<'_> {
                 );
             }
             if crate::crd::is_definition(resource) && subresource.is_empty() {
+                crate::crd::check_conversion(&object)?;
                 crate::crd::establish(self.server, &mut object);
             }
             machinery::validate_update(resource, &object, &old, subresource)?;

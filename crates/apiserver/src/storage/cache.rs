@@ -84,6 +84,8 @@ struct State {
     tables: HashMap<Arc<str>, Table>,
     /// What was loaded at start: older revisions have no history.
     started_at: u64,
+    /// Lists of older revisions are no longer given, as etcd compacts them away.
+    compacted: u64,
 }
 
 /// Current objects and recent history, shared by all requests.
@@ -120,6 +122,7 @@ impl Cache {
                 revision,
                 tables,
                 started_at: revision,
+                compacted: 0,
             }),
         }
     }
@@ -191,6 +194,12 @@ impl Cache {
             .map_or(0, |t| t.items.len())
     }
 
+    /// Gives up the lists of revisions before this one.
+    pub fn compact(&self, revision: u64) {
+        let mut state = self.state.write();
+        state.compacted = state.compacted.max(revision);
+    }
+
     /// The objects as they were at `revision`: the present with later events undone.
     pub fn list_at(
         &self,
@@ -202,10 +211,11 @@ impl Cache {
         let Some(t) = state.tables.get(table) else {
             return Ok(Vec::new());
         };
-        if revision < t.complete_after {
+        let oldest = t.complete_after.max(state.compacted);
+        if revision < oldest {
             return Err(TooOld {
                 asked: revision,
-                oldest: t.complete_after,
+                oldest,
             });
         }
         let mut items: BTreeMap<String, Arc<Stored>> = t

@@ -15,7 +15,12 @@ pub(super) async fn run(context: &Context) {
     let queue = WorkQueue::new();
     let token = &context.token;
     queue.feed(&context.services, token, |event| [key_of(event.object())]);
-    queue.feed(&context.endpoints, token, |event| [key_of(event.object())]);
+    // Endpoints without a Service are somebody else's.
+    let services = context.services.clone();
+    queue.feed(&context.endpoints, token, move |event| {
+        let (ns, name) = key_of(event.object());
+        services.get(&ns, &name).map(|_| (ns, name))
+    });
     queue.feed(&context.slices, token, |event| {
         let slice = event.object();
         let service = api::meta::label(slice, SERVICE_NAME)?;

@@ -159,6 +159,7 @@ impl Collector {
                     .await;
                 gone_is_fine(deleted)
             }
+            Judgement::Unblock => self.unblock(uid, &node).await,
             Judgement::Forget(owners) => self.forget_owners(uid, &node, &owners).await,
             Judgement::Release(finalizer) => self.release(uid, &node, finalizer).await,
             Judgement::Orphan(dependents) => {
@@ -211,6 +212,17 @@ impl Collector {
                     .iter()
                     .any(|owner| reference["uid"] == owner.as_str())
             });
+            json!({"ownerReferences": references})
+        })
+        .await
+    }
+
+    async fn unblock(&self, uid: &str, node: &Node) -> Worked {
+        self.edit(uid, node, |object| {
+            let mut references = api::meta::owner_references(object).to_vec();
+            for reference in &mut references {
+                reference["blockOwnerDeletion"] = false.into();
+            }
             json!({"ownerReferences": references})
         })
         .await

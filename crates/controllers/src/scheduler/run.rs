@@ -7,13 +7,13 @@ use std::time::Duration;
 use api::time::Time;
 use kube_client::events::{EventType, Note, Recorder};
 use kube_client::{
-    Client, Error, ListParams, NAMESPACES, NODES, PODS, PatchType, Store, StoreEvent,
+    Client, DeleteOptions, Error, ListParams, NAMESPACES, NODES, PODS, PatchType, Store, StoreEvent,
 };
 use runtime::CancellationToken;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::{NodeInfo, Snapshot, decide};
+use super::{NodeInfo, Snapshot, decide, preempt};
 use crate::object::{condition, is_terminating, items, text};
 use crate::pods;
 
@@ -85,7 +85,7 @@ pub(crate) async fn run(client: Client, token: CancellationToken) {
             Some((key, uid, result)) = bound.recv() => scheduler.binding_done(key, &uid, result),
             else => return,
         }
-        while let Some(key) = scheduler.active.pop_front() {
+        while let Some(key) = scheduler.next() {
             scheduler.schedule(key);
         }
     }
@@ -164,6 +164,17 @@ impl Scheduler {
         }
     }
 
+    /// The most important pod to decide about, among equals the one that waits longest.
+    fn next(&mut self) -> Option<Key> {
+        let priority = |(ns, name): &Key| {
+            let pod = self.pods.get(ns, name);
+            pod.map_or(0, |pod| preempt::priority(&pod))
+        };
+        let at = (0..self.active.len())
+            .max_by_key(|&at| (priority(&self.active[at]), std::cmp::Reverse(at)))?;
+        self.active.remove(at)
+    }
+
     fn schedule(&mut self, key: Key) {
         let Some(pod) = self.pods.get(&key.0, &key.1) else {
             return;
@@ -171,17 +182,29 @@ impl Scheduler {
         if !is_ours(&pod) || self.assumed.contains_key(api::meta::uid(&pod)) {
             return;
         }
-        let snapshot = self.snapshot();
+        let snapshot = self.snapshot(&pod);
         match decide(&pod, &snapshot) {
             Ok(node) => self.bind(key, &pod, node),
             Err(unfit) => {
                 self.waiting.insert(key);
-                self.tell_unschedulable(&pod, unfit.message);
+                let found = if preempt::is_under_way(&pod, &snapshot) {
+                    None
+                } else {
+                    preempt::victims(&pod, &snapshot)
+                };
+                let node = found.as_ref().map(|(node, _)| *node);
+                self.tell_unschedulable(&pod, unfit.message, node);
+                if let Some((node, victims)) = found {
+                    for victim in victims {
+                        self.displace(&pod, node, victim);
+                    }
+                }
             }
         }
     }
 
-    fn snapshot(&self) -> Snapshot {
+    /// The cluster as `pod` finds it: room that was made for more important pods is taken.
+    fn snapshot(&self, pod: &Value) -> Snapshot {
         let mut by_node: BTreeMap<&str, Vec<Arc<Value>>> = BTreeMap::new();
         let pods = self.pods.list();
         let assumed =
@@ -191,11 +214,17 @@ impl Scheduler {
             .filter(|pod| !pods::is_finished(pod))
             .map(assumed)
             .collect();
-        for pod in &pods {
-            by_node
-                .entry(text(&pod["spec"]["nodeName"]))
-                .or_default()
-                .push(pod.clone());
+        for other in &pods {
+            let mut node = text(&other["spec"]["nodeName"]);
+            let promised = text(&other["status"]["nominatedNodeName"]);
+            if node.is_empty()
+                && !promised.is_empty()
+                && api::meta::uid(other) != api::meta::uid(pod)
+                && preempt::priority(other) >= preempt::priority(pod)
+            {
+                node = promised;
+            }
+            by_node.entry(node).or_default().push(other.clone());
         }
         let nodes = self.nodes.list();
         Snapshot {
@@ -258,12 +287,49 @@ impl Scheduler {
         });
     }
 
-    fn tell_unschedulable(&self, pod: &Arc<Value>, message: String) {
+    /// Ends a pod so that a more important one gets its place.
+    fn displace(&self, pod: &Arc<Value>, node: &str, victim: Arc<Value>) {
+        self.recorder.note(Note {
+            regarding: victim.clone(),
+            field_path: None,
+            kind: EventType::Normal,
+            reason: "Preempted",
+            message: format!("Preempted by pod {} on node {node}", api::meta::uid(pod)),
+            action: Some("Preempting"),
+        });
+        let client = self.client.clone();
+        tokio::spawn(async move {
+            let (ns, name) = (api::meta::namespace(&victim), api::meta::name(&victim));
+            let patch = disruption_patch(&victim, Time::now_utc());
+            let merge = PatchType::Merge;
+            if let Err(error) = client
+                .patch(&PODS, Some(ns), name, &merge, &patch, Some("status"))
+                .await
+            {
+                tracing::debug!(ns, name, %error, "condition DisruptionTarget not written");
+            }
+            let options = DeleteOptions::uid(api::meta::uid(&victim));
+            if let Err(error) = client.delete(&PODS, Some(ns), name, &options).await
+                && !error.is_not_found()
+            {
+                tracing::warn!(ns, name, %error, "a pod that was to make room was not deleted");
+            }
+        });
+    }
+
+    /// Writes why a pod waits, and for which node if room is being made for it.
+    fn tell_unschedulable(&self, pod: &Arc<Value>, message: String, node: Option<&str>) {
         let known = condition(&pod["status"]["conditions"], "PodScheduled");
-        if known.is_some_and(|known| known["message"] == message.as_str()) {
+        let promised = text(&pod["status"]["nominatedNodeName"]);
+        if known.is_some_and(|known| known["message"] == message.as_str())
+            && node.is_none_or(|node| node == promised)
+        {
             return;
         }
-        let patch = unschedulable_patch(pod, &message, Time::now_utc());
+        let mut patch = unschedulable_patch(pod, &message, Time::now_utc());
+        if let Some(node) = node {
+            patch["status"]["nominatedNodeName"] = node.into();
+        }
         self.recorder.note(Note {
             regarding: pod.clone(),
             field_path: None,
@@ -295,6 +361,24 @@ fn is_ours(pod: &Value) -> bool {
         && !pods::is_finished(pod)
         && items(&pod["spec"]["schedulingGates"]).is_empty()
         && (scheduler.is_empty() || scheduler == NAME)
+}
+
+/// Says of a pod why it is about to be ended.
+fn disruption_patch(victim: &Value, now: Time) -> Value {
+    let mut conditions: Vec<Value> = items(&victim["status"]["conditions"])
+        .iter()
+        .filter(|entry| entry["type"] != "DisruptionTarget")
+        .cloned()
+        .collect();
+    conditions.push(json!({
+        "type": "DisruptionTarget",
+        "status": "True",
+        "reason": "PreemptionByScheduler",
+        "message": format!("{NAME}: preempting to accommodate a higher priority pod"),
+        "lastProbeTime": null,
+        "lastTransitionTime": api::time::rfc3339(now),
+    }));
+    json!({"status": {"conditions": conditions}})
 }
 
 /// Conditions are a list, so the patch names the version it was made for.

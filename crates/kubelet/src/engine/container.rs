@@ -131,7 +131,7 @@ async fn launch(
         message_file,
         fallback,
     ));
-    if role != Role::Init {
+    if matches!(role, Role::Main | Role::Sidecar) {
         probing::start(engine, handle, container, &live);
         if let Some(hook) = container
             .lifecycle
@@ -360,6 +360,11 @@ async fn container_spec(
 }
 
 /// The host name of a pod: `spec.hostname`, or its name, at most 63 characters.
+/// Whether a pod uses the node's network.
+pub(super) fn on_host_network(pod: &Pod) -> bool {
+    pod.spec.as_ref().and_then(|spec| spec.host_network) == Some(true)
+}
+
 pub(super) fn hostname(pod: &Pod) -> String {
     let spec = pod.spec.as_ref();
     let name = spec
@@ -375,9 +380,14 @@ pub(super) fn hostname(pod: &Pod) -> String {
 }
 
 fn hosts_file(pod: &Pod, ip: Option<std::net::Ipv4Addr>) -> String {
-    let mut text = String::from(
-        "# Written by the node agent; changes are lost when the container restarts.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n",
-    );
+    // Programs tell by the first line whose file it is.
+    let whose = if on_host_network(pod) {
+        "# Kubernetes-managed hosts file (host network)."
+    } else {
+        "# Kubernetes-managed hosts file."
+    };
+    let mut text =
+        format!("{whose}\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
     if let Some(ip) = ip {
         text.push_str(&format!("{ip}\t{}\n", hostname(pod)));
     }

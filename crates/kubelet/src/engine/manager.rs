@@ -60,7 +60,7 @@ fn remove(engine: &Engine, object: &Value) {
 }
 
 fn update(engine: &Arc<Engine>, object: &Arc<Value>) {
-    let pod: Arc<Pod> = match serde_json::from_value((**object).clone()) {
+    let pod: Arc<Pod> = match serde_json::from_value(with_ephemeral(object)) {
         Ok(pod) => Arc::new(pod),
         Err(problem) => {
             tracing::error!(%problem, pod = %object["metadata"]["name"], "pod object cannot be read");
@@ -97,6 +97,22 @@ fn update(engine: &Arc<Engine>, object: &Arc<Value>) {
     });
     engine.pods.write().insert(uid, handle.clone());
     tokio::spawn(worker::run(engine.clone(), handle, receiver));
+}
+
+/// The pod with its ephemeral containers beside its others: they are run the same way, and known by still being named among
+/// the ephemeral ones. (They see no processes but their own, also where they name a container as their target.)
+fn with_ephemeral(object: &Value) -> Value {
+    let mut pod = object.clone();
+    let added: Vec<Value> = object["spec"]["ephemeralContainers"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .cloned()
+        .collect();
+    if let Some(containers) = pod["spec"]["containers"].as_array_mut() {
+        containers.extend(added);
+    }
+    pod
 }
 
 /// Removes what pods that no longer exist left on disk, and makes sure that addresses of pods from

@@ -158,18 +158,27 @@ impl Worker<'_> {
 
 async fn create_sandbox(engine: &Engine, handle: &PodHandle) -> Result<std::net::Ipv4Addr, String> {
     let pod = handle.pod.read().clone();
-    if pod.spec.as_ref().and_then(|spec| spec.host_network) == Some(true) {
-        return Err("hostNetwork is not offered on this node: every pod has a network of its own; remove hostNetwork".into());
-    }
-    let ip = engine
-        .ipam
-        .lock()
-        .allocate()
-        .map_err(|problem| problem.to_string())?;
+    let host_network = container::on_host_network(&pod);
+    let ip = if host_network {
+        engine.config.node_ip
+    } else {
+        engine
+            .ipam
+            .lock()
+            .allocate()
+            .map_err(|problem| problem.to_string())?
+    };
+    let hostname = if host_network {
+        engine.config.node_name.clone()
+    } else {
+        container::hostname(&pod)
+    };
     let spec = SandboxSpec {
         name: format!("{}/{}", handle.namespace, handle.name),
         ip,
-        hostname: container::hostname(&pod),
+        hostname,
+        host_network,
+        sysctls: crate::sysctl::wanted(&pod),
     };
     match engine.runtime.create_sandbox(spec).await {
         Ok(sandbox) => {
@@ -178,7 +187,7 @@ async fn create_sandbox(engine: &Engine, handle: &PodHandle) -> Result<std::net:
             Ok(ip)
         }
         Err(problem) => {
-            engine.ipam.lock().release(ip);
+            release(engine, ip);
             Err(problem.to_string())
         }
     }
@@ -192,6 +201,13 @@ async fn destroy_sandbox(engine: &Engine, handle: &PodHandle) {
         tracing::warn!(%problem, pod = handle.name, "sandbox not cleared away");
     }
     if let Some(ip) = handle.ip.write().take() {
+        release(engine, ip);
+    }
+}
+
+/// Gives an address back, unless it is the node's own.
+fn release(engine: &Engine, ip: std::net::Ipv4Addr) {
+    if ip != engine.config.node_ip {
         engine.ipam.lock().release(ip);
     }
 }

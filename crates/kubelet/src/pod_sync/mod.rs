@@ -270,7 +270,16 @@ impl PodMachine {
 
     fn observe(&mut self, input: Input, now: Millis, actions: &mut Vec<Action>) {
         match input {
-            Input::Desired(pod) => self.pod = pod,
+            Input::Desired(pod) => {
+                for (role, container) in roles(&pod) {
+                    if role == Role::Ephemeral {
+                        self.containers
+                            .entry(container.name.clone())
+                            .or_insert_with(|| Tracked::new(role));
+                    }
+                }
+                self.pod = pod;
+            }
             Input::Removed => self.ending = Some(Ending::Removed),
             Input::Tick => {}
             Input::SandboxCreated(Ok(ip)) => {
@@ -515,7 +524,7 @@ impl PodMachine {
         let plain_init = self
             .containers
             .get(name)
-            .is_some_and(|tracked| tracked.role == Role::Init);
+            .is_some_and(|tracked| matches!(tracked.role, Role::Init | Role::Ephemeral));
         match self.container(name) {
             Some(container) if !plain_init => (
                 container.startup_probe.is_some(),
@@ -590,7 +599,14 @@ pub fn roles(pod: &Pod) -> impl Iterator<Item = (Role, &Container)> {
         Some("Always") => (Role::Sidecar, container),
         _ => (Role::Init, container),
     })
-    .chain(main.map(|container| (Role::Main, container)))
+    .chain(main.map(move |container| {
+        let added = spec
+            .into_iter()
+            .flat_map(|spec| spec.ephemeral_containers.iter().flatten())
+            .any(|ephemeral| ephemeral.name == container.name);
+        let role = if added { Role::Ephemeral } else { Role::Main };
+        (role, container)
+    }))
 }
 
 fn normal(reason: &'static str, message: String, container: Option<String>) -> Action {

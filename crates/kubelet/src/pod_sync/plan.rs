@@ -5,6 +5,7 @@ use super::*;
 /// What the restart policy says about a finished container.
 fn restarts(role: Role, policy: &str, exit_code: i32) -> bool {
     match (role, policy) {
+        (Role::Ephemeral, _) => false,
         (Role::Sidecar, _) => true,
         (Role::Init, "Never") => false,
         (Role::Init, _) => exit_code != 0,
@@ -66,7 +67,15 @@ impl PodMachine {
         if self.ending.is_some() {
             return;
         }
-        if self.deadline().is_some_and(|deadline| deadline <= now) {
+        if self.sandbox == Sandbox::None
+            && let Some(name) = crate::sysctl::forbidden(&self.pod)
+        {
+            self.verdict = Some((
+                "SysctlForbidden",
+                format!("Pod was rejected: forbidden sysctl: {name:?} not allowlisted"),
+            ));
+            self.ending = Some(Ending::Finished);
+        } else if self.deadline().is_some_and(|deadline| deadline <= now) {
             self.verdict = Some((
                 "DeadlineExceeded",
                 "Pod was active on the node longer than the specified deadline".into(),
@@ -133,6 +142,7 @@ impl PodMachine {
                         return;
                     }
                 }
+                Role::Ephemeral => self.ensure_running(&name, now, actions),
                 Role::Main => {
                     self.initialized = true;
                     self.ensure_running(&name, now, actions);

@@ -69,13 +69,13 @@ impl PodMachine {
             status["reason"] = json!(reason);
             status["message"] = json!(message);
         }
-        let (mut init, mut main) = (Vec::new(), Vec::new());
+        let (mut init, mut main, mut ephemeral) = (Vec::new(), Vec::new(), Vec::new());
         for (role, container) in roles(&self.pod) {
             if let Some(tracked) = self.containers.get(&container.name) {
-                let list = if role == Role::Main {
-                    &mut main
-                } else {
-                    &mut init
+                let list = match role {
+                    Role::Main => &mut main,
+                    Role::Ephemeral => &mut ephemeral,
+                    Role::Init | Role::Sidecar => &mut init,
                 };
                 list.push(self.container_status(container, tracked));
             }
@@ -84,6 +84,9 @@ impl PodMachine {
             status["initContainerStatuses"] = json!(init);
         }
         status["containerStatuses"] = json!(main);
+        if !ephemeral.is_empty() {
+            status["ephemeralContainerStatuses"] = json!(ephemeral);
+        }
         status
     }
 
@@ -180,14 +183,15 @@ impl PodMachine {
                             && tracked.exited().is_none_or(|ended| ended.exit_code != 0)
                     }
                     Role::Sidecar => !(self.initialized || tracked.running() && tracked.started),
-                    Role::Main => false,
+                    Role::Main | Role::Ephemeral => false,
                 }
             })
             .map(|(_, container)| container.name.as_str())
             .collect();
         let unready: Vec<&str> = roles(&self.pod)
             .filter(|(role, container)| {
-                *role != Role::Init && !self.container_ready(&self.containers[&container.name])
+                !matches!(role, Role::Init | Role::Ephemeral)
+                    && !self.container_ready(&self.containers[&container.name])
             })
             .map(|(_, container)| container.name.as_str())
             .collect();
@@ -309,9 +313,8 @@ impl PodMachine {
                 json!({"waiting": {"reason": reason, "message": message}})
             }
             Phase::Waiting(None) | Phase::Starting => {
-                let behind_init = tracked.role == Role::Main && !self.initialized
-                    || tracked.role != Role::Main && self.earlier_init_open(&container.name);
-                let reason = if behind_init && self.has_init() {
+                // Said of all its containers as soon as a pod has init containers.
+                let reason = if self.has_init() {
                     "PodInitializing"
                 } else {
                     "ContainerCreating"
@@ -336,7 +339,8 @@ impl PodMachine {
             "imageID": if container_id.is_some() { image_id } else { String::new() },
             "restartCount": tracked.restart_count,
             "ready": self.container_ready(tracked),
-            "started": tracked.running() && tracked.started && tracked.role != Role::Init,
+            "started": tracked.running() && tracked.started
+                && matches!(tracked.role, Role::Main | Role::Sidecar),
             "state": state,
             "lastState": last_state,
         });
@@ -365,20 +369,7 @@ impl PodMachine {
     fn has_init(&self) -> bool {
         self.containers
             .values()
-            .any(|tracked| tracked.role != Role::Main)
-    }
-
-    /// Whether an init container before this one still has work to do.
-    fn earlier_init_open(&self, name: &str) -> bool {
-        roles(&self.pod)
-            .take_while(|(_, container)| container.name != name)
-            .any(|(role, container)| {
-                let tracked = &self.containers[&container.name];
-                match role {
-                    Role::Init => tracked.exited().is_none_or(|ended| ended.exit_code != 0),
-                    _ => !(tracked.running() && tracked.started),
-                }
-            })
+            .any(|tracked| matches!(tracked.role, Role::Init | Role::Sidecar))
     }
 }
 
@@ -405,7 +396,10 @@ fn terminated(ended: &Terminated) -> Value {
 /// BestEffort when none says anything, else Burstable.
 pub fn qos_class(pod: &Pod) -> &'static str {
     let (mut any, mut guaranteed) = (false, true);
-    for (_, container) in roles(pod) {
+    for (role, container) in roles(pod) {
+        if role == Role::Ephemeral {
+            continue;
+        }
         let resources = container.resources.as_ref();
         let limits = resources.and_then(|resources| resources.limits.as_ref());
         let requests = resources.and_then(|resources| resources.requests.as_ref());

@@ -177,6 +177,8 @@ pub enum Role {
     Sidecar,
     /// Regular container.
     Main,
+    /// Container that was added to a running pod to look at it: runs once, counts for nothing.
+    Ephemeral,
 }
 
 /// A finished instance.

@@ -64,6 +64,8 @@ impl Plan {
             gateway: self.node_ip(),
             bridge: "cni0".into(),
             hostname: format!("pod-{n}"),
+            host: false,
+            sysctls: Vec::new(),
         }
     }
 }

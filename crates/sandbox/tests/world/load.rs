@@ -78,6 +78,7 @@ pub async fn timings(plan: Plan) -> Outcome {
             targets: (0..5)
                 .map(|i| SocketAddrV4::new(plan.pod_ip(i), 8080))
                 .collect(),
+            sticky: false,
         })
         .collect();
     let mut apply = vec![];

@@ -79,6 +79,7 @@ pub async fn services(plan: Plan) -> Outcome {
             .iter()
             .map(|(pod, port)| SocketAddrV4::new(plan.pod_ip(*pod), *port))
             .collect(),
+        sticky: false,
     };
     let mut pods = Vec::new();
     for n in 1..=3 {
@@ -314,6 +315,7 @@ pub async fn load_balancer(plan: Plan) -> Outcome {
         port: 80,
         protocol: Protocol::Tcp,
         targets: vec![SocketAddrV4::new(plan.pod_ip(1), 8080)],
+        sticky: false,
     };
     service_nat::apply(&[rule])?;
     for (port, name) in [(6443, "api"), (10250, "kubelet")] {

@@ -13,14 +13,14 @@ const ALIAS: u16 = 5;
 const POINTER: u16 = 12;
 const ADDRESS_6: u16 = 28;
 
-struct Resolver {
-    servers: Vec<IpAddr>,
+pub(super) struct Resolver {
+    pub(super) servers: Vec<IpAddr>,
     search: Vec<String>,
     dots: usize,
 }
 
 impl Resolver {
-    fn parse(text: &str) -> Self {
+    pub(super) fn parse(text: &str) -> Self {
         let mut resolver = Resolver {
             servers: Vec::new(),
             search: Vec::new(),
@@ -50,7 +50,7 @@ impl Resolver {
     }
 
     /// Names to ask for, in order.
-    fn candidates(&self, name: &str) -> Vec<String> {
+    pub(super) fn candidates(&self, name: &str) -> Vec<String> {
         if let Some(absolute) = name.strip_suffix('.') {
             return vec![absolute.to_owned()];
         }
@@ -81,7 +81,7 @@ struct Answer {
     records: Vec<(String, u16, Data)>,
 }
 
-fn query(id: u16, name: &str, kind: u16) -> Result<Vec<u8>, Failure> {
+pub(super) fn query(id: u16, name: &str, kind: u16) -> Result<Vec<u8>, Failure> {
     let mut message = Vec::new();
     message.extend(id.to_be_bytes());
     message.extend([1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
@@ -103,7 +103,7 @@ fn query(id: u16, name: &str, kind: u16) -> Result<Vec<u8>, Failure> {
     Ok(message)
 }
 
-fn number(message: &[u8], at: usize) -> Option<u16> {
+pub(super) fn number(message: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_be_bytes([
         *message.get(at)?,
         *message.get(at + 1)?,
@@ -111,7 +111,7 @@ fn number(message: &[u8], at: usize) -> Option<u16> {
 }
 
 /// A name and where it ends. Names refer to earlier ones; a hundred references are none.
-fn name(message: &[u8], start: usize) -> Option<(String, usize)> {
+pub(super) fn name(message: &[u8], start: usize) -> Option<(String, usize)> {
     let mut labels: Vec<String> = Vec::new();
     let mut at = start;
     let mut end = None;
@@ -166,6 +166,12 @@ fn parse(message: &[u8]) -> Option<Answer> {
 }
 
 fn ask(server: SocketAddr, name: &str, kind: u16) -> Result<Answer, Failure> {
+    parse(&exchange(server, name, kind)?)
+        .ok_or_else(|| Failure::Message("the server's answer is damaged".into()))
+}
+
+/// Asks over UDP; the server's message as it came.
+pub(super) fn exchange(server: SocketAddr, name: &str, kind: u16) -> Result<Vec<u8>, Failure> {
     let local: SocketAddr = if server.is_ipv4() {
         (Ipv4Addr::UNSPECIFIED, 0).into()
     } else {
@@ -189,8 +195,7 @@ fn ask(server: SocketAddr, name: &str, kind: u16) -> Result<Answer, Failure> {
             match socket.recv(&mut buffer) {
                 // Others' answers, or late ones, are passed over.
                 Ok(count) if number(&buffer[..count], 0) == Some(id) => {
-                    return parse(&buffer[..count])
-                        .ok_or_else(|| Failure::Message("the server's answer is damaged".into()));
+                    return Ok(buffer[..count].to_vec());
                 }
                 Ok(_) => {}
                 Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
@@ -207,7 +212,7 @@ fn ask(server: SocketAddr, name: &str, kind: u16) -> Result<Answer, Failure> {
     ))
 }
 
-fn code_name(code: u8) -> String {
+pub(super) fn code_name(code: u8) -> String {
     match code {
         1 => "FORMERR".into(),
         2 => "SERVFAIL".into(),
@@ -218,7 +223,7 @@ fn code_name(code: u8) -> String {
     }
 }
 
-fn reverse(address: IpAddr) -> String {
+pub(super) fn reverse(address: IpAddr) -> String {
     match address {
         IpAddr::V4(address) => {
             let [a, b, c, d] = address.octets();
@@ -238,7 +243,7 @@ fn reverse(address: IpAddr) -> String {
     }
 }
 
-fn server_of(text: &str) -> Result<SocketAddr, Failure> {
+pub(super) fn server_of(text: &str) -> Result<SocketAddr, Failure> {
     let found = match text.parse::<SocketAddr>() {
         Ok(address) => Some(address),
         Err(_) => (text, 53)
@@ -247,6 +252,31 @@ fn server_of(text: &str) -> Result<SocketAddr, Failure> {
             .and_then(|mut addresses| addresses.next()),
     };
     found.ok_or_else(|| Failure::Message(format!("can't resolve server '{text}'")))
+}
+
+/// `getent hosts NAME...`: names as this machine's programs resolve them.
+pub(super) fn getent(args: &[String]) -> Ended {
+    let options = Options::parse(args, "")?;
+    let Some((database, names)) = options.operands.split_first() else {
+        return Err(Failure::Usage("a database is expected".into()));
+    };
+    if database != "hosts" && database != "ahosts" {
+        return Err(Failure::Usage(format!("unknown database: {database}")));
+    }
+    let mut status = 0;
+    for name in names {
+        let found: Vec<SocketAddr> = (name.as_str(), 0)
+            .to_socket_addrs()
+            .map_or_else(|_| Vec::new(), Iterator::collect);
+        match found.first() {
+            Some(address) => {
+                say(&format!("{:<15} {name}\n", address.ip()))?;
+            }
+            // What programs that read its output look at.
+            None => status = 2,
+        }
+    }
+    Ok(status)
 }
 
 pub(super) fn nslookup(args: &[String]) -> Ended {

@@ -1,9 +1,12 @@
 //! The programs beside the shell, by subject.
 
+mod awk;
 mod copy;
+mod dig;
 pub(crate) mod echo;
 mod files;
 mod grep;
+mod ip;
 mod listing;
 mod lookup;
 mod mode;
@@ -47,8 +50,10 @@ const fn with_trouble_2(applet: Applet) -> Applet {
 }
 
 #[rustfmt::skip]
-const TABLE: [Applet; 60] = [
+const TABLE: [Applet; 66] = [
     with_trouble_2(applet("[", "EXPRESSION ]", |args| system::test("[", args))),
+    with_trouble_2(applet("[[", "EXPRESSION ]]", |args| system::test("[[", args))),
+    applet("awk", "[-F SEPARATOR] '[/TEXT/] { print $N, ... }' [FILE]...", awk::awk),
     applet("basename", "PATH [SUFFIX]", system::basename),
     applet("cat", "[-n] [FILE]...", text::cat),
     applet("chmod", "[-R] MODE FILE...", mode::chmod),
@@ -56,20 +61,23 @@ const TABLE: [Applet; 60] = [
     applet("cp", "[-apfrR] SOURCE... TARGET", copy::cp),
     applet("cut", "-b|-c LIST | -f LIST [-d CHAR] [-s] [FILE]...", text::cut),
     applet("date", "[-u] [-d @SECONDS] [-I] [+FORMAT]", system::date),
+    applet("dig", "[@SERVER] [+tcp] [+search] [+short] [+noall] [+answer] NAME [TYPE] | -x ADDRESS", dig::dig),
     applet("dirname", "PATH", system::dirname),
     applet("echo", "[-neE] [TEXT]...", echo::echo),
     applet("env", "[-i] [-u NAME] [NAME=VALUE]... [PROGRAM [ARGS]...]", processes::env),
     applet("false", "", |_| Ok(1)),
     with_trouble_2(applet("grep", "[-EFHchilnoqrsvwx] [-A N] [-B N] [-C N] [-m N] [-e] PATTERN [FILE]...", grep::grep)),
+    applet("getent", "hosts NAME...", lookup::getent),
     applet("head", "[-n LINES] [-c BYTES] [-q] [FILE]...", text::head),
     applet("hostname", "[-fi]", system::hostname),
     applet("id", "[-u | -g | -G] [-n]", system::id),
+    applet("ip", "link add NAME type dummy", ip::ip),
     applet("kill", "[-l] [-SIGNAL] PID...", |args| Ok(crate::process::kill(args))),
     applet("ln", "[-sfn] TARGET... LINK|DIRECTORY", files::ln),
     applet("ls", "[-1AadFhlRrSt] [FILE]...", listing::ls),
     applet("mkdir", "[-p] [-m MODE] DIRECTORY...", files::mkdir),
     applet("mv", "[-f] SOURCE... TARGET", copy::mv),
-    applet("nc", "[-nvz] [-w SECONDS] HOST PORT | -l [-p] PORT", netcat::nc),
+    applet("nc", "[-nvztu] [-w SECONDS] [-p PORT] HOST PORT | -l [-u] [-p] PORT", netcat::nc),
     applet("nslookup", "NAME [SERVER]", lookup::nslookup),
     applet("ping", "HOST", system::ping),
     applet("printenv", "[NAME]...", processes::printenv),
@@ -87,6 +95,7 @@ const TABLE: [Applet; 60] = [
     with_trouble_2(applet("sort", "[-bfnru] [-k KEY] [-t CHAR] [-o FILE] [FILE]...", sort::sort)),
     applet("stat", "[-L] [-c FORMAT] FILE...", listing::stat),
     applet("sync", "", files::sync),
+    applet("sysctl", "[-n] NAME...", system::sysctl),
     applet("tail", "[-f] [-n [+]LINES] [-c [+]BYTES] [-q] [FILE]...", text::tail),
     applet("tee", "[-ai] [FILE]...", text::tee),
     with_trouble_2(applet("test", "EXPRESSION", |args| system::test("test", args))),
@@ -129,7 +138,7 @@ pub(crate) fn run(name: &str, args: &[String]) -> i32 {
         return 127;
     };
     let usage = format!("Usage: {name} {}", applet.usage);
-    let plain = ["echo", "true", "false", "[", "test", "printf"].contains(&name);
+    let plain = ["echo", "true", "false", "[", "[[", "test", "printf"].contains(&name);
     if !plain && args.first().is_some_and(|arg| arg == "--help") {
         return i32::from(output::write_all(1, format!("{usage}\n").as_bytes()).is_err());
     }

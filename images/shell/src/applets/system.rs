@@ -361,3 +361,29 @@ pub(super) fn ping(args: &[String]) -> Ended {
         "not available: containers have no raw sockets here, and service addresses answer TCP only; try `nc -zv {host} PORT` or `nslookup {host}`"
     )))
 }
+
+/// `sysctl NAME...`: kernel parameters as they are.
+pub(super) fn sysctl(args: &[String]) -> Ended {
+    let options = Options::parse(args, "n")?;
+    options.at_least(1)?;
+    let mut status = 0;
+    for name in &options.operands {
+        let path = format!("/proc/sys/{}", name.replace('.', "/"));
+        match std::fs::read_to_string(&path) {
+            Ok(value) if options.has('n') => {
+                say(&format!("{}\n", value.trim_end()))?;
+            }
+            Ok(value) => {
+                say(&format!("{name} = {}\n", value.trim_end()))?;
+            }
+            Err(error) => {
+                output::error_line(&format!(
+                    "sysctl: error reading key '{name}': {}",
+                    output::reason(&error)
+                ));
+                status = 1;
+            }
+        }
+    }
+    Ok(status)
+}

@@ -42,7 +42,7 @@ pub fn regular(name: &str) -> Option<Builtin> {
         "printf" => print_format,
         "pwd" => pwd,
         "read" => super::read::read,
-        "test" | "[" => test,
+        "test" | "[" | "[[" => test,
         "type" => type_of,
         "umask" => umask,
         "wait" => wait,

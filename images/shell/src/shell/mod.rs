@@ -31,7 +31,12 @@ const USAGE: &str = "Usage: sh [-efnux] [-o option]... [-c COMMANDS [NAME [ARGS]
 
 /// Runs the shell; `args` without its name. The exit status.
 pub(crate) fn main(args: &[String]) -> i32 {
-    let mut shell = Shell::new("sh".into(), Vec::new());
+    // It is called in its messages what it was called.
+    let name = std::env::args()
+        .next()
+        .filter(|name| name.ends_with("/sh"))
+        .unwrap_or_else(|| "sh".into());
+    let mut shell = Shell::new(name, Vec::new());
     let mut rest = args;
     let (mut commands, mut from_input, mut interactive) = (false, false, false);
     let mut options = Vec::new();
