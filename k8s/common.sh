@@ -15,7 +15,7 @@ WAIT=true
 TIMEOUT="${TIMEOUT:-180s}"
 DOMAIN="${DOMAIN:-localhost}"
 REGISTRY="${REGISTRY:-}"
-TAG="${TAG:-latest}"
+TAG="${TAG:-}"
 
 # say ENGLISH KOREAN: the text in the reader's language, as `theater` chooses it.
 say() {
@@ -48,8 +48,8 @@ deploy_options_help() {
 Options:
   --domain NAME     the page becomes https://theater.NAME (default: \$DOMAIN, else localhost)
   --registry NAME   take the four services' images from NAME/user-service and so on
-                    (default: \$REGISTRY, else theater-msa)
-  --tag TAG         their tag (default: \$TAG, else latest)
+                    (default: \$REGISTRY, else what the manifests say)
+  --tag TAG         their tag (default: \$TAG, else what the manifests say)
   --timeout TIME    how long each deployment may take to become ready (default: \$TIMEOUT, else 180s)
   --no-wait         do not wait for the pods
   -y, --yes         do not ask; nobody is asked either when standard input is not a terminal
@@ -57,8 +57,8 @@ Options:
 옵션:
   --domain 이름     페이지 주소가 https://theater.이름 이 됩니다 (기본값: \$DOMAIN, 없으면 localhost)
   --registry 이름   네 서비스의 이미지를 '이름/user-service' 등에서 가져옵니다
-                    (기본값: \$REGISTRY, 없으면 theater-msa)
-  --tag 태그        그 이미지의 태그 (기본값: \$TAG, 없으면 latest)
+                    (기본값: \$REGISTRY, 없으면 매니페스트대로)
+  --tag 태그        그 이미지의 태그 (기본값: \$TAG, 없으면 매니페스트대로)
   --timeout 시간    각 디플로이먼트의 준비를 기다리는 시간 (기본값: \$TIMEOUT, 없으면 180s)
   --no-wait         파드를 기다리지 않습니다
   -y, --yes         묻지 않습니다. 표준 입력이 터미널이 아니어도 묻지 않습니다
@@ -100,10 +100,14 @@ read_deploy_options() {
       wrong_usage "'$DOMAIN' is not a domain: small letters, digits, '-' and '.' only" \
         "'$DOMAIN'은(는) 도메인이 아닙니다. 소문자, 숫자, '-', '.'만 쓸 수 있습니다" ;;
   esac
-  case "$REGISTRY$TAG" in
+  check_image_names "$REGISTRY" "$TAG"
+}
+
+# check_image_names REGISTRY TAG: both may stand in an image's name, and in an expression of sed.
+check_image_names() {
+  case "$1$2" in
     *[!A-Za-z0-9._:/-]*)
-      wrong_usage "'$REGISTRY' with tag '$TAG' is not an image name" \
-        "'$REGISTRY', 태그 '$TAG'은(는) 이미지 이름이 아닙니다" ;;
+      wrong_usage "'$1' with tag '$2' is not an image name" "'$1', 태그 '$2'은(는) 이미지 이름이 아닙니다" ;;
   esac
 }
 
@@ -157,7 +161,7 @@ render() {
   kubectl kustomize "$HERE/../deploy/$1" |
     sed -E \
       -e "s/^([[:space:]]*- )theater\.localhost\$/\1$HOST/" \
-      -e "s#(image: )theater-msa/([a-z-]+):[A-Za-z0-9._-]+#\1${REGISTRY:-theater-msa}/\2:${TAG}#"
+      -e "s#(image: )([^ ]+)/(user-service|movie-service|booking-service|api-gateway):([A-Za-z0-9._-]+)#\1${REGISTRY:-\\2}/\3:${TAG:-\\4}#"
 }
 
 # deploy_cluster CLUSTER: applies and waits. The context has the cluster's name.
