@@ -1,7 +1,7 @@
 //! Theater's proxy beside a real Envoy on the same work, in one run: processor time per request, latency, memory.
 //!
 //! ```sh
-//! ENVOY=/path/to/envoy cargo bench -p theater-proxy --bench envoy -- [--rounds 3] [--seconds 4] [--connections 16] [--only TEXT]
+//! ENVOY=/path/to/envoy cargo run --release -p theater-bench -- [--rounds 3] [--seconds 4] [--connections 16] [--only TEXT]
 //! ```
 //!
 //! `THEATER` names the program (default `target/release/theater`). Each proxy has one worker and one processor for itself;
@@ -50,8 +50,6 @@ fn options() -> Options {
                 options.connections = value().parse().expect("--connections is a number")
             }
             "--only" => options.only = value(),
-            // What cargo adds.
-            "--bench" => {}
             other => panic!("unknown argument {other}"),
         }
     }
