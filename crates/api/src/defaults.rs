@@ -327,11 +327,6 @@ fn service(obj: &mut Value) {
     if kind == "LoadBalancer" {
         set(spec, "allocateLoadBalancerNodePorts", true);
     }
-    if kind != "ExternalName" {
-        // Single-stack clusters only.
-        set(spec, "ipFamilies", json!(["IPv4"]));
-        set(spec, "ipFamilyPolicy", "SingleStack");
-    }
 }
 
 fn secret(obj: &mut Value) {

@@ -8,6 +8,7 @@ pub use managed::{Writer, apply, track_update};
 pub use strategic::strategic;
 
 use crate::field::FieldError;
+use crate::go;
 use crate::status::StatusError;
 use serde_json::Value;
 
@@ -50,20 +51,48 @@ impl PatchKind {
 
 /// A patched object that does not decode: 422 on the pseudo field `patch`, with the object and the reason.
 pub(crate) fn undecodable(patched: &Value, why: &str) -> StatusError {
-    let mut e = StatusError::invalid(
-        "",
-        "",
-        "",
-        &[FieldError::invalid(
-            "patch",
-            &patched.to_string().into(),
-            why,
-        )],
-    );
+    undecodable_value(patched.to_string().into(), why)
+}
+
+fn undecodable_value(shown: Value, why: &str) -> StatusError {
+    let mut e = StatusError::invalid("", "", "", &[FieldError::invalid("patch", &shown, why)]);
     if let Some(d) = e.details.as_object_mut() {
         d.retain(|k, _| k == "causes");
     }
     e
+}
+
+/// [`undecodable`] for a strategic merge patch: the real server converts its outcome without going through JSON, so it shows
+/// the patch, as Go prints it, and words the reason another way. `why` is the reason of the JSON decoder.
+pub(crate) fn unconvertible(patch: &Value, why: &str) -> StatusError {
+    undecodable_value(go::fmt::value(patch).into(), &conversion_error(why))
+}
+
+/// What Kubernetes' converter says where Go's JSON decoder says `why`.
+fn conversion_error(why: &str) -> String {
+    if why.starts_with("illegal base64 data") {
+        return format!("error decoding from json: {why}");
+    }
+    let parts = why
+        .strip_prefix("json: cannot unmarshal ")
+        .and_then(|rest| Some((rest.split_once(' ')?.0, rest.rsplit_once(" of type ")?.1)));
+    let Some((from, to)) = parts else {
+        return why.to_owned();
+    };
+    // The kinds of what JSON decodes to.
+    let from = match from {
+        "array" => "slice",
+        "object" => "map",
+        "number" => "int64",
+        other => other,
+    };
+    match to {
+        "string" if from == "int64" => "cannot convert int64 to string".to_owned(),
+        _ if to.starts_with("[]") => format!("cannot restore slice from {from}"),
+        _ if to.starts_with("map[") => format!("cannot restore map from {from}"),
+        _ if to.contains('.') => format!("cannot restore struct from: {from}"),
+        _ => format!("unrecognized type: {to}"),
+    }
 }
 
 /// JSON patch. A patch that cannot be read is a 400; one that cannot be applied (a failed `test`, a missing path) a 422.
@@ -108,12 +137,16 @@ pub fn merge(obj: &Value, patch: &Value) -> Value {
 }
 
 /// Refuses a merge or strategic merge patch that is no object, as the real server words it.
-pub fn must_be_object(patch: &Value) -> Result<(), StatusError> {
+pub fn must_be_object(kind: PatchKind, patch: &Value) -> Result<(), StatusError> {
     if patch.is_object() {
         return Ok(());
     }
+    let prefix = match kind {
+        PatchKind::Strategic => "",
+        _ => "error decoding patch: ",
+    };
     Err(StatusError::bad_request(format!(
-        "error decoding patch: json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
+        "{prefix}json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
         type_name(patch)
     )))
 }
@@ -146,6 +179,33 @@ mod tests {
     }
 
     #[test]
+    fn a_strategic_patch_of_a_wrong_type_is_shown_as_go_prints_it() {
+        for (patch, why, expected) in [
+            (
+                json!({"spec": {"replicas": "two"}}),
+                "json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32",
+                r#"patch: Invalid value: "map[spec:map[replicas:two]]": unrecognized type: int32"#,
+            ),
+            (
+                json!({"data": {"user": "not base64!"}}),
+                "illegal base64 data at input byte 3",
+                r#"patch: Invalid value: "map[data:map[user:not base64!]]": error decoding from json: illegal base64 data at input byte 3"#,
+            ),
+            (
+                json!({"spec": {"template": [1, null]}}),
+                "json: cannot unmarshal array into Go struct field DeploymentSpec.spec.template of type v1.PodTemplateSpec",
+                r#"patch: Invalid value: "map[spec:map[template:[1 <nil>]]]": cannot restore struct from: slice"#,
+            ),
+        ] {
+            let message = unconvertible(&patch, why).message;
+            assert!(
+                message.ends_with(expected),
+                "seen {message}, expected {expected}"
+            );
+        }
+    }
+
+    #[test]
     fn merge_patches_remove_with_null() {
         let out = merge(
             &json!({"a": {"b": 1, "c": 2}}),
@@ -153,8 +213,16 @@ mod tests {
         );
         assert_eq!(out, json!({"a": {"c": 2, "d": 3}}));
         assert_eq!(
-            must_be_object(&json!([1])).unwrap_err().message,
+            must_be_object(PatchKind::Merge, &json!([1]))
+                .unwrap_err()
+                .message,
             "error decoding patch: json: cannot unmarshal array into Go value of type map[string]interface {}"
+        );
+        assert_eq!(
+            must_be_object(PatchKind::Strategic, &json!("a"))
+                .unwrap_err()
+                .message,
+            "json: cannot unmarshal string into Go value of type map[string]interface {}"
         );
     }
 }

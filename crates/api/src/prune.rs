@@ -76,15 +76,20 @@ pub fn decode(
     })
 }
 
-/// [`decode`] for the outcome of a patch: what is wrong is a 422 on the patch, with the patched object.
+/// [`decode`] for the outcome of a patch: what is wrong is a 422 on the patch, with the patched object, or, when it was a
+/// strategic merge patch, with the patch itself.
 pub fn decode_patched(
     schema: &ObjectSchema,
     obj: &mut Value,
+    strategic: Option<&Value>,
     validation: FieldValidation,
 ) -> Result<Vec<String>, StatusError> {
     check_kind(schema, obj)?;
     let patched = obj.clone();
-    walk(schema, obj, &[], validation).map_err(|why| crate::patch::undecodable(&patched, &why))
+    walk(schema, obj, &[], validation).map_err(|why| match strategic {
+        Some(patch) => crate::patch::unconvertible(patch, &why),
+        None => crate::patch::undecodable(&patched, &why),
+    })
 }
 
 fn walk(

@@ -68,13 +68,17 @@ impl StatusError {
     }
     /// 404 for a path nothing is served at.
     pub fn no_such_path() -> Self {
+        Self::new(
+            404,
+            "NotFound",
+            "the server could not find the requested resource",
+        )
+    }
+    /// 404 for a subresource that a kind does not have.
+    pub fn no_such_subresource() -> Self {
         Self {
             details: json!({}),
-            ..Self::new(
-                404,
-                "NotFound",
-                "the server could not find the requested resource",
-            )
+            ..Self::no_such_path()
         }
     }
     /// 409: `pods "x" already exists`.

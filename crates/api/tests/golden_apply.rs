@@ -20,7 +20,7 @@ fn masked(o: &Value) -> Value {
         m.shift_remove("status");
     }
     if o["kind"] == "Service" {
-        for key in ["clusterIP", "clusterIPs"] {
+        for key in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
             o["spec"].as_object_mut().unwrap().shift_remove(key);
         }
     }

@@ -58,8 +58,10 @@ fn mask(o: &mut Value) {
                     .shift_remove("labels");
             }
             "Service" => {
-                spec.shift_remove("clusterIP");
-                spec.shift_remove("clusterIPs");
+                // What the allocator gives.
+                for k in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
+                    spec.shift_remove(k);
+                }
             }
             _ => {}
         }

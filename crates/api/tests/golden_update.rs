@@ -28,7 +28,7 @@ fn update(r: &ResourceInfo, schema: &ObjectSchema, case: &Value) -> Result<Value
         PatchKind::Strategic => patch::strategic(schema, old, p)?,
         PatchKind::Apply => unreachable!("update.yaml has no applies"),
     };
-    prune::decode_patched(schema, &mut new, FieldValidation::Warn)?;
+    prune::decode_patched(schema, &mut new, None, FieldValidation::Warn)?;
     theater_api::defaults::apply(schema, &mut new);
     // The strategies' part: each door writes its own half.
     if r.subresource("status").is_some() {

@@ -28,6 +28,7 @@ pub(crate) async fn run(server: &Arc<Server>) -> ApiResult<()> {
     let mut objects = policy::objects();
     objects.push(kubernetes_service(server));
     objects.push(authentication_config());
+    objects.push(token_tracking());
     objects.extend(priority_classes());
     ensure_all(&writer, objects).await?;
     for object in [endpoints(server), endpoint_slice(server)] {
@@ -105,6 +106,17 @@ fn authentication_config() -> Value {
         "kind": "ConfigMap", "apiVersion": "v1",
         "metadata": {"name": "extension-apiserver-authentication", "namespace": "kube-system"},
         "data": {"requestheader-allowed-names": "[]"},
+    })
+}
+
+/// Since when uses of tokens in Secrets are noted: always, for no such token was ever given out here. The controllers that
+/// clean them up ask for it.
+fn token_tracking() -> Value {
+    let now = crate::state::now();
+    json!({
+        "kind": "ConfigMap", "apiVersion": "v1",
+        "metadata": {"name": "kube-apiserver-legacy-service-account-token-tracking", "namespace": "kube-system"},
+        "data": {"since": now.get(..10).unwrap_or(&now)},
     })
 }
 

@@ -35,7 +35,7 @@ pub(crate) fn registry(server: &Server, before: &Registry) -> Registry {
     before.next(definitions.iter().map(|(_, d)| &d.value))
 }
 
-/// Writes status and finalizer of a definition on its way into the store: names are accepted
+/// Writes the status of a definition on its way into the store: names are accepted
 /// at once unless another kind of the group has them.
 pub(crate) fn establish(server: &Server, definition: &mut Value) {
     let clash = clash(&server.registry(), definition);
@@ -57,13 +57,22 @@ pub(crate) fn establish(server: &Server, definition: &mut Value) {
         }
     }
     definition["status"] = status;
-    if api::meta::deletion_timestamp(definition).is_none() {
-        let mut finalizers: Vec<Value> =
-            api::meta::finalizers(definition).map(Value::from).collect();
-        if !finalizers.iter().any(|f| f == CLEANUP) {
-            finalizers.push(CLEANUP.into());
-        }
-        api::meta::set(definition, "finalizers", finalizers);
+}
+
+/// What the beginning of its deletion does to a definition: it stays until its objects are gone, and says so.
+pub(crate) fn terminate(definition: &mut Value, now: &str) {
+    let mut finalizers: Vec<Value> = api::meta::finalizers(definition).map(Value::from).collect();
+    if !finalizers.iter().any(|f| f == CLEANUP) {
+        finalizers.push(CLEANUP.into());
+    }
+    api::meta::set(definition, "finalizers", finalizers);
+    let condition = serde_json::json!({
+        "type": "Terminating", "status": "True", "lastTransitionTime": now, "reason": "InstanceDeletionPending",
+        "message": "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon",
+    });
+    match definition["status"]["conditions"].as_array_mut() {
+        Some(conditions) => conditions.push(condition),
+        None => definition["status"]["conditions"] = serde_json::json!([condition]),
     }
 }
 

@@ -111,6 +111,10 @@ pub(crate) fn text_answer(code: StatusCode, text: impl Into<Bytes>) -> Answer {
 
 pub(crate) fn error_answer(e: &ApiError) -> Answer {
     let code = StatusCode::from_u16(e.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    // The real server's router answers so before anything knows Status; clients then name what they asked for.
+    if *e == ApiError::no_such_path() {
+        return text_answer(code, "404 page not found\n");
+    }
     let mut answer = json_answer(code, &e.to_value());
     if let Some(seconds) = e.details.get("retryAfterSeconds").and_then(Value::as_u64) {
         answer

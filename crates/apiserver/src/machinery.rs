@@ -94,8 +94,13 @@ pub(crate) fn decode(
     let Some(schema) = resource.schema() else {
         return Ok(Vec::new());
     };
-    if options.patch {
-        return api::prune::decode_patched(schema, object, options.field_validation);
+    if let Some(patch) = &options.patch {
+        return api::prune::decode_patched(
+            schema,
+            object,
+            patch.strategic.as_ref(),
+            options.field_validation,
+        );
     }
     api::prune::decode(
         schema,

@@ -21,8 +21,12 @@ use crate::state::{Server, unix_now};
 use crate::target::{Query, Route, route};
 use crate::{metrics_api, other, rest, shape};
 
-/// How long a client may take to shake hands or to send the head of a request.
+/// How long a client may take to shake hands.
 const PATIENCE: Duration = Duration::from_secs(15);
+
+/// How long a connection may wait for the head of its next request: clients keep it open in between, and the real server closes
+/// it after as long.
+const IDLE: Duration = Duration::from_secs(90);
 /// Bytes waiting to be sent on one connection or stream.
 const BUFFER: usize = 64 << 10;
 /// How long open requests may finish when the server stops.
@@ -91,7 +95,7 @@ async fn connection(server: &Arc<Server>, acceptor: TlsAcceptor, stream: TcpStre
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(PATIENCE)
+        .header_read_timeout(IDLE)
         .max_buf_size(BUFFER)
         .http2()
         .timer(TokioTimer::new())

@@ -381,7 +381,11 @@ pub(crate) async fn upgrade(call: &Call<'_>, sub: &str) -> ApiResult<Answer> {
             "stdout" => format!("output={}", i32::from(v != "false")),
             "stderr" => format!("error={}", i32::from(v != "false")),
             "tty" => format!("tty={}", i32::from(v != "false")),
-            "ports" => format!("port={}", encode(v)),
+            "ports" => v
+                .split(',')
+                .map(|port| format!("port={}", encode(port)))
+                .collect::<Vec<_>>()
+                .join("&"),
             _ => format!("{}={}", encode(k), encode(v)),
         })
         .collect();

@@ -137,11 +137,16 @@ fn component_client(
         key_pem: issued.key_pem,
     };
     let server = format!("https://127.0.0.1:{API_PORT}");
-    Ok(Client::new(Config::new(
-        server,
-        keys.api.cert.clone(),
-        auth,
-    ))?)
+    // The name under which managedFields show it: that of the program whose part it plays.
+    let name = user.rsplit(':').next().unwrap_or(user);
+    let name = if user.starts_with("system:node:") {
+        "kubelet"
+    } else {
+        name
+    };
+    let config = Config::new(server, keys.api.cert.clone(), auth)
+        .user_agent(format!("{name}/v{}", env!("CARGO_PKG_VERSION")));
+    Ok(Client::new(config)?)
 }
 
 fn node_agent(

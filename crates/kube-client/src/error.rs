@@ -63,7 +63,8 @@ impl Error {
                 let text = text.trim();
                 Self::Status {
                     code,
-                    reason: String::new(),
+                    // A path nothing is served at has no Status.
+                    reason: if code == 404 { "NotFound" } else { "" }.to_owned(),
                     message: if text.is_empty() {
                         format!("the server answered with code {code} and no text")
                     } else {

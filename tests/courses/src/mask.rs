@@ -10,11 +10,16 @@ static MASKS: LazyLock<Vec<(Regex, &'static str)>> = LazyLock::new(|| {
     [
         // Escapes of terminals.
         (r"\x1b\[[0-9;]*m", ""),
+        // Time and process of kubectl's own log lines.
+        (r"(?m)^([IWEF])\d{4} \d\d:\d\d:\d\d\.\d+ +\d+ ", "$1 "),
+        // The kubeconfig, and the name of its context.
+        (r"/tmp/\S+/(kube)?config\b", "CONFIG"),
+        (r#"Context "(peer|ctx1)""#, "Context CONTEXT"),
         (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", "TIME"),
         (r"[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d [+-]\d{4}", "TIME"),
         (r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "UID"),
         (r"https://[\w.:\[\]-]+:\d+", "SERVER"),
-        (r#"(resourceVersion"?: ?)"?\d+"?"#, "${1}RV"),
+        (r#"(resourceVersion(?:\\?"){0,2}: ?|Resource Version: +)(?:\\?")?\d+(?:\\?")?"#, "${1}RV"),
         (r"\b(ctx[12]-node-1|node-[12])\b", "NODE"),
         (r"\b\d{1,3}(\.\d{1,3}){3}(/\d+)?\b", "IP"),
         (r"\b3[0-2]\d{3}\b", "NODEPORT"),

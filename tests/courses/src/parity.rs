@@ -149,8 +149,8 @@ pub fn page(commands: &Commands) -> String {
     let mut page = format!(
         "# kubectl on two servers\n\n\
          {all} commands were typed against a real Kubernetes 1.32 control plane, and their answers recorded with names, ages, identities,\n\
-         addresses and versions masked (`tests/courses/parity`). The test types the same commands here and compares exit status, standard\n\
-         output and standard error: {} answers are equal, {different} differ for the reasons below. A difference that is not listed fails the test.\n\n\
+         addresses and versions masked (`tests/courses/parity`). `tests/courses/run parity` types the same commands here and compares exit status, standard\n\
+         output and standard error: {} answers are equal, {different} differ for the reasons below. A difference that is not listed fails it.\n\n\
          | commands | equal | different |\n|---|---|---|\n",
         all - different
     );

@@ -34,8 +34,8 @@ pub fn page(courses: &[Course]) -> String {
          Every command of these courses is typed verbatim into a shell, in order, against a fresh theater, and its exit status,\n\
          output and effect are compared with what the course or, where the course is wrong, a real cluster promises. The commands and\n\
          expectations are in `tests/courses/*/course.yaml`; `tests/courses/run` runs them and fails when a row that passes stops passing. `cargo test`\n\
-         runs one course, with `THEATER_COURSES=all` every one. This page is written from the data by `tests/courses/run --write docs`: it says what is\n\
-         expected. With the present expectations only theater-first-edition has been seen to run through; single rows of the others may still fail.\n\n\
+         runs one course, with `THEATER_COURSES=all` every one; with these expectations each has run through. This page is written from the data by\n\
+         `tests/courses/run --write docs`.\n\n\
          - **passes**: does what the course says.\n\
          - **as real**: the course promises what no Kubernetes or Istio does; the answer is the real one, for the reason given.\n\
          - **waits**: the named feature is missing.\n\n\

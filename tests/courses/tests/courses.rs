@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use theater_courses::{course, table};
+use theater_courses::{course, parity, table};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -12,15 +12,22 @@ fn root() -> PathBuf {
 #[test]
 fn the_table_is_that_of_the_data() {
     let courses = course::all(Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap();
-    let written = std::fs::read_to_string(root().join("docs/courses.md")).unwrap();
-    assert!(
-        written == table::page(&courses),
-        "docs/courses.md is old; write it again: tests/courses/run --write docs"
-    );
+    let commands = Path::new(env!("CARGO_MANIFEST_DIR")).join("parity/commands.yaml");
+    let commands = parity::Commands::read(&commands).unwrap();
+    for (name, page) in [
+        ("docs/courses.md", table::page(&courses)),
+        ("docs/kubectl-parity.md", parity::page(&commands)),
+    ] {
+        let written = std::fs::read_to_string(root().join(name)).unwrap();
+        assert!(
+            written == page,
+            "{name} is old; write it again: tests/courses/run --write docs"
+        );
+    }
 }
 
 /// The course that is typed with every run of the tests; `THEATER_COURSES=all` types all of them, which takes
-/// several minutes, and any other value the course of that name.
+/// several minutes, `parity` the commands that a real control plane was given too, and any other value the course of that name.
 const TYPED: &str = "theater-first-edition";
 
 #[test]
@@ -72,21 +79,25 @@ fn a_course_does_what_it_promises() {
         }
         return;
     }
-    let mut command = Command::new(harness);
-    if chosen != "all" {
-        command.args(["--course", &chosen]);
+    let arguments: &[&[&str]] = match chosen.as_str() {
+        "all" => &[&[], &["parity"]],
+        "parity" => &[&["parity"]],
+        course => &[&["--course", course]],
+    };
+    for arguments in arguments {
+        let output = Command::new(harness)
+            .current_dir(root())
+            .arg("--theater")
+            .arg(&theater)
+            .args(*arguments)
+            .output()
+            .expect("the harness starts");
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            output.status.success(),
+            "rows that passed do not pass any more:\n{said}\n{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        eprintln!("{said}");
     }
-    let output = command
-        .current_dir(root())
-        .arg("--theater")
-        .arg(&theater)
-        .output()
-        .expect("the harness starts");
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(
-        output.status.success(),
-        "rows that passed do not pass any more:\n{said}\n{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    eprintln!("{said}");
 }

@@ -294,7 +294,7 @@ fn update(
     cx: &Context,
     old: &Value,
     new: &Value,
-    entries: &mut [Entry],
+    entries: &mut Vec<Entry>,
     me: &Entry,
 ) -> Vec<(Entry, FieldSet)> {
     let diff = ownership::compare(cx.place(), old, new);
@@ -308,6 +308,8 @@ fn update(
         }
         e.set = e.set.minus(&diff.removed);
     }
+    // Whoever has lost the last field is no manager any more; an applier keeps its own, even empty.
+    entries.retain(|e| e.same_manager(me) || !e.set.is_empty());
     conflicts
 }
 

@@ -9,7 +9,7 @@ const DELETE_PRIMITIVES: &str = "$deleteFromPrimitiveList/";
 
 /// Applies a strategic merge patch to an object of a built-in kind.
 pub fn strategic(schema: &ObjectSchema, obj: &Value, patch: &Value) -> Result<Value, StatusError> {
-    super::must_be_object(patch)?;
+    super::must_be_object(super::PatchKind::Strategic, patch)?;
     let (Value::Object(original), Value::Object(patch)) = (obj, patch) else {
         return Err(StatusError::internal("the stored object is not an object"));
     };

@@ -221,6 +221,12 @@ fn cluster_ip(
         // An update that leaves it out keeps it.
         asked.clone_from(&before);
     }
+    if !before.is_empty() && asked != before {
+        // Validation refuses it; no address is looked for.
+        service["spec"]["clusterIPs"] = json!([asked]);
+        service["spec"]["clusterIP"] = asked.into();
+        return Ok(());
+    }
     let value = if asked == "None" {
         asked
     } else if asked.is_empty() {

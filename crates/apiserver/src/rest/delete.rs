@@ -168,6 +168,9 @@ pub(crate) fn step(
     if resource.is("", "namespaces") {
         new["status"]["phase"] = "Terminating".into();
     }
+    if crate::crd::is_definition(resource) && !dying {
+        crate::crd::terminate(&mut new, &later(0));
+    }
     if is_over(&new) {
         Step::Remove(new)
     } else if new == *object {

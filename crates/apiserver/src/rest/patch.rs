@@ -5,6 +5,7 @@ use http::StatusCode;
 use serde_json::Value;
 
 use super::Call;
+use super::write::Patched;
 use crate::error::{ApiError, ApiResult};
 use crate::http_types::Answer;
 use crate::machinery;
@@ -24,7 +25,7 @@ impl Call<'_> {
                 .map_err(|e| ApiError::bad_request(format!("error decoding patch: {e}")))?,
         };
         if matches!(kind, PatchKind::Merge | PatchKind::Strategic) {
-            api::patch::must_be_object(&patch)?;
+            api::patch::must_be_object(kind, &patch)?;
         }
         Ok((kind, patch))
     }
@@ -35,7 +36,9 @@ impl Call<'_> {
         let namespace = super::scope(self);
         let name = &self.target.name;
         let mut options = self.options()?;
-        options.patch = true;
+        options.patch = Some(Patched {
+            strategic: (kind == PatchKind::Strategic).then(|| patch.clone()),
+        });
         if kind != PatchKind::Apply {
             let writer = self.writer(options);
             let edit = |old: &Value| machinery::patched(&self.resource, kind, old, &patch);

@@ -15,7 +15,7 @@ use crate::{review, streaming};
 pub(crate) async fn handle(call: &Call<'_>, verb: &str) -> ApiResult<Answer> {
     let sub = call.target.subresource.as_str();
     if !call.resource.has(sub) {
-        return Err(ApiError::no_such_path());
+        return Err(ApiError::no_such_subresource());
     }
     let allowed = call
         .resource

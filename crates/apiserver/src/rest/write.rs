@@ -32,7 +32,14 @@ pub(crate) struct WriteOptions {
     /// A server-side apply keeps its own account of managed fields.
     pub apply: bool,
     /// The object is the outcome of a patch, and what is wrong with it is the patch's fault.
-    pub patch: bool,
+    pub patch: Option<Patched>,
+}
+
+/// Of which patch an object is the outcome, as far as error texts tell.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(crate) struct Patched {
+    /// A strategic merge patch of a built-in kind.
+    pub strategic: Option<Value>,
 }
 
 impl Default for WriteOptions {
@@ -44,7 +51,7 @@ impl Default for WriteOptions {
             force: false,
             duplicates: Vec::new(),
             apply: false,
-            patch: false,
+            patch: None,
         }
     }
 }
@@ -66,7 +73,7 @@ impl WriteOptions {
             force: query.flag("force"),
             duplicates: Vec::new(),
             apply: false,
-            patch: false,
+            patch: None,
         })
     }
 }
@@ -188,13 +195,14 @@ impl Writer<'_> {
         machinery::default(resource, &mut object);
         let name = api::meta::name(&object).to_owned();
         let attributes = self.attributes(Operation::Create, resource, namespace, &name, "", None);
+        // What admission and the allocators add belongs to nobody.
+        if !self.options.apply {
+            machinery::manage(resource, None, &mut object, &self.options, "", &at);
+        }
         admission::mutate(self.server, &attributes, &mut object).await?;
         machinery::prune(resource, &mut object);
         machinery::default(resource, &mut object);
         let reserved = admission::allocate(self.server, &attributes, &mut object)?;
-        if !self.options.apply {
-            machinery::manage(resource, None, &mut object, &self.options, "", &at);
-        }
         if crate::crd::is_definition(resource) {
             crate::crd::check_conversion(&object)?;
             crate::crd::establish(self.server, &mut object);
@@ -311,12 +319,6 @@ impl Writer<'_> {
                 subresource,
                 Some(&old),
             );
-            admission::mutate(self.server, &attributes, &mut object).await?;
-            machinery::prune(resource, &mut object);
-            // A webhook may have touched what only the server may write.
-            strategy::prepare_update(resource, &mut object, &old, subresource);
-            machinery::default(resource, &mut object);
-            let reserved = admission::allocate(self.server, &attributes, &mut object)?;
             if !self.options.apply {
                 machinery::manage(
                     resource,
@@ -327,6 +329,12 @@ impl Writer<'_> {
                     &at,
                 );
             }
+            admission::mutate(self.server, &attributes, &mut object).await?;
+            machinery::prune(resource, &mut object);
+            // A webhook may have touched what only the server may write.
+            strategy::prepare_update(resource, &mut object, &old, subresource);
+            machinery::default(resource, &mut object);
+            let reserved = admission::allocate(self.server, &attributes, &mut object)?;
             if crate::crd::is_definition(resource) && subresource.is_empty() {
                 crate::crd::check_conversion(&object)?;
                 crate::crd::establish(self.server, &mut object);

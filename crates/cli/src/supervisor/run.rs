@@ -870,6 +870,9 @@ impl Supervisor {
             complete &= is_meshed(&cluster.client).await?;
         }
         if !complete {
+            for cluster in &self.clusters {
+                remove_webhooks(cluster).await?;
+            }
             // In both: each mesh reads the other cluster with an account of it.
             futures::future::try_join_all(
                 self.clusters
@@ -983,6 +986,29 @@ impl Supervisor {
             "kubectl get pods -n theater-msa --context ctx2"
         ))
     }
+}
+
+/// Removes the webhooks of a mesh that is about to be made again: with its istiod gone, they would refuse what it is made of.
+async fn remove_webhooks(cluster: &Running) -> Result<()> {
+    for object in scene::mesh(cluster.facts, "")? {
+        if !matches!(
+            object["kind"].as_str(),
+            Some("MutatingWebhookConfiguration" | "ValidatingWebhookConfiguration")
+        ) {
+            continue;
+        }
+        let resource = apply::resource_of(&object)?;
+        let name = object["metadata"]["name"].as_str().unwrap_or_default();
+        match cluster
+            .client
+            .delete(&resource, None, name, &Default::default())
+            .await
+        {
+            Err(error) if !error.is_not_found() => return Err(error.into()),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Whether the cluster still has its mesh and the theater's namespace; somebody may have deleted them.

@@ -1,13 +1,13 @@
 //! `/portForward`: SPDY streams inside a WebSocket, as kubectl has sent them since 1.31.
 //!
 //! For each connection the client opens two streams of the same `requestid`: `error`, on which a
-//! message tells why the connection failed, and `data`.
+//! message tells why the connection failed, and `data`. Clients that offer only the channel protocol get that (`forward_channels`).
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::extract::ws::{Message, WebSocket};
-use axum::extract::{Path, State};
+use axum::extract::{Path, RawQuery, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -15,9 +15,9 @@ use futures::{SinkExt, StreamExt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 
-use super::Shared;
 use super::spdy::{self, Decoder, Encoder, Frame};
 use super::streaming::{Upgrade, no_upgrade};
+use super::{Shared, forward_channels, query_values};
 use crate::cri::Sandbox;
 
 const PROTOCOL: &str = "SPDY/3.1+portforward.k8s.io";
@@ -25,6 +25,7 @@ const PROTOCOL: &str = "SPDY/3.1+portforward.k8s.io";
 pub(super) async fn port_forward(
     State(engine): Shared,
     Path((namespace, pod)): Path<(String, String)>,
+    RawQuery(query): RawQuery,
     upgrade: Upgrade,
 ) -> Response {
     let Some(handle) = engine.find(&namespace, &pod) else {
@@ -41,9 +42,18 @@ pub(super) async fn port_forward(
         Ok(upgrade) => upgrade,
         Err(rejection) => return no_upgrade(&rejection),
     };
-    upgrade
-        .protocols([PROTOCOL])
-        .on_upgrade(move |socket| tunnel(socket, sandbox))
+    let upgrade = upgrade.protocols([PROTOCOL, forward_channels::PROTOCOL]);
+    let chosen = upgrade.selected_protocol();
+    if chosen.is_some_and(|name| name == forward_channels::PROTOCOL) {
+        let values = query_values(query.as_deref().unwrap_or_default(), "port");
+        return match forward_channels::ports(&values) {
+            Ok(ports) => {
+                upgrade.on_upgrade(move |socket| forward_channels::serve(socket, sandbox, ports))
+            }
+            Err(problem) => (StatusCode::BAD_REQUEST, problem).into_response(),
+        };
+    }
+    upgrade.on_upgrade(move |socket| tunnel(socket, sandbox))
 }
 
 /// Half of a forwarded connection that is waiting for its other stream.

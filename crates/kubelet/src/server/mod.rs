@@ -3,6 +3,7 @@
 
 mod channels;
 mod forward;
+mod forward_channels;
 mod logs;
 mod spdy;
 mod spdy_streams;
