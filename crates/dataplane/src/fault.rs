@@ -118,6 +118,11 @@ impl Fault {
         })
     }
 
+    /// Whether so many faults are in progress that none is injected any more (`max_active_faults`).
+    pub fn overflows(&self, active: u64) -> bool {
+        active >= self.max_active
+    }
+
     /// Draws delay and abort for a request, independently of each other. `upstream_cluster` is the
     /// cluster the route chose, `active` the number of faults in progress (`max_active_faults`).
     pub fn draw(
@@ -129,7 +134,7 @@ impl Fault {
     ) -> Injection {
         let text = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
         let node = || text("x-envoy-downstream-service-node").unwrap_or_default();
-        if active >= self.max_active
+        if self.overflows(active)
             || (!self.upstream_cluster.is_empty() && self.upstream_cluster != upstream_cluster)
             || !self.headers.iter().all(|header| header.matches(head))
             || (!self.nodes.is_empty() && !self.nodes.iter().any(|allowed| allowed == node()))

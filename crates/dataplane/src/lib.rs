@@ -32,6 +32,7 @@ pub mod sim;
 pub mod stream;
 pub mod tracing;
 pub mod typed;
+pub mod unread;
 
 pub use error::ConfigError;
 pub use flags::ResponseFlags;

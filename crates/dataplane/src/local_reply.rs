@@ -114,6 +114,13 @@ pub const PER_TRY_TIMEOUT: LocalReply = fixed(
     ResponseFlags::UPSTREAM_REQUEST_TIMEOUT,
     "upstream_per_try_timeout",
 );
+/// `UT`: nothing moved in a try for too long.
+pub const PER_TRY_IDLE_TIMEOUT: LocalReply = fixed(
+    504,
+    "upstream request timeout",
+    ResponseFlags::UPSTREAM_REQUEST_TIMEOUT,
+    "upstream_per_try_idle_timeout",
+);
 /// `NR`: no virtual host, or no route in it.
 pub const ROUTE_NOT_FOUND: LocalReply =
     fixed(404, "", ResponseFlags::NO_ROUTE_FOUND, "route_not_found");

@@ -341,7 +341,10 @@ impl HeaderMatch {
 
     fn test(&self, value: Option<Cow<'_, str>>) -> bool {
         let hit = match (&self.test, value) {
-            (ValueTest::Present(present), value) => value.is_some() == *present,
+            // What counts as empty counts as there.
+            (ValueTest::Present(present), value) => {
+                (value.is_some() || self.missing_is_empty) == *present
+            }
             (_, None) if !self.missing_is_empty => return false,
             (ValueTest::Text(text), value) => text.matches(value.as_deref().unwrap_or_default()),
             (ValueTest::Range(range), value) => value

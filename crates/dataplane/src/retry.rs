@@ -1,10 +1,13 @@
 //! Retries: which outcomes are tried again, after which pause, and on which hosts.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName};
 use xds::envoy::config::route::v3::RetryPolicy as Config;
-use xds::envoy::config::route::v3::retry_policy::{retry_host_predicate, retry_priority};
+use xds::envoy::config::route::v3::retry_policy::{
+    RateLimitedRetryBackOff as RateLimitedConfig, retry_host_predicate, retry_priority,
+};
 use xds::envoy::extensions::retry::host::previous_hosts::v3::PreviousHostsPredicate;
 use xds::envoy::extensions::retry::priority::previous_priorities::v3::PreviousPrioritiesConfig;
 
@@ -83,10 +86,52 @@ pub struct RetryPolicy {
     pub base_interval: Duration,
     /// The longest pause, ten times the base by default.
     pub max_interval: Duration,
+    /// `rate_limited_retry_back_off`.
+    rate_limited: Option<Arc<RateLimitedBackOff>>,
     conditions: Conditions,
     status_codes: Vec<u32>,
     response_headers: Vec<HeaderMatch>,
     request_headers: Vec<HeaderMatch>,
+}
+
+/// Headers of answers that say when to come back.
+#[derive(Debug, Clone)]
+struct RateLimitedBackOff {
+    /// Their names, and whether they are points in time instead of spans.
+    headers: Vec<(HeaderName, bool)>,
+    /// Whoever asks for more is not obeyed.
+    max: Duration,
+}
+
+impl RateLimitedBackOff {
+    fn compile(config: &RateLimitedConfig) -> Result<Self, ConfigError> {
+        let headers = config.reset_headers.iter().map(|header| {
+            match HeaderName::try_from(header.name.as_str()) {
+                Ok(name) => Ok((name, header.format == 1)),
+                Err(_) => Err(ConfigError::new(
+                    "reset_headers",
+                    format!("{:?} is not a header name", header.name),
+                )),
+            }
+        });
+        Ok(Self {
+            headers: headers.collect::<Result<_, _>>()?,
+            max: duration(config.max_interval.as_ref()).unwrap_or(Duration::from_secs(300)),
+        })
+    }
+
+    /// How long to wait at least; `now` since the Unix epoch.
+    fn interval(&self, headers: &HeaderMap, now: Duration) -> Option<Duration> {
+        self.headers.iter().find_map(|(name, point)| {
+            let seconds: u64 = headers.get(name)?.to_str().ok()?.trim().parse().ok()?;
+            let interval = if *point {
+                Duration::from_secs(seconds).checked_sub(now)?
+            } else {
+                Duration::from_secs(seconds)
+            };
+            Some(interval).filter(|interval| *interval <= self.max)
+        })
+    }
 }
 
 impl RetryPolicy {
@@ -166,6 +211,13 @@ impl RetryPolicy {
             previous_priorities,
             base_interval,
             max_interval,
+            rate_limited: config
+                .rate_limited_retry_back_off
+                .as_ref()
+                .map(RateLimitedBackOff::compile)
+                .transpose()
+                .map_err(|e| e.within("rate_limited_retry_back_off"))?
+                .map(Arc::new),
             conditions: Conditions::parse(&config.retry_on),
             status_codes: config.retriable_status_codes.clone(),
             response_headers: headers(&config.retriable_headers, "retriable_headers")?,
@@ -222,6 +274,7 @@ pub struct RetryState {
     started: u32,
     interval: Duration,
     max_interval: Duration,
+    rate_limited: Option<Arc<RateLimitedBackOff>>,
     status_codes: Vec<u32>,
     response_headers: Vec<HeaderMatch>,
     header_names: Vec<HeaderName>,
@@ -266,6 +319,7 @@ impl RetryState {
             started: 0,
             interval: policy.map_or(Duration::from_millis(25), |policy| policy.base_interval),
             max_interval: policy.map_or(Duration::from_millis(250), |policy| policy.max_interval),
+            rate_limited: policy.and_then(|policy| policy.rate_limited.clone()),
             status_codes,
             response_headers: policy.map_or(Vec::new(), |policy| policy.response_headers.clone()),
             header_names: names
@@ -362,6 +416,19 @@ impl RetryState {
                         .iter()
                         .any(|name| headers.contains_key(name))))
             || grpc().is_some_and(|condition| on.has(condition))
+    }
+
+    /// The pause that an answer asks for (`rate_limited_retry_back_off`), with up to half of it on top; it takes the
+    /// place of the usual one. `now` since the Unix epoch.
+    pub fn asked_pause(
+        &self,
+        headers: &HeaderMap,
+        now: Duration,
+        random: &mut dyn FnMut() -> u64,
+    ) -> Option<Duration> {
+        let interval = self.rate_limited.as_ref()?.interval(headers, now)?;
+        let millis = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX);
+        (millis > 1).then(|| interval + Duration::from_millis(random() % (millis / 2)))
     }
 
     /// How many retries were started.

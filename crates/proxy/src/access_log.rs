@@ -140,11 +140,10 @@ pub enum Filter {
 }
 
 impl AccessLog {
-    /// Compiles access log messages. Loggers that send to a service are left out with a warning: they are not
-    /// supported, and losing traffic for a lost log line would be worse.
+    /// Compiles access log messages.
     ///
     /// # Errors
-    /// When a format or a filter is wrong or a file cannot be opened.
+    /// When a format or a filter is wrong, a file cannot be opened, or a logger is none of those that write lines.
     pub fn compile(configs: &[Config], sinks: &Sinks) -> Result<Vec<Self>, String> {
         let mut logs = Vec::new();
         for config in configs {
@@ -175,23 +174,13 @@ impl AccessLog {
                     format
                 })).map_err(|error| text(&error))?)
             } else {
-                tracing::warn!(
-                    "access_log {:?}: {} is not supported and logs nothing",
-                    config.name,
+                return Err(text(&format!(
+                    "{} is not supported; log to a file, stdout or stderr",
                     xds::any::message_name(any)
-                );
-                continue;
+                )));
             };
-            let filter = match &config.filter {
-                Some(filter) => match Filter::compile(filter) {
-                    Ok(filter) => Some(filter),
-                    Err(error) => {
-                        tracing::warn!("access_log {:?}: {error}; it logs nothing", config.name);
-                        continue;
-                    }
-                },
-                None => None,
-            };
+            let filter = config.filter.as_ref().map(Filter::compile);
+            let filter = filter.transpose().map_err(|error| text(&error))?;
             let sink = sinks
                 .get(&path)
                 .map_err(|error| format!("access_log: cannot open {path}: {error}"))?;

@@ -146,6 +146,8 @@ pub struct Replay {
     failed: Option<BodyError>,
     /// Frames dropped from the front because nobody may replay them any more.
     dropped: usize,
+    /// More came than is kept, and nobody was told yet.
+    overflowed: bool,
     /// Bytes of data seen.
     pub bytes: u64,
     /// When the last frame came.
@@ -176,6 +178,7 @@ impl Replay {
             ended: false,
             failed: None,
             dropped: 0,
+            overflowed: false,
             bytes: 0,
             moved: None,
         }))
@@ -269,6 +272,31 @@ impl Replay {
         self.replayable = false;
     }
 
+    /// Whether more came than is kept for other tries, since this was last asked.
+    pub fn take_overflow(&mut self) -> bool {
+        std::mem::take(&mut self.overflowed)
+    }
+
+    /// Reads what is there already and nobody wants any more, up to `limit` bytes.
+    pub async fn drain_ready(this: &SharedReplay, limit: u64) {
+        std::future::poll_fn(|cx| {
+            let Ok(mut replay) = this.try_borrow_mut() else {
+                return Poll::Ready(());
+            };
+            replay.stop_replay();
+            let mut cursor = replay.dropped + replay.kept.len();
+            let end = replay.bytes + limit;
+            while replay.bytes < end {
+                match replay.poll_at(&mut cursor, cx) {
+                    Poll::Ready(Some(Ok(_))) => {}
+                    _ => break,
+                }
+            }
+            Poll::Ready(())
+        })
+        .await;
+    }
+
     /// Whether nothing follows after `cursor`.
     pub fn is_end(&self, cursor: usize) -> bool {
         cursor >= self.dropped + self.kept.len() && (self.ended || self.source.is_end())
@@ -314,6 +342,7 @@ impl Replay {
                     self.kept.push(frame.clone());
                 } else {
                     // Beyond the buffer limit the request can no longer be retried.
+                    self.overflowed |= self.replayable;
                     self.replayable = false;
                     self.dropped += self.kept.len() + 1;
                     self.kept = Vec::new();

@@ -20,6 +20,7 @@ use crate::http::connection::Connection;
 use crate::io::{Io, Prefixed, poll_read_buf};
 use crate::network_filters::admit;
 use crate::tls::hello::{Inspection, inspect};
+use crate::tls::server::ServerContext;
 use crate::worker::Worker;
 use crate::{h1, h2, tcp_proxy};
 
@@ -211,7 +212,7 @@ async fn connection(
                 tracing::debug!("{}: no certificate yet", listener.name);
                 return;
             };
-            let accepting = tokio_rustls::TlsAcceptor::from(config).accept(Prefixed::new(tcp, buf));
+            let accepting = handshake(context, config, Prefixed::new(tcp, buf));
             let accepted = match chain.handshake_timeout {
                 Some(timeout) => tokio::time::timeout(timeout, accepting).await.ok(),
                 None => Some(accepting.await),
@@ -221,7 +222,7 @@ async fn connection(
                     listener.stats.ssl_handshake.inc();
                     let session = stream.get_ref().1;
                     negotiated = session.alpn_protocol().map(<[u8]>::to_vec);
-                    info.tls = Some(Arc::new(tls_session(session, &shared)));
+                    info.tls = Some(Arc::new(tls_session(session, context, &shared)));
                     if session.peer_certificates().is_none() {
                         listener.stats.ssl_no_certificate.inc();
                     }
@@ -246,6 +247,29 @@ async fn connection(
             tokio::time::sleep(drain_time).await;
         } => {}
     }
+}
+
+/// Takes a TLS handshake. A client that offers no protocol of ours is not turned away: it speaks without one.
+async fn handshake(
+    context: &ServerContext,
+    config: Arc<rustls::ServerConfig>,
+    io: Prefixed,
+) -> std::io::Result<tokio_rustls::server::TlsStream<Prefixed>> {
+    if config.alpn_protocols.is_empty() {
+        return tokio_rustls::TlsAcceptor::from(config).accept(io).await;
+    }
+    let acceptor = rustls::server::Acceptor::default();
+    let start = tokio_rustls::LazyConfigAcceptor::new(acceptor, io).await?;
+    let strange = start
+        .client_hello()
+        .alpn()
+        .is_some_and(|mut offered| !offered.any(|name| context.speaks(name)));
+    if !strange {
+        return start.into_stream(config).await;
+    }
+    let mut silent = (*config).clone();
+    silent.alpn_protocols.clear();
+    start.into_stream(Arc::new(silent)).await
 }
 
 async fn serve(
@@ -597,7 +621,11 @@ fn original_destination(tcp: &TcpStream) -> Option<SocketAddr> {
     }
 }
 
-fn tls_session(session: &rustls::ServerConnection, shared: &Shared) -> TlsSession {
+fn tls_session(
+    session: &rustls::ServerConnection,
+    context: &ServerContext,
+    shared: &Shared,
+) -> TlsSession {
     let version = match session.protocol_version() {
         Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
         _ => "TLSv1.2",
@@ -613,7 +641,10 @@ fn tls_session(session: &rustls::ServerConnection, shared: &Shared) -> TlsSessio
     TlsSession {
         version,
         cipher,
-        local: shared.own_certificate(),
+        local: context
+            .certificate()
+            .and_then(|certificate| known_certificate(&certificate))
+            .or_else(|| shared.own_certificate()),
         peer,
     }
 }

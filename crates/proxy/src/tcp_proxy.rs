@@ -15,7 +15,7 @@ use dataplane::{ResponseFlags, StreamInfo};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::config::Shared;
-use crate::config::listener::{Chain, Listener, NetworkFilter, TcpProxy, Tunnel};
+use crate::config::listener::{Chain, Listener, NetworkFilter, TcpCluster, TcpProxy, Tunnel};
 use crate::http::istio::{Facts, TCP_MAGIC, Workload, labels};
 use crate::io::{Io, poll_read_buf};
 use crate::network_filters::admit;
@@ -123,6 +123,7 @@ async fn run(
             return;
         }
     };
+    let chosen = choose(&proxy.clusters, worker.random());
     let name = if chain
         .filters
         .iter()
@@ -130,7 +131,7 @@ async fn run(
     {
         info.server_name.as_deref().unwrap_or_default().to_owned()
     } else {
-        choose(&proxy.clusters, worker.random()).to_owned()
+        chosen.map_or_else(String::new, |chosen| chosen.name.clone())
     };
     session.cluster_name = Some(name.clone());
     let Some(cluster) = shared.cluster(&name) else {
@@ -168,9 +169,14 @@ async fn run(
                 }
             }
             _ => {
+                let source = || info.remote.ip().to_canonical().to_string();
                 let context = PickContext {
+                    hash: proxy
+                        .hash_source_ip
+                        .then(|| dataplane::route::xxhash64(source().as_bytes(), 0)),
                     tried: &tried,
                     reselections: 3,
+                    criteria: chosen.and_then(|chosen| chosen.criteria.as_ref()),
                     ..PickContext::default()
                 };
                 cluster
@@ -201,6 +207,7 @@ async fn run(
             &cluster,
             &host,
             Priority::Default,
+            None,
             None,
             std::rc::Weak::new(),
         )
@@ -482,16 +489,19 @@ async fn ask_for_tunnel(
         .map_err(|_| "the proxy does not answer".to_owned())?
 }
 
-fn choose(clusters: &[(String, u32)], random: u64) -> &str {
-    let total: u64 = clusters.iter().map(|(_, weight)| u64::from(*weight)).sum();
+fn choose(clusters: &[TcpCluster], random: u64) -> Option<&TcpCluster> {
+    let total: u64 = clusters
+        .iter()
+        .map(|cluster| u64::from(cluster.weight))
+        .sum();
     let mut at = if total == 0 { 0 } else { random % total };
-    for (name, weight) in clusters {
-        if at < u64::from(*weight) {
-            return name;
+    for cluster in clusters {
+        match at.checked_sub(u64::from(cluster.weight)) {
+            Some(rest) => at = rest,
+            None => return Some(cluster),
         }
-        at -= u64::from(*weight);
     }
-    clusters.first().map_or("", |(name, _)| name)
+    clusters.first()
 }
 
 async fn exchange_metadata(

@@ -8,7 +8,8 @@ use xds::envoy::config::cluster::v3::cluster::{
 };
 use xds::envoy::config::cluster::v3::{Cluster, load_balancing_policy::Policy};
 use xds::envoy::config::core::v3::{
-    HttpProtocolOptions as CommonOptions, TransportSocket, transport_socket,
+    HttpProtocolOptions as CommonOptions, TransportSocket, UpstreamHttpProtocolOptions,
+    transport_socket,
 };
 use xds::envoy::extensions::load_balancing_policies as policies;
 use xds::envoy::extensions::transport_sockets::tls::v3::{
@@ -20,14 +21,15 @@ use xds::envoy::extensions::upstreams::http::v3::{
 };
 
 use super::{
-    ClusterConfig, Discovery, DnsOptions, HostSet, LbPolicy, SlowStart, TcpKeepalive, Transport,
-    TransportMatch, Transports, UpstreamProtocol, duration,
+    AutoSni, ClusterConfig, Discovery, DnsOptions, HostSet, LbPolicy, SlowStart, Subsets,
+    TcpKeepalive, Transport, TransportMatch, Transports, UpstreamProtocol, duration,
 };
 use crate::circuit::Thresholds;
 use crate::error::ConfigError;
 use crate::matching::{metadata, struct_to_json};
 use crate::outlier::OutlierConfig;
 use crate::stream::Metadata;
+use crate::unread::unread;
 
 const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 const TRANSPORT_MATCH: &str = "envoy.transport_socket_match";
@@ -37,7 +39,7 @@ impl ClusterConfig {
     // http2_protocol_options and the like are deprecated, but static configurations still have them.
     #[allow(deprecated)]
     pub fn compile(config: &Cluster) -> Result<Self, Vec<ConfigError>> {
-        let mut errors = Vec::new();
+        let mut errors = unread(config);
         let mut keep = |error: ConfigError| errors.push(error);
         let discovery = discovery(config).map_err(&mut keep).ok();
         let lb = lb_policy(config).map_err(&mut keep).ok();
@@ -67,6 +69,31 @@ impl ClusterConfig {
                         .map(|error| error.within("load_assignment")),
                 ),
             }
+        }
+        let sni = http
+            .as_ref()
+            .and_then(|http| http.upstream_http_protocol_options.as_ref())
+            .or(config.upstream_http_protocol_options.as_ref());
+        let auto_sni = match sni.map(auto_sni).transpose() {
+            Ok(sni) => sni.filter(|sni| sni.send || sni.validate),
+            Err(error) => {
+                errors.push(error.within("upstream_http_protocol_options"));
+                None
+            }
+        };
+        let subsets = config.lb_subset_config.as_ref().map(Subsets::compile);
+        let subsets = match subsets.transpose() {
+            Ok(subsets) => subsets.flatten(),
+            Err(error) => {
+                errors.push(error.within("lb_subset_config"));
+                None
+            }
+        };
+        if subsets.is_some() && matches!(lb, Some(LbPolicy::ClusterProvided)) {
+            errors.push(ConfigError::new(
+                "lb_subset_config",
+                "cannot be combined with lb_policy CLUSTER_PROVIDED",
+            ));
         }
         if config.name.is_empty() {
             errors.push(ConfigError::new("name", "is missing"));
@@ -128,6 +155,7 @@ impl ClusterConfig {
                     Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(_))
                 )
             }),
+            subsets,
             hash_host_names: hashing.is_some_and(|hashing| hashing.use_hostname_for_hashing),
             hash_balance_factor: hashing.and_then(|hashing| hashing.hash_balance_factor),
             connect_timeout: duration(config.connect_timeout.as_ref())
@@ -161,6 +189,8 @@ impl ClusterConfig {
                 duration(common.idle_timeout.as_ref()).unwrap_or(Duration::from_secs(3600)),
             )),
             max_connection_duration: limit(duration(common.max_connection_duration.as_ref())),
+            max_stream_duration: limit(duration(common.max_stream_duration.as_ref())),
+            auto_sni,
             max_concurrent_streams: http2.and_then(|http2| http2.max_concurrent_streams),
             http2_keepalive: http2
                 .and_then(|http2| http2.connection_keepalive.as_ref())
@@ -221,6 +251,23 @@ impl ClusterConfig {
             .map(|entry| &entry.transport)
             .chain([&self.transports.plain])
     }
+}
+
+fn auto_sni(options: &UpstreamHttpProtocolOptions) -> Result<AutoSni, ConfigError> {
+    let header = match options.override_auto_sni_header.as_str() {
+        "" | ":authority" | "host" => None,
+        name => Some(http::HeaderName::try_from(name).map_err(|_| {
+            ConfigError::new(
+                "override_auto_sni_header",
+                format!("{name:?} is not a header name"),
+            )
+        })?),
+    };
+    Ok(AutoSni {
+        send: options.auto_sni,
+        validate: options.auto_san_validation,
+        header,
+    })
 }
 
 fn http1_options(
@@ -332,6 +379,16 @@ fn slow_start(config: Option<&cluster::SlowStartConfig>) -> SlowStart {
             .as_ref()
             .map_or(10.0, |percent| percent.value),
     })
+}
+
+/// The same in the form of the policies' own messages.
+fn common_slow_start(config: Option<&policies::common::v3::SlowStartConfig>) -> SlowStart {
+    let config = config.map(|config| cluster::SlowStartConfig {
+        slow_start_window: config.slow_start_window,
+        aggression: config.aggression.clone(),
+        min_weight_percent: config.min_weight_percent,
+    });
+    slow_start(config.as_ref())
 }
 
 fn ring(min: Option<u64>, max: Option<u64>, hash: i32, xx: i32) -> Result<LbPolicy, ConfigError> {
@@ -452,7 +509,12 @@ fn listed_policy(policy: &Policy) -> Result<Option<LbPolicy>, ConfigError> {
         )
     };
     Ok(Some(match kind {
-        "round_robin.v3.RoundRobin" => LbPolicy::RoundRobin(SlowStart::default()),
+        "round_robin.v3.RoundRobin" => {
+            let lb = xds::any::unpack::<policies::round_robin::v3::RoundRobin>(any)
+                .map_err(wrong)?
+                .unwrap_or_default();
+            LbPolicy::RoundRobin(common_slow_start(lb.slow_start_config.as_ref()))
+        }
         "random.v3.Random" => LbPolicy::Random,
         "cluster_provided.v3.ClusterProvided" => LbPolicy::ClusterProvided,
         "least_request.v3.LeastRequest" => {
@@ -465,7 +527,7 @@ fn listed_policy(policy: &Policy) -> Result<Option<LbPolicy>, ConfigError> {
                     .active_request_bias
                     .as_ref()
                     .map_or(1.0, |bias| bias.default_value),
-                slow_start: SlowStart::default(),
+                slow_start: common_slow_start(lb.slow_start_config.as_ref()),
             }
         }
         "ring_hash.v3.RingHash" => {
@@ -486,7 +548,13 @@ fn listed_policy(policy: &Policy) -> Result<Option<LbPolicy>, ConfigError> {
                 .unwrap_or_default();
             maglev(lb.table_size)?
         }
-        _ => return Ok(None),
+        // Envoy would take it.
+        _ => {
+            return Err(ConfigError::new(
+                "load_balancing_policy",
+                format!("{kind} is not supported"),
+            ));
+        }
     }))
 }
 

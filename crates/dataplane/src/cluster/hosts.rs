@@ -91,6 +91,25 @@ impl HostSet {
             ..Self::default()
         };
         let mut errors = Vec::new();
+        let mut refuse = |given: bool, field: &str| {
+            if given {
+                errors.push(ConfigError::new(
+                    field,
+                    "is not carried out by this proxy; remove it",
+                ));
+            }
+        };
+        if let Some(policy) = &config.policy {
+            refuse(!policy.drop_overloads.is_empty(), "policy.drop_overloads");
+            refuse(
+                policy.endpoint_stale_after.is_some(),
+                "policy.endpoint_stale_after",
+            );
+            refuse(
+                policy.weighted_priority_health,
+                "policy.weighted_priority_health",
+            );
+        }
         for (group, endpoints) in config.endpoints.iter().enumerate() {
             let at = format!("endpoints[{group}]");
             if endpoints.lb_config.is_some() {
@@ -266,6 +285,12 @@ impl Host {
             .address
             .as_ref()
             .ok_or_else(|| ConfigError::new("endpoint.address", "is missing"))?;
+        if !endpoint.additional_addresses.is_empty() {
+            return Err(ConfigError::new(
+                "endpoint.additional_addresses",
+                "are not carried out by this proxy; remove them",
+            ));
+        }
         Ok(Self {
             address: Address::compile(address).map_err(|e| e.within("endpoint.address"))?,
             hostname: endpoint.hostname.clone(),

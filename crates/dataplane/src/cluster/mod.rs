@@ -13,9 +13,11 @@ use crate::stream::Metadata;
 
 mod compile;
 mod hosts;
+mod subset;
 
 pub use compile::transport;
 pub use hosts::{Health, Host, HostSet, Locality, LocalityHosts};
+pub use subset::{Fallback, Selector, SelectorFallback, Subsets};
 
 /// How the endpoints of a cluster are found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,6 +134,17 @@ pub struct TcpKeepalive {
     pub interval: Option<Duration>,
 }
 
+/// `upstream_http_protocol_options`: the server name of a handshake comes from the request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AutoSni {
+    /// The name is sent.
+    pub send: bool,
+    /// The certificate of the upstream has to have it (`auto_san_validation`).
+    pub validate: bool,
+    /// Where the name stands, if not in the host.
+    pub header: Option<http::HeaderName>,
+}
+
 /// One cluster, compiled.
 #[derive(Debug, Clone)]
 pub struct ClusterConfig {
@@ -151,6 +164,8 @@ pub struct ClusterConfig {
     pub panic_threshold: f64,
     /// Whether localities are chosen by weight (`locality_weighted_lb_config`).
     pub locality_weighted: bool,
+    /// Subsets of the endpoints (`lb_subset_config`).
+    pub subsets: Option<Subsets>,
     /// Ring hash and maglev hash the host name instead of the address.
     pub hash_host_names: bool,
     /// The hash balance factor in percent; `None` unbounded.
@@ -173,6 +188,10 @@ pub struct ClusterConfig {
     pub idle_timeout: Option<Duration>,
     /// Connections are drained after this.
     pub max_connection_duration: Option<Duration>,
+    /// A stream to the upstream has to end after this (`max_stream_duration`).
+    pub max_stream_duration: Option<Duration>,
+    /// The server name that TLS sends is the host of the request (`auto_sni`), or the value of this header.
+    pub auto_sni: Option<AutoSni>,
     /// `max_concurrent_streams` of HTTP/2.
     pub max_concurrent_streams: Option<u32>,
     /// HTTP/2 keep-alive pings: interval and timeout.

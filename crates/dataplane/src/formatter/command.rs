@@ -243,7 +243,10 @@ impl Command {
             }),
             "GRPC_STATUS_NUMBER" => Kind::Grpc(GrpcForm::Number),
             // The environment does not change while the process runs: it is read here, once.
-            "ENVIRONMENT" => Kind::Fixed(std::env::var(needed()?).ok()),
+            // One that is not set is a dash, also where a header would be left out for want of a value.
+            "ENVIRONMENT" => Kind::Fixed(Some(
+                std::env::var(needed()?).unwrap_or_else(|_| "-".to_owned()),
+            )),
             // Known to Envoy, never known here.
             "VIRTUAL_CLUSTER_NAME"
             | "DOWNSTREAM_TLS_SESSION_ID"

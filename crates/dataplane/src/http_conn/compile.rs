@@ -85,6 +85,7 @@ impl HttpConn {
             use_remote_address: hcm.use_remote_address.unwrap_or(false),
             trusted_hops: hcm.xff_num_trusted_hops,
             skip_xff_append: hcm.skip_xff_append,
+            append_forwarded_port: hcm.append_x_forwarded_port,
             normalize_path: hcm.normalize_path.unwrap_or(false),
             merge_slashes: hcm.merge_slashes,
             escaped_slashes: match Slashes::try_from(hcm.path_with_escaped_slashes_action) {

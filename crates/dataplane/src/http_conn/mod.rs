@@ -78,6 +78,8 @@ pub struct HttpConn {
     pub trusted_hops: u32,
     /// `skip_xff_append`.
     pub skip_xff_append: bool,
+    /// `append_x_forwarded_port`: tells the upstream which port was asked.
+    pub append_forwarded_port: bool,
     /// `normalize_path`.
     pub normalize_path: bool,
     /// `merge_slashes`.

@@ -1,22 +1,34 @@
 //! Picking an endpoint: priorities by health, localities by weight, then one of Envoy's policies.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::cluster::{ClusterConfig, Health, HostSet};
+use crate::cluster::{ClusterConfig, Health, HostSet, LocalityHosts};
 
+mod criteria;
 mod pool;
 mod priority;
+mod subset;
 mod tables;
 #[cfg(test)]
 mod tests;
 
+pub use criteria::Criteria;
 use pool::{Pool, Source};
 use priority::Loads;
+use subset::SubsetBalancer;
+pub use subset::SubsetUse;
 
 /// The load on hosts, read at the moment of a pick.
 pub trait HostLoad {
     /// Active requests of the host with this index in [`HostSet::hosts`].
     fn active_requests(&self, host: usize) -> u64;
+
+    /// How long it has been a member, for slow start.
+    fn age(&self, host: usize) -> Duration {
+        let _ = host;
+        Duration::MAX
+    }
 }
 
 /// No host has any active request.
@@ -37,6 +49,19 @@ pub struct PickContext<'a> {
     pub reselections: u32,
     /// Priorities of earlier attempts, to be avoided (`previous_priorities`).
     pub tried_priorities: &'a [usize],
+    /// What the endpoint's metadata must say (`metadata_match`); counts where the cluster has subsets.
+    pub criteria: Option<&'a Criteria>,
+}
+
+/// Who was picked, and how.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Choice {
+    /// The index of the host; `None`: there is no healthy one (`UH`).
+    pub host: Option<usize>,
+    /// Too few of its priority are healthy, so that health did not count.
+    pub panic: bool,
+    /// How its subset was found; `None` without subsets, or where a selector's own fallback decided.
+    pub subset: Option<SubsetUse>,
 }
 
 /// The load balancer over one host set and one state of ejections: build a new one when either changes.
@@ -44,6 +69,13 @@ pub struct PickContext<'a> {
 #[derive(Debug)]
 pub struct LoadBalancer {
     hosts: Arc<HostSet>,
+    whole: Balancer,
+    subsets: Option<SubsetBalancer>,
+}
+
+/// The balancing among some of the hosts of a set.
+#[derive(Debug)]
+struct Balancer {
     levels: Vec<Level>,
     availability: Vec<priority::Availability>,
     panic_threshold: f64,
@@ -51,6 +83,14 @@ pub struct LoadBalancer {
     hashing: bool,
     healthy: usize,
     degraded: usize,
+}
+
+/// What balancers are built from.
+struct Build<'a> {
+    cluster: &'a ClusterConfig,
+    hosts: &'a HostSet,
+    ejected: &'a dyn Fn(usize) -> bool,
+    seed: u64,
 }
 
 /// The hosts of one priority.
@@ -71,53 +111,18 @@ impl LoadBalancer {
         ejected: &dyn Fn(usize) -> bool,
         seed: u64,
     ) -> Self {
-        let state = |index: usize| match hosts.hosts[index].health {
-            _ if ejected(index) => Health::Unhealthy,
-            health => health,
+        let build = Build {
+            cluster,
+            hosts: &hosts,
+            ejected,
+            seed,
         };
-        let mut levels = Vec::with_capacity(hosts.priorities.len());
-        let mut availability = Vec::with_capacity(hosts.priorities.len());
-        let (mut healthy_total, mut degraded_total) = (0, 0);
-        for localities in &hosts.priorities {
-            let of = |wanted: Option<Health>| -> Vec<(&crate::cluster::LocalityHosts, Vec<usize>)> {
-                let keep = |index: &usize| wanted.is_none_or(|wanted| state(*index) == wanted);
-                localities
-                    .iter()
-                    .map(|group| (group, group.hosts.iter().copied().filter(keep).collect()))
-                    .collect()
-            };
-            let count = |groups: &[(&crate::cluster::LocalityHosts, Vec<usize>)]| {
-                groups.iter().map(|(_, hosts)| hosts.len()).sum()
-            };
-            let (healthy, degraded, all) = (
-                of(Some(Health::Healthy)),
-                of(Some(Health::Degraded)),
-                of(None),
-            );
-            availability.push(priority::Availability::new(
-                count(&healthy),
-                count(&degraded),
-                count(&all),
-                hosts.overprovisioning,
-            ));
-            healthy_total += count(&healthy);
-            degraded_total += count(&degraded);
-            let all: Vec<usize> = all.into_iter().flat_map(|(_, hosts)| hosts).collect();
-            levels.push(Level {
-                healthy: Source::new(cluster, &hosts, &healthy, seed),
-                degraded: Source::new(cluster, &hosts, &degraded, seed),
-                all: Pool::new(cluster, &hosts, &all, None, seed),
-            });
-        }
-        let loads = Loads::new(&availability, cluster.panic_threshold);
+        let whole = build.balancer(&hosts.priorities, cluster.locality_weighted);
+        let subsets = cluster.subsets.as_ref();
+        let subsets = subsets.map(|config| SubsetBalancer::new(config, &build));
         Self {
-            levels,
-            availability,
-            panic_threshold: cluster.panic_threshold,
-            loads,
-            hashing: pool::is_hashing(&cluster.lb),
-            healthy: healthy_total,
-            degraded: degraded_total,
+            whole,
+            subsets,
             hosts,
         }
     }
@@ -134,6 +139,110 @@ impl LoadBalancer {
         load: &dyn HostLoad,
         random: &mut dyn FnMut() -> u64,
     ) -> Option<usize> {
+        self.choose(context, load, random).host
+    }
+
+    /// The host for a request, and how it was found.
+    pub fn choose(
+        &self,
+        context: &PickContext<'_>,
+        load: &dyn HostLoad,
+        random: &mut dyn FnMut() -> u64,
+    ) -> Choice {
+        match &self.subsets {
+            None => self.whole.choose(context, load, random),
+            Some(subsets) => subsets.choose(&self.whole, context, load, random),
+        }
+    }
+
+    /// Whether traffic goes to all hosts of this priority because too few are healthy.
+    pub fn in_panic(&self, priority: usize) -> bool {
+        self.whole.loads.in_panic(priority)
+    }
+
+    /// The share of each priority in percent: healthy and degraded hosts.
+    pub fn priority_loads(&self) -> impl Iterator<Item = (u32, u32)> {
+        self.whole.loads.shares()
+    }
+
+    /// The number of healthy hosts (`membership_healthy`).
+    pub fn healthy(&self) -> usize {
+        self.whole.healthy
+    }
+
+    /// The number of degraded hosts (`membership_degraded`).
+    pub fn degraded(&self) -> usize {
+        self.whole.degraded
+    }
+
+    /// The number of subsets (`lb_subsets_active`).
+    pub fn subsets(&self) -> usize {
+        self.subsets.as_ref().map_or(0, SubsetBalancer::count)
+    }
+}
+
+impl Build<'_> {
+    /// The balancer among the hosts of these priorities; `weighted`: their localities have weights.
+    fn balancer(&self, priorities: &[Vec<LocalityHosts>], weighted: bool) -> Balancer {
+        let (cluster, seed) = (self.cluster, self.seed);
+        let state = |index: usize| match self.hosts.hosts[index].health {
+            _ if (self.ejected)(index) => Health::Unhealthy,
+            health => health,
+        };
+        let mut levels = Vec::with_capacity(priorities.len());
+        let mut availability = Vec::with_capacity(priorities.len());
+        let (mut healthy_total, mut degraded_total) = (0, 0);
+        for localities in priorities {
+            let of = |wanted: Option<Health>| -> Vec<(&LocalityHosts, Vec<usize>)> {
+                let keep = |index: &usize| wanted.is_none_or(|wanted| state(*index) == wanted);
+                localities
+                    .iter()
+                    .map(|group| (group, group.hosts.iter().copied().filter(keep).collect()))
+                    .collect()
+            };
+            let count = |groups: &[(&LocalityHosts, Vec<usize>)]| {
+                groups.iter().map(|(_, hosts)| hosts.len()).sum()
+            };
+            let (healthy, degraded, all) = (
+                of(Some(Health::Healthy)),
+                of(Some(Health::Degraded)),
+                of(None),
+            );
+            availability.push(priority::Availability::new(
+                count(&healthy),
+                count(&degraded),
+                count(&all),
+                self.hosts.overprovisioning,
+            ));
+            healthy_total += count(&healthy);
+            degraded_total += count(&degraded);
+            let all: Vec<usize> = all.into_iter().flat_map(|(_, hosts)| hosts).collect();
+            levels.push(Level {
+                healthy: Source::new(cluster, self.hosts, &healthy, weighted, seed),
+                degraded: Source::new(cluster, self.hosts, &degraded, weighted, seed),
+                all: Pool::new(cluster, self.hosts, &all, None, seed),
+            });
+        }
+        let loads = Loads::new(&availability, cluster.panic_threshold);
+        Balancer {
+            levels,
+            availability,
+            panic_threshold: cluster.panic_threshold,
+            loads,
+            hashing: pool::is_hashing(&cluster.lb),
+            healthy: healthy_total,
+            degraded: degraded_total,
+        }
+    }
+}
+
+impl Balancer {
+    fn choose(
+        &self,
+        context: &PickContext<'_>,
+        load: &dyn HostLoad,
+        random: &mut dyn FnMut() -> u64,
+    ) -> Choice {
         let hash = if self.hashing {
             Some(context.hash.unwrap_or_else(&mut *random))
         } else {
@@ -141,10 +250,12 @@ impl LoadBalancer {
         };
         let mut attempt = 0;
         loop {
-            let host = self.pick_once(context, hash, attempt, load, random)?;
+            let choice = self.pick_once(context, hash, attempt, load, random);
             // When all draws are used up, a host that was tried is better than none.
-            if attempt >= context.reselections || !context.tried.contains(&host) {
-                return Some(host);
+            if choice.host.is_none_or(|host| {
+                attempt >= context.reselections || !context.tried.contains(&host)
+            }) {
+                return choice;
             }
             attempt += 1;
         }
@@ -157,9 +268,9 @@ impl LoadBalancer {
         attempt: u32,
         load: &dyn HostLoad,
         random: &mut dyn FnMut() -> u64,
-    ) -> Option<usize> {
+    ) -> Choice {
         if self.levels.is_empty() {
-            return None;
+            return Choice::default();
         }
         // With one priority there is nothing to draw.
         let draw = hash.unwrap_or_else(|| if self.loads.trivial() { 0 } else { random() });
@@ -172,12 +283,18 @@ impl LoadBalancer {
         };
         let (priority, degraded) = loads.choose(draw);
         let level = &self.levels[priority];
-        if loads.in_panic(priority) {
+        let panic = loads.in_panic(priority);
+        let host = if panic {
             level.all.pick(hash, attempt, load, random)
         } else if degraded {
             level.degraded.pick(hash, attempt, load, random)
         } else {
             level.healthy.pick(hash, attempt, load, random)
+        };
+        Choice {
+            host,
+            panic,
+            subset: None,
         }
     }
 
@@ -195,25 +312,5 @@ impl LoadBalancer {
             }
         }
         Loads::new(&availability, self.panic_threshold)
-    }
-
-    /// Whether traffic goes to all hosts of this priority because too few are healthy.
-    pub fn in_panic(&self, priority: usize) -> bool {
-        self.loads.in_panic(priority)
-    }
-
-    /// The share of each priority in percent: healthy and degraded hosts.
-    pub fn priority_loads(&self) -> impl Iterator<Item = (u32, u32)> {
-        self.loads.shares()
-    }
-
-    /// The number of healthy hosts (`membership_healthy`).
-    pub fn healthy(&self) -> usize {
-        self.healthy
-    }
-
-    /// The number of degraded hosts (`membership_degraded`).
-    pub fn degraded(&self) -> usize {
-        self.degraded
     }
 }

@@ -4,6 +4,7 @@ use std::cmp::Ordering as Order;
 use std::collections::BinaryHeap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use super::HostLoad;
 use super::tables::{Maglev, Ring};
@@ -26,13 +27,14 @@ impl Source {
         cluster: &ClusterConfig,
         set: &HostSet,
         groups: &[(&LocalityHosts, Vec<usize>)],
+        weighted: bool,
         seed: u64,
     ) -> Self {
         let all: Vec<usize> = groups
             .iter()
             .flat_map(|(_, hosts)| hosts.iter().copied())
             .collect();
-        let weighted = cluster.locality_weighted
+        let weighted = weighted
             && groups
                 .iter()
                 .any(|(group, _)| group.weight.unwrap_or(0) > 0);
@@ -101,18 +103,56 @@ impl Source {
 pub(super) struct Pool {
     hosts: Vec<usize>,
     picker: Picker,
+    slow: Option<Slow>,
+}
+
+/// `slow_start_config` with a window: the weight of a host grows with its age.
+#[derive(Debug, Clone, Copy)]
+struct Slow {
+    window: Duration,
+    aggression: f64,
+    least: f64,
+}
+
+impl Slow {
+    fn of(policy: &LbPolicy) -> Option<Self> {
+        let (LbPolicy::RoundRobin(config)
+        | LbPolicy::LeastRequest {
+            slow_start: config, ..
+        }) = policy
+        else {
+            return None;
+        };
+        Some(Self {
+            window: config.window?,
+            aggression: config.aggression,
+            least: config.min_weight_percent / 100.0,
+        })
+    }
+
+    /// The part of its weight that a host of this age has.
+    fn factor(&self, age: Duration) -> f64 {
+        if age >= self.window {
+            return 1.0;
+        }
+        let age = age.max(Duration::from_millis(1));
+        let part = age.as_secs_f64() / self.window.as_secs_f64();
+        part.powf(1.0 / self.aggression).max(self.least)
+    }
 }
 
 #[derive(Debug)]
 enum Picker {
     Turn(AtomicUsize),
-    Weighted(Schedule),
+    Weighted(Schedule, Vec<f64>),
     Random,
     Least(u32),
+    /// `choices`: the hosts are equal unless some are young.
     WeightedLeast {
         schedule: Schedule,
         weights: Vec<f64>,
         bias: f64,
+        choices: Option<u32>,
     },
     Ring(Ring),
     Maglev(Maglev),
@@ -154,18 +194,22 @@ impl Pool {
             };
             hosts.iter().map(key).collect()
         };
+        let slow = Slow::of(&cluster.lb);
         let picker = match &cluster.lb {
-            LbPolicy::RoundRobin(_) | LbPolicy::ClusterProvided if equal => {
+            LbPolicy::RoundRobin(_) | LbPolicy::ClusterProvided if equal && slow.is_none() => {
                 Picker::Turn(AtomicUsize::new(seed as usize % hosts.len().max(1)))
             }
             LbPolicy::RoundRobin(_) | LbPolicy::ClusterProvided => {
-                Picker::Weighted(Schedule::new(&weights, seed))
+                Picker::Weighted(Schedule::new(&weights, seed), weights)
             }
-            LbPolicy::LeastRequest { choices, .. } if equal => Picker::Least(*choices),
-            LbPolicy::LeastRequest { bias, .. } => Picker::WeightedLeast {
+            LbPolicy::LeastRequest { choices, .. } if equal && slow.is_none() => {
+                Picker::Least(*choices)
+            }
+            LbPolicy::LeastRequest { choices, bias, .. } => Picker::WeightedLeast {
                 schedule: Schedule::new(&weights, seed),
                 weights,
                 bias: *bias,
+                choices: equal.then_some(*choices),
             },
             LbPolicy::Random => Picker::Random,
             LbPolicy::RingHash { min, max, .. } => {
@@ -176,6 +220,7 @@ impl Pool {
         Self {
             hosts: hosts.to_vec(),
             picker,
+            slow,
         }
     }
 
@@ -190,31 +235,45 @@ impl Pool {
         if count == 0 {
             return None;
         }
-        let mut any = || random() as usize % count;
+        let mut less_busy = |choices: u32| {
+            let mut best = random() as usize % count;
+            for _ in 1..choices {
+                let other = random() as usize % count;
+                if load.active_requests(self.hosts[other]) < load.active_requests(self.hosts[best])
+                {
+                    best = other;
+                }
+            }
+            best
+        };
+        let factor = |place: usize| {
+            self.slow
+                .map_or(1.0, |slow| slow.factor(load.age(self.hosts[place])))
+        };
+        let grown = || {
+            let old = |slow: Slow| self.hosts.iter().all(|host| load.age(*host) >= slow.window);
+            self.slow.is_none_or(old)
+        };
         let place = match &self.picker {
             Picker::Turn(next) => next.fetch_add(1, Ordering::Relaxed) % count,
-            Picker::Weighted(schedule) => schedule.next(|_| None)?,
-            Picker::Random => any(),
-            Picker::Least(_) if count == 1 => 0,
-            Picker::Least(choices) => {
-                let mut best = any();
-                for _ in 1..*choices {
-                    let other = any();
-                    if load.active_requests(self.hosts[other])
-                        < load.active_requests(self.hosts[best])
-                    {
-                        best = other;
-                    }
-                }
-                best
+            Picker::Weighted(schedule, weights) => {
+                schedule.next(|place| self.slow.map(|_| weights[place] * factor(place)))?
             }
+            Picker::Random => less_busy(1),
+            Picker::Least(_) if count == 1 => 0,
+            Picker::Least(choices) => less_busy(*choices),
+            Picker::WeightedLeast {
+                choices: Some(choices),
+                ..
+            } if grown() => less_busy(*choices),
             Picker::WeightedLeast {
                 schedule,
                 weights,
                 bias,
+                ..
             } => schedule.next(|place| {
                 let active = load.active_requests(self.hosts[place]) as f64 + 1.0;
-                Some(weights[place] / active.powf(*bias))
+                Some(weights[place] / active.powf(*bias) * factor(place))
             })?,
             Picker::Ring(ring) => ring.pick(hash.unwrap_or_default(), attempt)?,
             Picker::Maglev(maglev) => maglev.pick(hash.unwrap_or_default(), attempt)?,

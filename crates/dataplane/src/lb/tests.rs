@@ -94,6 +94,53 @@ fn least_request_takes_the_less_busy_of_two() {
     assert!(counts[0] < 110, "2/(3+1) against 1: {counts:?}");
 }
 
+struct Ages(Vec<u64>);
+
+impl HostLoad for Ages {
+    fn active_requests(&self, _: usize) -> u64 {
+        0
+    }
+
+    fn age(&self, host: usize) -> std::time::Duration {
+        std::time::Duration::from_secs(self.0[host])
+    }
+}
+
+#[test]
+fn a_young_host_gets_a_growing_share() {
+    let shares = |policy: &str, ages: Vec<u64>| {
+        let field = format!("{}_lb_config", policy.to_lowercase());
+        let slow = json!({"slow_start_config": {"slow_start_window": "60s"}});
+        let cluster = cluster(json!({"name": "c", "lb_policy": policy, field: slow}));
+        let lb = LoadBalancer::new(&cluster, hosts(&[(0, "a", 0, &[1, 1])]), &nobody, 0);
+        let (ages, mut random) = (Ages(ages), random(5));
+        let mut counts = [0; 2];
+        for _ in 0..1100 {
+            counts[lb
+                .pick(&PickContext::default(), &ages, &mut random)
+                .expect("a host")] += 1;
+        }
+        counts
+    };
+    for policy in ["ROUND_ROBIN", "LEAST_REQUEST"] {
+        let new = shares(policy, vec![100, 0]);
+        assert!(
+            (90..110).contains(&new[1]),
+            "a tenth of the weight at least: {new:?}"
+        );
+        let half = shares(policy, vec![100, 30]);
+        assert!(
+            (350..380).contains(&half[1]),
+            "half of the weight: {half:?}"
+        );
+        let grown = shares(policy, vec![100, 60]);
+        assert!(
+            (500..600).contains(&grown[1]),
+            "the whole weight: {grown:?}"
+        );
+    }
+}
+
 #[test]
 fn ejected_hosts_get_nothing_unless_in_panic() {
     let istio = cluster(json!({"name": "c", "common_lb_config": {"healthy_panic_threshold": {}}}));

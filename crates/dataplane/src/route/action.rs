@@ -197,15 +197,37 @@ impl Rewrite {
     }
 
     fn replace_host(&self, head: &mut RequestHeadMut<'_>, host: String, suppress: bool) {
-        if self.append_forwarded_host
-            && let Ok(old) = HeaderValue::from_str(head.authority)
-        {
-            head.headers.append("x-forwarded-host", old);
+        if self.append_forwarded_host {
+            // One line, however many there were.
+            let mut all = Vec::new();
+            let before = head.headers.get_all("x-forwarded-host").iter();
+            for value in before
+                .map(HeaderValue::as_bytes)
+                .chain([head.authority.as_bytes()])
+            {
+                if !all.is_empty() {
+                    all.push(b',');
+                }
+                all.extend_from_slice(value);
+            }
+            if let Ok(all) = HeaderValue::from_bytes(&all) {
+                head.headers.insert("x-forwarded-host", all);
+            }
         }
         if !suppress && let Ok(old) = HeaderValue::from_str(head.authority) {
             head.headers.insert("x-envoy-original-host", old);
         }
         *head.authority = host;
+    }
+
+    /// Replaces the host by that of an endpoint (`auto_host_rewrite`).
+    pub(super) fn endpoint_host(
+        &self,
+        head: &mut RequestHeadMut<'_>,
+        hostname: &str,
+        suppress: bool,
+    ) {
+        self.replace_host(head, hostname.to_owned(), suppress);
     }
 
     /// Replaces the path.

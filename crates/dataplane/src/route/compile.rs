@@ -15,14 +15,31 @@ use super::action::{Redirect, Rewrite};
 use super::hosts::Hosts;
 use super::path::Match;
 use super::timeouts::StreamLimits;
-use super::{Action, FilterConfigs, Mirror, Route, RouteTable, VirtualHost, WeightedCluster, hash};
+use super::{
+    Action, FilterConfigs, InternalRedirect, Mirror, Route, RouteTable, VirtualHost,
+    WeightedCluster, hash,
+};
 use crate::circuit::Priority;
 use crate::cluster::duration;
 use crate::descriptors::RateLimit;
 use crate::error::ConfigError;
 use crate::headers::HeaderMutations;
+use crate::lb::Criteria;
 use crate::matching::{Fraction, metadata};
 use crate::retry::RetryPolicy;
+use crate::unread::unread;
+
+/// How many bytes of a request are kept where nothing else is said: as many as a connection buffers.
+const BUFFER_LIMIT: usize = 1 << 20;
+
+/// The limit of one level: the newer field stands on its own, the older one never raises what is usual.
+fn buffer_limit(body: Option<u64>, request: Option<u32>) -> Option<usize> {
+    match (body, request) {
+        (Some(body), _) => Some(usize::try_from(body).unwrap_or(usize::MAX)),
+        (None, Some(request)) => Some((request as usize).min(BUFFER_LIMIT)),
+        (None, None) => None,
+    }
+}
 
 /// What a level gives to the routes below it.
 #[derive(Clone, Default)]
@@ -59,7 +76,7 @@ fn filter_configs(filters: &BTreeMap<String, Any>) -> FilterConfigs {
 }
 
 pub(super) fn table(table: &config::RouteConfiguration) -> Result<RouteTable, Vec<ConfigError>> {
-    let mut errors = Vec::new();
+    let mut errors = unread(table);
     let mut hosts = Hosts::new(table.ignore_port_in_host_matching);
     let mut virtual_hosts = Vec::with_capacity(table.virtual_hosts.len());
     let level = Level::compile(
@@ -198,6 +215,9 @@ impl Context<'_> {
             max_stream_duration: None,
             grpc_timeout_max: None,
             retry: None,
+            internal_redirect: None,
+            buffer_limit: BUFFER_LIMIT,
+            terminates_connect: false,
             mirrors: Vec::new(),
             weighted: Vec::new(),
             cluster_not_found_status: 503,
@@ -205,6 +225,7 @@ impl Context<'_> {
             attempt_count_in_request: self.host.include_request_attempt_count,
             attempt_count_in_response: self.host.include_attempt_count_in_response,
             metadata: Arc::default(),
+            metadata_match: None,
             decorator: None,
             decorator_propagate: true,
             tracing: None,
@@ -222,6 +243,8 @@ impl Context<'_> {
         }
     }
 
+    // per_request_buffer_limit_bytes is deprecated and still what most configurations have.
+    #[allow(deprecated)]
     fn route(&self, route: &config::Route) -> Result<Route, ConfigError> {
         let own = Level::compile(
             (
@@ -276,6 +299,17 @@ impl Context<'_> {
             ],
             ..self.blank()
         };
+        compiled.buffer_limit = buffer_limit(
+            route.request_body_buffer_limit,
+            route.per_request_buffer_limit_bytes,
+        )
+        .or_else(|| {
+            buffer_limit(
+                self.host.request_body_buffer_limit,
+                self.host.per_request_buffer_limit_bytes,
+            )
+        })
+        .unwrap_or(BUFFER_LIMIT);
         match &route.action {
             Some(route::Action::Route(action)) => self
                 .forward(action, &mut compiled)
@@ -348,6 +382,8 @@ impl Context<'_> {
     #[allow(deprecated)]
     fn forward(&self, action: &config::RouteAction, route: &mut Route) -> Result<(), ConfigError> {
         use route_action::ClusterSpecifier as Cluster;
+        route.metadata_match =
+            Criteria::of(&metadata(action.metadata_match.as_ref())).map(Arc::new);
         route.action = match &action.cluster_specifier {
             Some(Cluster::Cluster(name)) => Action::Cluster(name.as_str().into()),
             Some(Cluster::ClusterHeader(name)) => {
@@ -361,7 +397,8 @@ impl Context<'_> {
                     .iter()
                     .enumerate()
                     .map(|(index, entry)| {
-                        weighted_cluster(entry).map_err(|e| e.within(&format!("clusters[{index}]")))
+                        weighted_cluster(entry, route.metadata_match.as_ref())
+                            .map_err(|e| e.within(&format!("clusters[{index}]")))
                     })
                     .collect::<Result<_, _>>()
                     .map_err(|e| e.within("weighted_clusters"))?;
@@ -465,12 +502,22 @@ impl Context<'_> {
             )
         };
         route.upgrades = action.upgrade_configs.iter().map(upgrade).collect();
+        route.terminates_connect = action.upgrade_configs.iter().any(|upgrade| {
+            upgrade.upgrade_type.eq_ignore_ascii_case("CONNECT") && upgrade.connect_config.is_some()
+        });
+        route.internal_redirect = action
+            .internal_redirect_policy
+            .as_ref()
+            .map(InternalRedirect::compile)
+            .transpose()
+            .map_err(|e| e.within("internal_redirect_policy"))?;
         Ok(())
     }
 }
 
 fn weighted_cluster(
     entry: &config::weighted_cluster::ClusterWeight,
+    route: Option<&Arc<Criteria>>,
 ) -> Result<WeightedCluster, ConfigError> {
     use config::weighted_cluster::cluster_weight::HostRewriteSpecifier;
     if entry.name.is_empty() {
@@ -497,6 +544,12 @@ fn weighted_cluster(
             host.clone()
         }),
         filters: filter_configs(&entry.typed_per_filter_config),
+        metadata_match: Criteria::with(
+            route.map(|route| &**route),
+            &metadata(entry.metadata_match.as_ref()),
+        )
+        .map(Arc::new)
+        .or_else(|| route.cloned()),
     })
 }
 

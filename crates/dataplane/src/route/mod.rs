@@ -12,6 +12,7 @@ use xds::prost_types::Any;
 use crate::circuit::Priority;
 use crate::error::ConfigError;
 use crate::headers::HeaderMutations;
+use crate::lb::Criteria;
 use crate::request::{RequestHead, RequestHeadMut};
 use crate::retry::RetryPolicy;
 use crate::stream::{Metadata, StreamInfo};
@@ -20,12 +21,14 @@ mod action;
 mod compile;
 mod hash;
 mod hosts;
+mod internal_redirect;
 mod path;
 #[cfg(test)]
 mod tests;
 mod timeouts;
 
 pub use hash::{HashResult, xxhash64};
+pub use internal_redirect::{InternalRedirect, NotFollowed, Target};
 pub use timeouts::Timeouts;
 
 use action::{Redirect, Rewrite};
@@ -115,6 +118,13 @@ pub struct Route {
     pub grpc_timeout_max: Option<Duration>,
     /// The retry policy: the route's, else the virtual host's.
     pub retry: Option<Arc<RetryPolicy>>,
+    /// `internal_redirect_policy`.
+    pub internal_redirect: Option<InternalRedirect>,
+    /// How many bytes of a request are kept for other tries, mirrors and redirects: the route's
+    /// `request_body_buffer_limit` or `per_request_buffer_limit_bytes`, else the virtual host's, else 1 MiB.
+    pub buffer_limit: usize,
+    /// A CONNECT ends here: its bytes become a TCP connection (`connect_config`).
+    pub terminates_connect: bool,
     /// `request_mirror_policies`.
     pub mirrors: Vec<Mirror>,
     /// The entries of `weighted_clusters`; empty for a single cluster.
@@ -129,6 +139,8 @@ pub struct Route {
     pub attempt_count_in_response: bool,
     /// `metadata.filter_metadata`.
     pub metadata: Arc<Metadata>,
+    /// What `metadata_match` asks of endpoints; of a weighted cluster see [`Route::criteria`].
+    metadata_match: Option<Arc<Criteria>>,
     /// `decorator.operation`.
     pub decorator: Option<String>,
     /// Whether the decorator is sent to the upstream in x-envoy-decorator-operation.
@@ -189,6 +201,8 @@ pub struct WeightedCluster {
     response_headers: HeaderMutations,
     host_rewrite: Option<String>,
     filters: FilterConfigs,
+    /// The route's and its own together.
+    metadata_match: Option<Arc<Criteria>>,
 }
 
 impl RouteTable {
@@ -371,6 +385,19 @@ impl Route {
             .path(head, &self.matches, suppress_envoy_headers);
     }
 
+    /// Gives the request the name of the endpoint that was picked as its host, where `auto_host_rewrite` says so.
+    pub fn apply_endpoint(
+        &self,
+        head: &mut RequestHeadMut<'_>,
+        hostname: &str,
+        suppress_envoy_headers: bool,
+    ) {
+        if self.auto_host_rewrite && !hostname.is_empty() {
+            self.rewrite
+                .endpoint_host(head, hostname, suppress_envoy_headers);
+        }
+    }
+
     /// The path that the upstream will see, without changing anything: for explanations.
     pub fn rewritten_path(&self, path: &str) -> Option<String> {
         self.rewrite.rewritten(path, &self.matches)
@@ -399,6 +426,14 @@ impl Route {
         random: &mut dyn FnMut() -> u64,
     ) -> HashResult {
         hash::evaluate(&self.hash, head, source, random)
+    }
+
+    /// What the metadata of an endpoint must say, for clusters with subsets.
+    pub fn criteria(&self, weighted: Option<usize>) -> Option<&Arc<Criteria>> {
+        match weighted.and_then(|index| self.weighted.get(index)) {
+            Some(entry) => entry.metadata_match.as_ref(),
+            None => self.metadata_match.as_ref(),
+        }
     }
 
     /// Whether there is any hash policy.

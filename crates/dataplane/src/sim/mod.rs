@@ -150,7 +150,14 @@ impl World {
                     }
                 });
                 if let Some((name, _)) = chosen {
-                    self.endpoint(name, question, None, false, random, &mut answer);
+                    self.endpoint(
+                        name,
+                        question,
+                        PickContext::default(),
+                        false,
+                        random,
+                        &mut answer,
+                    );
                 }
             }
             Terminal::Http(_) if question.speech == Speech::Raw => {
@@ -429,7 +436,13 @@ impl World {
                 answer.end = End::Reply(local_reply::cluster_not_found(
                     route.cluster_not_found_status,
                 ));
-                self.endpoint(&cluster, question, hash, true, random, answer);
+                let criteria = route.criteria(weighted);
+                let context = PickContext {
+                    hash,
+                    criteria: criteria.map(|criteria| &**criteria),
+                    ..PickContext::default()
+                };
+                self.endpoint(&cluster, question, context, true, random, answer);
             }
         }
     }
@@ -439,7 +452,7 @@ impl World {
         &self,
         name: &str,
         question: &Question,
-        hash: Option<u64>,
+        context: PickContext<'_>,
         http: bool,
         random: &mut dyn FnMut() -> u64,
         answer: &mut Answer,
@@ -460,14 +473,7 @@ impl World {
             answer.end = End::Endpoint(Address::Socket(address));
             return;
         }
-        match balancer.pick(
-            &PickContext {
-                hash,
-                ..Default::default()
-            },
-            &(),
-            random,
-        ) {
+        match balancer.pick(&context, &(), random) {
             Some(host) => {
                 let host = &balancer.hosts().hosts[host];
                 answer.transport = config.transport(&host.metadata).1.map(str::to_owned);

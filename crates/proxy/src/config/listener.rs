@@ -16,7 +16,9 @@ use xds::envoy::config::listener::v3::{
 use xds::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::{RouteSpecifier, Tracing as TracingMessage};
 use xds::envoy::extensions::filters::network::http_connection_manager::v3::{HttpConnectionManager, http_filter};
 use xds::envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy as TcpMessage;
-use xds::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::ClusterSpecifier;
+use xds::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::{
+    ClusterSpecifier, weighted_cluster::ClusterWeight as WeightedTcpCluster,
+};
 use xds::envoy::extensions::transport_sockets::tls::v3::DownstreamTlsContext;
 
 use super::Shared;
@@ -193,7 +195,9 @@ pub struct TcpProxy {
     /// The prefix of its statistics.
     pub stat_prefix: String,
     /// Clusters with weights.
-    pub clusters: Vec<(String, u32)>,
+    pub clusters: Vec<TcpCluster>,
+    /// Ring hash and maglev go by the address of the client (`hash_policy`).
+    pub hash_source_ip: bool,
     /// Connections without traffic end after this.
     pub idle_timeout: Option<Duration>,
     /// Connections end after this.
@@ -204,6 +208,16 @@ pub struct TcpProxy {
     pub tunnel: Option<Tunnel>,
     /// Logs.
     pub access_log: Vec<AccessLog>,
+}
+
+/// One of the clusters of a TCP proxy.
+pub struct TcpCluster {
+    /// Its name.
+    pub name: String,
+    /// Its share.
+    pub weight: u32,
+    /// What the metadata of its endpoints must say, where it has subsets.
+    pub criteria: Option<dataplane::lb::Criteria>,
 }
 
 /// How an HTTP proxy is asked for a tunnel.
@@ -269,6 +283,16 @@ impl Listener {
         fixed: bool,
         previous: Option<&Self>,
     ) -> Result<Arc<Self>, String> {
+        let unread = dataplane::unread::unread(&message);
+        if !unread.is_empty() {
+            return Err(join(&unread));
+        }
+        for field in dataplane::unread::ignored(&message) {
+            tracing::warn!(
+                "listener {}: {field} has no effect in this proxy",
+                message.name
+            );
+        }
         let address = socket(message.address.as_ref().ok_or("address is missing")?)?;
         let mut additional = Vec::new();
         for more in &message.additional_addresses {
@@ -826,15 +850,37 @@ impl HttpTracing {
 
 impl TcpProxy {
     fn compile(message: &TcpMessage, shared: &Shared) -> Result<Self, String> {
+        use dataplane::lb::Criteria;
+        use dataplane::matching::metadata;
+        let criteria = Criteria::of(&metadata(message.metadata_match.as_ref()));
         let clusters = match &message.cluster_specifier {
-            Some(ClusterSpecifier::Cluster(name)) => vec![(name.clone(), 1)],
-            Some(ClusterSpecifier::WeightedClusters(weighted)) => weighted
-                .clusters
-                .iter()
-                .map(|cluster| (cluster.name.clone(), cluster.weight))
-                .collect(),
+            Some(ClusterSpecifier::Cluster(name)) => vec![TcpCluster {
+                name: name.clone(),
+                weight: 1,
+                criteria,
+            }],
+            Some(ClusterSpecifier::WeightedClusters(weighted)) => {
+                let cluster = |cluster: &WeightedTcpCluster| TcpCluster {
+                    name: cluster.name.clone(),
+                    weight: cluster.weight,
+                    criteria: Criteria::with(
+                        criteria.as_ref(),
+                        &metadata(cluster.metadata_match.as_ref()),
+                    )
+                    .or_else(|| criteria.clone()),
+                };
+                weighted.clusters.iter().map(cluster).collect()
+            }
             None => return Err("cluster or weighted_clusters is missing".into()),
         };
+        use xds::envoy::r#type::v3::hash_policy::PolicySpecifier;
+        let mut hash_source_ip = false;
+        for policy in &message.hash_policy {
+            match &policy.policy_specifier {
+                Some(PolicySpecifier::SourceIp(_)) => hash_source_ip = true,
+                _ => return Err("hash_policy: only source_ip is supported".into()),
+            }
+        }
         let tunnel = message
             .tunneling_config
             .as_ref()
@@ -853,6 +899,7 @@ impl TcpProxy {
             stat_prefix: message.stat_prefix.clone(),
             tunnel,
             clusters,
+            hash_source_ip,
             idle_timeout,
             max_duration: duration(message.max_downstream_connection_duration.as_ref()),
             connect_attempts: message.max_connect_attempts.unwrap_or(1).max(1),

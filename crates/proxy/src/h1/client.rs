@@ -51,6 +51,8 @@ pub trait Lease {
     fn received(&self, bytes: u64);
     /// So many bytes were written.
     fn sent(&self, bytes: u64);
+    /// The peer will close it after this answer.
+    fn close_announced(&self) {}
     /// It closes; `remote` tells who began.
     fn closed(&self, remote: bool, with_request: bool);
     /// Facts for logs: the local address.
@@ -172,8 +174,10 @@ impl ClientConnection {
         mut on_info: impl FnMut(StatusCode, HeaderMap),
     ) -> Result<Answer, SendError> {
         self.requests += 1;
+        let mut this = Abandoned(Some(self));
+        let connection = this.0.as_mut().expect("just put there");
         let is_head = *out.method == Method::HEAD;
-        let chunked = write_request_head(&mut self.wbuf, &out, body.is_some());
+        let chunked = write_request_head(&mut connection.wbuf, &out, body.is_some());
         let mut pump = Pump {
             done: body.is_none(),
             replay: body,
@@ -184,7 +188,7 @@ impl ClientConnection {
         };
         let mut read = 0u64;
         let head = poll_fn(|cx| {
-            match pump.poll(&mut self, cx) {
+            match pump.poll(connection, cx) {
                 Poll::Ready(Err(PumpError::Body(error))) => {
                     return Poll::Ready(Err(SendError::RequestBody(error)));
                 }
@@ -193,8 +197,8 @@ impl ClientConnection {
                 Poll::Ready(Ok(())) | Poll::Pending => {}
             }
             loop {
-                if !self.rbuf.is_empty() {
-                    match parse_response(&mut self.rbuf, MAX_HEAD) {
+                if !connection.rbuf.is_empty() {
+                    match parse_response(&mut connection.rbuf, MAX_HEAD) {
                         Ok(Some(head)) if head.status.is_informational() && head.status != 101 => {
                             on_info(head.status, head.headers);
                             continue;
@@ -204,7 +208,12 @@ impl ClientConnection {
                         Err(why) => return Poll::Ready(Err(SendError::Protocol(why))),
                     }
                 }
-                match ready!(poll_read_buf(&mut self.io, cx, &mut self.rbuf, READ_CHUNK)) {
+                match ready!(poll_read_buf(
+                    &mut connection.io,
+                    cx,
+                    &mut connection.rbuf,
+                    READ_CHUNK
+                )) {
                     Ok(0) | Err(_) => {
                         return Poll::Ready(Err(SendError::Closed {
                             after_bytes: read > 0,
@@ -212,7 +221,7 @@ impl ClientConnection {
                     }
                     Ok(n) => {
                         read += n as u64;
-                        self.lease.received(n as u64);
+                        connection.lease.received(n as u64);
                     }
                 }
             }
@@ -221,14 +230,21 @@ impl ClientConnection {
         let head = match head {
             Ok(head) => head,
             Err(error) => {
-                self.lease
-                    .closed(matches!(error, SendError::Closed { .. }), true);
+                if let Some(connection) = this.0.take() {
+                    connection
+                        .lease
+                        .closed(matches!(error, SendError::Closed { .. }), true);
+                }
                 return Err(error);
             }
         };
+        let this = this.0.take().expect("it is taken here only");
+        if !head.keep_alive {
+            this.lease.close_announced();
+        }
         let connect_ok = *out.method == Method::CONNECT && head.status.is_success();
         if head.status == StatusCode::SWITCHING_PROTOCOLS || connect_ok {
-            let this = *self;
+            let this = *this;
             let tunnel = crate::body::Tunnel::Connection(Upgraded {
                 io: this.io,
                 rbuf: this.rbuf,
@@ -252,7 +268,7 @@ impl ClientConnection {
         let reusable =
             head.keep_alive && framing != Framing::UntilClose && head.version == Version::Http11;
         let mut answer = ResponseBody {
-            connection: Some(self),
+            connection: Some(this),
             decoder: Decoder::new(framing),
             pump: if pump.done { None } else { Some(pump) },
             reusable,
@@ -270,6 +286,17 @@ impl ClientConnection {
             head_bytes: head.bytes as u64,
             body,
         })
+    }
+}
+
+/// A connection whose request may be given up before its answer comes.
+struct Abandoned(Option<Box<ClientConnection>>);
+
+impl Drop for Abandoned {
+    fn drop(&mut self) {
+        if let Some(connection) = &self.0 {
+            connection.lease.closed(false, true);
+        }
     }
 }
 

@@ -256,6 +256,7 @@ pub fn parse_request(
             };
         }
         Err(httparse::Error::TooManyHeaders) => return Err(HeadError::TooMany),
+        Err(httparse::Error::Version) if lacks_version(buf) => return Err(HeadError::Version),
         Err(httparse::Error::Version) => return Err(version_error(buf)),
         Err(httparse::Error::HeaderValue) => return Err(HeadError::InvalidHeader),
         Err(httparse::Error::HeaderName) => {
@@ -424,16 +425,20 @@ fn version_error(buf: &[u8]) -> HeadError {
 /// Whether the start line is one of HTTP/0.9: a method that is known, a target, and no version.
 fn lacks_version(buf: &[u8]) -> bool {
     let line = buf.split(|&byte| byte == b'\n').next().unwrap_or_default();
-    let line = line.trim_ascii_end();
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
     let mut words = line.split(|&byte| byte == b' ');
     let method = words.next().unwrap_or_default();
     METHODS.iter().any(|known| known.as_bytes() == method)
         && words.next().is_some_and(|target| target.starts_with(b"/"))
-        && words.next().is_none()
+        && words.all(<[u8]>::is_empty)
 }
 
 /// Whether the start line contains a control character.
 fn has_control(buf: &[u8]) -> bool {
+    // A handshake, or anything else that does not begin like a method.
+    if buf.first().is_some_and(|byte| !byte.is_ascii_graphic()) {
+        return false;
+    }
     let line = buf.split(|&byte| byte == b'\n').next().unwrap_or_default();
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     line.iter()

@@ -323,6 +323,10 @@ pub async fn serve(io: Io, rbuf: BytesMut, conn: Rc<Connection>) {
         drop(handling);
         let Some(response) = response else {
             // Dropping the handler has told everyone that the client went away.
+            conn.manager
+                .stats
+                .downstream_cx_destroy_remote_active_rq
+                .inc();
             return;
         };
         if inner.borrow_mut().broken_off() {
@@ -521,7 +525,10 @@ fn request(
         target.to_owned()
     } else {
         if !target.contains("://") {
-            return Err(HeadError::Codec);
+            return Err(match target.starts_with('*') {
+                true => HeadError::InvalidUrl,
+                false => HeadError::Codec,
+            });
         }
         let uri: http::Uri = target.parse().map_err(|_| HeadError::InvalidUrl)?;
         let absolute = uri.authority().ok_or(HeadError::InvalidUrl)?;
@@ -646,7 +653,7 @@ async fn write_response(
         }
         let ended = tunnel_copy(inner, *tunnel, &mut stream).await;
         stream.finish(ended);
-        return if ended == Ended::Complete {
+        return if matches!(ended, Ended::Complete | Ended::Downstream) {
             Written::Close
         } else {
             Written::Cut
@@ -857,7 +864,7 @@ async fn tunnel_copy(
     let mut to_client: VecDeque<Bytes> = VecDeque::new();
     let mut to_server: VecDeque<Bytes> = VecDeque::new();
     let (mut client_ended, mut server_ended) = (false, false);
-    let (mut client_shut, mut server_shut) = (false, false);
+    let mut client_shut = false;
     poll_fn(|cx| {
         loop {
             let mut progress = false;
@@ -889,14 +896,9 @@ async fn tunnel_copy(
                     Poll::Ready(Err(_)) => return Poll::Ready(Ended::Upstream(BodyError::Closed)),
                     Poll::Pending => {}
                 }
-            } else if client_ended && !server_shut {
-                match tunnel.poll_shutdown(cx) {
-                    Poll::Ready(_) => {
-                        server_shut = true;
-                        progress = true;
-                    }
-                    Poll::Pending => {}
-                }
+            } else if client_ended {
+                // HTTP knows no half of a connection: who ends his direction goes away.
+                return Poll::Ready(Ended::Downstream);
             }
             // upstream -> client
             if to_client.is_empty() && !server_ended {
@@ -936,9 +938,6 @@ async fn tunnel_copy(
             }
             if server_ended && to_client.is_empty() && client_shut {
                 // A tunnel ends when the upstream ends it; waiting for the client would keep it for ever.
-                return Poll::Ready(Ended::Complete);
-            }
-            if client_ended && server_shut && server_ended {
                 return Poll::Ready(Ended::Complete);
             }
             if !progress {

@@ -12,7 +12,7 @@ use http::header;
 
 use super::{CONNECTION_WINDOW, Incoming, Outgoing, STREAM_WINDOW, WithPrefix};
 use crate::body::{Body, BodyError, Frame};
-use crate::http::connection::Connection;
+use crate::http::connection::{Connection, drop_reset};
 use crate::http::message::{Ended, Informational, Protocol, Request, Response};
 use crate::io::Io;
 
@@ -103,6 +103,12 @@ async fn stream(
         Some(authority) => Some(authority.as_str().to_owned()),
         None => host.and_then(|host| host.to_str().ok().map(str::to_owned)),
     };
+    // A user in front of the host is nobody's business.
+    if authority.as_ref().is_some_and(|host| host.contains('@')) {
+        conn.protocol_error();
+        respond.send_reset(Reason::PROTOCOL_ERROR);
+        return;
+    }
     // Cookies may come in pieces; HTTP/1 knows one line (RFC 9113, 8.2.3).
     join_cookies(&mut headers);
     let end = body.is_end_stream();
@@ -160,6 +166,7 @@ async fn stream(
         start,
     };
     let is_head = request.method == http::Method::HEAD;
+    let mut was_reset = false;
     let mut handling = Box::pin(conn.clone().call(request));
     let response = poll_fn(|cx| {
         let polled = handling.as_mut().poll(cx);
@@ -173,12 +180,20 @@ async fn stream(
         }
         match polled {
             Poll::Ready(response) => Poll::Ready(Some(response)),
-            Poll::Pending => respond.poll_reset(cx).map(|_| None),
+            Poll::Pending => respond.poll_reset(cx).map(|reset| {
+                was_reset = reset.is_ok();
+                None
+            }),
         }
     })
     .await;
+    let Some(response) = response else {
+        if was_reset {
+            drop_reset(handling);
+        }
+        return;
+    };
     drop(handling);
-    let Some(response) = response else { return };
     send(response, respond, is_head, tunnel).await;
 }
 
@@ -266,10 +281,6 @@ async fn send(
                     });
                 }
                 Poll::Ready(Some(Err(error))) => {
-                    out.reset(match error {
-                        BodyError::Protocol => Reason::PROTOCOL_ERROR,
-                        _ => Reason::INTERNAL_ERROR,
-                    });
                     return Poll::Ready(Ended::Upstream(error));
                 }
                 Poll::Pending => return out.poll_reset(cx).map(|()| Ended::Reset),
@@ -277,6 +288,13 @@ async fn send(
         }
     })
     .await;
+    if matches!(ended, Ended::Upstream(_)) {
+        // A reset overtakes what is queued: the head goes first, if the connection lets it.
+        for _ in 0..2 {
+            tokio::task::yield_now().await;
+        }
+        out.reset(Reason::INTERNAL_ERROR);
+    }
     stream.finish(ended);
 }
 

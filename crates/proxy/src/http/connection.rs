@@ -1,7 +1,7 @@
 //! A downstream connection that speaks HTTP, and what happens to each of its requests.
 
 use std::borrow::Cow;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -105,9 +105,21 @@ struct Guard(Option<Box<Record>>);
 impl Drop for Guard {
     fn drop(&mut self) {
         if let Some(mut record) = self.0.take() {
-            record.finish(Ended::Downstream);
+            record.finish(ABANDONED.get());
         }
     }
+}
+
+thread_local! {
+    /// Why a handler is dropped before it has answered.
+    static ABANDONED: Cell<Ended> = const { Cell::new(Ended::Downstream) };
+}
+
+/// Drops a handler because its client has reset the stream, though not gone away.
+pub fn drop_reset<T>(handler: T) {
+    ABANDONED.set(Ended::Reset);
+    drop(handler);
+    ABANDONED.set(Ended::Downstream);
 }
 
 /// How a filter or the router answers.
@@ -116,6 +128,8 @@ pub enum Answer {
     Local(LocalReply),
     /// With a reply of our own that has further headers.
     Refused(LocalReply, HeaderMap),
+    /// Not at all: the request, changed, is to be handled anew. The status is that of the redirect.
+    Redirected(StatusCode),
     /// With an answer made elsewhere: status, headers, body, and whether it is a reply of our own.
     Ready(StatusCode, HeaderMap, Body, bool),
 }
@@ -257,6 +271,7 @@ impl Connection {
             fault_active: false,
             grpc: false,
             trace: None,
+            redirects: 0,
         })
     }
 
@@ -293,39 +308,76 @@ impl Connection {
             request.start,
             request.wire_bytes,
         )));
-        let record = guard.0.as_deref_mut().expect("just made");
-        record.grpc = request::is_grpc(&record.head.headers);
-        let has_body = !request.body.is_end();
-        if has_body {
+        if !request.body.is_end() {
+            let record = guard.0.as_deref_mut().expect("just made");
             record.replay = Some(Replay::new(request.body, 0));
         }
-        let mut flow = Flow::default();
-        let upgrades = upgrade.is_some() || record.head.method == Method::CONNECT;
-        let answer = if missing_host {
-            flow.close = true;
-            Answer::Local(local_reply::MISSING_HOST)
-        } else {
-            let limits = flow.limits.clone();
-            let start = record.start;
-            let rules = &self.manager.rules;
-            let from = |limit: Option<Duration>| limit.map(|limit| start + limit);
-            limits
-                .idle
-                .set(rules.stream_idle_timeout.filter(|_| !upgrades));
-            limits.end.set(from(rules.max_stream_duration));
-            limits.request.set(from(rules.request_timeout));
-            let body = record.replay.clone();
-            let handled = self.handle(record, &mut flow, upgrade, &request.info);
-            match limits::within(&limits, start, body, handled).await {
-                Ok(answer) => answer,
-                Err(reached) => self.too_late(reached, record),
+        let info = request.info;
+        loop {
+            let record = guard.0.as_deref_mut().expect("not taken");
+            record.grpc = request::is_grpc(&record.head.headers);
+            let mut flow = Flow::default();
+            let upgrades = upgrade.is_some() || record.head.method == Method::CONNECT;
+            let answer = if missing_host {
+                flow.close = true;
+                Answer::Local(local_reply::MISSING_HOST)
+            } else {
+                let limits = flow.limits.clone();
+                let start = record.start;
+                let rules = &self.manager.rules;
+                let from = |limit: Option<Duration>| limit.map(|limit| start + limit);
+                limits
+                    .idle
+                    .set(rules.stream_idle_timeout.filter(|_| !upgrades));
+                limits.end.set(from(rules.max_stream_duration));
+                limits.request.set(from(rules.request_timeout));
+                let body = record.replay.clone();
+                let handled = self.handle(record, &mut flow, upgrade.clone(), &info);
+                match limits::within(&limits, start, body, handled).await {
+                    Ok(answer) => answer,
+                    Err(reached) => self.too_late(reached, record),
+                }
+            };
+            if let Answer::Redirected(status) = answer {
+                let mut done = guard.0.take().expect("not taken");
+                let next = self.redirected(&mut done);
+                done.code = Some(status.as_u16());
+                done.finish(Ended::Redirected);
+                guard.0 = Some(next);
+                continue;
             }
-        };
-        if upgrades && !matches!(&answer, Answer::Ready(_, _, Body::Tunnel(_), _)) {
-            // What would follow the head is not a request.
-            flow.close = true;
+            if upgrades && !matches!(&answer, Answer::Ready(_, _, Body::Tunnel(_), _)) {
+                // What would follow the head is not a request.
+                flow.close = true;
+            }
+            return self.respond(guard.0.take().expect("not taken"), flow, answer);
         }
-        self.respond(guard.0.take().expect("not taken"), flow, answer)
+    }
+
+    /// The record of the request that takes the place of a redirected one.
+    fn redirected(self: &Rc<Self>, done: &mut Record) -> Box<Record> {
+        self.count_request(done.protocol);
+        let head = Head {
+            method: done.head.method.clone(),
+            scheme: done.head.scheme,
+            authority: done.head.authority.clone(),
+            path: done.head.path.clone(),
+            headers: done.head.headers.clone(),
+        };
+        let mut next = self.record(head, done.protocol, Instant::now(), 0);
+        next.redirects = done.redirects + 1;
+        // What was received stays received; the body counts again when it is read again.
+        next.bytes_tunnelled = done.bytes_received();
+        next.remote = done.remote;
+        next.peer = done.peer.clone();
+        let frames = done
+            .replay
+            .as_ref()
+            .and_then(|replay| replay.borrow().copy());
+        next.replay = frames
+            .filter(|frames| !frames.is_empty())
+            .map(|frames| Replay::new(Body::Chained(frames.into(), Box::new(Body::Empty)), 0));
+        next
     }
 
     /// The answer when a limit was reached before one came.
@@ -364,61 +416,12 @@ impl Connection {
     ) -> Answer {
         let rules = &self.manager.rules;
         let connect = record.head.method == Method::CONNECT && upgrade.is_none();
-        // A QUERY is its body, and a body without a type means nothing.
-        if record.head.method.as_str() == "QUERY"
-            && !record.head.headers.contains_key(header::CONTENT_TYPE)
+        // A redirected request was looked at when it came.
+        if record.redirects == 0
+            && let Some(answer) = self.admit(record, flow, connect)
         {
-            return Answer::Local(LocalReply {
-                status: 400,
-                flags: ResponseFlags::NONE,
-                details: Cow::Borrowed("query_missing_content_type"),
-                ..local_reply::ROUTE_NOT_FOUND
-            });
+            return answer;
         }
-        if !connect {
-            if !record.head.path.starts_with('/') {
-                self.manager.stats.downstream_rq_non_relative_path.inc();
-                return Answer::Local(LocalReply {
-                    details: Cow::Borrowed("absolute_path_rejected"),
-                    flags: ResponseFlags::NONE,
-                    ..local_reply::ROUTE_NOT_FOUND
-                });
-            }
-            match rules.normalize(&mut record.head.path) {
-                PathOutcome::Go => {}
-                PathOutcome::Reject => {
-                    flow.close = true;
-                    self.manager
-                        .stats
-                        .downstream_rq_failed_path_normalization
-                        .inc();
-                    return Answer::Local(local_reply::PATH_NORMALIZATION_FAILED);
-                }
-                PathOutcome::Redirect(path) => {
-                    if record.grpc {
-                        flow.close = true;
-                        return Answer::Local(local_reply::PATH_NORMALIZATION_FAILED);
-                    }
-                    self.manager
-                        .stats
-                        .downstream_rq_redirected_with_normalized_path
-                        .inc();
-                    return redirect(307, &path, "path_normalization_failed", flow);
-                }
-            }
-        }
-        let worker = self.worker.clone();
-        match rules.request(&mut record.head.change(), &self.info, &|| worker.uuid()) {
-            Ok(ingress) => {
-                record.remote = Some(ingress.remote);
-                record.head.scheme = ingress.scheme;
-            }
-            Err(reply) => return Answer::Local(reply),
-        }
-        record.head.headers.remove(header::CONNECTION);
-        record.head.headers.remove(header::UPGRADE);
-        record.head.headers.remove(header::TRANSFER_ENCODING);
-
         flow.routes = match &self.manager.routes {
             RouteSource::Inline(routes) => Some(routes.clone()),
             RouteSource::Named(name) => self.shared.snapshot.load().routes.get(name).cloned(),
@@ -492,16 +495,76 @@ impl Connection {
                 redirect(status, &location, "direct_response", flow)
             }
             Outcome::Forward { route, .. } => {
+                flow.route_headers = true;
                 let Some(cluster) = record.cluster.clone() else {
                     self.manager.stats.no_cluster.inc();
                     return Answer::Local(local_reply::cluster_not_found(
                         route.cluster_not_found_status,
                     ));
                 };
-                flow.route_headers = true;
                 router::route(self, record, flow, cluster, route, upgrade, info).await
             }
         }
+    }
+
+    /// What the connection manager makes of the head of a request before anything else; an answer refuses it.
+    fn admit(&self, record: &mut Record, flow: &mut Flow, connect: bool) -> Option<Answer> {
+        let rules = &self.manager.rules;
+        // A QUERY is its body, and a body without a type means nothing.
+        if record.head.method.as_str() == "QUERY"
+            && !record.head.headers.contains_key(header::CONTENT_TYPE)
+        {
+            return Some(Answer::Local(LocalReply {
+                status: 400,
+                flags: ResponseFlags::NONE,
+                details: Cow::Borrowed("query_missing_content_type"),
+                ..local_reply::ROUTE_NOT_FOUND
+            }));
+        }
+        if !connect {
+            if !record.head.path.starts_with('/') {
+                self.manager.stats.downstream_rq_non_relative_path.inc();
+                return Some(Answer::Local(LocalReply {
+                    details: Cow::Borrowed("absolute_path_rejected"),
+                    flags: ResponseFlags::NONE,
+                    ..local_reply::ROUTE_NOT_FOUND
+                }));
+            }
+            match rules.normalize(&mut record.head.path) {
+                PathOutcome::Go => {}
+                PathOutcome::Reject => {
+                    flow.close = true;
+                    self.manager
+                        .stats
+                        .downstream_rq_failed_path_normalization
+                        .inc();
+                    return Some(Answer::Local(local_reply::PATH_NORMALIZATION_FAILED));
+                }
+                PathOutcome::Redirect(path) => {
+                    if record.grpc {
+                        flow.close = true;
+                        return Some(Answer::Local(local_reply::PATH_NORMALIZATION_FAILED));
+                    }
+                    self.manager
+                        .stats
+                        .downstream_rq_redirected_with_normalized_path
+                        .inc();
+                    return Some(redirect(307, &path, "path_normalization_failed", flow));
+                }
+            }
+        }
+        let worker = self.worker.clone();
+        match rules.request(&mut record.head.change(), &self.info, &|| worker.uuid()) {
+            Ok(ingress) => {
+                record.remote = Some(ingress.remote);
+                record.head.scheme = ingress.scheme;
+            }
+            Err(reply) => return Some(Answer::Local(reply)),
+        }
+        record.head.headers.remove(header::CONNECTION);
+        record.head.headers.remove(header::UPGRADE);
+        record.head.headers.remove(header::TRANSFER_ENCODING);
+        None
     }
 
     /// Decides whether the request is traced, and names its operation to the next one, or to itself.
@@ -570,7 +633,7 @@ impl Connection {
     }
 
     /// Where does it go?
-    fn select(&self, record: &mut Record, flow: &Flow) -> Outcome {
+    pub(super) fn select(&self, record: &mut Record, flow: &Flow) -> Outcome {
         let mut random = || self.worker.random();
         let outcome = match &flow.routes {
             Some(routes) => {
@@ -661,6 +724,10 @@ impl Connection {
                 };
                 let cluster = record.cluster_name.as_deref().unwrap_or_default();
                 let active = self.manager.stats.fault_active_faults.get();
+                if fault.overflows(active) {
+                    self.manager.stats.fault_faults_overflow.inc();
+                    return None;
+                }
                 let injection: Injection =
                     fault.draw(&record.head.view(), cluster, active, &mut || {
                         self.worker.random()
@@ -947,6 +1014,7 @@ impl Connection {
                 let body = Limited::wrap(body, flow.limits.clone(), flow.deadline.take(), stats);
                 (status, headers, body)
             }
+            Answer::Redirected(_) => unreachable!("followed where it came from the router"),
             Answer::Local(reply) | Answer::Refused(reply, _) => {
                 let grpc = record.grpc;
                 record.details = reply.details.clone();

@@ -78,6 +78,8 @@ pub struct Response {
 pub enum Ended {
     /// Regularly.
     Complete,
+    /// Without an answer: the request goes on elsewhere.
+    Redirected,
     /// The client went away.
     Downstream,
     /// The client reset the stream (HTTP/2).

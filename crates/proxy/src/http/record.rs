@@ -119,7 +119,7 @@ pub struct Record {
     pub flags: ResponseFlags,
     /// Body bytes to the client.
     pub bytes_sent: u64,
-    /// Body bytes through a tunnel from the client.
+    /// Body bytes that came through a tunnel, or with the request that was redirected to this one.
     pub bytes_tunnelled: u64,
     /// Bytes of heads.
     pub wire: WireBytes,
@@ -167,6 +167,8 @@ pub struct Record {
     pub grpc: bool,
     /// Its place in a trace.
     pub trace: Option<Trace>,
+    /// How often it was redirected by this proxy itself.
+    pub redirects: u32,
 }
 
 /// The spans of one request.
@@ -546,7 +548,7 @@ impl Observer for Record {
     fn finish(&mut self, ended: Ended) {
         let stats = &self.conn.manager.stats;
         match ended {
-            Ended::Complete => {}
+            Ended::Complete | Ended::Redirected => {}
             Ended::Downstream | Ended::Reset => {
                 if ended == Ended::Reset {
                     self.flags.set(ResponseFlags::DOWNSTREAM_REMOTE_RESET);
@@ -612,7 +614,7 @@ impl Observer for Record {
         stats.downstream_rq_active.dec();
         let elapsed = self.start.elapsed();
         stats.downstream_rq_time.record(elapsed.as_millis() as u64);
-        if let Some(code) = self.code {
+        if let Some(code) = self.code.filter(|_| ended != Ended::Redirected) {
             stats.downstream_rq_codes.count(code);
             let listener = &self.conn.manager.listener_stats;
             listener.downstream_rq_codes.count(code);

@@ -2,40 +2,45 @@
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
+use bytes::BytesMut;
 use dataplane::ResponseFlags;
 use dataplane::circuit::{Priority, Resource};
 use dataplane::cluster::{Discovery, UpstreamProtocol};
-use dataplane::lb::PickContext;
+use dataplane::lb::{Criteria, PickContext};
 use dataplane::local_reply::{self, LocalReply, ResetReason};
 use dataplane::outlier::HostResult;
 use dataplane::retry::{Attempt, Decision, RetryState};
-use dataplane::route::{Mirror, Route};
+use dataplane::route::{InternalRedirect, Mirror, NotFollowed, Outcome, Route};
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, StatusCode};
 
 use super::connection::{Answer, Connection, Flow};
 use super::istio::{PEER_METADATA, PEER_METADATA_ID};
+use super::limits::{self, Limits};
 use super::message::{Informational, Protocol};
 use super::record::{Active, Head, Record};
-use crate::body::{Body, BodyError, Replay, SharedReplay};
+use crate::body::{Body, BodyError, Replay, SharedReplay, Tunnel};
 use crate::h1;
 use crate::h1::head::HeaderCase;
 use crate::h2;
 use crate::upstream::connect::ConnectError;
 use crate::upstream::host::Transport;
-use crate::upstream::pool::{AcquireError, ConnectionLease, Key};
+use crate::upstream::pool::{self, AcquireError, ConnectionLease, Key};
 use crate::upstream::{Cluster, Host};
 use crate::worker::Worker;
 
-/// How much of a request body is kept for another try.
-const RETRY_BUFFER: usize = 1024 * 1024;
+/// How much of a request that cannot be passed on is read before it is answered, if it is there already.
+const DRAINED: u64 = 64 * 1024;
 
 const EXPECTED_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const INTERNAL: HeaderName = HeaderName::from_static("x-envoy-internal");
 const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
+const ORIGINAL_URL: HeaderName = HeaderName::from_static("x-envoy-original-url");
 const SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
 /// Headers that steer the router and end here.
 const STEERING: [HeaderName; 8] = [
@@ -133,6 +138,15 @@ pub async fn route(
     } else {
         None
     };
+    let own_criteria;
+    let criteria = if cluster.config.subsets.is_none() {
+        None
+    } else {
+        // What filters have found out about the request counts more than what the route says.
+        let route = route.criteria(record.weighted).map(|criteria| &**criteria);
+        own_criteria = Criteria::with(route, &record.metadata);
+        own_criteria.as_ref().or(route)
+    };
     // The values of mutations see the head as it was; the head is taken out so that it can be changed.
     let mut head = std::mem::replace(&mut record.head, Head::empty());
     {
@@ -157,19 +171,20 @@ pub async fn route(
             .insert(PEER_METADATA_ID, conn.shared.identity.id.clone());
     }
     if let Some(replay) = &record.replay
-        && (retry.is_some() || !route.mirrors.is_empty())
+        && (retry.is_some() || !route.mirrors.is_empty() || route.internal_redirect.is_some())
     {
-        replay.borrow_mut().keep(RETRY_BUFFER);
+        replay.borrow_mut().keep(route.buffer_limit);
     }
     if upgrade.is_none() {
         for mirror in &route.mirrors {
             if mirror.fraction.draw(&mut || conn.worker.random()) {
-                shadow(conn, record, mirror);
+                shadow(conn, record, mirror, timeouts.global);
             }
         }
     }
+    let terminate = record.head.method == Method::CONNECT && route.terminates_connect;
     let priority = route.priority;
-    let deadline = if upgrade.is_some() {
+    let deadline = if upgrade.is_some() || terminate {
         None
     } else {
         timeouts.global.map(|timeout| Instant::now() + timeout)
@@ -223,6 +238,7 @@ pub async fn route(
             hash,
             tried: if avoid { &tried } else { &[] },
             reselections,
+            criteria,
             tried_priorities: match priorities_every {
                 // The list is looked at anew after every so many tries.
                 Some(every) => &used_priorities[..used_priorities.len() / every * every],
@@ -241,10 +257,28 @@ pub async fn route(
                 return Answer::Local(local_reply::NO_HEALTHY_UPSTREAM);
             }
         };
+        if route.auto_host_rewrite
+            && let info = host.info.load()
+            // A further try to the same name has nothing to tell.
+            && (record.attempts == 1 || record.head.authority != info.hostname)
+        {
+            let suppress = conn.manager.suppress_envoy_headers;
+            route.apply_endpoint(&mut record.head.change(), &info.hostname, suppress);
+        }
         record.host = Some(host.clone());
         record.transport_failure.clear();
         let http2 = speaks_http2(&cluster, record.protocol);
         record.upstream_protocol = Some(if http2 { "HTTP/2" } else { "HTTP/1.1" });
+        let sent_at = Instant::now();
+        let limits = Limits::default();
+        limits.idle.set(
+            route
+                .retry
+                .as_ref()
+                .and_then(|retry| retry.per_try_idle_timeout)
+                .filter(|_| upgrade.is_none()),
+        );
+        let body = record.replay.clone();
         let send = attempt(
             conn,
             record,
@@ -254,51 +288,114 @@ pub async fn route(
             priority,
             http2,
             upgrade.as_deref(),
+            terminate,
             info,
         );
-        let sent_at = Instant::now();
-        let result = match limit(
-            timeouts.per_try.filter(|_| upgrade.is_none()),
-            deadline,
-            sent_at,
-        ) {
+        let send = async {
+            if limits.idle.get().is_none() {
+                return send.await.map_err(Unanswered::Failed);
+            }
+            match limits::within(&limits, sent_at, body, send).await {
+                Ok(result) => result.map_err(Unanswered::Failed),
+                Err(_) => Err(Unanswered::Cut(Cut::Idle)),
+            }
+        };
+        let long = upgrade.is_some() || terminate;
+        let cut = [
+            (
+                timeouts
+                    .per_try
+                    .filter(|_| !long)
+                    .map(|timeout| sent_at + timeout),
+                Cut::Try,
+            ),
+            (deadline, Cut::Route),
+            (
+                cluster
+                    .config
+                    .max_stream_duration
+                    .map(|limit| sent_at + limit),
+                Cut::Stream,
+            ),
+        ]
+        .into_iter()
+        .filter_map(|(at, cut)| Some((at?, cut)))
+        // Of two at once the whole time counts more than that of a try.
+        .min_by_key(|(at, cut)| (*at, *cut == Cut::Try));
+        let result = match cut {
             None => send.await,
-            Some((at, global)) => match tokio::time::timeout_at(at.into(), send).await {
+            Some((at, cut)) => match tokio::time::timeout_at(at.into(), send).await {
                 Ok(result) => result,
-                Err(_) if global => {
-                    cluster.stats.upstream_rq_timeout.inc();
+                Err(_) => Err(Unanswered::Cut(cut)),
+            },
+        };
+        if let Some(replay) = &record.replay
+            && replay.borrow_mut().take_overflow()
+        {
+            cluster.stats.retry_or_shadow_abandoned.inc();
+        }
+        let result = match result {
+            Ok(success) => Ok(success),
+            Err(Unanswered::Failed(failure)) => Err(failure),
+            Err(Unanswered::Cut(cut)) => {
+                let complete = record
+                    .replay
+                    .as_ref()
+                    .is_none_or(|replay| replay.borrow().complete_now());
+                let stats = &cluster.stats;
+                let (counter, outcome, reply) = match cut {
+                    Cut::Route => (
+                        &stats.upstream_rq_timeout,
+                        None,
+                        local_reply::REQUEST_TIMEOUT,
+                    ),
+                    Cut::Try => (
+                        &stats.upstream_rq_per_try_timeout,
+                        Some(Attempt::PerTryTimeout),
+                        local_reply::PER_TRY_TIMEOUT,
+                    ),
+                    Cut::Idle => (
+                        &stats.upstream_rq_per_try_idle_timeout,
+                        Some(Attempt::PerTryTimeout),
+                        local_reply::PER_TRY_IDLE_TIMEOUT,
+                    ),
+                    Cut::Stream => (
+                        &stats.upstream_rq_max_duration_reached,
+                        Some(Attempt::Reset {
+                            reason: ResetReason::LocalReset,
+                            request_sent: true,
+                        }),
+                        LocalReply {
+                            // Who was slow?
+                            status: if complete { 504 } else { 408 },
+                            ..local_reply::MAX_STREAM_DURATION
+                        },
+                    ),
+                };
+                counter.inc();
+                if cut != Cut::Stream {
                     host.stats.rq_timeout.inc();
-                    host.stats.rq_error.inc();
                     cluster.record(&host, HostResult::LocalOriginTimeout, &mut random);
-                    count_local(&cluster, 504);
-                    return Answer::Local(local_reply::REQUEST_TIMEOUT);
                 }
-                Err(_) => {
-                    cluster.stats.upstream_rq_per_try_timeout.inc();
-                    host.stats.rq_timeout.inc();
-                    host.stats.rq_error.inc();
-                    cluster.record(&host, HostResult::LocalOriginTimeout, &mut random);
-                    match again(
+                host.stats.rq_error.inc();
+                if let Some(outcome) = outcome
+                    && let Some(pause) = again(
                         conn,
                         record,
                         &cluster,
                         priority,
                         &mut retry,
-                        &Attempt::PerTryTimeout,
+                        &outcome,
                         &mut retry_permit,
-                    ) {
-                        Some(pause) => {
-                            cluster.stats.retry_codes.count(504);
-                            tokio::time::sleep(pause).await;
-                            continue;
-                        }
-                        None => {
-                            count_local(&cluster, 504);
-                            return Answer::Local(local_reply::PER_TRY_TIMEOUT);
-                        }
-                    }
+                    )
+                {
+                    cluster.stats.retry_codes.count(504);
+                    tokio::time::sleep(pause).await;
+                    continue;
                 }
-            },
+                count_local(&cluster, reply.status);
+                return Answer::Local(reply);
+            }
         };
         match result {
             Err(failure) if failure.client && failure.reason == ResetReason::ProtocolError => {
@@ -350,6 +447,10 @@ pub async fn route(
                     tokio::time::sleep(pause).await;
                     continue;
                 }
+                if let Some(replay) = record.replay.clone() {
+                    // What came while an upstream was tried was read, whether or not it could be passed on.
+                    Replay::drain_ready(&replay, DRAINED).await;
+                }
                 let retried = retry.as_ref().is_some_and(|retry| retry.retries() > 0);
                 let reply =
                     local_reply::upstream_reset(failure.reason, Some(&failure.transport), retried);
@@ -388,6 +489,19 @@ pub async fn route(
                     drop(success);
                     tokio::time::sleep(pause).await;
                     continue;
+                }
+                let mut success = success;
+                if let Some(policy) = &route.internal_redirect
+                    && policy.follows(code)
+                {
+                    if internal_redirect(conn, record, flow, policy, code, &mut success) {
+                        cluster
+                            .stats
+                            .upstream_internal_redirect_succeeded_total
+                            .inc();
+                        return Answer::Redirected(status);
+                    }
+                    cluster.stats.upstream_internal_redirect_failed_total.inc();
                 }
                 if record.attempts > 1 && code < 500 {
                     cluster.stats.upstream_rq_retry_success.inc();
@@ -434,18 +548,95 @@ pub(super) fn count_local(cluster: &Cluster, status: u16) {
     cluster.stats.external_codes.count(status);
 }
 
-/// When a try has to end, and whether that is the end of all tries.
-fn limit(
-    per_try: Option<Duration>,
-    deadline: Option<Instant>,
-    now: Instant,
-) -> Option<(Instant, bool)> {
-    match (per_try.map(|timeout| now + timeout), deadline) {
-        (Some(per_try), Some(deadline)) if per_try < deadline => Some((per_try, false)),
-        (_, Some(deadline)) => Some((deadline, true)),
-        (Some(per_try), None) => Some((per_try, false)),
-        (None, None) => None,
+/// What ends a try from our side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cut {
+    /// Its own time is up.
+    Try,
+    /// Nothing moved for too long.
+    Idle,
+    /// The time of the whole request is up.
+    Route,
+    /// Streams of the cluster must not last longer.
+    Stream,
+}
+
+/// A try without an answer.
+enum Unanswered {
+    Failed(Failure),
+    Cut(Cut),
+}
+
+/// Makes the request that a redirect asks for out of the one that was redirected. `false`: the redirect is passed on.
+fn internal_redirect(
+    conn: &Rc<Connection>,
+    record: &mut Record,
+    flow: &mut Flow,
+    policy: &InternalRedirect,
+    code: u16,
+    success: &mut Success,
+) -> bool {
+    // The body is needed once more, from its beginning.
+    let complete = record
+        .replay
+        .as_ref()
+        .is_none_or(|replay| replay.borrow().copy().is_some());
+    let headers = &success.answer.headers;
+    let Some(location) = headers.get(header::LOCATION).filter(|_| complete) else {
+        return false;
+    };
+    let stats = &conn.manager.stats;
+    let location = location.to_str().unwrap_or_default();
+    let target = match policy.target(location, record.head.scheme, record.redirects) {
+        Ok(target) => target,
+        Err(why) => {
+            match why {
+                NotFollowed::BadLocation => &stats.passthrough_internal_redirect_bad_location,
+                NotFollowed::UnsafeScheme => &stats.passthrough_internal_redirect_unsafe_scheme,
+                NotFollowed::TooMany => &stats.passthrough_internal_redirect_too_many_redirects,
+            }
+            .inc();
+            return false;
+        }
+    };
+    let head = &mut record.head;
+    let (old_method, old_headers) = (head.method.clone(), head.headers.clone());
+    let original = format!("{}://{}{}", head.scheme, head.authority, head.path);
+    let old_scheme = std::mem::replace(&mut head.scheme, target.scheme);
+    let old_authority = std::mem::replace(&mut head.authority, target.authority);
+    let old_path = std::mem::replace(&mut head.path, target.path);
+    for name in &policy.copied {
+        head.headers.remove(name);
+        for value in headers.get_all(name) {
+            head.headers.append(name, value.clone());
+        }
     }
+    let outcome = conn.select(record, flow);
+    if matches!(outcome, Outcome::NotFound { .. }) {
+        stats.passthrough_internal_redirect_no_route.inc();
+        record.head = Head {
+            method: old_method,
+            scheme: old_scheme,
+            authority: old_authority,
+            path: old_path,
+            headers: old_headers,
+        };
+        conn.select(record, flow);
+        // As in Envoy, whose log does not know the cluster any more.
+        record.cluster = None;
+        return false;
+    }
+    if code == 303 && record.head.method != Method::GET && record.head.method != Method::HEAD {
+        record.head.method = Method::GET;
+        record.head.headers.remove(header::CONTENT_LENGTH);
+        record.bytes_tunnelled = record.bytes_received();
+        record.replay = None;
+    }
+    if let Ok(original) = HeaderValue::try_from(original) {
+        record.head.headers.insert(ORIGINAL_URL, original);
+    }
+    record.details = Cow::Borrowed("internal_redirect");
+    true
 }
 
 fn speaks_http2(cluster: &Cluster, downstream: Protocol) -> bool {
@@ -547,9 +738,21 @@ fn again(
         Decision::Retry { after } => {
             *permit = taken;
             cluster.stats.upstream_rq_retry.inc();
-            cluster.stats.upstream_rq_retry_backoff_exponential.inc();
             record.active = None;
-            Some(after)
+            let asked = match outcome {
+                Attempt::Response { headers, .. } => {
+                    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+                    retry.asked_pause(headers, now.unwrap_or_default(), &mut || {
+                        conn.worker.random()
+                    })
+                }
+                _ => None,
+            };
+            match asked {
+                Some(_) => cluster.stats.upstream_rq_retry_backoff_ratelimited.inc(),
+                None => cluster.stats.upstream_rq_retry_backoff_exponential.inc(),
+            }
+            Some(asked.unwrap_or(after))
         }
         Decision::No => None,
         Decision::LimitExceeded => {
@@ -577,8 +780,12 @@ async fn attempt(
     priority: Priority,
     http2: bool,
     upgrade: Option<&str>,
+    terminate: bool,
     info: &Informational,
 ) -> Result<Success, Failure> {
+    if terminate {
+        return terminated(cluster, host, priority).await;
+    }
     let alpn = match (&flow.alpn, &host.transport) {
         (Some(alpn), Transport::Tls(_)) => {
             if http2 {
@@ -602,6 +809,56 @@ async fn attempt(
         info,
     )
     .await
+}
+
+/// Ends a CONNECT here: its bytes go into a connection to the host.
+async fn terminated(
+    cluster: &Arc<Cluster>,
+    host: &Arc<Host>,
+    priority: Priority,
+) -> Result<Success, Failure> {
+    let failure = |reason, transport: &str| Failure {
+        pending: reason == ResetReason::Overflow,
+        reason,
+        transport: transport.to_owned(),
+        request_sent: false,
+        client: false,
+    };
+    let overflow = || failure(ResetReason::Overflow, "");
+    if cluster.breakers.open(priority, Resource::Connections) {
+        cluster.stats.upstream_cx_overflow.inc();
+        return Err(overflow());
+    }
+    let permit = cluster.breakers.try_acquire(priority, Resource::Requests);
+    let permit = permit.ok_or_else(overflow)?;
+    let opened = pool::open(cluster, host, priority, None, None, Weak::new()).await;
+    let (connected, lease) = opened.map_err(|error| {
+        let reason = match error {
+            ConnectError::Timeout => ResetReason::ConnectionTimeout,
+            _ => ResetReason::RemoteConnectionFailure,
+        };
+        failure(reason, error.reason())
+    })?;
+    cluster.stats.upstream_rq_total.inc();
+    host.stats.rq_total.inc();
+    let local = connected.local;
+    let certificate = connected.peer_certificate.clone();
+    let tunnel = Tunnel::Connection(h1::client::Upgraded {
+        io: connected.io,
+        rbuf: BytesMut::new(),
+        lease: Box::new(lease),
+    });
+    Ok(Success {
+        answer: h1::client::Answer {
+            status: StatusCode::OK,
+            headers: HeaderMap::new(),
+            head_bytes: 0,
+            body: Body::Tunnel(Box::new(tunnel)),
+        },
+        local,
+        certificate,
+        active: Active::new(cluster.clone(), host.clone(), permit),
+    })
 }
 
 #[allow(clippy::too_many_arguments)]
@@ -629,6 +886,7 @@ pub(super) async fn send_to(
         host: host.id,
         http2,
         alpn,
+        sni: server_name(head, cluster, host),
         priority: u8::from(priority == Priority::High),
     };
     let pool = worker.pools.get(key, cluster, host);
@@ -765,6 +1023,25 @@ pub(super) async fn send_to(
     })
 }
 
+/// The server name for the handshake, where it comes from the request (`auto_sni`).
+fn server_name(head: &Head, cluster: &Cluster, host: &Host) -> Option<Arc<str>> {
+    let auto = cluster.config.auto_sni.as_ref()?;
+    if !matches!(host.transport, Transport::Tls(_)) {
+        return None;
+    }
+    let name = match &auto.header {
+        None => head.authority.as_str(),
+        Some(header) => head.headers.get(header)?.to_str().ok()?,
+    };
+    let name = match name.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        _ => name,
+    };
+    // An address is never sent as a server name.
+    let address = name.trim_start_matches('[').trim_end_matches(']');
+    (!name.is_empty() && address.parse::<std::net::IpAddr>().is_err()).then(|| Arc::from(name))
+}
+
 /// Why the request's own body ends a try.
 fn body_reset(error: BodyError) -> ResetReason {
     match error {
@@ -834,7 +1111,9 @@ fn answer(
         }
     }
     // Of a request that is not complete nobody can say how long its answer took.
+    let tunnel = matches!(body, Body::Tunnel(_));
     let complete = !upgrade
+        && !tunnel
         && record
             .replay
             .as_ref()
@@ -846,14 +1125,9 @@ fn answer(
     if route.attempt_count_in_response {
         headers.insert(ATTEMPT_COUNT, u64::from(record.attempts).into());
     }
-    let tunnel = matches!(body, Body::Tunnel(_));
     if upgrade && !tunnel {
-        // The upstream does not want it: its status goes on, its body does not, and the connection ends.
-        record.details = Cow::Borrowed("websocket_handshake_unsuccessful");
-        headers.remove(header::CONTENT_LENGTH);
-        headers.remove(header::TRANSFER_ENCODING);
+        // The upstream does not want it; what would follow the head is not a request.
         flow.close = true;
-        return Answer::Ready(status, headers, Body::Empty, false);
     }
     let status =
         if tunnel && record.protocol != Protocol::Http2 && status == StatusCode::OK && upgrade {
@@ -866,26 +1140,36 @@ fn answer(
     Answer::Ready(status, headers, body, false)
 }
 
+/// Puts a value at the end of the list in a header.
+fn append(headers: &mut HeaderMap, name: &HeaderName, value: &str) {
+    let text = match headers.get(name).and_then(|value| value.to_str().ok()) {
+        Some(before) => format!("{before},{value}"),
+        None => value.to_owned(),
+    };
+    if let Ok(value) = HeaderValue::try_from(text) {
+        headers.insert(name, value);
+    }
+}
+
 /// Sends a copy somewhere else and forgets the answer.
-fn shadow(conn: &Rc<Connection>, record: &Record, mirror: &Mirror) {
+fn shadow(conn: &Rc<Connection>, record: &Record, mirror: &Mirror, timeout: Option<Duration>) {
     let Some(cluster) = conn.shared.cluster(&mirror.cluster) else {
         return;
     };
-    let mut authority = record.head.authority.clone();
-    if !mirror.host_rewrite.is_empty() {
-        authority.clone_from(&mirror.host_rewrite);
-    } else if mirror.shadow_suffix {
-        authority = match authority.split_once(':') {
-            Some((host, port)) => format!("{host}-shadow:{port}"),
-            None => format!("{authority}-shadow"),
-        };
+    let mut headers = record.head.headers.clone();
+    headers.insert(INTERNAL, HeaderValue::from_static("true"));
+    if let Some(timeout) = timeout {
+        headers.insert(EXPECTED_TIMEOUT, (timeout.as_millis() as u64).into());
+    }
+    if let Some(address) = conn.manager.rules.node_address {
+        append(&mut headers, &FORWARDED_FOR, &address.to_string());
     }
     let head = Head {
         method: record.head.method.clone(),
         scheme: record.head.scheme,
-        authority,
+        authority: mirror.authority(&record.head.authority),
         path: record.head.path.clone(),
-        headers: record.head.headers.clone(),
+        headers,
     };
     let replay = record.replay.clone();
     let conn = conn.clone();

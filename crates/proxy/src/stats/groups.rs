@@ -124,7 +124,7 @@ group! {
     ClusterStats {
         counters {
             upstream_rq_total, upstream_rq_pending_total, upstream_rq_pending_overflow, upstream_rq_pending_failure_eject,
-            upstream_rq_cancelled, upstream_rq_timeout, upstream_rq_per_try_timeout, upstream_rq_rx_reset,
+            upstream_rq_cancelled, upstream_rq_timeout, upstream_rq_per_try_timeout, upstream_rq_per_try_idle_timeout, upstream_rq_rx_reset,
             upstream_rq_tx_reset, upstream_rq_retry, upstream_rq_retry_success, upstream_rq_retry_overflow,
             upstream_rq_retry_limit_exceeded, upstream_rq_retry_backoff_exponential,
             upstream_rq_retry_backoff_ratelimited, upstream_rq_maintenance_mode, upstream_rq_max_duration_reached,
@@ -212,6 +212,8 @@ group! {
             downstream_flow_control_paused_reading_total, downstream_flow_control_resumed_reading_total,
             no_route, no_cluster, rq_total, rq_direct_response, rq_redirect, rq_retry_skipped_request_not_complete,
             rq_reset_after_downstream_response_started, rs_too_large, passthrough_internal_redirect_bad_location,
+            passthrough_internal_redirect_unsafe_scheme, passthrough_internal_redirect_too_many_redirects,
+            passthrough_internal_redirect_no_route, passthrough_internal_redirect_predicate,
             rq_overload_local_reply, client_request_attempts = "rq_retry_attempts",
             fault_aborts_injected = "fault.aborts_injected", fault_delays_injected = "fault.delays_injected",
             fault_faults_overflow = "fault.faults_overflow", fault_response_rl_injected = "fault.response_rl_injected",

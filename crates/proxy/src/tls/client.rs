@@ -6,13 +6,14 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use rustls::ClientConfig;
 use rustls::client::Resumption;
+use rustls::crypto::CryptoProvider;
 use rustls_pki_types::ServerName;
 use xds::envoy::extensions::transport_sockets::tls::v3::UpstreamTlsContext;
 
 use super::secrets::{Identity, SecretValue, Secrets, Trust};
 use super::server::{Source, certificates, validation};
 use super::verify::{SanMatcher, ServerVerifier};
-use super::{TlsError, versions};
+use super::{TlsError, provider, versions};
 
 /// The compiled `UpstreamTlsContext` of a cluster or of one of its transport socket matches.
 pub struct ClientContext {
@@ -28,14 +29,18 @@ pub struct ClientContext {
     /// The protocols of the message, used where the request does not choose others.
     pub alpn: Arc<[Vec<u8>]>,
     versions: Vec<&'static rustls::SupportedProtocolVersion>,
+    provider: Arc<CryptoProvider>,
     secrets: Arc<Secrets>,
     cached: Mutex<Cache>,
 }
 
+/// More configurations than this and the cache starts anew.
+const MAX_CONFIGS: usize = 256;
+
 #[derive(Default)]
 struct Cache {
     generation: u64,
-    configs: HashMap<Arc<[Vec<u8>]>, Arc<ClientConfig>>,
+    configs: HashMap<(Arc<[Vec<u8>]>, Option<String>), Arc<ClientConfig>>,
 }
 
 impl ClientContext {
@@ -60,6 +65,7 @@ impl ClientContext {
                 .iter()
                 .map(|alpn| alpn.clone().into_bytes())
                 .collect(),
+            provider: provider(&params)?,
             versions: versions(
                 params.tls_minimum_protocol_version,
                 params.tls_maximum_protocol_version,
@@ -88,23 +94,33 @@ impl ClientContext {
     }
 
     /// The configuration for a handshake that offers `alpn`; `None` while a secret is missing.
-    pub fn config(&self, alpn: &Arc<[Vec<u8>]>) -> Option<Arc<ClientConfig>> {
+    /// `validated`: a name that the certificate must have besides.
+    pub fn config(
+        &self,
+        alpn: &Arc<[Vec<u8>]>,
+        validated: Option<&str>,
+    ) -> Option<Arc<ClientConfig>> {
         let generation = self.secrets.generation();
         let mut cache = self.cached.lock();
         if cache.generation != generation {
             cache.generation = generation;
             cache.configs.clear();
         }
-        if let Some(config) = cache.configs.get(alpn) {
+        let key = (alpn.clone(), validated.map(str::to_owned));
+        if let Some(config) = cache.configs.get(&key) {
             return Some(config.clone());
         }
-        let config = Arc::new(self.build(alpn)?);
-        cache.configs.insert(alpn.clone(), config.clone());
+        let config = Arc::new(self.build(alpn, validated)?);
+        // Names come from requests: there may be any number of them.
+        if cache.configs.len() >= MAX_CONFIGS {
+            cache.configs.clear();
+        }
+        cache.configs.insert(key, config.clone());
         Some(config)
     }
 
-    fn build(&self, alpn: &[Vec<u8>]) -> Option<ClientConfig> {
-        let provider = runtime::tls::provider();
+    fn build(&self, alpn: &[Vec<u8>], validated: Option<&str>) -> Option<ClientConfig> {
+        let provider = self.provider.clone();
         let (roots, mut sans) = match &self.trust {
             None => (None, Vec::new()),
             Some(Source::Inline(trust)) => (Some(trust.roots.clone()), Vec::new()),
@@ -116,6 +132,9 @@ impl ClientContext {
         sans.extend(self.sans.iter().cloned());
         if self.auto_san && !self.sni.is_empty() {
             sans.push(SanMatcher::exact(&self.sni));
+        }
+        if let Some(name) = validated {
+            sans.push(SanMatcher::exact(name));
         }
         let verifier = ServerVerifier {
             roots,
@@ -146,9 +165,16 @@ impl ClientContext {
         Some(config)
     }
 
-    /// What to send as the server name to a host of this name or address.
-    pub fn server_name(&self, host: &str, address: std::net::IpAddr) -> ServerName<'static> {
-        let name = if self.auto_host_sni && !host.is_empty() {
+    /// What to send as the server name to a host of this name or address; the name the request chose goes first.
+    pub fn server_name(
+        &self,
+        chosen: Option<&str>,
+        host: &str,
+        address: std::net::IpAddr,
+    ) -> ServerName<'static> {
+        let name = if let Some(chosen) = chosen {
+            chosen
+        } else if self.auto_host_sni && !host.is_empty() {
             host
         } else {
             &self.sni

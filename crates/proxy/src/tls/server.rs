@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use rustls::ServerConfig;
+use rustls::crypto::CryptoProvider;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use xds::envoy::extensions::transport_sockets::tls::v3::common_tls_context::ValidationContextType;
@@ -11,7 +12,7 @@ use xds::envoy::extensions::transport_sockets::tls::v3::{CommonTlsContext, Downs
 
 use super::secrets::{Identity, SecretValue, Secrets, Trust};
 use super::verify::{ClientVerifier, SanMatcher};
-use super::{TlsError, secrets, verify, versions};
+use super::{TlsError, provider, secrets, verify, versions};
 
 /// Where a secret comes from.
 pub(crate) enum Source<T> {
@@ -27,6 +28,7 @@ pub struct ServerContext {
     require_client: bool,
     alpn: Vec<Vec<u8>>,
     versions: Vec<&'static rustls::SupportedProtocolVersion>,
+    provider: Arc<CryptoProvider>,
     secrets: Arc<Secrets>,
     cached: Mutex<Option<(u64, Arc<ServerConfig>)>>,
 }
@@ -104,6 +106,7 @@ impl ServerContext {
                 .iter()
                 .map(|alpn| alpn.clone().into_bytes())
                 .collect(),
+            provider: provider(&params)?,
             versions: versions(
                 params.tls_minimum_protocol_version,
                 params.tls_maximum_protocol_version,
@@ -123,6 +126,23 @@ impl ServerContext {
             Source::Named(name) => Some(name.as_str()),
             Source::Inline(_) => None,
         }))
+    }
+
+    /// Whether this is one of the application protocols offered here.
+    pub fn speaks(&self, protocol: &[u8]) -> bool {
+        self.alpn.iter().any(|own| own == protocol)
+    }
+
+    /// The first of the certificates it shows.
+    pub fn certificate(&self) -> Option<Vec<u8>> {
+        let first = |identity: &Identity| Some(identity.key.cert.first()?.to_vec());
+        match self.certificates.first()? {
+            Source::Inline(identity) => first(identity),
+            Source::Named(name) => match &self.secrets.get(name)?.value {
+                SecretValue::Identity(identity) => first(identity),
+                _ => None,
+            },
+        }
     }
 
     /// The configuration for the next handshake; `None` while a secret is missing.
@@ -150,7 +170,7 @@ impl ServerContext {
                 },
             }
         }
-        let provider = runtime::tls::provider();
+        let provider = self.provider.clone();
         let builder = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&self.versions)
             .ok()?;

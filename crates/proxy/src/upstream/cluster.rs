@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use arc_swap::ArcSwap;
 use dataplane::circuit::Breakers;
 use dataplane::cluster::{ClusterConfig, Discovery, HostSet, Transport as TransportConfig};
-use dataplane::lb::{HostLoad, LoadBalancer, PickContext};
+use dataplane::lb::{HostLoad, LoadBalancer, PickContext, SubsetUse};
 use dataplane::outlier::{Detection, Detector, HostResult, Verdict};
 use parking_lot::Mutex;
 use xds::envoy::config::cluster::v3::Cluster as Message;
@@ -37,6 +37,12 @@ impl HostLoad for Load<'_> {
         self.0
             .get(host)
             .map_or(0, |host| host.stats.rq_active.get())
+    }
+
+    fn age(&self, host: usize) -> Duration {
+        self.0
+            .get(host)
+            .map_or(Duration::MAX, |host| host.created.elapsed())
     }
 }
 
@@ -103,6 +109,12 @@ impl Cluster {
         mark: Option<u32>,
     ) -> Result<Arc<Self>, String> {
         let config = ClusterConfig::compile(&message).map_err(|errors| join(&errors))?;
+        for field in dataplane::unread::ignored(&message) {
+            tracing::warn!(
+                "cluster {}: {field} has no effect in this proxy",
+                message.name
+            );
+        }
         // A broken certificate refuses the cluster now, not the first connection later.
         let sockets = message.transport_socket.iter().chain(
             message
@@ -245,6 +257,15 @@ impl Cluster {
         let stats = &self.stats;
         stats.membership_total.set(hosts.len() as u64);
         stats.membership_healthy.set(balancer.healthy() as u64);
+        let before = self.members.load().balancer.subsets();
+        let subsets = balancer.subsets();
+        stats.lb_subsets_active.set(subsets as u64);
+        stats
+            .lb_subsets_created
+            .add(subsets.saturating_sub(before) as u64);
+        stats
+            .lb_subsets_removed
+            .add(before.saturating_sub(subsets) as u64);
         let ejected = hosts.iter().filter(|host| host.is_ejected()).count();
         if let Some(stats) = &self.outlier_stats {
             stats.ejections_active.set(ejected as u64);
@@ -284,14 +305,18 @@ impl Cluster {
         random: &mut dyn FnMut() -> u64,
     ) -> Option<(usize, Arc<Host>)> {
         let members = self.members.load();
-        let index = members
+        let choice = members
             .balancer
-            .pick(context, &Load(&members.hosts), random)?;
+            .choose(context, &Load(&members.hosts), random);
+        match choice.subset {
+            None => {}
+            Some(SubsetUse::Selected) => self.stats.lb_subsets_selected.inc(),
+            Some(SubsetUse::Fallback) => self.stats.lb_subsets_fallback.inc(),
+            Some(SubsetUse::Panic) => self.stats.lb_subsets_fallback_panic.inc(),
+        }
+        let index = choice.host?;
         let host = members.hosts.get(index)?.clone();
-        if members
-            .balancer
-            .in_panic(host.info.load().priority as usize)
-        {
+        if choice.panic {
             self.stats.lb_healthy_panic.inc();
             if self.fail_on_panic {
                 return None;

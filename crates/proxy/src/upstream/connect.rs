@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use dataplane::cluster::AutoSni;
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
@@ -62,6 +63,15 @@ impl Default for ConnectOptions {
     }
 }
 
+/// What a request wants of the TLS handshake.
+#[derive(Default)]
+pub struct Handshake<'a> {
+    /// The application protocols to offer, if not those of the cluster.
+    pub alpn: Option<&'a Arc<[Vec<u8>]>>,
+    /// The name from the request, and what it is for.
+    pub sni: Option<(&'a str, &'a AutoSni)>,
+}
+
 /// A connection with what the handshake agreed on.
 pub struct Connected {
     /// The stream.
@@ -83,10 +93,10 @@ pub struct Connected {
 pub async fn connect(
     host: &Host,
     options: &ConnectOptions,
-    alpn: Option<&Arc<[Vec<u8>]>>,
+    handshake: &Handshake<'_>,
     stats: &ClusterStats,
 ) -> Result<Connected, ConnectError> {
-    match tokio::time::timeout(options.timeout, open(host, options, alpn, stats)).await {
+    match tokio::time::timeout(options.timeout, open(host, options, handshake, stats)).await {
         Ok(result) => result,
         Err(_) => Err(ConnectError::Timeout),
     }
@@ -95,7 +105,7 @@ pub async fn connect(
 async fn open(
     host: &Host,
     options: &ConnectOptions,
-    alpn: Option<&Arc<[Vec<u8>]>>,
+    handshake: &Handshake<'_>,
     stats: &ClusterStats,
 ) -> Result<Connected, ConnectError> {
     let address = match &host.address {
@@ -125,13 +135,21 @@ async fn open(
             tls: false,
         });
     };
-    let alpn = alpn.unwrap_or(&context.alpn);
-    let Some(config) = context.config(alpn) else {
+    let alpn = handshake.alpn.unwrap_or(&context.alpn);
+    let validated = handshake
+        .sni
+        .filter(|(_, auto)| auto.validate)
+        .map(|(name, _)| name);
+    let Some(config) = context.config(alpn, validated) else {
         return Err(ConnectError::Tls(
             "TLS error: Secret is not supplied by SDS".into(),
         ));
     };
-    let name = context.server_name(&host.info.load().hostname, address.ip());
+    let chosen = handshake
+        .sni
+        .filter(|(_, auto)| auto.send)
+        .map(|(name, _)| name);
+    let name = context.server_name(chosen, &host.info.load().hostname, address.ip());
     let stream = TlsConnector::from(config)
         .connect(name, tcp)
         .await

@@ -12,7 +12,7 @@ use dataplane::circuit::{Permit, Priority, Resource};
 use tokio::sync::oneshot;
 
 use super::cluster::Cluster;
-use super::connect::{ConnectError, Connected, connect};
+use super::connect::{ConnectError, Connected, Handshake, connect};
 use super::host::Host;
 use crate::h1::client::{ClientConnection as H1, Home, Lease};
 use crate::h2::client::ClientConnection as H2;
@@ -26,6 +26,8 @@ pub struct Key {
     pub http2: bool,
     /// The application protocols offered by TLS, if the request chose them.
     pub alpn: Option<Arc<[Vec<u8>]>>,
+    /// The server name of the handshake, if it comes from the request.
+    pub sni: Option<Arc<str>>,
     /// 1 for the high priority.
     pub priority: u8,
 }
@@ -295,6 +297,7 @@ impl HostPool {
             &self.host,
             self.priority(),
             self.key.alpn.as_ref(),
+            self.key.sni.as_deref(),
             self.this.clone(),
         )
         .await
@@ -311,11 +314,16 @@ pub async fn open(
     host: &Arc<Host>,
     priority: Priority,
     alpn: Option<&Arc<[Vec<u8>]>>,
+    sni: Option<&str>,
     pool: Weak<HostPool>,
 ) -> Result<(Connected, ConnectionLease), ConnectError> {
     let mut lease = ConnectionLease::new(cluster.clone(), host.clone(), priority, pool);
     let start = Instant::now();
-    match connect(host, &cluster.connect, alpn, &cluster.stats).await {
+    let handshake = Handshake {
+        alpn,
+        sni: sni.zip(cluster.config.auto_sni.as_ref()),
+    };
+    match connect(host, &cluster.connect, &handshake, &cluster.stats).await {
         Ok(connected) => {
             cluster
                 .stats
@@ -420,6 +428,9 @@ impl Lease for ConnectionLease {
     }
     fn closed(&self, remote: bool, with_request: bool) {
         self.ending.set(Some((remote, with_request)));
+    }
+    fn close_announced(&self) {
+        self.cluster.stats.upstream_cx_close_notify.inc();
     }
     fn local_address(&self) -> Option<SocketAddr> {
         self.local

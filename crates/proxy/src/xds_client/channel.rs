@@ -93,8 +93,10 @@ impl Target {
                         return Ok(Box::new(tcp));
                     };
                     let alpn: Arc<[Vec<u8>]> = Arc::from([b"h2".to_vec()]);
-                    let config = tls.config(&alpn).ok_or("TLS: a certificate is missing")?;
-                    let name = tls.server_name(host, address.ip());
+                    let config = tls
+                        .config(&alpn, None)
+                        .ok_or("TLS: a certificate is missing")?;
+                    let name = tls.server_name(None, host, address.ip());
                     let stream = TlsConnector::from(config)
                         .connect(name, tcp)
                         .await

@@ -267,7 +267,11 @@ fn expand(value: &mut Value, upstreams: &BTreeMap<String, SocketAddr>, certs: &s
                 let at = upstreams
                     .get(&name)
                     .unwrap_or_else(|| panic!("no upstream {name:?}"));
-                map.insert("endpoint".into(), json!({"address": address(*at)}));
+                let mut endpoint = json!({"address": address(*at)});
+                if let Some(hostname) = map.remove("hostname") {
+                    endpoint["hostname"] = hostname;
+                }
+                map.insert("endpoint".into(), endpoint);
             }
             if let Some(Value::Object(configs)) = map.get_mut("typed_per_filter_config") {
                 let short: Vec<String> = configs.keys().cloned().collect();
