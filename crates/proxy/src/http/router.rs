@@ -2,11 +2,10 @@
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use bytes::BytesMut;
 use dataplane::ResponseFlags;
 use dataplane::circuit::{Priority, Resource};
 use dataplane::cluster::{Discovery, UpstreamProtocol};
@@ -14,7 +13,7 @@ use dataplane::lb::{Criteria, PickContext};
 use dataplane::local_reply::{self, LocalReply, ResetReason};
 use dataplane::outlier::HostResult;
 use dataplane::retry::{Attempt, Decision, RetryState};
-use dataplane::route::{InternalRedirect, Mirror, NotFollowed, Outcome, Route};
+use dataplane::route::Route;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, StatusCode};
 
@@ -23,24 +22,23 @@ use super::istio::{PEER_METADATA, PEER_METADATA_ID};
 use super::limits::{self, Limits};
 use super::message::{Informational, Protocol};
 use super::record::{Active, Head, Record};
-use crate::body::{Body, BodyError, Replay, SharedReplay, Tunnel};
+use super::{connect, internal_redirect, mirror};
+use crate::body::{Body, BodyError, Replay, SharedReplay};
 use crate::h1;
 use crate::h1::head::HeaderCase;
 use crate::h2;
 use crate::upstream::connect::ConnectError;
 use crate::upstream::host::Transport;
-use crate::upstream::pool::{self, AcquireError, ConnectionLease, Key};
+use crate::upstream::pool::{AcquireError, ConnectionLease, Key};
 use crate::upstream::{Cluster, Host};
 use crate::worker::Worker;
 
 /// How much of a request that cannot be passed on is read before it is answered, if it is there already.
 const DRAINED: u64 = 64 * 1024;
 
-const EXPECTED_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const INTERNAL: HeaderName = HeaderName::from_static("x-envoy-internal");
+pub(super) const EXPECTED_TIMEOUT: HeaderName =
+    HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
 const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
-const ORIGINAL_URL: HeaderName = HeaderName::from_static("x-envoy-original-url");
 const SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
 /// Headers that steer the router and end here.
 const STEERING: [HeaderName; 8] = [
@@ -56,13 +54,13 @@ const STEERING: [HeaderName; 8] = [
 
 /// How a try failed.
 pub(super) struct Failure {
-    reason: ResetReason,
-    transport: String,
-    request_sent: bool,
+    pub(super) reason: ResetReason,
+    pub(super) transport: String,
+    pub(super) request_sent: bool,
     /// It never got a connection: there is no host to speak of.
-    pending: bool,
+    pub(super) pending: bool,
     /// Nothing is wrong with the upstream: the client's body broke off.
-    client: bool,
+    pub(super) client: bool,
 }
 
 impl std::fmt::Display for Failure {
@@ -77,10 +75,10 @@ impl std::fmt::Display for Failure {
 
 /// What a try brought.
 pub(super) struct Success {
-    answer: h1::client::Answer,
-    local: Option<SocketAddr>,
-    certificate: Option<Vec<u8>>,
-    active: Active,
+    pub(super) answer: h1::client::Answer,
+    pub(super) local: Option<SocketAddr>,
+    pub(super) certificate: Option<Vec<u8>>,
+    pub(super) active: Active,
 }
 
 impl Success {
@@ -178,7 +176,7 @@ pub async fn route(
     if upgrade.is_none() {
         for mirror in &route.mirrors {
             if mirror.fraction.draw(&mut || conn.worker.random()) {
-                shadow(conn, record, mirror, timeouts.global);
+                mirror::send(conn, record, mirror, timeouts.global);
             }
         }
     }
@@ -490,11 +488,10 @@ pub async fn route(
                     tokio::time::sleep(pause).await;
                     continue;
                 }
-                let mut success = success;
                 if let Some(policy) = &route.internal_redirect
                     && policy.follows(code)
                 {
-                    if internal_redirect(conn, record, flow, policy, code, &mut success) {
+                    if internal_redirect::prepare(conn, record, flow, policy, code, &success) {
                         cluster
                             .stats
                             .upstream_internal_redirect_succeeded_total
@@ -567,79 +564,7 @@ enum Unanswered {
     Cut(Cut),
 }
 
-/// Makes the request that a redirect asks for out of the one that was redirected. `false`: the redirect is passed on.
-fn internal_redirect(
-    conn: &Rc<Connection>,
-    record: &mut Record,
-    flow: &mut Flow,
-    policy: &InternalRedirect,
-    code: u16,
-    success: &mut Success,
-) -> bool {
-    // The body is needed once more, from its beginning.
-    let complete = record
-        .replay
-        .as_ref()
-        .is_none_or(|replay| replay.borrow().copy().is_some());
-    let headers = &success.answer.headers;
-    let Some(location) = headers.get(header::LOCATION).filter(|_| complete) else {
-        return false;
-    };
-    let stats = &conn.manager.stats;
-    let location = location.to_str().unwrap_or_default();
-    let target = match policy.target(location, record.head.scheme, record.redirects) {
-        Ok(target) => target,
-        Err(why) => {
-            match why {
-                NotFollowed::BadLocation => &stats.passthrough_internal_redirect_bad_location,
-                NotFollowed::UnsafeScheme => &stats.passthrough_internal_redirect_unsafe_scheme,
-                NotFollowed::TooMany => &stats.passthrough_internal_redirect_too_many_redirects,
-            }
-            .inc();
-            return false;
-        }
-    };
-    let head = &mut record.head;
-    let (old_method, old_headers) = (head.method.clone(), head.headers.clone());
-    let original = format!("{}://{}{}", head.scheme, head.authority, head.path);
-    let old_scheme = std::mem::replace(&mut head.scheme, target.scheme);
-    let old_authority = std::mem::replace(&mut head.authority, target.authority);
-    let old_path = std::mem::replace(&mut head.path, target.path);
-    for name in &policy.copied {
-        head.headers.remove(name);
-        for value in headers.get_all(name) {
-            head.headers.append(name, value.clone());
-        }
-    }
-    let outcome = conn.select(record, flow);
-    if matches!(outcome, Outcome::NotFound { .. }) {
-        stats.passthrough_internal_redirect_no_route.inc();
-        record.head = Head {
-            method: old_method,
-            scheme: old_scheme,
-            authority: old_authority,
-            path: old_path,
-            headers: old_headers,
-        };
-        conn.select(record, flow);
-        // As in Envoy, whose log does not know the cluster any more.
-        record.cluster = None;
-        return false;
-    }
-    if code == 303 && record.head.method != Method::GET && record.head.method != Method::HEAD {
-        record.head.method = Method::GET;
-        record.head.headers.remove(header::CONTENT_LENGTH);
-        record.bytes_tunnelled = record.bytes_received();
-        record.replay = None;
-    }
-    if let Ok(original) = HeaderValue::try_from(original) {
-        record.head.headers.insert(ORIGINAL_URL, original);
-    }
-    record.details = Cow::Borrowed("internal_redirect");
-    true
-}
-
-fn speaks_http2(cluster: &Cluster, downstream: Protocol) -> bool {
+pub(super) fn speaks_http2(cluster: &Cluster, downstream: Protocol) -> bool {
     match cluster.config.protocol {
         UpstreamProtocol::Http1 => false,
         UpstreamProtocol::Http2 => true,
@@ -784,7 +709,7 @@ async fn attempt(
     info: &Informational,
 ) -> Result<Success, Failure> {
     if terminate {
-        return terminated(cluster, host, priority).await;
+        return connect::terminate(cluster, host, priority).await;
     }
     let alpn = match (&flow.alpn, &host.transport) {
         (Some(alpn), Transport::Tls(_)) => {
@@ -809,56 +734,6 @@ async fn attempt(
         info,
     )
     .await
-}
-
-/// Ends a CONNECT here: its bytes go into a connection to the host.
-async fn terminated(
-    cluster: &Arc<Cluster>,
-    host: &Arc<Host>,
-    priority: Priority,
-) -> Result<Success, Failure> {
-    let failure = |reason, transport: &str| Failure {
-        pending: reason == ResetReason::Overflow,
-        reason,
-        transport: transport.to_owned(),
-        request_sent: false,
-        client: false,
-    };
-    let overflow = || failure(ResetReason::Overflow, "");
-    if cluster.breakers.open(priority, Resource::Connections) {
-        cluster.stats.upstream_cx_overflow.inc();
-        return Err(overflow());
-    }
-    let permit = cluster.breakers.try_acquire(priority, Resource::Requests);
-    let permit = permit.ok_or_else(overflow)?;
-    let opened = pool::open(cluster, host, priority, None, None, Weak::new()).await;
-    let (connected, lease) = opened.map_err(|error| {
-        let reason = match error {
-            ConnectError::Timeout => ResetReason::ConnectionTimeout,
-            _ => ResetReason::RemoteConnectionFailure,
-        };
-        failure(reason, error.reason())
-    })?;
-    cluster.stats.upstream_rq_total.inc();
-    host.stats.rq_total.inc();
-    let local = connected.local;
-    let certificate = connected.peer_certificate.clone();
-    let tunnel = Tunnel::Connection(h1::client::Upgraded {
-        io: connected.io,
-        rbuf: BytesMut::new(),
-        lease: Box::new(lease),
-    });
-    Ok(Success {
-        answer: h1::client::Answer {
-            status: StatusCode::OK,
-            headers: HeaderMap::new(),
-            head_bytes: 0,
-            body: Body::Tunnel(Box::new(tunnel)),
-        },
-        local,
-        certificate,
-        active: Active::new(cluster.clone(), host.clone(), permit),
-    })
 }
 
 #[allow(clippy::too_many_arguments)]
@@ -1138,87 +1013,4 @@ fn answer(
         };
     flow.deadline = deadline.map(|deadline| (deadline, cluster.clone()));
     Answer::Ready(status, headers, body, false)
-}
-
-/// Puts a value at the end of the list in a header.
-fn append(headers: &mut HeaderMap, name: &HeaderName, value: &str) {
-    let text = match headers.get(name).and_then(|value| value.to_str().ok()) {
-        Some(before) => format!("{before},{value}"),
-        None => value.to_owned(),
-    };
-    if let Ok(value) = HeaderValue::try_from(text) {
-        headers.insert(name, value);
-    }
-}
-
-/// Sends a copy somewhere else and forgets the answer.
-fn shadow(conn: &Rc<Connection>, record: &Record, mirror: &Mirror, timeout: Option<Duration>) {
-    let Some(cluster) = conn.shared.cluster(&mirror.cluster) else {
-        return;
-    };
-    let mut headers = record.head.headers.clone();
-    headers.insert(INTERNAL, HeaderValue::from_static("true"));
-    if let Some(timeout) = timeout {
-        headers.insert(EXPECTED_TIMEOUT, (timeout.as_millis() as u64).into());
-    }
-    if let Some(address) = conn.manager.rules.node_address {
-        append(&mut headers, &FORWARDED_FOR, &address.to_string());
-    }
-    let head = Head {
-        method: record.head.method.clone(),
-        scheme: record.head.scheme,
-        authority: mirror.authority(&record.head.authority),
-        path: record.head.path.clone(),
-        headers,
-    };
-    let replay = record.replay.clone();
-    let conn = conn.clone();
-    let protocol = record.protocol;
-    tokio::task::spawn_local(async move {
-        // The copy is sent when the original has been read; a body that does not fit the buffer has no copy.
-        let body = match replay {
-            None => None,
-            Some(replay) => {
-                let started = Instant::now();
-                let frames = loop {
-                    if let Some(frames) = replay.borrow().copy() {
-                        break frames;
-                    }
-                    if replay.borrow().failed().is_some()
-                        || started.elapsed() > Duration::from_secs(60)
-                    {
-                        cluster.stats.retry_or_shadow_abandoned.inc();
-                        return;
-                    }
-                    tokio::time::sleep(Duration::from_millis(5)).await;
-                };
-                Some(Replay::new(
-                    Body::Chained(frames.into(), Box::new(Body::Empty)),
-                    0,
-                ))
-            }
-        };
-        let Some((_, host)) = cluster.pick(&PickContext::default(), &mut || conn.worker.random())
-        else {
-            return;
-        };
-        let http2 = speaks_http2(&cluster, protocol);
-        let info = Informational::default();
-        let sent = send_to(
-            &conn.worker,
-            &head,
-            body,
-            &cluster,
-            &host,
-            Priority::Default,
-            http2,
-            None,
-            None,
-            &info,
-        );
-        if let Ok(Ok(mut success)) = tokio::time::timeout(Duration::from_secs(60), sent).await {
-            count_local(&cluster, success.answer.status.as_u16());
-            while let Some(Ok(_)) = success.answer.body.frame().await {}
-        }
-    });
 }

@@ -1,0 +1,196 @@
+//! From the answer of a filter or of the router to the response that the codec writes.
+
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+
+use dataplane::local_reply;
+use http::header::{self, HeaderName, HeaderValue};
+use http::{HeaderMap, Method, StatusCode};
+
+use super::connection::{Answer, Connection, Flow, OPERATION};
+use super::filters::ResponseStep;
+use super::filters::ext_authz::mutate;
+use super::istio::{PEER_METADATA, PEER_METADATA_ID};
+use super::limits::Limited;
+use super::local_replies::Reply;
+use super::message::{Protocol, Response, Stream};
+use super::record::Record;
+use crate::body::Body;
+
+impl Connection {
+    /// Makes the response of an answer: our own replies get their form, filters and route their say.
+    pub(super) fn respond(
+        self: &Rc<Self>,
+        mut record: Box<Record>,
+        mut flow: Flow,
+        answer: Answer,
+    ) -> Response {
+        let (answer, further) = match answer {
+            Answer::Refused(reply, headers) => (Answer::Local(reply), headers),
+            other => (other, HeaderMap::new()),
+        };
+        let (status, mut headers, mut body) = match answer {
+            Answer::Ready(status, headers, body, _) => {
+                let stats = self.manager.stats.clone();
+                let body = Limited::wrap(body, flow.limits.clone(), flow.deadline.take(), stats);
+                (status, headers, body)
+            }
+            Answer::Redirected(_) => unreachable!("followed where it came from the router"),
+            Answer::Local(reply) | Answer::Refused(reply, _) => {
+                let grpc = record.grpc;
+                record.details = reply.details.clone();
+                if !reply.flags.is_empty() {
+                    record.flags.set(reply.flags);
+                }
+                // A bad request ends the connection: nobody knows what else it would bring.
+                flow.close |= reply.status == 400 && record.protocol != Protocol::Http2;
+                let mut headers = HeaderMap::new();
+                if let Some(location) = flow.location.take() {
+                    headers.insert(header::LOCATION, location);
+                }
+                let mut said = Reply {
+                    status: reply.status,
+                    body: reply.body.into_owned(),
+                    content_type: "text/plain".to_owned(),
+                };
+                let replies = &self.manager.local_replies;
+                if !replies.is_empty() {
+                    replies.apply(&mut said, &mut headers, |status, body, with| {
+                        let mut info = record.info();
+                        info.response_code = Some(status);
+                        info.local_reply_body = Some(body);
+                        with(&info);
+                    });
+                }
+                let grpc_status = reply
+                    .grpc_status
+                    .unwrap_or_else(|| local_reply::grpc_status(said.status));
+                let status =
+                    StatusCode::from_u16(said.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+                let mut body = Body::Empty;
+                let status = if grpc {
+                    headers.insert(
+                        header::CONTENT_TYPE,
+                        HeaderValue::from_static("application/grpc"),
+                    );
+                    headers.insert("grpc-status", grpc_status.into());
+                    if let Ok(message) = HeaderValue::from_str(&percent_encode(&said.body))
+                        && !said.body.is_empty()
+                    {
+                        headers.insert("grpc-message", message);
+                    }
+                    StatusCode::OK
+                } else {
+                    if !said.body.is_empty() {
+                        headers.insert(header::CONTENT_LENGTH, said.body.len().into());
+                        if let Ok(kind) = HeaderValue::from_str(&said.content_type) {
+                            headers.insert(header::CONTENT_TYPE, kind);
+                        }
+                    }
+                    if record.head.method != Method::HEAD {
+                        body = Body::full(said.body);
+                    }
+                    status
+                };
+                for (name, value) in reply.headers {
+                    headers.insert(
+                        HeaderName::from_static(name),
+                        HeaderValue::from_static(value),
+                    );
+                }
+                for (name, value) in &further {
+                    headers.insert(name, value.clone());
+                }
+                (status, headers, body)
+            }
+        };
+        // Nobody is left to see a status when the client broke its request off.
+        record.code = (record.details != "downstream_remote_disconnect").then(|| status.as_u16());
+        if let Some((origin, cors)) = &flow.cors {
+            cors.response(origin, &mut headers);
+        }
+        if flow.answer_metadata {
+            headers.insert(PEER_METADATA, self.shared.identity.header.clone());
+            headers.insert(PEER_METADATA_ID, self.shared.identity.id.clone());
+        }
+        if flow.route_headers
+            && let Some(route) = record.route.clone()
+        {
+            route.apply_response(&mut headers, record.weighted, &record.info());
+        }
+        for step in flow.response.into_iter().rev() {
+            match step {
+                ResponseStep::Headers(all) => {
+                    for (name, value, action) in all {
+                        mutate(&mut headers, name, value, action);
+                    }
+                }
+                ResponseStep::Mutations(mutations) => {
+                    mutations.response(&mut headers, &record.info());
+                }
+                ResponseStep::HeaderToMetadata(rules) => {
+                    rules.response(&mut headers, &mut record.metadata);
+                }
+                ResponseStep::Compress(compressor) => {
+                    body = compressor.response(status, &mut headers, body);
+                }
+                ResponseStep::GrpcWeb(dialect) => {
+                    body = dialect.response(status, &mut headers, body);
+                }
+            }
+        }
+        if let Some(tracing) = &self.manager.tracing {
+            if tracing.egress {
+                // The other side knows better what it did.
+                let told = headers
+                    .remove(OPERATION)
+                    .and_then(|value| value.to_str().ok().map(str::to_owned))
+                    .filter(|value| !value.is_empty());
+                if let (Some(told), Some(trace)) = (told, &mut record.trace) {
+                    trace.name = told;
+                }
+            } else if let Some(value) = flow
+                .operation
+                .and_then(|operation| HeaderValue::try_from(operation).ok())
+            {
+                headers.insert(OPERATION, value);
+            }
+        }
+        let upgraded = matches!(body, Body::Tunnel(_));
+        let request_id = record
+            .head
+            .headers
+            .get("x-request-id")
+            .and_then(|value| value.to_str().ok());
+        self.manager
+            .rules
+            .response(&mut headers, &self.worker.date(), request_id, upgraded);
+        if upgraded {
+            self.manager.stats.downstream_cx_upgrades_total.inc();
+        } else if status == StatusCode::SWITCHING_PROTOCOLS {
+            body = Body::Empty;
+        }
+        let close = flow.close;
+        let health_failed = self.shared.health_failed.load(Ordering::Relaxed);
+        Response {
+            status,
+            headers,
+            body,
+            close: close || health_failed,
+            stream: Stream::new(record),
+        }
+    }
+}
+
+/// The encoding of `grpc-message`.
+fn percent_encode(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for &byte in text.as_bytes() {
+        if (0x20..0x7f).contains(&byte) && byte != b'%' {
+            out.push(byte as char);
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}
