@@ -34,6 +34,7 @@ use crate::local_ratelimit::LocalRateLimit;
 use crate::rbac::Rbac;
 use crate::route::{Route, RouteTable};
 use crate::typed;
+use crate::unread::unread;
 
 /// Everything one proxy was sent.
 #[derive(Debug, Default, Clone)]
@@ -185,6 +186,10 @@ fn collect(errors: &mut Vec<ConfigError>, kind: &str, name: &str, found: Vec<Con
 impl ListenerModel {
     fn compile(config: &Listener) -> Result<Self, Vec<ConfigError>> {
         let one = |error: ConfigError| vec![error];
+        let unread = unread(config);
+        if !unread.is_empty() {
+            return Err(unread);
+        }
         let address = config
             .address
             .as_ref()

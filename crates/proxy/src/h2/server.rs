@@ -134,11 +134,11 @@ async fn stream(
         None if parts.method == http::Method::CONNECT && extended.is_none() => String::new(),
         None => "/".to_owned(),
     };
-    // What follows an extended CONNECT is no body: it goes through the tunnel, if there is one.
+    // What follows a CONNECT is no body: it goes through the tunnel, if there is one.
     let mut body = Some(body);
-    let tunnel = extended
-        .as_ref()
-        .and_then(|_| body.take())
+    let tunnels = extended.is_some() || parts.method == http::Method::CONNECT;
+    let tunnel = body
+        .take_if(|_| tunnels)
         .map(|body| Incoming::new(body, None));
     let request = Request {
         method: parts.method,

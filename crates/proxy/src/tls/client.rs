@@ -34,13 +34,16 @@ pub struct ClientContext {
     cached: Mutex<Cache>,
 }
 
+/// What a handshake is for: the protocols it offers, and a name that the certificate must have besides.
+type Wanted = (Arc<[Vec<u8>]>, Option<String>);
+
 /// More configurations than this and the cache starts anew.
 const MAX_CONFIGS: usize = 256;
 
 #[derive(Default)]
 struct Cache {
     generation: u64,
-    configs: HashMap<(Arc<[Vec<u8>]>, Option<String>), Arc<ClientConfig>>,
+    configs: HashMap<Wanted, Arc<ClientConfig>>,
 }
 
 impl ClientContext {

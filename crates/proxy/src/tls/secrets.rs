@@ -77,6 +77,10 @@ impl Secrets {
     /// # Errors
     /// When its contents are no certificates or key; the previous one stays.
     pub fn set(&self, message: Secret, version: &str) -> Result<(), TlsError> {
+        let unread = dataplane::unread::unread(&message);
+        if !unread.is_empty() {
+            return Err(TlsError(crate::upstream::cluster::join(&unread)));
+        }
         let value = match &message.r#type {
             Some(secret::Type::TlsCertificate(certificate)) => {
                 SecretValue::Identity(identity(certificate)?)
