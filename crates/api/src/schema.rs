@@ -493,7 +493,9 @@ mod tests {
 
     #[test]
     fn every_builtin_kind_has_a_schema() {
-        for r in crate::scheme::builtin() {
+        // What can only be read is never decoded.
+        let written = |r: &&std::sync::Arc<crate::scheme::ResourceInfo>| r.allows("create");
+        for r in crate::scheme::builtin().iter().filter(written) {
             let s = ObjectSchema::of(r).unwrap_or_else(|| panic!("{} {}", r.api_version(), r.kind));
             assert!(
                 s.doc.resolve(s.root).properties.contains_key("metadata"),

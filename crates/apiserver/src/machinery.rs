@@ -197,6 +197,32 @@ pub(crate) fn patched(
     }
 }
 
+/// Refuses an apply of fields that the schema does not know: nobody could own them.
+pub(crate) fn declared(resource: &Resource, namespace: &str, wanted: &Value) -> ApiResult<()> {
+    let Some(schema) = resource.schema() else {
+        return Ok(());
+    };
+    let mut copy = wanted.clone();
+    let told = api::prune::decode(schema, &mut copy, &[], api::prune::FieldValidation::Warn)?;
+    let unknown: Vec<String> = told
+        .iter()
+        .filter_map(|text| text.strip_prefix("unknown field \"")?.strip_suffix('"'))
+        .map(|path| format!(".{path}: field not declared in schema"))
+        .collect();
+    let list = match unknown.as_slice() {
+        [] => return Ok(()),
+        [only] => only.clone(),
+        several => format!("errors:\n  {}", several.join("\n  ")),
+    };
+    let message = format!(
+        "failed to create typed patch object ({namespace}/{}; {}, Kind={}): {list}",
+        api::meta::name(wanted),
+        resource.api_version(),
+        resource.kind
+    );
+    Err(ApiError::new(500, "", message))
+}
+
 /// Server-side apply.
 pub(crate) fn applied(
     resource: &Resource,
@@ -227,4 +253,24 @@ pub(crate) fn established(definition: &Value, now: &str) -> Value {
 /// `metadata` of a table for one object.
 pub(crate) fn table_metadata(object: &Value) -> Value {
     json!({"resourceVersion": api::meta::resource_version(object)})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_that_nobody_declared_cannot_be_applied() {
+        let registry = crate::registry::Registry::build(std::iter::empty());
+        let resource = registry.find("", "v1", "configmaps").unwrap();
+        let apply = |object: Value| declared(resource, "d", &object).map_err(|e| e.message);
+        let head = json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "c"}});
+        assert_eq!(apply(head.clone()), Ok(()));
+        let mut wrong = head;
+        wrong["oops"] = 1.into();
+        assert_eq!(
+            apply(wrong),
+            Err("failed to create typed patch object (d/c; v1, Kind=ConfigMap): .oops: field not declared in schema".into())
+        );
+    }
 }

@@ -109,6 +109,8 @@ pub(crate) fn peer(server: &crate::state::Server, node: &Value) -> ApiResult<Pee
     let port = node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"]
         .as_u64()
         .and_then(|p| u16::try_from(p).ok())
+        // Zero is what clients write that do not know the field.
+        .filter(|p| *p != 0)
         .unwrap_or(server.kubelet.port);
     let tls = server
         .kubelet

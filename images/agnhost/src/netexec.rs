@@ -173,7 +173,13 @@ fn udp_reply(datagram: &str, from: SocketAddr) -> Option<String> {
 
 async fn answer(state: &Arc<State>, request: Request) -> Response<Body> {
     let ok = |body: String| text(StatusCode::OK, body);
-    log(&format!("GET {}", request.path));
+    let query: Vec<String> = request
+        .query
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    let mark = if query.is_empty() { "" } else { "?" };
+    log(&format!("GET {}{mark}{}", request.path, query.join("&")));
     match request.path.as_str() {
         "/clientip" => ok(request.from.to_string()),
         "/header" => ok(header(&request)),

@@ -52,6 +52,8 @@ pub struct Options {
     pub ca_file: Option<String>,
     pub max_time: Option<Duration>,
     pub connect_timeout: Option<Duration>,
+    /// The own address that connections come from.
+    pub interface: Option<std::net::IpAddr>,
 }
 
 fn usage(message: impl Into<String>) -> Failure {
@@ -122,6 +124,13 @@ impl Options {
             'E' => self.ca_file = Some(value()?),
             'm' => self.max_time = Some(seconds(&value()?)?),
             'c' => self.connect_timeout = Some(seconds(&value()?)?),
+            'B' => {
+                let text = value()?;
+                let address = text
+                    .parse()
+                    .map_err(|_| usage(format!("option --interface: {text:?} is no address")))?;
+                self.interface = Some(address);
+            }
             'H' => self.header_line(&value()?),
             'd' => self.add_data(&value()?)?,
             'u' => {
@@ -269,6 +278,7 @@ fn long(name: &str) -> Option<char> {
         "cacert" => 'E',
         "max-time" => 'm',
         "connect-timeout" => 'c',
+        "interface" => 'B',
         "header" => 'H',
         "data" | "data-raw" | "data-ascii" | "data-binary" => 'd',
         "user" => 'u',
@@ -278,7 +288,7 @@ fn long(name: &str) -> Option<char> {
 }
 
 fn takes_value(letter: char) -> bool {
-    "oDwXAEmcHduU".contains(letter)
+    "oDwXAEmcBHduU".contains(letter)
 }
 
 #[cfg(test)]

@@ -229,6 +229,30 @@ fn build(
     Ok(request)
 }
 
+/// Connects to the first address that answers, from `own` where that is given.
+async fn dial(
+    addresses: &[std::net::SocketAddr],
+    own: Option<std::net::IpAddr>,
+) -> io::Result<TcpStream> {
+    let Some(own) = own else {
+        return TcpStream::connect(addresses).await;
+    };
+    let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for address in addresses.iter().filter(|a| a.is_ipv4() == own.is_ipv4()) {
+        let socket = if own.is_ipv4() {
+            tokio::net::TcpSocket::new_v4()?
+        } else {
+            tokio::net::TcpSocket::new_v6()?
+        };
+        socket.bind((own, 0).into())?;
+        match socket.connect(*address).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
 async fn connect(
     options: &Options,
     target: &Uri,
@@ -248,7 +272,7 @@ async fn connect(
         .collect();
     facts.resolved = started.elapsed();
     let limit = options.connect_timeout.unwrap_or(CONNECT_LIMIT);
-    let tcp = tokio::time::timeout(limit, TcpStream::connect(&*addresses))
+    let tcp = tokio::time::timeout(limit, dial(&addresses, options.interface))
         .await
         .map_err(|_| {
             let ms = limit.as_millis();

@@ -192,8 +192,31 @@ pub(crate) fn allocate(
     } else {
         cluster_ip(pools, used, service, old, seed)?;
     }
+    if let Some(old) = old {
+        drop_what_no_longer_fits(service, old, &kind);
+    }
     node_ports(pools, used, service, old, &kind, seed)?;
     load_balancer(pools, used, service, old, &kind)
+}
+
+/// A change of type alone takes along what only the old type had, unless its author changed that too.
+fn drop_what_no_longer_fits(service: &mut Value, old: &Value, kind: &str) {
+    let external = service["spec"]["externalIPs"]
+        .as_array()
+        .is_some_and(|ips| !ips.is_empty());
+    let outside = matches!(kind, "NodePort" | "LoadBalancer") || kind == "ClusterIP" && external;
+    let Some(spec) = service["spec"].as_object_mut() else {
+        return;
+    };
+    for (field, fits) in [
+        ("externalTrafficPolicy", outside),
+        ("allocateLoadBalancerNodePorts", kind == "LoadBalancer"),
+        ("loadBalancerClass", kind == "LoadBalancer"),
+    ] {
+        if !fits && spec.get(field) == old["spec"].get(field) {
+            spec.shift_remove(field);
+        }
+    }
 }
 
 fn cluster_ip(
@@ -501,6 +524,24 @@ mod tests {
         .unwrap();
         assert!(plain["spec"]["ports"][0].get("nodePort").is_none());
         assert_eq!(plain["status"]["loadBalancer"], json!({}));
+    }
+
+    #[test]
+    fn a_service_of_another_type_loses_what_only_the_old_type_had() {
+        let old = json!({"spec": {"type": "LoadBalancer", "externalTrafficPolicy": "Cluster", "allocateLoadBalancerNodePorts": true}});
+        let mut same = old.clone();
+        drop_what_no_longer_fits(&mut same, &old, "NodePort");
+        assert_eq!(
+            same["spec"],
+            json!({"type": "LoadBalancer", "externalTrafficPolicy": "Cluster"})
+        );
+        let mut changed = old.clone();
+        changed["spec"]["externalTrafficPolicy"] = "Local".into();
+        drop_what_no_longer_fits(&mut changed, &old, "ExternalName");
+        assert_eq!(
+            changed["spec"]["externalTrafficPolicy"], "Local",
+            "what was changed is left to validation"
+        );
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Patches of all four kinds.
 
 use api::patch::PatchKind;
+use api::prune::FieldValidation;
 use http::StatusCode;
 use serde_json::Value;
 
@@ -19,6 +20,15 @@ impl Call<'_> {
         let bytes = self.request.read_body().await?;
         let patch = match kind {
             PatchKind::Apply => {
+                let strict = self.options()?.field_validation == FieldValidation::Strict;
+                let text = std::str::from_utf8(&bytes).unwrap_or_default();
+                let twice = crate::body::yaml_duplicates(text);
+                if strict && !twice.is_empty() {
+                    return Err(ApiError::bad_request(format!(
+                        "error decoding YAML: error converting YAML to JSON: yaml: unmarshal errors:\n  {}",
+                        twice.join("\n  ")
+                    )));
+                }
                 crate::body::parse("application/yaml", &bytes, &self.resource.kind)?
             }
             _ => serde_json::from_slice(&bytes)
@@ -77,6 +87,7 @@ impl Call<'_> {
         {
             return Err(ApiError::bad_request("metadata.managedFields must be nil"));
         }
+        machinery::declared(&self.resource, &namespace, &wanted)?;
         let writer = self.writer(options);
         let at = now();
         for _ in 0..8 {

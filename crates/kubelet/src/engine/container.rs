@@ -337,7 +337,7 @@ async fn container_spec(
             .unwrap_or_else(|| image.working_dir.clone()),
         applets: image.applets.clone(),
         host_programs: image.host_programs,
-        hosts: hosts_file(pod, ip),
+        hosts: hosts_file(pod, ip, &engine.config.zone),
         resolv_conf: resolv_conf(engine, pod, namespace),
         user: (
             uid,
@@ -379,7 +379,7 @@ pub(super) fn hostname(pod: &Pod) -> String {
         .to_owned()
 }
 
-fn hosts_file(pod: &Pod, ip: Option<std::net::Ipv4Addr>) -> String {
+fn hosts_file(pod: &Pod, ip: Option<std::net::Ipv4Addr>, zone: &str) -> String {
     // Programs tell by the first line whose file it is.
     let whose = if on_host_network(pod) {
         "# Kubernetes-managed hosts file (host network)."
@@ -389,7 +389,17 @@ fn hosts_file(pod: &Pod, ip: Option<std::net::Ipv4Addr>) -> String {
     let mut text =
         format!("{whose}\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
     if let Some(ip) = ip {
-        text.push_str(&format!("{ip}\t{}\n", hostname(pod)));
+        let name = hostname(pod);
+        let spec = pod.spec.as_ref();
+        match spec.and_then(|spec| spec.subdomain.as_deref()) {
+            Some(subdomain) if !subdomain.is_empty() => {
+                let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+                text.push_str(&format!(
+                    "{ip}\t{name}.{subdomain}.{namespace}.svc.{zone}\t{name}\n"
+                ));
+            }
+            _ => text.push_str(&format!("{ip}\t{name}\n")),
+        }
     }
     for alias in pod
         .spec
@@ -489,4 +499,30 @@ pub(super) fn stop(
         target.process.kill(libc::SIGKILL);
     });
     *current = Some(task.abort_handle());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_pod_of_a_subdomain_knows_its_long_name() {
+        let pod = |spec: serde_json::Value| -> Pod {
+            serde_json::from_value(
+                json!({"metadata": {"name": "p", "namespace": "n"}, "spec": spec}),
+            )
+            .expect("a pod")
+        };
+        let ip = "10.10.0.5".parse().ok();
+        let long = pod(json!({"containers": [], "hostname": "h", "subdomain": "s"}));
+        assert!(
+            hosts_file(&long, ip, "cluster.local")
+                .contains("10.10.0.5\th.s.n.svc.cluster.local\th\n")
+        );
+        let host = pod(json!({"containers": [], "hostNetwork": true}));
+        let text = hosts_file(&host, ip, "cluster.local");
+        assert!(text.contains("10.10.0.5\tp\n"), "{text}");
+        assert!(!text.starts_with("# Kubernetes-managed hosts file.\n"));
+    }
 }

@@ -337,7 +337,11 @@ impl PodMachine {
             "name": container.name,
             "image": image,
             "imageID": if container_id.is_some() { image_id } else { String::new() },
-            "restartCount": tracked.restart_count,
+            // A restart counts once the program runs again.
+            "restartCount": match tracked.phase {
+                Phase::Starting => tracked.restart_count.saturating_sub(1),
+                _ => tracked.restart_count,
+            },
             "ready": self.container_ready(tracked),
             "started": tracked.running() && tracked.started
                 && matches!(tracked.role, Role::Main | Role::Sidecar),

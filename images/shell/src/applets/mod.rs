@@ -6,6 +6,7 @@ mod dig;
 pub(crate) mod echo;
 mod files;
 mod grep;
+mod hexdump;
 mod ip;
 mod listing;
 mod lookup;
@@ -50,7 +51,7 @@ const fn with_trouble_2(applet: Applet) -> Applet {
 }
 
 #[rustfmt::skip]
-const TABLE: [Applet; 66] = [
+const TABLE: [Applet; 67] = [
     with_trouble_2(applet("[", "EXPRESSION ]", |args| system::test("[", args))),
     with_trouble_2(applet("[[", "EXPRESSION ]]", |args| system::test("[[", args))),
     applet("awk", "[-F SEPARATOR] '[/TEXT/] { print $N, ... }' [FILE]...", awk::awk),
@@ -69,6 +70,7 @@ const TABLE: [Applet; 66] = [
     with_trouble_2(applet("grep", "[-EFHchilnoqrsvwx] [-A N] [-B N] [-C N] [-m N] [-e] PATTERN [FILE]...", grep::grep)),
     applet("getent", "hosts NAME...", lookup::getent),
     applet("head", "[-n LINES] [-c BYTES] [-q] [FILE]...", text::head),
+    applet("hexdump", "-C [FILE]...", hexdump::hexdump),
     applet("hostname", "[-fi]", system::hostname),
     applet("id", "[-u | -g | -G] [-n]", system::id),
     applet("ip", "link add NAME type dummy", ip::ip),
