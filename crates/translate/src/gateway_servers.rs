@@ -42,6 +42,10 @@ impl GatewayServer<'_> {
         self.server.port.as_ref().map_or(0, |port| port.number)
     }
 
+    pub(crate) fn port_name(&self) -> &str {
+        self.server.port.as_ref().map_or("", |port| &port.name)
+    }
+
     pub(crate) fn protocol(&self) -> Protocol {
         Protocol::parse(&protocol(self.server))
     }

@@ -133,13 +133,9 @@ fn wrappers<'a>(
                     .push(service.clone());
             }
         }
-        if by_port.is_empty() {
-            let port = if listener_port == 0 {
-                80
-            } else {
-                listener_port
-            };
-            by_port.insert(port, Vec::new());
+        // Hosts that are no services are served on port 80 only.
+        if by_port.is_empty() && listener_port == 80 {
+            by_port.insert(80, Vec::new());
         }
         for (port, services) in by_port {
             out.push(Wrapper {
@@ -269,7 +265,7 @@ fn virtual_hosts(
             .iter()
             .map(|service| (service.host.to_ascii_lowercase(), Some(service)));
         for (host_name, service) in plain.chain(services) {
-            let name = format!("{host_name}:{}", wrapper.port);
+            let name = format!("{}:{}", domains::ipv6_in_brackets(&host_name), wrapper.port);
             if !names.insert(name.clone()) {
                 continue;
             }
