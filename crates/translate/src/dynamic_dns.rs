@@ -124,6 +124,7 @@ pub(crate) fn cluster(context: &Context<'_>, source: &ServiceCluster<'_>) -> Opt
         sni: String::new(),
         selected: source.is_selected(),
         port_name: &port.name,
+        asks_all: false,
         dynamic: true,
     };
     tls::apply(context, &mut cluster, &mut options, &upstream);

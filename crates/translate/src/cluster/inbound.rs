@@ -6,7 +6,7 @@ use crate::context::Context;
 use crate::inbound_targets::InboundTarget;
 use crate::names;
 use crate::proto::{address, text};
-use crate::registry::ServicePort;
+use crate::registry::{Service, ServicePort};
 use crate::traffic_policy::Policy;
 use api::istio::InboundTrafficPolicyMode;
 use xds::envoy::config::cluster::v3::Cluster;
@@ -60,23 +60,28 @@ pub(crate) fn cluster(context: &Context<'_>, target: &InboundTarget<'_>) -> Clus
             &service.namespace,
         )
     });
-    let service_port = target
-        .services
-        .first()
-        .map_or(target.port, |(_, port)| *port);
-    let policy = Policy::of_rule(rule.map(|rule| &rule.spec), service_port);
+    let policy = Policy::of_rule(rule.map(|rule| &rule.spec), target.service_port());
     let sidecar = context.scope.sidecar.map(|sidecar| &sidecar.spec);
     let own_pool = target
         .ingress
         .and_then(|ingress| ingress.connection_pool.as_ref())
         .or_else(|| sidecar.and_then(|sidecar| sidecar.inbound_connection_pool.as_ref()));
     let pool = own_pool.or_else(|| connection_pool::effective_pool(context, &policy));
-    let services: Vec<_> = target
-        .services
-        .iter()
-        .take(1)
-        .map(|(service, _)| service.as_ref())
-        .collect();
+    // All services whose port is that of the first, each host once.
+    let mut services: Vec<&Service> = Vec::new();
+    for (service, port) in &target.services {
+        let first = target.services.first().is_some_and(|(_, own)| own == port);
+        let known = services.iter().any(|other| other.host == service.host);
+        if first && !known && (target.ingress.is_none() || services.is_empty()) {
+            services.push(service);
+        }
+    }
+    if services
+        .first()
+        .is_some_and(|service| service.mesh_external)
+    {
+        services.clear();
+    }
     let mut extra = Vec::new();
     if let Some(rule) = rule.filter(|rule| rule.spec.traffic_policy.is_some()) {
         extra.push((

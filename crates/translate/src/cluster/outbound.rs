@@ -10,7 +10,7 @@ use crate::proto::{ads, boolean, duration, seconds, text};
 use crate::protocol::Protocol;
 use crate::registry::{Resolution, Service, ServicePort, TrafficDistribution};
 use crate::traffic_policy::Policy;
-use api::istio::{Duration, Subset};
+use api::istio::{Duration, SimpleLb, Subset, TrafficPolicy};
 use xds::envoy::config::cluster::v3::Cluster;
 use xds::envoy::config::cluster::v3::cluster::{
     ClusterDiscoveryType, DiscoveryType, DnsLookupFamily, EdsClusterConfig,
@@ -60,6 +60,12 @@ pub(crate) fn clusters(
     for subset in source.rule.iter().flat_map(|rule| &rule.spec.subsets) {
         build(context, source, Some(subset), passthrough, out, eds);
     }
+}
+
+/// Whether a policy asks for the address the client meant, apart from what it says about single ports.
+fn asks_all(policy: Option<&TrafficPolicy>) -> bool {
+    let balancer = policy.and_then(|policy| policy.load_balancer.as_ref());
+    balancer.and_then(|balancer| balancer.simple) == Some(SimpleLb::Passthrough)
 }
 
 fn build(
@@ -174,6 +180,14 @@ fn build(
             sni,
             selected: source.is_selected(),
             port_name: &port.name,
+            asks_all: match subset {
+                Some(subset) => asks_all(subset.traffic_policy.as_ref()),
+                None => asks_all(
+                    source
+                        .rule
+                        .and_then(|rule| rule.spec.traffic_policy.as_ref()),
+                ),
+            },
             dynamic: false,
         };
         tls::apply(context, &mut cluster, &mut options, &upstream);

@@ -38,6 +38,8 @@ pub(crate) struct Upstream<'a> {
     /// Whether the rule is for selected workloads, which may use Secrets in sidecars.
     pub(crate) selected: bool,
     pub(crate) port_name: &'a str,
+    /// Whether the rule or the subset itself sends connections where the client meant them to go.
+    pub(crate) asks_all: bool,
     /// Whether the host of each request is resolved, so that the server name is that of the request.
     pub(crate) dynamic: bool,
 }
@@ -88,39 +90,35 @@ pub(crate) fn apply(
                 own_tls(context, cluster, options, upstream, settings)
             }
         },
-        None if auto_mtls(context, upstream, original_dst) => {
-            let socket = match files {
-                Some(files) => {
-                    let own = ClientTlsSettings {
-                        subject_alt_names: context.accounts_of(upstream.service).cloned().collect(),
-                        sni: upstream.sni.clone(),
-                        ..files
-                    };
-                    let Some(socket) = own_tls(context, cluster, options, upstream, &own) else {
-                        return;
-                    };
-                    socket
-                }
-                None => {
-                    if upstream.dynamic {
-                        let nothing = ClientTlsSettings::default();
-                        by_request(cluster, options, upstream, &nothing);
-                    }
-                    mutual_socket(context, options, upstream, None)
-                }
-            };
-            if !original_dst {
-                cluster.transport_socket_matches = matches(
-                    wrap(socket, proxy_protocol),
-                    wrap(
-                        raw_socket("envoy.transport_sockets.raw_buffer"),
-                        proxy_protocol,
-                    ),
-                );
-                return;
+        None if auto_mtls(context, upstream) => match files {
+            // With certificates of its own, the proxy does not look at what the endpoint can.
+            Some(files) => {
+                let own = ClientTlsSettings {
+                    subject_alt_names: context.accounts_of(upstream.service).cloned().collect(),
+                    sni: upstream.sni.clone(),
+                    ..files
+                };
+                own_tls(context, cluster, options, upstream, &own)
             }
-            Some(socket)
-        }
+            None => {
+                if upstream.dynamic {
+                    let nothing = ClientTlsSettings::default();
+                    by_request(cluster, options, upstream, &nothing);
+                }
+                let socket = mutual_socket(context, options, upstream, None);
+                if !original_dst {
+                    cluster.transport_socket_matches = matches(
+                        wrap(socket, proxy_protocol),
+                        wrap(
+                            raw_socket("envoy.transport_sockets.raw_buffer"),
+                            proxy_protocol,
+                        ),
+                    );
+                    return;
+                }
+                Some(socket)
+            }
+        },
         None => None,
     };
     cluster.transport_socket = match (socket, proxy_protocol) {
@@ -147,7 +145,7 @@ fn certificate_files(context: &Context<'_>) -> Option<ClientTlsSettings> {
 }
 
 /// Whether mutual TLS is used where the endpoint can.
-fn auto_mtls(context: &Context<'_>, upstream: &Upstream<'_>, original_dst: bool) -> bool {
+fn auto_mtls(context: &Context<'_>, upstream: &Upstream<'_>) -> bool {
     let service = upstream.service;
     if service.mesh_external || !context.snapshot.mesh.auto_mtls() {
         return false;
@@ -160,7 +158,7 @@ fn auto_mtls(context: &Context<'_>, upstream: &Upstream<'_>, original_dst: bool)
     {
         return false;
     }
-    if original_dst || service.is_headless() {
+    if upstream.asks_all || service.is_headless() {
         // The proxy cannot choose by endpoint, so all of them have to take mutual TLS.
         let mut endpoints = context
             .endpoints_of(service)

@@ -370,7 +370,8 @@ fn namespace_annotations(input: &ClusterObjects) -> HashMap<String, Labels> {
     let namespaces = input
         .objects
         .iter()
-        .filter(|object| text(object, &["kind"]) == "Namespace");
+        .filter(|object| text(object, &["kind"]) == "Namespace")
+        .filter(|object| text(object, &["metadata", "namespace"]).is_empty());
     namespaces
         .filter_map(|object| {
             let mut annotations = labels(object, &["metadata", "annotations"]);

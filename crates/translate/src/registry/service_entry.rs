@@ -325,19 +325,12 @@ fn endpoint(
         Some(text) if entry.locality.is_empty() => text.replace('.', "/"),
         _ => entry.locality.clone(),
     };
-    let network = entry
-        .labels
-        .get("topology.istio.io/network")
-        .unwrap_or(&entry.network);
     Endpoint {
         address: entry.address.clone(),
         port,
         port_name: port_name.to_owned(),
-        network: if entry.network.is_empty() {
-            network.clone()
-        } else {
-            entry.network.clone()
-        },
+        // Unlike for pods, the label of the network is only a label.
+        network: entry.network.clone(),
         labels: Arc::new(entry.labels.clone()),
         namespace: namespace.to_owned(),
         cluster: cluster.to_owned(),
@@ -380,15 +373,16 @@ pub(crate) fn of_kubernetes_services(
     out
 }
 
-/// The port of a WorkloadEntry behind a port of a Kubernetes service: a target port by name has to be among its ports, which count for
-/// nothing else.
+/// The port of a WorkloadEntry behind a port of a Kubernetes service. A target port by name has to be among its ports; one by number
+/// gives way to its port that is called like the service's.
 pub(crate) fn target_of(workload: &Config<WorkloadEntry>, port: &ServicePort) -> Option<u32> {
+    let own = |name: &String| {
+        let number = workload.spec.ports.get(name).copied();
+        number.filter(|number| *number != 0)
+    };
     match &port.target {
-        TargetPort::Number(number) => Some(*number),
-        TargetPort::Name(name) => {
-            let own = workload.spec.ports.get(name).copied();
-            own.filter(|number| *number != 0)
-        }
+        TargetPort::Number(number) => Some(own(&port.name).unwrap_or(*number)),
+        TargetPort::Name(name) => own(name),
         TargetPort::Same => Some(port.number),
     }
 }
