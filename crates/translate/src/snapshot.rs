@@ -2,7 +2,7 @@
 
 use crate::destination_rule::DestinationRules;
 use crate::envoy_filter::{self, EnvoyFilterPatches};
-use crate::objects::{Config, identity, selects, text, typed};
+use crate::objects::{Config, Labels, identity, selects, text, typed};
 use crate::peer_authentication::PeerPolicies;
 use crate::registry::endpoint_index::{EndpointChanges, EndpointIndex};
 use crate::registry::kubernetes::{Cluster, Settings};
@@ -105,6 +105,8 @@ struct Source {
     jwks: BTreeMap<String, String>,
     /// Id and Service objects of each cluster.
     clusters: Vec<(String, Vec<Arc<Value>>)>,
+    /// What namespaces of each cluster say about their services.
+    namespaces: Vec<HashMap<String, Labels>>,
 }
 
 impl Source {
@@ -122,6 +124,7 @@ impl Source {
                 .iter()
                 .zip(&other.clusters)
                 .all(|(a, b)| a.0 == b.0 && same(&a.1, &b.1))
+            && self.namespaces == other.namespaces
             && self.mesh == other.mesh
             && self.networks == other.networks
             && self.jwks == other.jwks
@@ -187,6 +190,10 @@ impl Snapshot {
             clusters: clusters
                 .iter()
                 .map(|cluster| (cluster.id.clone(), cluster.service_objects.clone()))
+                .collect(),
+            namespaces: clusters
+                .iter()
+                .map(|cluster| cluster.namespaces.clone())
                 .collect(),
         };
         let settled = match before.filter(|before| before.source.is_same(&source)) {
