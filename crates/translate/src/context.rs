@@ -1,13 +1,14 @@
 //! Everything that is the same for all resources of one proxy.
 
 use crate::access_log::AccessLogs;
+use crate::objects::Config;
 use crate::registry::endpoint_index::AddressUse;
 use crate::registry::kubernetes::Pod;
-use crate::registry::{Endpoint, Service};
+use crate::registry::{Endpoint, Service, service_entry};
 use crate::sidecar_scope::Scope;
 use crate::telemetry::Telemetry;
 use crate::{Problem, ProxyInfo, Snapshot};
-use api::istio::MeshProxyConfig;
+use api::istio::{MeshProxyConfig, WorkloadEntry};
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -114,6 +115,26 @@ impl<'a> Context<'a> {
             .pods
             .insert((cluster.clone(), address.to_owned()));
         self.snapshot.cluster(cluster)?.pod_by_ip(address)
+    }
+
+    /// The WorkloadEntry at the proxy's address. Of several, the one that is called like the pod, or one of the proxy's namespace.
+    pub(crate) fn own_workload_entry(&self) -> Option<&'a Config<WorkloadEntry>> {
+        let snapshot = self.snapshot;
+        if self.proxy.cluster != snapshot.config_cluster() {
+            return None;
+        }
+        let at_address = |entry: &&Config<WorkloadEntry>| {
+            entry.spec.address == self.proxy.ip() && !service_entry::all_labels(entry).is_empty()
+        };
+        let mut found: Vec<_> = snapshot.workload_entries().filter(at_address).collect();
+        found.sort_by_key(|entry| (&entry.namespace, &entry.name));
+        let own = |entry: &&&Config<WorkloadEntry>| entry.namespace == self.proxy.namespace;
+        found
+            .iter()
+            .find(|entry| own(entry) && entry.name == self.proxy.name)
+            .or_else(|| found.iter().find(own))
+            .or_else(|| found.first())
+            .copied()
     }
 
     pub(crate) fn problem(&self, problem: Problem) {

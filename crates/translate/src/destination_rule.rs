@@ -189,18 +189,22 @@ impl Consolidated {
         let list = map.entry(rule.spec.host.clone()).or_default();
         let mut separate = true;
         for existing in list.iter_mut() {
+            separate = rule.export_to != existing.export_to;
+            let wider =
+                !existing.export_to.is_empty() && rule.export_to.is_superset(&existing.export_to);
+            if separate && !wider {
+                continue;
+            }
             match (
                 &rule.spec.workload_selector,
                 &existing.spec.workload_selector,
             ) {
-                (Some(new), Some(old)) if new.match_labels != old.match_labels => continue,
-                (Some(_), Some(_)) => separate = false,
-                (None, None) if rule.export_to == existing.export_to => separate = false,
-                (None, None)
-                    if !existing.export_to.is_empty()
-                        && rule.export_to.is_superset(&existing.export_to) => {}
-                (None, None) => continue,
-                // A rule without selector fills up one with a selector, and stands for itself, too.
+                (Some(new), Some(old)) if new.match_labels != old.match_labels => {
+                    separate = true;
+                    continue;
+                }
+                (Some(_), Some(_)) | (None, None) => separate = false,
+                // A rule without selector fills up one with a selector.
                 _ => {}
             }
             merge_into(Arc::make_mut(existing), rule);

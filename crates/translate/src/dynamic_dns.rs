@@ -1,12 +1,13 @@
 //! Services whose endpoints are found by DNS for the host of each request (dynamic forward proxy).
 
 use crate::cluster::connection_pool::{self, HttpOptions};
-use crate::cluster::{metadata_exchange, set_http_options};
+use crate::cluster::outbound::ServiceCluster;
+use crate::cluster::{metadata_exchange, outlier, set_http_options, tls};
 use crate::context::{Context, ListenerClass};
 use crate::http_filters::http_filter;
 use crate::listener::tcp_routes::ServiceOn;
 use crate::network_filters::{logged_proxy, network_filter, outbound_chain};
-use crate::proto::{boolean, fields_of};
+use crate::proto::{boolean, fields_of, text};
 use crate::protocol::Protocol;
 use crate::registry::{Resolution, Service};
 use crate::traffic_policy::Policy;
@@ -66,31 +67,71 @@ fn base(
     cluster
 }
 
-/// The cluster of a service whose hosts are resolved one by one.
-pub(crate) fn cluster(
-    context: &Context<'_>,
-    service: &Service,
-    name: &str,
-    policy: &Policy<'_>,
-) -> Cluster {
+/// Lets the proxy connect without checking the name of the request.
+pub(crate) fn allow_insecure(cluster: &mut Cluster) {
+    if let Some(ClusterDiscoveryType::ClusterType(own)) = &mut cluster.cluster_discovery_type
+        && let Some(packed) = &own.typed_config
+        && let Ok(mut config) = packed.to_msg::<ClusterConfig>()
+    {
+        config.allow_insecure_cluster_options = true;
+        own.typed_config = Some(xds::any::pack(&config));
+    }
+}
+
+/// The cluster of a service port whose hosts are resolved one by one; `None` for protocols in which they are not named. There are none
+/// for subsets.
+pub(crate) fn cluster(context: &Context<'_>, source: &ServiceCluster<'_>) -> Option<Cluster> {
+    let (service, port) = (source.service, source.port);
+    if source.sni_forwarding
+        || !matches!(
+            port.protocol,
+            Protocol::Http | Protocol::Http2 | Protocol::Grpc | Protocol::Tls
+        )
+    {
+        return None;
+    }
+    let policy = Policy::of_rule(source.rule.map(|rule| &rule.spec), port.number);
     let config = ClusterConfig {
         cluster_implementation_specifier: Some(
             cluster_config::ClusterImplementationSpecifier::DnsCacheConfig(cache(&service.host)),
         ),
         ..Default::default()
     };
-    let mut options = HttpOptions::new(Protocol::Tcp, false);
-    let mut cluster = base(context, name, &config, &mut options, policy);
+    let mut options = HttpOptions::new(port.protocol, false);
+    let pool = connection_pool::effective_pool(context, &policy);
+    connection_pool::choose_upstream(context, &mut options, port.protocol, pool);
+    let name = crate::names::outbound(port.number, "", &service.host);
+    let mut cluster = base(context, &name, &config, &mut options, &policy);
+    let mut origin = fields_of([]);
     if service.mesh_external {
-        cluster.metadata = Some(crate::proto::metadata(
-            "istio",
-            fields_of([("external", boolean(true))]),
-        ));
+        origin.fields.insert("external".to_owned(), boolean(true));
     }
+    if let Some(rule) = source.rule {
+        let path = crate::names::config_path("destination-rule", &rule.namespace, &rule.name);
+        origin.fields.insert("config".to_owned(), text(path));
+    }
+    if !origin.fields.is_empty() {
+        cluster.metadata = Some(crate::proto::metadata("istio", origin));
+    }
+    let defaults = context.snapshot.mesh.default_traffic_policy.as_ref();
+    let detection = policy
+        .outlier
+        .or_else(|| defaults.and_then(|defaults| defaults.outlier_detection.as_ref()));
+    cluster.outlier_detection = detection.map(outlier::settings);
+    let upstream = tls::Upstream {
+        service,
+        policy,
+        sni: String::new(),
+        selected: source.is_selected(),
+        port_name: &port.name,
+        asks_all: false,
+        dynamic: true,
+    };
+    tls::apply(context, &mut cluster, &mut options, &upstream);
     if let Some(options) = options.finish() {
         set_http_options(&mut cluster, &options);
     }
-    cluster
+    Some(cluster)
 }
 
 /// The cluster for hosts that belong to no service.

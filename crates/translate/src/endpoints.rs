@@ -4,7 +4,7 @@ use crate::context::Context;
 use crate::destination_rule::MergedRule;
 use crate::locality_lb;
 use crate::proto::{address, fields_of, text};
-use crate::registry::{Endpoint, Health, Service, ServicePort};
+use crate::registry::{Endpoint, Health, Service, ServicePort, TrafficDistribution};
 use crate::traffic_policy::{Policy, subset};
 use api::istio::{ClientTlsMode, MutualTlsMode};
 use std::collections::BTreeMap;
@@ -89,9 +89,16 @@ pub(crate) fn load_assignment(
     let labels = subset.map(|subset| &subset.labels);
     let snapshot = context.snapshot;
     let cluster_local = snapshot.is_cluster_local(&cluster.service.host);
-    let hide_unhealthy = policy
-        .outlier
-        .is_some_and(|outlier| outlier.min_health_percent > 0);
+    // Where endpoints are preferred by place, their health tells when to go elsewhere.
+    let hide_unhealthy = cluster.service.traffic_distribution == TrafficDistribution::Any
+        && policy
+            .outlier
+            .is_some_and(|outlier| outlier.min_health_percent > 0);
+    let sessions = cluster
+        .service
+        .labels
+        .get("istio.io/persistent-session")
+        .is_some_and(|value| !value.is_empty());
     let mut groups: BTreeMap<String, Group<'_>> = BTreeMap::new();
     for endpoint in context.endpoints_of(cluster.service) {
         let visible = context.proxy.network_view.is_empty()
@@ -103,6 +110,7 @@ pub(crate) fn load_assignment(
             || cluster.service.node_local && endpoint.node != context.proxy.node_name
             || labels.is_some_and(|labels| !endpoint.has_labels(labels))
             || hide_unhealthy && endpoint.health == Health::Unhealthy
+            || !sessions && endpoint.is_draining()
         {
             continue;
         }
@@ -130,7 +138,7 @@ pub(crate) fn load_assignment(
             labels: MemberLabels::Workload(endpoint),
         };
         groups
-            .entry(endpoint.locality.label())
+            .entry(endpoint.locality_text.clone())
             .or_insert_with(|| Group {
                 locality: endpoint.locality.clone(),
                 members: Vec::new(),
@@ -216,9 +224,11 @@ fn plaintext_demanded(context: &Context<'_>, endpoint: &Endpoint) -> bool {
 
 fn lb_endpoint(endpoint: &Endpoint, mtls: bool) -> LbEndpoint {
     let health = match endpoint.health {
+        _ if endpoint.is_draining() => HealthStatus::Draining,
         Health::Unset => HealthStatus::Unknown,
         Health::Healthy => HealthStatus::Healthy,
         Health::Unhealthy => HealthStatus::Unhealthy,
+        Health::Draining => HealthStatus::Draining,
     };
     LbEndpoint {
         health_status: health as i32,

@@ -11,6 +11,9 @@ use api::istio::{Server, ServerTlsMode};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+/// A service with this label does not say on which port its gateway listens.
+const NO_TRANSLATION: &str = "experimental.istio.io/disable-gateway-port-translation";
+
 /// A server of a Gateway object.
 #[derive(Debug, Clone)]
 pub(crate) struct GatewayServer<'a> {
@@ -40,6 +43,10 @@ pub(crate) enum Kind {
 impl GatewayServer<'_> {
     pub(crate) fn declared_port(&self) -> u32 {
         self.server.port.as_ref().map_or(0, |port| port.number)
+    }
+
+    pub(crate) fn port_name(&self) -> &str {
+        self.server.port.as_ref().map_or("", |port| &port.name)
     }
 
     pub(crate) fn protocol(&self) -> Protocol {
@@ -141,7 +148,8 @@ impl<'a> MergedServers<'a> {
                     })
                     .collect();
                 let kind = kind(server);
-                for bound_port in bound_ports(context, &services, port.number) {
+                {
+                    let bound_port = bound_port(context, &services, port.number);
                     let problem = |message: String| {
                         context.problem(Problem::new(
                             object(),
@@ -230,31 +238,27 @@ fn fits(existing: &[GatewayServer<'_>], kind: Kind, has_tls: bool) -> bool {
     }
 }
 
-/// The listener ports of a declared port: target ports of the gateway's service, else the port itself.
-fn bound_ports(
+/// The listener port of a declared port: the target port of the gateway's oldest service with that port, else the port itself.
+fn bound_port(
     context: &Context<'_>,
     services: &[(Arc<Service>, crate::registry::ServicePort, u32)],
     declared: u32,
-) -> Vec<u32> {
+) -> u32 {
     let pod = context.own_pod().map(AsRef::as_ref);
-    let mut out = Vec::new();
-    for (_, port, target) in services
-        .iter()
-        .filter(|(service, port, _)| service.kubernetes && port.number == declared)
-    {
+    let mut found = services.iter().filter(|(service, port, _)| {
+        service.kubernetes
+            && port.number == declared
+            && !service.labels.contains_key(NO_TRANSLATION)
+    });
+    if let Some((_, port, target)) = found.next() {
         let target = if matches!(port.target, TargetPort::Name(_)) {
             Cluster::target_port(port, pod)
         } else {
             *target
         };
-        if !out.contains(&target) {
-            out.push(target);
-        }
+        return target;
     }
-    if out.is_empty() {
-        out.push(declared);
-    }
-    out
+    declared
 }
 
 fn route_name(

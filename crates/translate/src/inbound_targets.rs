@@ -1,9 +1,10 @@
 //! The ports of a workload that services lead to, or that its Sidecar object declares.
 
 use crate::context::Context;
+use crate::objects::selects;
 use crate::protocol::Protocol;
-use crate::registry::Service;
 use crate::registry::kubernetes::Cluster;
+use crate::registry::{Resolution, Service, service_entry};
 use api::istio::IstioIngressListener;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,6 +23,16 @@ pub(crate) struct InboundTarget<'a> {
 impl InboundTarget<'_> {
     pub(crate) fn service(&self) -> Option<&Arc<Service>> {
         self.services.first().map(|(service, _)| service)
+    }
+
+    /// The name of the port, of the service or of the ingress listener.
+    pub(crate) fn port_name(&self) -> &str {
+        if let Some(port) = self.ingress.and_then(|ingress| ingress.port.as_ref()) {
+            return &port.name;
+        }
+        let first = self.services.first();
+        let port = first.and_then(|(service, port)| service.port(*port));
+        port.map_or("", |port| &port.name)
     }
 
     /// The port of the service, or of the ingress listener.
@@ -46,11 +57,34 @@ pub(crate) fn services(
                 && other.namespace == service.namespace
                 && own.number == port.number
         });
-        if !known && port.protocol != Protocol::Udp {
+        if !known {
             out.push((service.clone(), port.clone(), target));
         }
     };
+    let entry = context.own_workload_entry();
     if let Some(cluster) = context.snapshot.cluster(&proxy.cluster)
+        && let Some(entry) = entry
+    {
+        // It stands for the pod, if there is one.
+        let labels = service_entry::all_labels(entry);
+        for selected in cluster.services.iter().filter(|service| {
+            service.namespace == entry.namespace
+                && service.resolution == Resolution::Static
+                && !service.selector.is_empty()
+                && selects(&service.selector, &labels)
+        }) {
+            let mut known = registry.services_of(&selected.host);
+            let Some(service) = known.find(|service| service.kubernetes) else {
+                continue;
+            };
+            let ports = selected.ports.iter();
+            for port in ports.filter(|port| port.protocol != Protocol::Udp) {
+                if let Some(target) = service_entry::target_of(entry, port) {
+                    push(service, port, target);
+                }
+            }
+        }
+    } else if let Some(cluster) = context.snapshot.cluster(&proxy.cluster)
         && let Some(pod) = context.own_pod()
     {
         for selected in cluster.services_of_pod(pod) {
@@ -67,7 +101,10 @@ pub(crate) fn services(
     }
     for (index, port_name, target, cluster) in context.uses_of_address(proxy.ip()) {
         let service = &registry.services[*index];
-        if *cluster != proxy.cluster && service.kubernetes {
+        if service.kubernetes && (*cluster != proxy.cluster || entry.is_some()) {
+            continue;
+        }
+        if !service.kubernetes && service.namespace != proxy.namespace {
             continue;
         }
         if let Some(port) = service.ports.iter().find(|port| port.name == *port_name) {

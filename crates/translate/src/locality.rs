@@ -27,21 +27,6 @@ impl Locality {
         self.region.is_empty() && self.zone.is_empty() && self.subzone.is_empty()
     }
 
-    /// `region/zone/subzone` without empty parts at the end; what istiod sorts localities by.
-    pub(crate) fn label(&self) -> String {
-        if self.region.is_empty() {
-            return String::new();
-        }
-        let mut out = self.region.clone();
-        if !self.zone.is_empty() {
-            out = format!("{out}/{}", self.zone);
-            if !self.subzone.is_empty() {
-                out = format!("{out}/{}", self.subzone);
-            }
-        }
-        out
-    }
-
     /// Whether a rule such as `region/*` covers this locality.
     pub(crate) fn covered_by(&self, rule: &str) -> bool {
         let mut parts = rule.splitn(3, '/');

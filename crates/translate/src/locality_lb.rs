@@ -5,9 +5,12 @@ use crate::context::Context;
 use crate::endpoints::Group;
 use crate::registry::{Service, TrafficDistribution};
 use crate::traffic_policy::Policy;
-use api::istio::{LocalityDistribute, LocalityFailover, LocalityLbSetting};
+use api::istio::{LocalityDistribute, LocalityFailover, LocalityLbSetting, ZoneAwareLbSetting};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+
+/// The label of the network, which comes first where it is compared at all.
+const NETWORK: &str = "topology.istio.io/network";
 
 /// The setting that counts, and whether failover works without outlier detection.
 pub(crate) fn effective<'a>(
@@ -54,18 +57,31 @@ pub(crate) fn effective<'a>(
 
 /// Whether the cluster balances by the weights of localities.
 pub(crate) fn weighted(context: &Context<'_>, service: &Service, policy: &Policy<'_>) -> bool {
+    let defaults = context.snapshot.mesh.default_traffic_policy.as_ref();
+    let detection = policy
+        .outlier
+        .or_else(|| defaults.and_then(|defaults| defaults.outlier_detection.as_ref()));
     let Some((setting, forced)) = effective(context, service, policy) else {
         return false;
     };
     let explicit = !setting.failover.is_empty() || !setting.failover_priority.is_empty();
-    !setting.distribute.is_empty() || explicit && (forced || policy.outlier.is_some())
+    !setting.distribute.is_empty() || explicit && (forced || detection.is_some())
 }
 
-/// Whether zone-aware routing replaces everything else.
-fn zone_aware(policy: &Policy<'_>) -> bool {
-    policy
-        .load_balancer
-        .is_some_and(|lb| lb.zone_aware_lb_setting.is_some())
+/// The zone-aware setting that replaces everything else: that of the rule, or that of the mesh where nothing comes before it.
+pub(crate) fn zone_aware<'a>(
+    context: &'a Context<'_>,
+    service: &Service,
+    policy: &Policy<'a>,
+) -> Option<&'a ZoneAwareLbSetting> {
+    let own = policy.load_balancer;
+    if let Some(setting) = own.and_then(|own| own.zone_aware_lb_setting.as_ref()) {
+        return Some(setting);
+    }
+    let covered = own.is_some_and(|own| own.locality_lb_setting.is_some())
+        || service.traffic_distribution != TrafficDistribution::Any;
+    let mesh = context.snapshot.mesh.zone_aware_lb_setting.as_ref();
+    mesh.filter(|_| !covered)
 }
 
 /// Sets weights and priorities of the groups.
@@ -76,8 +92,8 @@ pub(crate) fn apply(
     groups: &mut Vec<Group<'_>>,
 ) {
     let locality = &context.proxy.locality;
-    if zone_aware(policy) {
-        if policy.outlier.is_some() {
+    if let Some(zone) = zone_aware(context, service, policy) {
+        if zone.enabled != Some(false) {
             for group in groups.iter_mut() {
                 group.priority = u32::from(group.locality.region != locality.region);
             }
@@ -158,14 +174,24 @@ fn failover_priority(context: &Context<'_>, groups: &mut Vec<Group<'_>>, labels:
             continue;
         }
         for member in group.members {
-            let mismatch = labels.iter().position(|label| {
+            let differs = |label: &String| {
                 let (key, wanted) = match label.split_once('=') {
-                    Some((key, value)) => (key, value),
+                    Some((key, value)) if !value.contains('=') => (key, value),
+                    Some((key, _)) => (key, context.proxy.label(key)),
                     None => (label.as_str(), context.proxy.label(label)),
                 };
                 member.labels.get(key) != wanted
-            });
-            let priority = mismatch.map_or(0, |index| (labels.len() - index) as u32);
+            };
+            // Another network comes after everything in this one, and is ordered by the other labels, too.
+            let network = labels.first().is_some_and(|label| label == NETWORK);
+            let elsewhere = network && differs(&labels[0]);
+            let rest = labels.iter().enumerate().skip(usize::from(network));
+            let mismatch = rest
+                .filter(|(_, label)| differs(label))
+                .map(|(index, _)| labels.len() - index)
+                .next()
+                .unwrap_or_default();
+            let priority = (mismatch + if elsewhere { labels.len() } else { 0 }) as u32;
             by_priority.entry(priority).or_default().push(member);
         }
         for (priority, members) in by_priority {

@@ -1,5 +1,7 @@
 //! Names of clusters, listeners and routes, as istiod makes them.
 
+use crate::registry::{Service, ServicePort};
+
 /// The cluster that forwards to the address the client asked for.
 pub(crate) const PASSTHROUGH: &str = "PassthroughCluster";
 /// The cluster without endpoints.
@@ -27,6 +29,32 @@ pub(crate) fn inbound(target_port: u32) -> String {
 /// A statistics name; the `;` ends it for the tag expressions of the bootstrap.
 pub(crate) fn stat(name: &str) -> String {
     format!("{name};")
+}
+
+/// A pattern of the mesh configuration (`outboundClusterStatName`, `inboundClusterStatName`) filled in. `host` is the service's full name
+/// as the rule writes it.
+pub(crate) fn filled(
+    pattern: &str,
+    service: &Service,
+    host: &str,
+    subset: &str,
+    port: &ServicePort,
+    target: u32,
+) -> String {
+    let (short, plain) = if service.kubernetes {
+        let short = format!("{}.{}", service.name, service.namespace);
+        (short, service.name.clone())
+    } else {
+        (host.to_owned(), host.to_owned())
+    };
+    pattern
+        .replace("%SERVICE%", &short)
+        .replace("%SERVICE_NAME%", &plain)
+        .replace("%SERVICE_FQDN%", host)
+        .replace("%SUBSET_NAME%", subset)
+        .replace("%TARGET_PORT%", &target.to_string())
+        .replace("%SERVICE_PORT%", &port.number.to_string())
+        .replace("%SERVICE_PORT_NAME%", &port.name)
 }
 
 /// Splits `outbound|<port>|<subset>|<host>` (or the `inbound` form).

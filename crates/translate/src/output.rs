@@ -56,6 +56,10 @@ pub(crate) fn build_noting(snapshot: &Snapshot, proxy: &ProxyInfo) -> (Output, M
     }
     made.patched = !patches.is_empty();
     out.extension_configs = patches.extension_configs();
+    if !out.extension_configs.is_empty() {
+        let asked = envoy_filter::discovered_names(out.listeners.values());
+        out.extension_configs.retain(|name, _| asked.contains(name));
+    }
     drop(patches);
     out.problems = snapshot.problems().to_vec();
     out.problems.extend(context.problems.into_inner());
@@ -196,7 +200,11 @@ fn build_router(
         .iter()
         .map(|listener| listener.name.as_str())
         .collect();
+    let asked = (!patches.is_empty()).then(|| envoy_filter::route_names(&listeners));
     for (name, servers) in merged.by_route_name() {
+        if asked.as_ref().is_some_and(|asked| !asked.contains(name)) {
+            continue;
+        }
         let served = servers.iter().any(|server| {
             let bind = if server.server.bind.is_empty() {
                 "0.0.0.0"
@@ -242,14 +250,14 @@ fn secrets(merged: &MergedServers<'_>) -> BTreeSet<String> {
             .credential_names
             .iter()
             .chain([&tls.credential_name])
-            .filter(|name| !name.is_empty())
+            .filter(|name| !name.is_empty() && name.as_str() != "builtin://")
         {
-            out.insert(format!("kubernetes://{name}"));
+            out.insert(crate::cluster::tls::credential(name).name);
             if matches!(
                 tls.mode,
                 ServerTlsMode::Mutual | ServerTlsMode::OptionalMutual
             ) {
-                out.insert(format!("kubernetes://{name}-cacert"));
+                out.insert(crate::cluster::tls::credential(&format!("{name}-cacert")).name);
             }
         }
     }

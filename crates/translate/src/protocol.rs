@@ -69,7 +69,7 @@ impl Protocol {
         }
         let prefix = name.split('-').next().unwrap_or_default();
         match Self::parse(prefix) {
-            Self::Auto | Self::Udp if matches!(number, 25 | 53 | 3306 | 27017) => Self::Tcp,
+            Self::Auto if matches!(number, 25 | 53 | 3306 | 27017) => Self::Tcp,
             protocol => protocol,
         }
     }

@@ -154,6 +154,28 @@ impl ProxyInfo {
             None => locality,
         };
         let view = text("REQUESTED_NETWORK_VIEW");
+        let (cluster, network, node_name) =
+            (text("CLUSTER_ID"), text("NETWORK"), text("NODE_NAME"));
+        // What the topology says counts like labels of the pod, also where rules choose by labels.
+        let mut labels = labels;
+        for (key, value) in [
+            ("topology.kubernetes.io/region", &locality.region),
+            ("topology.kubernetes.io/zone", &locality.zone),
+            ("topology.istio.io/subzone", &locality.subzone),
+            ("topology.istio.io/cluster", &cluster),
+            ("kubernetes.io/hostname", &node_name),
+        ] {
+            if !value.is_empty() {
+                labels.insert(key.to_owned(), value.clone());
+            }
+        }
+        if !network.is_empty() {
+            let own = labels.entry("topology.istio.io/network".to_owned());
+            let own = own.or_default();
+            if own.is_empty() {
+                own.clone_from(&network);
+            }
+        }
         Ok(Self {
             id: id.to_owned(),
             kind,
@@ -161,8 +183,8 @@ impl ProxyInfo {
             name,
             namespace,
             dns_domain: domain.to_owned(),
-            cluster: text("CLUSTER_ID"),
-            network: text("NETWORK"),
+            cluster,
+            network,
             network_view: view
                 .split(',')
                 .filter(|network| !network.is_empty())
@@ -170,7 +192,7 @@ impl ProxyInfo {
                 .collect(),
             labels,
             mesh_id: text("MESH_ID"),
-            node_name: text("NODE_NAME"),
+            node_name,
             service_account: text("SERVICE_ACCOUNT"),
             workload: text("WORKLOAD_NAME"),
             locality,
@@ -192,6 +214,12 @@ impl ProxyInfo {
         })
     }
 
+    /// A text of the metadata.
+    pub(crate) fn metadata_text(&self, key: &str) -> &str {
+        let value = self.metadata.get(key).and_then(Value::as_str);
+        value.unwrap_or_default()
+    }
+
     /// Whether this is a gateway.
     pub fn is_router(&self) -> bool {
         self.kind == ProxyType::Router
@@ -204,17 +232,6 @@ impl ProxyInfo {
 
     /// Labels that locality load balancing compares with those of endpoints.
     pub(crate) fn label(&self, key: &str) -> &str {
-        if let Some(value) = self.labels.get(key) {
-            return value;
-        }
-        match key {
-            "topology.kubernetes.io/region" => &self.locality.region,
-            "topology.kubernetes.io/zone" => &self.locality.zone,
-            "topology.istio.io/subzone" => &self.locality.subzone,
-            "topology.istio.io/cluster" => &self.cluster,
-            "topology.istio.io/network" => &self.network,
-            "kubernetes.io/hostname" => &self.node_name,
-            _ => "",
-        }
+        self.labels.get(key).map(String::as_str).unwrap_or_default()
     }
 }

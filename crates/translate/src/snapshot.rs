@@ -2,7 +2,7 @@
 
 use crate::destination_rule::DestinationRules;
 use crate::envoy_filter::{self, EnvoyFilterPatches};
-use crate::objects::{Config, identity, selects, text, typed};
+use crate::objects::{Config, Labels, identity, selects, text, typed};
 use crate::peer_authentication::PeerPolicies;
 use crate::registry::endpoint_index::{EndpointChanges, EndpointIndex};
 use crate::registry::kubernetes::{Cluster, Settings};
@@ -15,7 +15,7 @@ use api::istio::{
     VirtualService, WorkloadEntry,
 };
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -105,6 +105,8 @@ struct Source {
     jwks: BTreeMap<String, String>,
     /// Id and Service objects of each cluster.
     clusters: Vec<(String, Vec<Arc<Value>>)>,
+    /// What namespaces of each cluster say about their services.
+    namespaces: Vec<HashMap<String, Labels>>,
 }
 
 impl Source {
@@ -122,6 +124,7 @@ impl Source {
                 .iter()
                 .zip(&other.clusters)
                 .all(|(a, b)| a.0 == b.0 && same(&a.1, &b.1))
+            && self.namespaces == other.namespaces
             && self.mesh == other.mesh
             && self.networks == other.networks
             && self.jwks == other.jwks
@@ -188,6 +191,10 @@ impl Snapshot {
                 .iter()
                 .map(|cluster| (cluster.id.clone(), cluster.service_objects.clone()))
                 .collect(),
+            namespaces: clusters
+                .iter()
+                .map(|cluster| cluster.namespaces.clone())
+                .collect(),
         };
         let settled = match before.filter(|before| before.source.is_same(&source)) {
             Some(before) => before.settled.clone(),
@@ -252,7 +259,12 @@ impl Settled {
             network::from_services(cluster, &mut gateways);
         }
         network::from_mesh_networks(&source.networks, objects, &domain, &mut gateways);
-        let services = all_services(clusters, &config.service_entries, &mesh);
+        let services = all_services(
+            clusters,
+            &source.config_cluster,
+            &config.service_entries,
+            &mesh,
+        );
         let registry = Registry::new(services, network::NetworkGateways::new(gateways));
         let virtual_services = prepare(
             config.virtual_services,
@@ -297,13 +309,17 @@ impl Settled {
     ) -> Vec<(ServiceKey, Endpoint)> {
         let config_cluster = &self.source.config_cluster;
         let mut out = Vec::new();
+        // Of hosts whose answers are taken one at a time, the oldest entry's endpoint counts, also where several entries have the host.
+        let mut taken: HashSet<(ServiceKey, String)> = HashSet::new();
         for entry in &self.service_entries {
-            out.extend(service_entry::endpoints(
-                entry,
-                &self.workload_entries,
-                clusters,
-                config_cluster,
-            ));
+            let mut endpoints =
+                service_entry::endpoints(entry, &self.workload_entries, clusters, config_cluster);
+            let one = entry.spec.resolution == api::istio::Resolution::DnsRoundRobin;
+            endpoints.retain(|(key, endpoint)| {
+                let new = taken.insert((key.clone(), endpoint.port_name.clone()));
+                new || !one
+            });
+            out.extend(endpoints);
         }
         if let Some(own) = clusters
             .iter()
@@ -321,6 +337,16 @@ impl Settled {
             out.extend(clusters[index].endpoints(&objects[index], &self.domain));
         }
         out
+    }
+
+    /// The WorkloadEntries, oldest first.
+    pub(crate) fn workload_entries(&self) -> impl Iterator<Item = &Config<WorkloadEntry>> {
+        self.workload_entries.iter()
+    }
+
+    /// The cluster whose configuration this is.
+    pub(crate) fn config_cluster(&self) -> &str {
+        &self.source.config_cluster
     }
 
     /// The fetched key set of a rule that does not hold its own.
@@ -425,12 +451,17 @@ impl Settled {
 /// The services of ServiceEntries and of all clusters. One that several clusters have is as in the first, with the addresses of all.
 fn all_services(
     clusters: &[Cluster],
+    config_cluster: &str,
     entries: &[Config<ServiceEntry>],
     mesh: &MeshConfig,
 ) -> Vec<Service> {
+    let own = clusters.iter().find(|cluster| cluster.id == config_cluster);
+    let namespaces = own.map(|cluster| &cluster.namespaces);
     let mut out: Vec<Service> = entries
         .iter()
-        .flat_map(|entry| service_entry::services(entry, &mesh.default_service_export_to))
+        .flat_map(|entry| {
+            service_entry::services(entry, &mesh.default_service_export_to, namespaces)
+        })
         .collect();
     let mut index: HashMap<String, usize> = HashMap::new();
     for service in clusters.iter().flat_map(|cluster| &cluster.services) {
@@ -485,7 +516,11 @@ impl Typed {
                     out.gateways.extend(typed(object, problems));
                 }
                 "ServiceEntry" => out.service_entries.extend(typed(object, problems)),
-                "WorkloadEntry" => out.workload_entries.extend(typed(object, problems)),
+                "WorkloadEntry" => {
+                    let entries = typed(object, problems).into_iter();
+                    out.workload_entries
+                        .extend(entries.filter(service_entry::is_healthy));
+                }
                 "Sidecar" => out.sidecars.extend(typed(object, problems)),
                 "PeerAuthentication" => out.peer_authentications.extend(typed(object, problems)),
                 "RequestAuthentication" => {

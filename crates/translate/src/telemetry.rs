@@ -7,7 +7,7 @@ use crate::proto::duration;
 use crate::sidecar_scope::Scope;
 use crate::{ProxyInfo, Snapshot};
 use api::istio::{self, CustomTag, ExtensionProvider, IstioMetric, TagOperation, WorkloadMode};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 use xds::stats::{MetricConfig, PluginConfig};
 
@@ -99,24 +99,36 @@ impl<'a> Telemetry<'a> {
 
     /// The statistics filter for a class of listener, if there is one.
     pub(crate) fn stats(&self, class: ListenerClass, tcp: bool) -> Option<PluginConfig> {
-        let mut providers: BTreeSet<&str> = self
+        let entries = || self.layers.iter().flat_map(|layer| &layer.spec.metrics);
+        let own = |metrics: &'a istio::Metrics| -> Vec<&'a str> {
+            let names = metrics.providers.iter();
+            names.map(|provider| provider.name.as_str()).collect()
+        };
+        let defaults: Vec<&str> = self
             .defaults(|defaults| &defaults.metrics)
             .iter()
             .map(String::as_str)
             .collect();
+        // The providers of the last entry that names some; what was said about others does not count.
+        let providers = entries().map(own).rfind(|names| !names.is_empty());
+        let providers = providers.unwrap_or_else(|| defaults.clone());
+        let provider = providers.into_iter().find(|name| {
+            self.provider(name)
+                .is_some_and(|provider| provider.prometheus.is_some())
+        })?;
         // By metric: what the layers say, the last one wins field by field.
         let mut overrides: BTreeMap<&'static str, Override<'_>> = BTreeMap::new();
         let mut custom: BTreeMap<String, Override<'_>> = BTreeMap::new();
         let mut interval = None;
-        for metrics in self.layers.iter().flat_map(|layer| &layer.spec.metrics) {
-            if !metrics.providers.is_empty() {
-                providers = metrics
-                    .providers
-                    .iter()
-                    .map(|provider| provider.name.as_str())
-                    .collect();
-                overrides.clear();
-                custom.clear();
+        let mut off = false;
+        let mut inherited = defaults;
+        for metrics in entries() {
+            let names = own(metrics);
+            if !names.is_empty() {
+                inherited = names;
+            }
+            if !inherited.contains(&provider) {
+                continue;
             }
             interval = metrics.reporting_interval.or(interval);
             for change in &metrics.overrides {
@@ -127,12 +139,20 @@ impl<'a> Telemetry<'a> {
                 ) {
                     continue;
                 }
-                match selector.and_then(|selector| selector.custom_metric.as_ref()) {
+                let name = selector.and_then(|selector| selector.custom_metric.as_ref());
+                let metric = selector
+                    .and_then(|selector| selector.metric)
+                    .unwrap_or_default();
+                // All metrics off: no filter, until something else is said about some.
+                off = change.disabled == Some(true)
+                    && name.is_none()
+                    && metric == IstioMetric::AllMetrics;
+                if off {
+                    continue;
+                }
+                match name {
                     Some(name) => custom.entry(name.clone()).or_default().add(change),
                     None => {
-                        let metric = selector
-                            .and_then(|selector| selector.metric)
-                            .unwrap_or_default();
                         for name in metric_names(metric) {
                             overrides.entry(name).or_default().add(change);
                         }
@@ -140,17 +160,7 @@ impl<'a> Telemetry<'a> {
                 }
             }
         }
-        if !providers.iter().any(|name| {
-            self.provider(name)
-                .is_some_and(|provider| provider.prometheus.is_some())
-        }) {
-            return None;
-        }
-        if ALL_METRICS.iter().all(|(_, name)| {
-            overrides
-                .get(name)
-                .is_some_and(|change| change.disabled == Some(true))
-        }) {
+        if off {
             return None;
         }
         let _ = tcp;

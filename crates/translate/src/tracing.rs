@@ -3,9 +3,13 @@
 use crate::context::{Context, ListenerClass};
 use crate::proto::{duration, percent, seconds};
 use crate::registry::{canonical_name, canonical_revision};
-use api::istio::CustomTag;
+use api::istio::{CustomTag, ProviderHttpHeader};
 use std::collections::BTreeMap;
-use xds::envoy::config::core::v3::{GrpcService, HttpUri, TypedExtensionConfig, grpc_service, http_uri};
+use xds::envoy::config::core::v3::header_value_option::HeaderAppendAction;
+use xds::envoy::config::core::v3::{
+    GrpcService, HeaderValue, HeaderValueOption, HttpUri, TypedExtensionConfig, grpc_service,
+    http_uri,
+};
 use xds::envoy::config::trace::v3 as trace;
 use xds::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::Tracing;
 use xds::envoy::r#type::metadata::v3::{MetadataKey, MetadataKind, metadata_key, metadata_kind};
@@ -47,7 +51,7 @@ pub(crate) fn block(context: &Context<'_>, class: ListenerClass) -> (Option<Trac
         if let Some(length) = max_length.filter(|length| *length != 0) {
             out.max_path_tag_length = Some(length);
         }
-        if class == ListenerClass::Gateway {
+        if class == ListenerClass::Gateway || provider.skywalking.is_some() {
             out.spawn_upstream_span = Some(true);
         }
     }
@@ -92,17 +96,17 @@ fn custom_tags(
                 literal(if value.is_empty() { "unknown" } else { value }),
             );
         }
-    }
-    for action in ["allow", "deny"] {
-        for (part, key) in [
-            ("name", "shadow_effective_policy_id"),
-            ("result", "shadow_engine_result"),
-        ] {
-            let path = format!("istio_dry_run_{action}_{key}");
-            out.insert(
-                format!("istio.authorization.dry_run.{action}_policy.{part}"),
-                rbac_metadata(&path),
-            );
+        for action in ["allow", "deny"] {
+            for (part, key) in [
+                ("name", "shadow_effective_policy_id"),
+                ("result", "shadow_engine_result"),
+            ] {
+                let path = format!("istio_dry_run_{action}_{key}");
+                out.insert(
+                    format!("istio.authorization.dry_run.{action}_policy.{part}"),
+                    rbac_metadata(&path),
+                );
+            }
         }
     }
     for (name, tag) in custom.into_iter().flatten() {
@@ -179,8 +183,14 @@ fn provider_config(
                     timeout: Some(zipkin.timeout.map_or(seconds(5), duration)),
                     http_upstream_type: Some(http_uri::HttpUpstreamType::Cluster(cluster)),
                 }),
+                request_headers_to_add: headers(&zipkin.headers),
                 ..Default::default()
             }),
+            trace_context_option: if zipkin.trace_context_option == "USE_B3_WITH_W3C_PROPAGATION" {
+                trace::zipkin_config::TraceContextOption::UseB3WithW3cPropagation
+            } else {
+                trace::zipkin_config::TraceContextOption::UseB3
+            } as i32,
             ..Default::default()
         };
         return Some((
@@ -201,22 +211,13 @@ fn provider_config(
         };
         match &otel.http {
             Some(settings) => {
-                let headers = settings.headers.iter().map(|header| xds::envoy::config::core::v3::HeaderValueOption {
-                    header: Some(xds::envoy::config::core::v3::HeaderValue {
-                        key: header.name.clone(),
-                        value: header.value.clone().unwrap_or_default(),
-                        ..Default::default()
-                    }),
-                    append_action: xds::envoy::config::core::v3::header_value_option::HeaderAppendAction::OverwriteIfExistsOrAdd as i32,
-                    ..Default::default()
-                });
                 config.http_service = Some(xds::envoy::config::core::v3::HttpService {
                     http_uri: Some(HttpUri {
                         uri: format!("{host}{}", settings.path),
                         timeout: settings.timeout.map(duration),
                         http_upstream_type: Some(http_uri::HttpUpstreamType::Cluster(cluster)),
                     }),
-                    request_headers_to_add: headers.collect(),
+                    request_headers_to_add: headers(&settings.headers),
                     ..Default::default()
                 });
             }
@@ -254,7 +255,59 @@ fn provider_config(
             otel.max_tag_length,
         ));
     }
-    None
+    let settings = provider.datadog.as_ref().or(provider.skywalking.as_ref())?;
+    let port = settings.get("port").and_then(|port| port.as_u64());
+    let service = settings.get("service").and_then(|name| name.as_str());
+    let (cluster, host) = cluster(service.unwrap_or_default(), port.unwrap_or_default() as u32)?;
+    if provider.datadog.is_some() {
+        let config = trace::DatadogConfig {
+            collector_cluster: cluster,
+            collector_hostname: host,
+            service_name: service_name(context),
+            ..Default::default()
+        };
+        let length = settings
+            .get("maxTagLength")
+            .and_then(|length| length.as_u64())
+            .map(|length| length as u32);
+        return Some((
+            http("envoy.tracers.datadog", xds::any::pack(&config)),
+            length,
+        ));
+    }
+    let config = trace::SkyWalkingConfig {
+        grpc_service: Some(GrpcService {
+            target_specifier: Some(grpc_service::TargetSpecifier::EnvoyGrpc(
+                grpc_service::EnvoyGrpc {
+                    cluster_name: cluster,
+                    authority: host,
+                    ..Default::default()
+                },
+            )),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    Some((
+        http("envoy.tracers.skywalking", xds::any::pack(&config)),
+        None,
+    ))
+}
+
+/// Headers that are sent to a provider. Those with values from the environment are left out.
+fn headers(headers: &[ProviderHttpHeader]) -> Vec<HeaderValueOption> {
+    headers
+        .iter()
+        .map(|header| HeaderValueOption {
+            header: Some(HeaderValue {
+                key: header.name.clone(),
+                value: header.value.clone().unwrap_or_default(),
+                ..Default::default()
+            }),
+            append_action: HeaderAppendAction::OverwriteIfExistsOrAdd as i32,
+            ..Default::default()
+        })
+        .collect()
 }
 
 /// `<canonical service>.<namespace>`, the name of the proxy's own spans.

@@ -17,7 +17,8 @@ pub(crate) struct Policy<'a> {
     pub(crate) retry_budget: Option<&'a RetryBudget>,
 }
 
-fn port_entry(policy: &TrafficPolicy, port: u32) -> Option<&PortTrafficPolicy> {
+/// The entry of a policy for one port.
+pub(crate) fn port_entry(policy: &TrafficPolicy, port: u32) -> Option<&PortTrafficPolicy> {
     policy.port_level_settings.iter().find(|entry| {
         entry
             .port

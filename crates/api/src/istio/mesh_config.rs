@@ -3,8 +3,9 @@
 //! Only what is read is typed; everything else of the ConfigMap is skipped.
 
 use super::{
-    ConnectionPoolSettings, Duration, EmptyProvider, ExtensionProvider, HttpRetry,
-    LocalityLbSetting, OutboundTrafficPolicyMode, OutlierDetection, TcpKeepalive, TlsProtocol,
+    ClientTlsSettings, ConnectionPoolSettings, Duration, EmptyProvider, ExtensionProvider,
+    HttpRetry, LocalityLbSetting, OutboundTrafficPolicyMode, OutlierDetection, TcpKeepalive,
+    TlsProtocol, ZoneAwareLbSetting,
 };
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -79,12 +80,20 @@ message! {
         pub proxy_http_port: u32,
         /// Whether proxies merge the metrics of the application.
         pub enable_prometheus_merge: Option<bool>,
+        /// Pattern of the statistics names of outbound clusters.
+        pub outbound_cluster_stat_name: String,
+        /// Pattern of the statistics names of inbound clusters.
+        pub inbound_cluster_stat_name: String,
+        /// Zone-aware routing of services that say nothing.
+        pub zone_aware_lb_setting: Option<ZoneAwareLbSetting>,
     }
 
     /// What happens to unknown destinations.
     pub struct MeshOutboundTrafficPolicy {
         /// Whether they can be reached.
         pub mode: OutboundTrafficPolicyMode,
+        /// TLS towards hosts that are resolved by name.
+        pub tls: Option<ClientTlsSettings>,
     }
 
     /// How traffic reaches the application.

@@ -6,6 +6,7 @@ use crate::context::Context;
 use crate::inbound_targets::InboundTarget;
 use crate::names;
 use crate::proto::{address, text};
+use crate::registry::{Service, ServicePort};
 use crate::traffic_policy::Policy;
 use api::istio::InboundTrafficPolicyMode;
 use xds::envoy::config::cluster::v3::Cluster;
@@ -24,6 +25,10 @@ pub(crate) fn cluster(context: &Context<'_>, target: &InboundTarget<'_>) -> Clus
         alt_stat_name: names::stat(&name),
         ..Default::default()
     };
+    let pattern = &context.snapshot.mesh.inbound_cluster_stat_name;
+    if !pattern.is_empty() {
+        cluster.alt_stat_name = stat_name(context, target, pattern);
+    }
     let destination = destination(context, target);
     match &destination {
         None => {
@@ -55,23 +60,28 @@ pub(crate) fn cluster(context: &Context<'_>, target: &InboundTarget<'_>) -> Clus
             &service.namespace,
         )
     });
-    let service_port = target
-        .services
-        .first()
-        .map_or(target.port, |(_, port)| *port);
-    let policy = Policy::of_rule(rule.map(|rule| &rule.spec), service_port);
+    let policy = Policy::of_rule(rule.map(|rule| &rule.spec), target.service_port());
     let sidecar = context.scope.sidecar.map(|sidecar| &sidecar.spec);
     let own_pool = target
         .ingress
         .and_then(|ingress| ingress.connection_pool.as_ref())
         .or_else(|| sidecar.and_then(|sidecar| sidecar.inbound_connection_pool.as_ref()));
     let pool = own_pool.or_else(|| connection_pool::effective_pool(context, &policy));
-    let services: Vec<_> = target
-        .services
-        .iter()
-        .take(1)
-        .map(|(service, _)| service.as_ref())
-        .collect();
+    // All services whose port is that of the first, each host once.
+    let mut services: Vec<&Service> = Vec::new();
+    for (service, port) in &target.services {
+        let first = target.services.first().is_some_and(|(_, own)| own == port);
+        let known = services.iter().any(|other| other.host == service.host);
+        if first && !known && (target.ingress.is_none() || services.is_empty()) {
+            services.push(service);
+        }
+    }
+    if services
+        .first()
+        .is_some_and(|service| service.mesh_external)
+    {
+        services.clear();
+    }
     let mut extra = Vec::new();
     if let Some(rule) = rule.filter(|rule| rule.spec.traffic_policy.is_some()) {
         extra.push((
@@ -114,6 +124,28 @@ pub(crate) fn cluster(context: &Context<'_>, target: &InboundTarget<'_>) -> Clus
     cluster
 }
 
+/// The statistics name by the pattern of the mesh.
+fn stat_name(context: &Context<'_>, target: &InboundTarget<'_>, pattern: &str) -> String {
+    let port = ServicePort::bare(target.service_port(), target.port_name());
+    if let Some(service) = target.service() {
+        let filled = names::filled(pattern, service, &service.host, "", &port, target.port);
+        return names::stat(&filled);
+    }
+    // An ingress listener that no service leads to has the name of the Sidecar object.
+    let host = context.scope.sidecar.map_or_else(String::new, |sidecar| {
+        format!("{}.{}", sidecar.name, sidecar.namespace)
+    });
+    let filled = pattern
+        .replace("%SERVICE%", &host)
+        .replace("%SERVICE_NAME%", &host)
+        .replace("%SERVICE_FQDN%", &host)
+        .replace("%SUBSET_NAME%", "")
+        .replace("%TARGET_PORT%", &target.port.to_string())
+        .replace("%SERVICE_PORT%", &port.number.to_string())
+        .replace("%SERVICE_PORT_NAME%", &port.name);
+    names::stat(&filled)
+}
+
 /// Where the application listens, if it is not the address the client asked for.
 fn destination(context: &Context<'_>, target: &InboundTarget<'_>) -> Option<(String, u32)> {
     if let Some(ingress) = target.ingress {
@@ -123,10 +155,22 @@ fn destination(context: &Context<'_>, target: &InboundTarget<'_>) -> Option<(Str
         }
         let (host, port) = endpoint.rsplit_once(':')?;
         let port = port.parse().ok()?;
-        return Some(match host {
-            "0.0.0.0" | "[::]" => (context.proxy.ip().to_owned(), port),
-            host => (host.trim_matches(['[', ']']).to_owned(), port),
-        });
+        // Addresses of the other family stand for those that the proxy has.
+        let first = |v6: bool| {
+            let mut own = context.proxy.addresses.iter();
+            own.find(|address| address.contains(':') == v6).cloned()
+        };
+        let has_v4 = first(false).is_some();
+        let address = match host {
+            "0.0.0.0" => first(false).unwrap_or_else(|| "127.0.0.1".to_owned()),
+            "[::]" => first(true).unwrap_or_else(|| "::1".to_owned()),
+            "127.0.0.1" if has_v4 => "127.0.0.1".to_owned(),
+            "[::1]" if first(true).is_none() => "127.0.0.1".to_owned(),
+            "127.0.0.1" | "[::1]" => "::1".to_owned(),
+            // Anything else is the address the client asked for.
+            _ => return None,
+        };
+        return Some((address, port));
     }
     let policy = context.snapshot.mesh.inbound_traffic_policy.as_ref()?;
     (policy.mode == InboundTrafficPolicyMode::Localhost)

@@ -26,12 +26,6 @@ pub(crate) fn apply(
         healthy_panic_threshold: Some(percent(0.0)),
         ..Default::default()
     };
-    if let Some(outlier) = policy
-        .outlier
-        .filter(|outlier| outlier.min_health_percent > 0)
-    {
-        shared.healthy_panic_threshold = Some(percent(f64::from(outlier.min_health_percent)));
-    }
     let settings = policy.load_balancer;
     shared.locality_config_specifier = locality(context, service, policy);
     cluster.common_lb_config = Some(shared);
@@ -94,10 +88,7 @@ fn locality(
     service: &Service,
     policy: &Policy<'_>,
 ) -> Option<common::LocalityConfigSpecifier> {
-    if let Some(zone) = policy
-        .load_balancer
-        .and_then(|settings| settings.zone_aware_lb_setting.as_ref())
-    {
+    if let Some(zone) = locality_lb::zone_aware(context, service, policy) {
         let routing_enabled = if zone.enabled == Some(false) {
             Some(percent(0.0))
         } else {

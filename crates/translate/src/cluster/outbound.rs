@@ -8,14 +8,14 @@ use crate::endpoints::{self, ClusterRef};
 use crate::names;
 use crate::proto::{ads, boolean, duration, seconds, text};
 use crate::protocol::Protocol;
-use crate::registry::{Resolution, Service, ServicePort};
+use crate::registry::{Resolution, Service, ServicePort, TrafficDistribution};
 use crate::traffic_policy::Policy;
-use api::istio::{Duration, Subset};
+use api::istio::{Duration, SimpleLb, Subset, TrafficPolicy};
 use xds::envoy::config::cluster::v3::Cluster;
 use xds::envoy::config::cluster::v3::cluster::{
     ClusterDiscoveryType, DiscoveryType, DnsLookupFamily, EdsClusterConfig,
 };
-use xds::envoy::config::core::v3::TypedExtensionConfig;
+use xds::envoy::config::core::v3::{HealthStatus, HealthStatusSet, TypedExtensionConfig};
 use xds::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use xds::envoy::extensions::network::dns_resolver::cares::v3::CaresDnsResolverConfig;
 
@@ -31,6 +31,14 @@ pub(crate) struct ServiceCluster<'a> {
     pub(crate) sni_forwarding: bool,
 }
 
+impl ServiceCluster<'_> {
+    /// Whether the rule is for selected workloads.
+    pub(crate) fn is_selected(&self) -> bool {
+        self.rule
+            .is_some_and(|rule| rule.spec.workload_selector.is_some())
+    }
+}
+
 /// The clusters of a service port, with their endpoints where these come by EDS.
 pub(crate) fn clusters(
     context: &Context<'_>,
@@ -38,6 +46,11 @@ pub(crate) fn clusters(
     out: &mut Vec<Cluster>,
     eds: &mut Vec<ClusterLoadAssignment>,
 ) {
+    let service = source.service;
+    if service.resolution == Resolution::DynamicDns && crate::host::is_wildcard(&service.host) {
+        out.extend(crate::dynamic_dns::cluster(context, source));
+        return;
+    }
     let first = out.len();
     build(context, source, None, false, out, eds);
     // Subsets take the discovery type that the policy of the rule gave its own cluster.
@@ -47,6 +60,12 @@ pub(crate) fn clusters(
     for subset in source.rule.iter().flat_map(|rule| &rule.spec.subsets) {
         build(context, source, Some(subset), passthrough, out, eds);
     }
+}
+
+/// Whether a policy asks for the address the client meant, apart from what it says about single ports.
+fn asks_all(policy: Option<&TrafficPolicy>) -> bool {
+    let balancer = policy.and_then(|policy| policy.load_balancer.as_ref());
+    balancer.and_then(|balancer| balancer.simple) == Some(SimpleLb::Passthrough)
 }
 
 fn build(
@@ -88,7 +107,17 @@ fn build(
     }
     let mut cluster = Cluster {
         name: name.clone(),
-        alt_stat_name: names::stat(&name),
+        alt_stat_name: match context.snapshot.mesh.outbound_cluster_stat_name.as_str() {
+            "" => names::stat(&name),
+            pattern => names::stat(&names::filled(
+                pattern,
+                service,
+                &service.host,
+                subset_name,
+                port,
+                0,
+            )),
+        },
         metadata: Some(metadata(&[service], extra)),
         ..Default::default()
     };
@@ -103,12 +132,6 @@ fn build(
         rule: source.rule,
         sni_forwarding: source.sni_forwarding,
     };
-    if service.resolution == Resolution::DynamicDns {
-        out.push(crate::dynamic_dns::cluster(
-            context, service, &name, &policy,
-        ));
-        return;
-    }
     if passthrough {
         cluster.cluster_discovery_type = Some(ORIGINAL_DST);
     } else if !set_discovery(context, &mut cluster, &place) {
@@ -125,28 +148,47 @@ fn build(
         policy.retry_budget,
     );
     load_balancer::apply(context, &mut cluster, service, &port.target, &policy);
+    if subset.is_none()
+        && service.keeps_draining()
+        && let Some(shared) = &mut cluster.common_lb_config
+    {
+        let kept = [
+            HealthStatus::Healthy,
+            HealthStatus::Draining,
+            HealthStatus::Unknown,
+            HealthStatus::Degraded,
+        ];
+        shared.override_host_status = Some(HealthStatusSet {
+            statuses: kept.map(|status| status as i32).to_vec(),
+        });
+    }
     let detection = policy
         .outlier
         .or_else(|| defaults.and_then(|defaults| defaults.outlier_detection.as_ref()));
     cluster.outlier_detection = detection.map(outlier::settings);
-    if detection.is_some_and(|detection| detection.min_health_percent > 0)
-        && policy.outlier.is_none()
-        && let (Some(shared), Some(detection)) = (cluster.common_lb_config.as_mut(), detection)
+    // Endpoints preferred by place are never given up in a panic.
+    if let (Some(shared), Some(detection)) = (cluster.common_lb_config.as_mut(), detection)
+        && service.traffic_distribution == TrafficDistribution::Any
     {
-        shared.healthy_panic_threshold = Some(crate::proto::percent(f64::from(
-            detection.min_health_percent,
-        )));
+        let least = f64::from(detection.min_health_percent.max(0));
+        shared.healthy_panic_threshold = Some(crate::proto::percent(least));
     }
     if !source.sni_forwarding {
-        let selected = source
-            .rule
-            .is_some_and(|rule| rule.spec.workload_selector.is_some());
         let upstream = tls::Upstream {
             service,
             policy,
             sni,
-            selected,
+            selected: source.is_selected(),
             port_name: &port.name,
+            asks_all: match subset {
+                Some(subset) => asks_all(subset.traffic_policy.as_ref()),
+                None => asks_all(
+                    source
+                        .rule
+                        .and_then(|rule| rule.spec.traffic_policy.as_ref()),
+                ),
+            },
+            dynamic: false,
         };
         tls::apply(context, &mut cluster, &mut options, &upstream);
     }
@@ -174,6 +216,7 @@ fn set_discovery(context: &Context<'_>, cluster: &mut Cluster, place: &ClusterRe
         Resolution::Static => DiscoveryType::Eds,
         Resolution::Passthrough if context.proxy.is_router() => DiscoveryType::Eds,
         Resolution::Passthrough => DiscoveryType::OriginalDst,
+        Resolution::Dns if place.service.races_connections => DiscoveryType::LogicalDns,
         Resolution::Dns => DiscoveryType::StrictDns,
         Resolution::DnsRoundRobin => DiscoveryType::LogicalDns,
         Resolution::DynamicDns | Resolution::Alias => return false,
@@ -192,7 +235,11 @@ fn set_discovery(context: &Context<'_>, cluster: &mut Cluster, place: &ClusterRe
                 return false;
             }
             cluster.load_assignment = Some(assignment);
-            cluster.dns_lookup_family = DnsLookupFamily::V4Only as i32;
+            cluster.dns_lookup_family = if place.service.races_connections {
+                DnsLookupFamily::All
+            } else {
+                DnsLookupFamily::V4Only
+            } as i32;
             cluster.dns_refresh_rate = Some(duration(
                 context
                     .snapshot

@@ -26,6 +26,9 @@ pub(crate) const OWN_CERTIFICATE: &str = "default";
 /// The secret with the mesh's root certificates.
 pub(crate) const ROOT_CERTIFICATES: &str = "ROOTCA";
 
+/// How credentials in ConfigMaps are named.
+const CONFIG_MAP_SCHEME: &str = "configmap://";
+
 /// What a cluster's TLS depends on.
 pub(crate) struct Upstream<'a> {
     pub(crate) service: &'a Service,
@@ -35,6 +38,10 @@ pub(crate) struct Upstream<'a> {
     /// Whether the rule is for selected workloads, which may use Secrets in sidecars.
     pub(crate) selected: bool,
     pub(crate) port_name: &'a str,
+    /// Whether the rule or the subset itself sends connections where the client meant them to go.
+    pub(crate) asks_all: bool,
+    /// Whether the host of each request is resolved, so that the server name is that of the request.
+    pub(crate) dynamic: bool,
 }
 
 /// Sets the transport socket, or several to choose from.
@@ -49,31 +56,69 @@ pub(crate) fn apply(
         == Some(ClusterDiscoveryType::Type(
             DiscoveryType::OriginalDst as i32,
         ));
+    let files = certificate_files(context);
     let socket = match upstream.policy.tls {
+        Some(settings)
+            if files.is_some()
+                && !upstream.service.mesh_external
+                && matches!(
+                    settings.mode,
+                    ClientTlsMode::IstioMutual | ClientTlsMode::Mutual
+                ) =>
+        {
+            let own = ClientTlsSettings {
+                subject_alt_names: settings.subject_alt_names.clone(),
+                sni: settings.sni.clone(),
+                insecure_skip_verify: settings.insecure_skip_verify,
+                ..files.unwrap_or_default()
+            };
+            if settings.mode == ClientTlsMode::Mutual {
+                mark_no_alpn_override(cluster);
+            }
+            own_tls(context, cluster, options, upstream, &own)
+        }
         Some(settings) => match settings.mode {
             ClientTlsMode::Disable => None,
             ClientTlsMode::IstioMutual => {
+                if upstream.dynamic {
+                    by_request(cluster, options, upstream, settings);
+                }
                 Some(mutual_socket(context, options, upstream, Some(settings)))
             }
             ClientTlsMode::Simple | ClientTlsMode::Mutual => {
                 mark_no_alpn_override(cluster);
-                own_tls(context, options, upstream, settings)
+                own_tls(context, cluster, options, upstream, settings)
             }
         },
-        None if auto_mtls(context, upstream, original_dst) => {
-            let socket = mutual_socket(context, options, upstream, None);
-            if !original_dst {
-                cluster.transport_socket_matches = matches(
-                    wrap(socket, proxy_protocol),
-                    wrap(
-                        raw_socket("envoy.transport_sockets.raw_buffer"),
-                        proxy_protocol,
-                    ),
-                );
-                return;
+        None if auto_mtls(context, upstream) => match files {
+            // With certificates of its own, the proxy does not look at what the endpoint can.
+            Some(files) => {
+                let own = ClientTlsSettings {
+                    subject_alt_names: context.accounts_of(upstream.service).cloned().collect(),
+                    sni: upstream.sni.clone(),
+                    ..files
+                };
+                own_tls(context, cluster, options, upstream, &own)
             }
-            Some(socket)
-        }
+            None => {
+                if upstream.dynamic {
+                    let nothing = ClientTlsSettings::default();
+                    by_request(cluster, options, upstream, &nothing);
+                }
+                let socket = mutual_socket(context, options, upstream, None);
+                if !original_dst {
+                    cluster.transport_socket_matches = matches(
+                        wrap(socket, proxy_protocol),
+                        wrap(
+                            raw_socket("envoy.transport_sockets.raw_buffer"),
+                            proxy_protocol,
+                        ),
+                    );
+                    return;
+                }
+                Some(socket)
+            }
+        },
         None => None,
     };
     cluster.transport_socket = match (socket, proxy_protocol) {
@@ -83,8 +128,24 @@ pub(crate) fn apply(
     };
 }
 
+/// The files that take the place of the mesh's certificates where the proxy's metadata names them.
+fn certificate_files(context: &Context<'_>) -> Option<ClientTlsSettings> {
+    let text = |key: &str| context.proxy.metadata_text(key).to_owned();
+    let settings = ClientTlsSettings {
+        mode: ClientTlsMode::Mutual,
+        client_certificate: text("TLS_CLIENT_CERT_CHAIN"),
+        private_key: text("TLS_CLIENT_KEY"),
+        ca_certificates: text("TLS_CLIENT_ROOT_CERT"),
+        ..ClientTlsSettings::default()
+    };
+    let complete = !settings.client_certificate.is_empty()
+        && !settings.private_key.is_empty()
+        && !settings.ca_certificates.is_empty();
+    complete.then_some(settings)
+}
+
 /// Whether mutual TLS is used where the endpoint can.
-fn auto_mtls(context: &Context<'_>, upstream: &Upstream<'_>, original_dst: bool) -> bool {
+fn auto_mtls(context: &Context<'_>, upstream: &Upstream<'_>) -> bool {
     let service = upstream.service;
     if service.mesh_external || !context.snapshot.mesh.auto_mtls() {
         return false;
@@ -97,7 +158,7 @@ fn auto_mtls(context: &Context<'_>, upstream: &Upstream<'_>, original_dst: bool)
     {
         return false;
     }
-    if original_dst || service.is_headless() {
+    if upstream.asks_all || service.is_headless() {
         // The proxy cannot choose by endpoint, so all of them have to take mutual TLS.
         let mut endpoints = context
             .endpoints_of(service)
@@ -148,25 +209,45 @@ fn tls_socket(common: tls::CommonTlsContext, sni: String) -> TransportSocket {
     transport_socket("envoy.transport_sockets.tls", xds::any::pack(&context))
 }
 
+/// Takes server name and expected name from the request, as far as the settings leave that open.
+fn by_request(
+    cluster: &mut Cluster,
+    options: &mut HttpOptions,
+    upstream: &Upstream<'_>,
+    settings: &ClientTlsSettings,
+) {
+    let insecure = settings.insecure_skip_verify == Some(true);
+    let name = settings.sni.is_empty();
+    let validation =
+        (upstream.dynamic || name && settings.subject_alt_names.is_empty()) && !insecure;
+    if upstream.dynamic && !(name && validation) {
+        crate::dynamic_dns::allow_insecure(cluster);
+    }
+    if name || validation {
+        options.auto_sni = Some(UpstreamHttpProtocolOptions {
+            auto_sni: name,
+            auto_san_validation: validation,
+            ..Default::default()
+        });
+    }
+}
+
 /// TLS with other certificates than those of the mesh.
 fn own_tls(
     context: &Context<'_>,
+    cluster: &mut Cluster,
     options: &mut HttpOptions,
     upstream: &Upstream<'_>,
     settings: &ClientTlsSettings,
 ) -> Option<TransportSocket> {
     let insecure = settings.insecure_skip_verify == Some(true);
     let by_secret = !settings.credential_name.is_empty();
-    if by_secret && !context.proxy.is_router() && !upstream.selected {
+    // ConfigMaps are for everybody.
+    let privileged = by_secret && !settings.credential_name.starts_with(CONFIG_MAP_SCHEME);
+    if privileged && !context.proxy.is_router() && !upstream.selected {
         return None;
     }
-    if settings.sni.is_empty() {
-        options.auto_sni = Some(UpstreamHttpProtocolOptions {
-            auto_sni: true,
-            auto_san_validation: settings.subject_alt_names.is_empty() && !insecure,
-            ..Default::default()
-        });
-    }
+    by_request(cluster, options, upstream, settings);
     let names = if settings.subject_alt_names.is_empty() {
         &upstream.service.subject_alt_names
     } else {
@@ -179,7 +260,7 @@ fn own_tls(
     let mut certificates = Vec::new();
     if settings.mode == ClientTlsMode::Mutual {
         certificates.push(if by_secret {
-            secret(&format!("kubernetes://{}", settings.credential_name), true)
+            credential(&settings.credential_name)
         } else {
             secret(
                 &format!(
@@ -196,10 +277,7 @@ fn own_tls(
         )
     } else {
         let root = if by_secret {
-            secret(
-                &format!("kubernetes://{}-cacert", settings.credential_name),
-                true,
-            )
+            credential(&format!("{}-cacert", settings.credential_name))
         } else if settings.ca_certificates.is_empty() {
             secret("file-root:system", false)
         } else {
@@ -242,6 +320,26 @@ pub(crate) fn client_params() -> tls::TlsParameters {
         tls_minimum_protocol_version: tls::tls_parameters::TlsProtocol::TlSv12 as i32,
         tls_maximum_protocol_version: tls::tls_parameters::TlsProtocol::TlSv13 as i32,
         ..Default::default()
+    }
+}
+
+/// The secret that a `credentialName` means. `builtin://` is the proxy's own certificate, and that of the mesh's roots.
+pub(crate) fn credential(name: &str) -> tls::SdsSecretConfig {
+    match name {
+        "builtin://" => return secret(OWN_CERTIFICATE, false),
+        "builtin://-cacert" => return secret(ROOT_CERTIFICATES, false),
+        _ => {}
+    }
+    let name = name.strip_prefix("sds://").unwrap_or(name);
+    let known = [CONFIG_MAP_SCHEME, "kubernetes://", "kubernetes-gateway://"];
+    if name.starts_with("builtin://") {
+        secret("default", true)
+    } else if name.starts_with("invalid://") {
+        secret("invalid://", true)
+    } else if known.iter().any(|scheme| name.starts_with(scheme)) {
+        secret(name, true)
+    } else {
+        secret(&format!("kubernetes://{name}"), true)
     }
 }
 

@@ -124,6 +124,33 @@ pub(crate) fn route_names<'a>(
         .collect()
 }
 
+/// Names of the filters whose configuration listeners ask for.
+pub(crate) fn discovered_names<'a>(
+    listeners: impl IntoIterator<Item = &'a Listener>,
+) -> BTreeSet<String> {
+    fn find(value: &serde_json::Value, out: &mut BTreeSet<String>) {
+        match value {
+            serde_json::Value::Object(map) => {
+                if map.contains_key("config_discovery")
+                    && let Some(name) = map.get("name").and_then(serde_json::Value::as_str)
+                {
+                    out.insert(name.to_owned());
+                }
+                map.values().for_each(|value| find(value, out));
+            }
+            serde_json::Value::Array(items) => items.iter().for_each(|value| find(value, out)),
+            _ => {}
+        }
+    }
+    let mut out = BTreeSet::new();
+    for listener in listeners {
+        if let Ok(value) = xds::json::to_value(listener) {
+            find(&value, &mut out);
+        }
+    }
+    out
+}
+
 impl ListenerPatches<'_, '_> {
     /// Whether the listener stays.
     fn listener(&self, listener: &mut Listener) -> bool {
@@ -144,6 +171,13 @@ impl ListenerPatches<'_, '_> {
                     .listener
                     .as_ref()
                     .map_or("", |wanted| wanted.listener_filter.as_str());
+                if patch.operation == PatchOperation::Merge && !name.is_empty() {
+                    // As at istiod, into every filter of the listener.
+                    for filter in &mut listener.listener_filters {
+                        self.note(merge_listener_filter(filter, patch));
+                    }
+                    continue;
+                }
                 list::edit(
                     &mut listener.listener_filters,
                     patch,
@@ -158,13 +192,15 @@ impl ListenerPatches<'_, '_> {
 
     fn filter_chains(&self, listener: &mut Listener) {
         let mut chains = std::mem::take(&mut listener.filter_chains);
-        chains.retain_mut(|chain| self.filter_chain(listener, chain));
+        chains.retain_mut(|chain| !chain.filters.is_empty() && self.filter_chain(listener, chain));
         let default = listener.default_filter_chain.take();
         listener.default_filter_chain =
             default.and_then(|mut chain| self.filter_chain(listener, &mut chain).then_some(chain));
         for patch in &self.chains {
             if patch.operation == PatchOperation::Add && is_listener(patch, listener) {
-                chains.extend(patch.message());
+                // One without filters is left out.
+                let added = patch.message::<FilterChain>();
+                chains.extend(added.filter(|chain| !chain.filters.is_empty()));
             }
         }
         listener.filter_chains = chains;
@@ -264,6 +300,18 @@ fn merge_filter(filter: &mut Filter, patch: &Patch) -> Result<(), Problem> {
     }
     if !value.name.is_empty() {
         filter.name = value.name;
+    }
+    Ok(())
+}
+
+/// Only the configuration is merged, not the name.
+fn merge_listener_filter(filter: &mut ListenerFilter, patch: &Patch) -> Result<(), Problem> {
+    use xds::envoy::config::listener::v3::listener_filter::ConfigType;
+    let value = patch.message::<ListenerFilter>();
+    if let Some(ConfigType::TypedConfig(own)) = &mut filter.config_type
+        && let Some(ConfigType::TypedConfig(other)) = value.and_then(|value| value.config_type)
+    {
+        merge::any(own, &other, patch)?;
     }
     Ok(())
 }

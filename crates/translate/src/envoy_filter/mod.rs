@@ -25,7 +25,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use xds::envoy::config::core::v3::TypedExtensionConfig;
 
-pub(crate) use listener::route_names;
+pub(crate) use listener::{discovered_names, route_names};
 pub(crate) use prepare::prepare;
 
 /// An EnvoyFilter that was read.

@@ -140,8 +140,7 @@ fn effective(apply_to: ApplyTo, operation: PatchOperation) -> Result<PatchOperat
         To::Listener | To::FilterChain | To::Cluster => {
             merge || matches!(operation, Op::Add | Op::Remove)
         }
-        To::ListenerFilter => insert || matches!(operation, Op::Add | Op::Remove | Op::Replace),
-        To::NetworkFilter | To::HttpFilter => {
+        To::ListenerFilter | To::NetworkFilter | To::HttpFilter => {
             insert || matches!(operation, Op::Merge | Op::Add | Op::Remove | Op::Replace)
         }
         To::RouteConfiguration => merge,

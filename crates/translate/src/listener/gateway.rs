@@ -3,9 +3,9 @@
 use super::filter_chain::Chain;
 use super::inbound::MESH_ALL;
 use super::inspectors;
-use super::tcp_routes::{self, Static};
+use super::tcp_routes;
 use crate::cluster::outbound;
-use crate::cluster::tls::{OWN_CERTIFICATE, ROOT_CERTIFICATES, combined, secret};
+use crate::cluster::tls::{OWN_CERTIFICATE, ROOT_CERTIFICATES, combined, credential, secret};
 use crate::context::{Context, ListenerClass};
 use crate::gateway_servers::{GatewayServer, Kind, MergedServers, intersection};
 use crate::hcm::{self, HcmSpec, Routes};
@@ -173,7 +173,6 @@ fn server_tls(context: &Context<'_>, settings: &ServerTlsSettings, http: bool) -
     } else {
         &["h2", "http/1.1"]
     };
-    let by_secret = |name: &str| secret(&format!("kubernetes://{name}"), true);
     let mut certificates = Vec::new();
     let mut root = None;
     if mesh {
@@ -181,9 +180,14 @@ fn server_tls(context: &Context<'_>, settings: &ServerTlsSettings, http: bool) -
         root = Some(secret(ROOT_CERTIFICATES, false));
     } else if !settings.credential_names.is_empty() || !settings.credential_name.is_empty() {
         if settings.credential_names.is_empty() {
-            certificates.push(by_secret(&settings.credential_name));
+            certificates.push(credential(&settings.credential_name));
         }
-        certificates.extend(settings.credential_names.iter().map(|name| by_secret(name)));
+        certificates.extend(
+            settings
+                .credential_names
+                .iter()
+                .map(|name| credential(name)),
+        );
         let first = settings
             .credential_names
             .first()
@@ -193,7 +197,7 @@ fn server_tls(context: &Context<'_>, settings: &ServerTlsSettings, http: bool) -
         } else {
             settings.ca_cert_credential_name.clone()
         };
-        root = Some(by_secret(&ca));
+        root = Some(credential(&ca));
     } else {
         let file =
             |certificate: &str, key: &str| secret(&format!("file-cert:{certificate}~{key}"), false);
@@ -337,17 +341,16 @@ fn guarded(context: &Context<'_>, filters: Vec<Filter>) -> Vec<Filter> {
 
 /// The filters of the first `tcp` rule that is for this server.
 fn tcp_filters(context: &Context<'_>, server: &GatewayServer<'_>) -> Option<Vec<Filter>> {
-    let known = known(context, server);
     for config in &context.scope.listeners.first()?.virtual_services {
         if !config.is_for_gateway(&server.gateway) || !intersects(server, config) {
             continue;
         }
-        for rule in &config.spec.tcp {
+        for rule in config.spec.tcp.iter().filter(|rule| !rule.route.is_empty()) {
             if rule.matches.is_empty()
                 || rule
                     .matches
                     .iter()
-                    .any(|condition| known.holds_tcp(condition))
+                    .any(|condition| holds(server, condition.port, &condition.gateways))
             {
                 return Some(guarded(
                     context,
@@ -356,7 +359,7 @@ fn tcp_filters(context: &Context<'_>, server: &GatewayServer<'_>) -> Option<Vec<
                         CLASS,
                         config,
                         &rule.route,
-                        server.declared_port(),
+                        (server.declared_port(), server.port_name()),
                         server.protocol(),
                     ),
                 ));
@@ -374,37 +377,10 @@ fn intersects(
     !intersection(&server.hosts_for(&config.namespace), &hosts).is_empty()
 }
 
-struct Known<'a> {
-    gateway: [&'a str; 1],
-    server: &'a GatewayServer<'a>,
-    context: &'a Context<'a>,
-}
-
-fn known<'a>(context: &'a Context<'a>, server: &'a GatewayServer<'a>) -> Known<'a> {
-    Known {
-        gateway: [server.gateway.as_str()],
-        server,
-        context,
-    }
-}
-
-impl Known<'_> {
-    fn as_static(&self) -> Static<'_> {
-        Static {
-            port: self.server.declared_port(),
-            gateways: &self.gateway,
-            labels: &self.context.proxy.labels,
-            namespace: &self.context.proxy.namespace,
-        }
-    }
-
-    fn holds_tcp(&self, condition: &api::istio::L4MatchAttributes) -> bool {
-        self.as_static().tcp(condition)
-    }
-
-    fn holds_tls(&self, condition: &api::istio::TlsMatchAttributes) -> bool {
-        self.as_static().tls(condition)
-    }
+/// Whether a rule is for this server. On gateways only its port and its gateway are looked at, not who asks.
+fn holds(server: &GatewayServer<'_>, port: u32, gateways: &[String]) -> bool {
+    (port == 0 || port == server.declared_port())
+        && (gateways.is_empty() || gateways.contains(&server.gateway))
 }
 
 /// Chains that forward by server name, from `tls` rules.
@@ -413,7 +389,6 @@ fn passthrough(
     server: &GatewayServer<'_>,
     taken: &mut HashSet<String>,
 ) -> Vec<FilterChain> {
-    let known = known(context, server);
     let mut out = Vec::new();
     for config in context
         .scope
@@ -424,11 +399,11 @@ fn passthrough(
         if !config.is_for_gateway(&server.gateway) || !intersects(server, config) {
             continue;
         }
-        for rule in &config.spec.tls {
+        for rule in config.spec.tls.iter().filter(|rule| !rule.route.is_empty()) {
             for condition in rule
                 .matches
                 .iter()
-                .filter(|condition| known.holds_tls(condition))
+                .filter(|condition| holds(server, condition.port, &condition.gateways))
             {
                 if condition.sni_hosts.iter().any(|name| taken.contains(name)) {
                     continue;
@@ -441,7 +416,7 @@ fn passthrough(
                         CLASS,
                         config,
                         &rule.route,
-                        server.declared_port(),
+                        (server.declared_port(), server.port_name()),
                         server.protocol(),
                     ),
                 );
@@ -471,7 +446,7 @@ fn auto_passthrough(context: &Context<'_>, server: &GatewayServer<'_>) -> Vec<Fi
         let wanted = server
             .hosts_for(&service.namespace)
             .iter()
-            .any(|name| host::matches(name, &service.host));
+            .any(|name| host::subset_of(&service.host, name));
         if !wanted {
             continue;
         }
@@ -488,6 +463,11 @@ fn auto_passthrough(context: &Context<'_>, server: &GatewayServer<'_>) -> Vec<Fi
             for subset in [""].into_iter().chain(subsets) {
                 let cluster = names::outbound_sni(port.number, subset, &service.host);
                 let mut proxy = logged_proxy(context, CLASS, &cluster);
+                let pattern = &context.snapshot.mesh.outbound_cluster_stat_name;
+                if !pattern.is_empty() {
+                    proxy.stat_prefix =
+                        names::filled(pattern, service, &service.host, subset, port, 0);
+                }
                 crate::network_filters::apply_rule(&mut proxy, rule.map(AsRef::as_ref), subset);
                 let chain = Chain {
                     server_names: vec![cluster],

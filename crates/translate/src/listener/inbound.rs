@@ -7,7 +7,9 @@ use crate::context::{Context, ListenerClass};
 use crate::hcm::{self, HcmSpec, Routes};
 use crate::inbound_targets::InboundTarget;
 use crate::names;
-use crate::network_filters::{logged_proxy, metadata_exchange, stats, tcp_proxy_filter};
+use crate::network_filters::{
+    logged_proxy, metadata_exchange, stats, tcp_proxy_filter, with_protocol,
+};
 use crate::proto::{address, config_metadata, seconds, transport_socket};
 use crate::protocol::{Class, Protocol};
 use crate::proxy_info::Interception;
@@ -131,7 +133,15 @@ pub(crate) fn listeners(context: &Context<'_>, targets: &[InboundTarget<'_>]) ->
     {
         chains.add(context, &passthrough(*port), *mode);
     }
-    for target in targets {
+    let mut ordered: Vec<&InboundTarget<'_>> = Vec::new();
+    for target in targets.iter().filter(|target| !reserved(context, target)) {
+        // Of ingress listeners with one port, the first counts.
+        if !ordered.iter().any(|other| other.port == target.port) {
+            ordered.push(target);
+        }
+    }
+    ordered.sort_by_key(|target| target.port);
+    for target in ordered {
         let place = place(context, target);
         let unbound = proxy.interception == Interception::None
             || target
@@ -173,6 +183,33 @@ pub(crate) fn listeners(context: &Context<'_>, targets: &[InboundTarget<'_>]) ->
         ..Default::default()
     });
     out
+}
+
+/// Whether the proxy itself listens on the port: for health and metrics, and where captured connections arrive.
+fn reserved(context: &Context<'_>, target: &InboundTarget<'_>) -> bool {
+    let wildcard = match target.ingress {
+        None => true,
+        Some(ingress) if ingress.bind.is_empty() => target.protocol.is_http(),
+        Some(ingress) => ingress.bind == "0.0.0.0",
+    };
+    let mesh = &context.snapshot.mesh;
+    let own = |key: &str| {
+        let port = context.proxy.metadata.get(key);
+        port.and_then(serde_json::Value::as_u64) == Some(u64::from(target.port))
+    };
+    let static_port = [
+        "ENVOY_STATUS_PORT",
+        "ENVOY_PROMETHEUS_PORT",
+        "ENVOY_SECURE_METRICS_PORT",
+        "ENVOY_SECURE_MERGED_METRICS_PORT",
+    ]
+    .into_iter()
+    .any(own);
+    // Ingress listeners are not compared with the ports of captured connections.
+    let captured = target.ingress.is_none()
+        && (target.port == mesh.proxy_listen_port.unwrap_or(15001)
+            || target.port == mesh.proxy_inbound_listen_port.unwrap_or(PORT));
+    wildcard && (static_port || captured)
 }
 
 /// Chains and what they need to know about connections, by port.
@@ -270,11 +307,10 @@ fn chain(context: &Context<'_>, place: &Place<'_>, kind: &Kind) -> FilterChain {
     } else {
         filters.extend(security::tcp_policies(context));
         filters.extend(stats(context, CLASS));
-        filters.push(tcp_proxy_filter(&logged_proxy(
-            context,
-            CLASS,
-            &place.cluster,
-        )));
+        let mut proxy = logged_proxy(context, CLASS, &place.cluster);
+        proxy.stat_prefix = tcp_stat_prefix(context, place);
+        filters.push(tcp_proxy_filter(&proxy));
+        filters = with_protocol(filters, place.protocol, &proxy.stat_prefix);
     }
     let name = match (place.target.is_some(), kind.http) {
         (true, _) => place.name.clone(),
@@ -294,6 +330,41 @@ fn chain(context: &Context<'_>, place: &Place<'_>, kind: &Kind) -> FilterChain {
         transport_socket: kind.terminate.then(|| server_tls(context, kind.http)),
         ..Default::default()
     }
+}
+
+/// The statistics name of connections that are not HTTP.
+fn tcp_stat_prefix(context: &Context<'_>, place: &Place<'_>) -> String {
+    let pattern = &context.snapshot.mesh.inbound_cluster_stat_name;
+    if pattern.is_empty() {
+        return place.cluster.clone();
+    }
+    let service_port = place.target.map_or(0, InboundTarget::service_port);
+    let name = match place.target {
+        None => "virtualInbound",
+        Some(target) => target.port_name(),
+    };
+    let ingress = place.target.is_some_and(|target| target.ingress.is_some());
+    let service = place.target.and_then(InboundTarget::service);
+    let host = match (ingress, context.scope.sidecar, service) {
+        (true, Some(sidecar), _) => format!("{}.{}", sidecar.name, sidecar.namespace),
+        (false, _, Some(service)) => service.host.clone(),
+        _ => String::new(),
+    };
+    let service = service.filter(|service| service.kubernetes && !ingress);
+    let (short, plain) = match service {
+        Some(service) => (
+            format!("{}.{}", service.name, service.namespace),
+            service.name.clone(),
+        ),
+        None => (host.clone(), host.clone()),
+    };
+    pattern
+        .replace("%SERVICE%", &short)
+        .replace("%SERVICE_NAME%", &plain)
+        .replace("%SERVICE_FQDN%", &host)
+        .replace("%SUBSET_NAME%", "")
+        .replace("%SERVICE_PORT%", &service_port.to_string())
+        .replace("%SERVICE_PORT_NAME%", name)
 }
 
 /// The Sidecar object that a port comes from.
@@ -429,6 +500,16 @@ pub(crate) fn server_tls(context: &Context<'_>, http: bool) -> TransportSocket {
     } else {
         &["istio-peer-exchange", "h2", "http/1.1"]
     };
+    // Files that the proxy's metadata names take the place of the mesh's certificates.
+    let file = |key: &str| context.proxy.metadata_text(key);
+    let certificate = match (file("TLS_SERVER_CERT_CHAIN"), file("TLS_SERVER_KEY")) {
+        ("", _) | (_, "") => secret(OWN_CERTIFICATE, false),
+        (chain, key) => secret(&format!("file-cert:{chain}~{key}"), false),
+    };
+    let root = match file("TLS_SERVER_ROOT_CERT") {
+        "" => secret(ROOT_CERTIFICATES, false),
+        path => secret(&format!("file-root:{path}"), false),
+    };
     let common = tls::CommonTlsContext {
         tls_params: Some(tls::TlsParameters {
             tls_minimum_protocol_version: minimum as i32,
@@ -436,9 +517,9 @@ pub(crate) fn server_tls(context: &Context<'_>, http: bool) -> TransportSocket {
             cipher_suites: own_ciphers.unwrap_or_else(|| CIPHERS.map(str::to_owned).to_vec()),
             ..Default::default()
         }),
-        tls_certificate_sds_secret_configs: vec![secret(OWN_CERTIFICATE, false)],
+        tls_certificate_sds_secret_configs: vec![certificate],
         alpn_protocols: alpn.iter().map(|alpn| (*alpn).to_owned()).collect(),
-        validation_context_type: Some(combined_with(names, "", secret(ROOT_CERTIFICATES, false))),
+        validation_context_type: Some(combined_with(names, "", root)),
         ..Default::default()
     };
     let config = tls::DownstreamTlsContext {

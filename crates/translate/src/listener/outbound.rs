@@ -216,6 +216,7 @@ fn add(
         let on = ServiceOn {
             service,
             port: port.number,
+            port_name: &port.name,
             protocol: port.protocol,
             cidr,
             bind: &key.0,

@@ -8,7 +8,7 @@ use crate::network_filters::{apply_rule, logged_proxy, outbound_chain, with_prot
 use crate::objects::{Labels, selects};
 use crate::proto::config_metadata;
 use crate::protocol::Protocol;
-use crate::registry::{Resolution, Service, UNSPECIFIED};
+use crate::registry::{Resolution, Service, ServicePort, UNSPECIFIED};
 use crate::route::http_route::destination_cluster;
 use crate::virtual_service::VirtualServiceConfig;
 use api::istio::{L4MatchAttributes, RouteDestination, TlsMatchAttributes};
@@ -23,8 +23,9 @@ use xds::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::{
 /// A service on a listener.
 pub(crate) struct ServiceOn<'a> {
     pub(crate) service: &'a Service,
-    /// Port and protocol of the listener.
+    /// Port, its name and protocol of the listener.
     pub(crate) port: u32,
+    pub(crate) port_name: &'a str,
     pub(crate) protocol: Protocol,
     /// The service's range of addresses, if its address is one.
     pub(crate) cidr: Option<String>,
@@ -143,7 +144,7 @@ fn tls_chains(
                         ListenerClass::SidecarOutbound,
                         config,
                         &rule.route,
-                        on.port,
+                        (on.port, on.port_name),
                         on.protocol,
                     ),
                     metadata: Some(origin(config)),
@@ -194,7 +195,7 @@ fn tcp_chains(
                     ListenerClass::SidecarOutbound,
                     config,
                     &rule.route,
-                    on.port,
+                    (on.port, on.port_name),
                     on.protocol,
                 )
             };
@@ -242,6 +243,11 @@ fn service_chain(context: &Context<'_>, on: &ServiceOn<'_>) -> Chain {
     };
     let cluster = names::outbound(port, "", &on.service.host);
     let mut proxy = logged_proxy(context, ListenerClass::SidecarOutbound, &cluster);
+    let pattern = &context.snapshot.mesh.outbound_cluster_stat_name;
+    if !pattern.is_empty() {
+        let bare = ServicePort::bare(port, "");
+        proxy.stat_prefix = names::filled(pattern, on.service, &on.service.host, "", &bare, 0);
+    }
     let rule = context.snapshot.destination_rules.outbound(
         context.proxy,
         &on.service.host,
@@ -264,7 +270,7 @@ pub(crate) fn filters(
     class: ListenerClass,
     config: &VirtualServiceConfig,
     targets: &[RouteDestination],
-    port: u32,
+    (port, port_name): (u32, &str),
     protocol: Protocol,
 ) -> Vec<Filter> {
     let Some(first) = targets.first() else {
@@ -298,11 +304,18 @@ pub(crate) fn filters(
             &service.host,
             &service.namespace,
         );
-        apply_rule(
-            &mut proxy,
-            rule.map(AsRef::as_ref),
-            &first.destination.subset,
-        );
+        // With several destinations, what their subsets say is not looked at.
+        let subset = match targets {
+            [only] => only.destination.subset.as_str(),
+            _ => "",
+        };
+        let pattern = &context.snapshot.mesh.outbound_cluster_stat_name;
+        if targets.len() == 1 && !pattern.is_empty() {
+            let port = ServicePort::bare(port, port_name);
+            let host = &first.destination.host;
+            proxy.stat_prefix = names::filled(pattern, &service, host, subset, &port, 0);
+        }
+        apply_rule(&mut proxy, rule.map(AsRef::as_ref), subset);
     }
     with_protocol(
         outbound_chain(context, class, &proxy),

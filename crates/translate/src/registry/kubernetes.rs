@@ -1,8 +1,8 @@
 //! Services and endpoints of Kubernetes clusters.
 
 use super::{
-    Endpoint, Health, Resolution, Service, ServiceKey, ServicePort, TargetPort,
-    TrafficDistribution, UNSPECIFIED,
+    Endpoint, Health, Resolution, Service, ServiceKey, ServicePort, TRAFFIC_DISTRIBUTION,
+    TargetPort, TrafficDistribution, UNSPECIFIED,
 };
 use crate::objects::{Labels, at, identity, items, labels, selects, text};
 use crate::protocol::Protocol;
@@ -38,6 +38,8 @@ pub(crate) struct Cluster {
     pods_by_ip: HashMap<String, usize>,
     pods_by_name: HashMap<(String, String), usize>,
     nodes: HashMap<String, Locality>,
+    /// Annotations of namespaces that say something about their services.
+    pub(crate) namespaces: HashMap<String, Labels>,
     /// Network by MeshNetworks and by the label of the system namespace.
     pub(crate) network: String,
     pub(crate) services: Vec<Arc<Service>>,
@@ -70,11 +72,15 @@ enum Parsed {
 impl Cluster {
     /// Reads a cluster. Objects that `before` has read as well, at the same address, are not read again.
     pub(crate) fn read(input: &ClusterObjects, settings: &Settings, before: Option<&Self>) -> Self {
-        let before = before.filter(|before| before.id == input.id && before.settings == *settings);
+        let namespaces = namespace_annotations(input);
+        let before = before.filter(|before| {
+            before.id == input.id && before.settings == *settings && before.namespaces == namespaces
+        });
         let mut cluster = Self {
             id: input.id.clone(),
             network: input.network.clone().unwrap_or_default(),
             settings: settings.clone(),
+            namespaces,
             ..Self::default()
         };
         for object in &input.objects {
@@ -107,7 +113,9 @@ impl Cluster {
                 if text(object, &["kind"]) == "Pod" {
                     Parsed::Pod(pod(object).map(Arc::new))
                 } else {
-                    Parsed::Service(service(object, &self.id, &self.settings).map(Arc::new))
+                    Parsed::Service(
+                        service(object, &self.id, &self.settings, &self.namespaces).map(Arc::new),
+                    )
                 }
             },
             |(_, parsed)| parsed.clone(),
@@ -150,12 +158,18 @@ impl Cluster {
         self.pods_by_ip.get(ip).map(|index| &self.pods[*index])
     }
 
-    fn locality_of(&self, pod: Option<&Pod>, node: &str) -> Locality {
+    /// `region/zone/subzone` of a pod or a node.
+    fn locality_of(&self, pod: Option<&Pod>, node: &str) -> String {
         if let Some(text) = pod.and_then(|pod| pod.labels.get("istio-locality")) {
-            return Locality::parse(&text.replace('.', "/"));
+            return text.replace('.', "/");
         }
         let node = pod.map_or(node, |pod| &pod.node);
-        self.nodes.get(node).cloned().unwrap_or_default()
+        match self.nodes.get(node) {
+            Some(place) if !place.is_empty() => {
+                format!("{}/{}/{}", place.region, place.zone, place.subzone)
+            }
+            _ => String::new(),
+        }
     }
 
     fn network_of(&self, labels: &Labels) -> String {
@@ -174,6 +188,7 @@ impl Cluster {
         port_name: &str,
         health: Health,
     ) -> Endpoint {
+        let locality_text = self.locality_of(Some(pod), "");
         Endpoint {
             address: pod.ip.clone(),
             port,
@@ -186,7 +201,8 @@ impl Cluster {
             labels: pod.labels.clone(),
             namespace: pod.namespace.clone(),
             cluster: self.id.clone(),
-            locality: self.locality_of(Some(pod), ""),
+            locality: Locality::parse(&locality_text),
+            locality_text,
             weight: 0,
             service_account: pod.service_account.clone(),
             workload: pod.workload.clone(),
@@ -213,6 +229,11 @@ impl Cluster {
                 text(slice, &["metadata", "name"]),
             )
         });
+        let keeping = self
+            .services
+            .iter()
+            .filter(|service| service.keeps_draining());
+        let draining: BTreeSet<&String> = keeping.map(|service| &service.host).collect();
         let mut seen: BTreeSet<(ServiceKey, String, String)> = BTreeSet::new();
         let mut out = Vec::new();
         for slice in slices {
@@ -231,10 +252,19 @@ impl Cluster {
             for endpoint in items(slice, &["endpoints"]) {
                 let condition =
                     |name: &str| at(endpoint, &["conditions", name]).and_then(Value::as_bool);
-                let health = match (condition("ready"), condition("terminating")) {
-                    (None | Some(true), _) => Health::Healthy,
-                    (Some(false), Some(true)) => continue,
-                    (Some(false), _) => Health::Unhealthy,
+                // What is not said of an endpoint that is not ready counts as true.
+                let leaving = condition("terminating") != Some(false);
+                let health = match condition("ready") {
+                    None | Some(true) => Health::Healthy,
+                    Some(false)
+                        if leaving
+                            && condition("serving") != Some(false)
+                            && draining.contains(&key.0) =>
+                    {
+                        Health::Draining
+                    }
+                    Some(false) if leaving => continue,
+                    Some(false) => Health::Unhealthy,
                 };
                 for address in items(endpoint, &["addresses"]).filter_map(Value::as_str) {
                     for port in items(slice, &["ports"]) {
@@ -285,15 +315,17 @@ impl Cluster {
         };
         let Some(pod) = pod.map(AsRef::as_ref) else {
             let node = text(source, &["nodeName"]);
+            let locality_text = self.locality_of(None, node);
             return Endpoint {
                 address: address.to_owned(),
                 port,
                 port_name: port_name.to_owned(),
                 labels: Arc::default(),
-                namespace: namespace.to_owned(),
+                namespace: String::new(),
                 network: self.network.clone(),
                 cluster: self.id.clone(),
-                locality: self.locality_of(None, node),
+                locality: Locality::parse(&locality_text),
+                locality_text,
                 weight: 0,
                 mtls: false,
                 service_account: String::new(),
@@ -331,6 +363,23 @@ impl Cluster {
                 && selects(&service.selector, &pod.labels)
         })
     }
+}
+
+/// Annotations of namespaces that services inherit.
+fn namespace_annotations(input: &ClusterObjects) -> HashMap<String, Labels> {
+    let namespaces = input
+        .objects
+        .iter()
+        .filter(|object| text(object, &["kind"]) == "Namespace")
+        .filter(|object| text(object, &["metadata", "namespace"]).is_empty());
+    namespaces
+        .filter_map(|object| {
+            let mut annotations = labels(object, &["metadata", "annotations"]);
+            annotations.retain(|key, _| key == TRAFFIC_DISTRIBUTION);
+            let name = text(object, &["metadata", "name"]).to_owned();
+            (!annotations.is_empty()).then_some((name, annotations))
+        })
+        .collect()
 }
 
 /// The name of what a pod belongs to: its Deployment, its CronJob, its other owner, or itself.
@@ -402,7 +451,12 @@ fn pod(object: &Value) -> Option<Pod> {
     })
 }
 
-fn service(object: &Value, cluster: &str, settings: &Settings) -> Option<Service> {
+fn service(
+    object: &Value,
+    cluster: &str,
+    settings: &Settings,
+    namespaces: &HashMap<String, Labels>,
+) -> Option<Service> {
     let Settings {
         domain,
         trust_domain,
@@ -448,10 +502,6 @@ fn service(object: &Value, cluster: &str, settings: &Settings) -> Option<Service
         .into_iter()
         .map(|entry| entry.trim().to_owned())
         .collect::<Vec<_>>();
-    let distribution = annotations
-        .get("networking.istio.io/traffic-distribution")
-        .map(String::as_str)
-        .unwrap_or_else(|| text(object, &["spec", "trafficDistribution"]));
     let mut cluster_vips = BTreeMap::new();
     if !vips.is_empty() {
         cluster_vips.insert(cluster.to_owned(), vips.clone());
@@ -479,7 +529,14 @@ fn service(object: &Value, cluster: &str, settings: &Settings) -> Option<Service
         external_name,
         aliases: Vec::new(),
         node_local: text(object, &["spec", "internalTrafficPolicy"]) == "Local",
-        traffic_distribution: TrafficDistribution::parse(distribution),
+        traffic_distribution: TrafficDistribution::of(
+            text(object, &["spec", "trafficDistribution"]),
+            annotations.get(TRAFFIC_DISTRIBUTION),
+            namespaces
+                .get(namespace)
+                .and_then(|own| own.get(TRAFFIC_DISTRIBUTION)),
+        ),
+        races_connections: false,
         selects_workloads: false,
     })
 }
@@ -490,9 +547,7 @@ fn port(port: &Value) -> Option<ServicePort> {
     let transport = Some(text(port, &["protocol"]))
         .filter(|protocol| !protocol.is_empty())
         .unwrap_or("TCP");
-    let app_protocol = at(port, &["appProtocol"])
-        .and_then(Value::as_str)
-        .filter(|protocol| !protocol.is_empty());
+    let app_protocol = at(port, &["appProtocol"]).and_then(Value::as_str);
     let target = match at(port, &["targetPort"]) {
         Some(Value::Number(target)) => target
             .as_u64()

@@ -41,6 +41,18 @@ pub(crate) struct ServicePort {
     pub(crate) target: TargetPort,
 }
 
+impl ServicePort {
+    /// A port of which only number and name are known.
+    pub(crate) fn bare(number: u32, name: &str) -> Self {
+        Self {
+            number,
+            name: name.to_owned(),
+            protocol: Protocol::Tcp,
+            target: TargetPort::Same,
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum TargetPort {
     Same,
@@ -81,6 +93,8 @@ pub(crate) struct Service {
     pub(crate) aliases: Vec<String>,
     pub(crate) node_local: bool,
     pub(crate) traffic_distribution: TrafficDistribution,
+    /// Whether the first of several addresses that answers is taken (annotation `istio.io/connect-strategy`).
+    pub(crate) races_connections: bool,
     /// Whether a ServiceEntry has a workloadSelector.
     pub(crate) selects_workloads: bool,
 }
@@ -94,13 +108,33 @@ pub(crate) enum TrafficDistribution {
 }
 
 impl TrafficDistribution {
-    pub(crate) fn parse(text: &str) -> Self {
-        match text.to_ascii_lowercase().replace('-', "").as_str() {
-            "preferclose" | "prefersamezone" => Self::PreferClose,
-            "prefersamenode" => Self::PreferSameNode,
+    /// The field of a service if it is known, else the annotation of the object, else that of its namespace.
+    pub(crate) fn of(field: &str, own: Option<&String>, namespace: Option<&String>) -> Self {
+        match field {
+            "PreferClose" | "PreferSameZone" => return Self::PreferClose,
+            "PreferSameNode" => return Self::PreferSameNode,
+            _ => {}
+        }
+        let annotation = [own, namespace]
+            .into_iter()
+            .flatten()
+            .find(|text| !text.is_empty());
+        match annotation.map(|text| text.to_ascii_lowercase()).as_deref() {
+            Some("preferclose" | "prefersamezone") => Self::PreferClose,
+            Some("prefersamenode") => Self::PreferSameNode,
             _ => Self::Any,
         }
     }
+}
+
+/// The annotation that says which endpoints are preferred, of services, ServiceEntries and namespaces.
+pub(crate) const TRAFFIC_DISTRIBUTION: &str = "networking.istio.io/traffic-distribution";
+
+/// Whether the annotations ask for the first address that answers.
+pub(crate) fn races_connections(annotations: &Labels) -> bool {
+    annotations
+        .get("istio.io/connect-strategy")
+        .is_some_and(|text| text.eq_ignore_ascii_case("RACE_FIRST_TCP_CONNECT"))
 }
 
 impl Service {
@@ -135,6 +169,20 @@ impl Service {
         self.resolution == Resolution::Passthrough
     }
 
+    /// Whether sessions stay with endpoints that are going away.
+    pub(crate) fn keeps_draining(&self) -> bool {
+        [
+            "istio.io/persistent-session",
+            "istio.io/persistent-session-header",
+        ]
+        .iter()
+        .any(|label| {
+            self.labels
+                .get(*label)
+                .is_some_and(|value| !value.is_empty())
+        })
+    }
+
     pub(crate) fn key(&self) -> ServiceKey {
         (self.host.clone(), self.namespace.clone())
     }
@@ -149,6 +197,8 @@ pub(crate) enum Health {
     Unset,
     Healthy,
     Unhealthy,
+    /// On its way out, but still there for the sessions that it has.
+    Draining,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -161,6 +211,8 @@ pub(crate) struct Endpoint {
     pub(crate) network: String,
     pub(crate) cluster: String,
     pub(crate) locality: Locality,
+    /// The locality as it was written: what is written differently is a group of its own.
+    pub(crate) locality_text: String,
     /// 0 counts as 1.
     pub(crate) weight: u32,
     /// Whether it has a sidecar.
@@ -174,6 +226,12 @@ pub(crate) struct Endpoint {
 impl Endpoint {
     pub(crate) fn weight(&self) -> u32 {
         self.weight.max(1)
+    }
+
+    /// Whether it is on its way out, also by its label.
+    pub(crate) fn is_draining(&self) -> bool {
+        let labelled = self.labels.get("istio.io/draining");
+        self.health == Health::Draining || labelled.is_some_and(|value| !value.is_empty())
     }
 
     /// `workload;namespace;canonical name;canonical revision;cluster`, for telemetry.

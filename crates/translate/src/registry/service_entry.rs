@@ -1,20 +1,26 @@
 //! Services and endpoints of ServiceEntries and WorkloadEntries.
 
-use super::kubernetes::Cluster;
+use super::kubernetes::{Cluster, Pod};
 use super::{
-    Endpoint, Health, Resolution, Service, ServiceKey, ServicePort, TargetPort,
-    TrafficDistribution, UNSPECIFIED,
+    Endpoint, Health, Resolution, Service, ServiceKey, ServicePort, TRAFFIC_DISTRIBUTION,
+    TargetPort, TrafficDistribution, UNSPECIFIED, races_connections,
 };
-use crate::objects::{Config, Labels, selects};
+use crate::objects::{Config, Labels, selects, text};
 use crate::protocol::Protocol;
 use crate::visibility::Visibility;
 use crate::{Locality, host};
 use api::istio::{self, Location, ServiceEntry, WorkloadEntry};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// The services of a ServiceEntry: one for each host and address.
-pub(crate) fn services(entry: &Config<ServiceEntry>, default_export_to: &[String]) -> Vec<Service> {
+///
+/// `namespaces`: annotations of namespaces.
+pub(crate) fn services(
+    entry: &Config<ServiceEntry>,
+    default_export_to: &[String],
+    namespaces: Option<&HashMap<String, Labels>>,
+) -> Vec<Service> {
     let spec = &entry.spec;
     let resolution = match spec.resolution {
         istio::Resolution::None => Resolution::Passthrough,
@@ -37,11 +43,8 @@ pub(crate) fn services(entry: &Config<ServiceEntry>, default_export_to: &[String
             },
         })
         .collect();
-    let mut addresses: Vec<String> = spec
-        .addresses
-        .iter()
-        .map(|address| plain_ip(address))
-        .collect();
+    let addresses = spec.addresses.iter();
+    let mut addresses: Vec<String> = addresses.map(|address| plain_ip(address)).collect();
     if addresses.is_empty() {
         addresses.push(UNSPECIFIED.to_owned());
     }
@@ -76,11 +79,14 @@ pub(crate) fn services(entry: &Config<ServiceEntry>, default_export_to: &[String
                 external_name: None,
                 aliases: Vec::new(),
                 node_local: false,
-                traffic_distribution: entry
-                    .annotations
-                    .get("networking.istio.io/traffic-distribution")
-                    .map(|text| TrafficDistribution::parse(text))
-                    .unwrap_or_default(),
+                traffic_distribution: TrafficDistribution::of(
+                    "",
+                    entry.annotations.get(TRAFFIC_DISTRIBUTION),
+                    namespaces
+                        .and_then(|all| all.get(&entry.namespace))
+                        .and_then(|own| own.get(TRAFFIC_DISTRIBUTION)),
+                ),
+                races_connections: races_connections(&entry.annotations),
                 selects_workloads: spec.workload_selector.is_some(),
             });
         }
@@ -132,6 +138,9 @@ pub(crate) fn endpoints(
     let copies = spec.addresses.len().max(1);
     for name in &spec.hosts {
         let key = (name.clone(), entry.namespace.clone());
+        // Of a host whose answers are taken one at a time, one endpoint a port.
+        let only_first = spec.resolution == istio::Resolution::DnsRoundRobin;
+        let copies = if only_first { 1 } else { copies };
         for _ in 0..copies {
             for port in &spec.ports {
                 let target = if port.target_port == 0 {
@@ -209,13 +218,32 @@ fn selected(
     if selector.is_empty() {
         return;
     }
-    for workload in workloads
+    let by_name = matches!(
+        entry.spec.resolution,
+        istio::Resolution::Dns | istio::Resolution::DnsRoundRobin
+    );
+    let mut pods: Vec<(&Cluster, &Pod)> = clusters
+        .iter()
+        .flat_map(|cluster| cluster.pods.iter().map(move |pod| (cluster, pod.as_ref())))
+        .filter(|(_, pod)| pod.namespace == entry.namespace && selects(selector, &pod.labels))
+        .collect();
+    pods.sort_by_key(|(_, pod)| &pod.name);
+    for (cluster, pod) in pods {
+        let health = if pod.ready {
+            Health::Healthy
+        } else {
+            Health::Unhealthy
+        };
+        push(cluster.endpoint_of_pod(pod, target, &port.name, health));
+    }
+    let mut entries: Vec<&Config<WorkloadEntry>> = workloads
         .iter()
         .filter(|workload| workload.namespace == entry.namespace)
-    {
-        if !selects(selector, &all_labels(workload)) {
-            continue;
-        }
+        .filter(|workload| selects(selector, &all_labels(workload)))
+        .filter(|workload| by_name || has_address(workload))
+        .collect();
+    entries.sort_by_key(|workload| &workload.name);
+    for workload in entries {
         push(of_workload_entry(
             workload,
             &port.name,
@@ -223,28 +251,37 @@ fn selected(
             config_cluster,
         ));
     }
-    for cluster in clusters {
-        for pod in cluster
-            .pods
-            .iter()
-            .filter(|pod| pod.namespace == entry.namespace)
-        {
-            if selects(selector, &pod.labels) {
-                let health = if pod.ready {
-                    Health::Healthy
-                } else {
-                    Health::Unhealthy
-                };
-                push(cluster.endpoint_of_pod(pod, target, &port.name, health));
-            }
-        }
-    }
 }
 
-/// Labels of a WorkloadEntry: those of its spec and of its metadata.
+/// Whether a WorkloadEntry can be an endpoint where names are not resolved.
+fn has_address(workload: &Config<WorkloadEntry>) -> bool {
+    workload.spec.address.is_empty() || host::is_ip(&workload.spec.address)
+}
+
+/// Whether a WorkloadEntry counts: one whose health is watched only while it is well.
+pub(crate) fn is_healthy(workload: &Config<WorkloadEntry>) -> bool {
+    let watched = workload
+        .annotations
+        .get("proxy.istio.io/health-checks-enabled");
+    if !watched
+        .is_some_and(|text| matches!(text.as_str(), "1" | "t" | "T" | "true" | "TRUE" | "True"))
+    {
+        return true;
+    }
+    let conditions = workload
+        .status
+        .as_ref()
+        .and_then(|status| status.get("conditions")?.as_array().cloned())
+        .unwrap_or_default();
+    conditions.iter().any(|condition| {
+        text(condition, &["type"]) == "Healthy" && text(condition, &["status"]) == "True"
+    })
+}
+
+/// Labels of a WorkloadEntry: those of its spec, and before them those of its metadata.
 pub(crate) fn all_labels(workload: &Config<WorkloadEntry>) -> Labels {
-    let mut labels = workload.labels.clone();
-    labels.extend(workload.spec.labels.clone());
+    let mut labels = workload.spec.labels.clone();
+    labels.extend(workload.labels.clone());
     labels
 }
 
@@ -258,7 +295,12 @@ pub(crate) fn of_workload_entry(
     let mut spec = workload.spec.clone();
     spec.labels = all_labels(workload);
     let mut endpoint = endpoint(&spec, port_name, target, &workload.namespace, cluster);
-    endpoint.workload = workload.name.clone();
+    endpoint.workload = workload
+        .annotations
+        .get("istio.io/autoRegistrationGroup")
+        .or_else(|| workload.labels.get("service.istio.io/workload-name"))
+        .unwrap_or(&workload.name)
+        .clone();
     endpoint
 }
 
@@ -279,23 +321,21 @@ fn endpoint(
         Some(mode) => mode == "istio",
         None => !entry.service_account.is_empty(),
     };
-    let network = entry
-        .labels
-        .get("topology.istio.io/network")
-        .unwrap_or(&entry.network);
+    let locality_text = match entry.labels.get("istio-locality") {
+        Some(text) if entry.locality.is_empty() => text.replace('.', "/"),
+        _ => entry.locality.clone(),
+    };
     Endpoint {
         address: entry.address.clone(),
         port,
         port_name: port_name.to_owned(),
-        network: if entry.network.is_empty() {
-            network.clone()
-        } else {
-            entry.network.clone()
-        },
+        // Unlike for pods, the label of the network is only a label.
+        network: entry.network.clone(),
         labels: Arc::new(entry.labels.clone()),
         namespace: namespace.to_owned(),
         cluster: cluster.to_owned(),
-        locality: Locality::parse(&entry.locality),
+        locality: Locality::parse(&locality_text),
+        locality_text,
         weight: entry.weight,
         mtls,
         service_account: entry.service_account.clone(),
@@ -314,35 +354,35 @@ pub(crate) fn of_kubernetes_services(
     let mut out = Vec::new();
     for service in services
         .iter()
-        .filter(|service| !service.selector.is_empty())
+        .filter(|service| !service.selector.is_empty() && service.resolution == Resolution::Static)
     {
-        for workload in workloads
-            .iter()
-            .filter(|workload| workload.namespace == service.namespace)
-        {
-            if !selects(&service.selector, &all_labels(workload)) {
-                continue;
-            }
-            if !host::is_ip(&workload.spec.address) && !workload.spec.address.is_empty() {
-                continue;
-            }
+        for workload in workloads.iter().filter(|workload| {
+            workload.namespace == service.namespace
+                && has_address(workload)
+                && selects(&service.selector, &all_labels(workload))
+        }) {
             for port in &service.ports {
-                let target = match &port.target {
-                    TargetPort::Number(number) => *number,
-                    TargetPort::Name(name) => workload
-                        .spec
-                        .ports
-                        .get(name)
-                        .copied()
-                        .unwrap_or(port.number),
-                    TargetPort::Same => port.number,
-                };
-                out.push((
-                    service.key(),
-                    of_workload_entry(workload, &port.name, target, cluster),
-                ));
+                if let Some(target) = target_of(workload, port) {
+                    let mut endpoint = of_workload_entry(workload, &port.name, target, cluster);
+                    endpoint.port = target;
+                    out.push((service.key(), endpoint));
+                }
             }
         }
     }
     out
+}
+
+/// The port of a WorkloadEntry behind a port of a Kubernetes service. A target port by name has to be among its ports; one by number
+/// gives way to its port that is called like the service's.
+pub(crate) fn target_of(workload: &Config<WorkloadEntry>, port: &ServicePort) -> Option<u32> {
+    let own = |name: &String| {
+        let number = workload.spec.ports.get(name).copied();
+        number.filter(|number| *number != 0)
+    };
+    match &port.target {
+        TargetPort::Number(number) => Some(own(&port.name).unwrap_or(*number)),
+        TargetPort::Name(name) => own(name),
+        TargetPort::Same => Some(port.number),
+    }
 }

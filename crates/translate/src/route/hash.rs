@@ -1,36 +1,57 @@
 //! Hash policies of routes: how a request becomes a place on the ring of its destination.
 
 use crate::context::Context;
+use crate::destination_rule::MergedRule;
 use crate::proto::duration;
 use crate::registry::Service;
-use crate::traffic_policy::{Policy, subset};
-use api::istio::ConsistentHashLb;
+use crate::traffic_policy::{port_entry, subset};
+use api::istio::{ConsistentHashLb, Destination, HttpRoute, TrafficPolicy};
+use std::sync::Arc;
 use xds::envoy::config::route::v3::route_action::{HashPolicy, hash_policy};
 
-/// The hash policy of a destination, if its cluster hashes by something of the request.
-pub(crate) fn of_destination(
+/// The hash policy of a service without VirtualService: that of the rule, unless an entry for the port has one.
+pub(crate) fn of_service(
     context: &Context<'_>,
     service: &Service,
     port: u32,
-    subset_name: &str,
 ) -> Option<HashPolicy> {
-    let rule = context.snapshot.destination_rules.outbound(
-        context.proxy,
-        &service.host,
-        &service.namespace,
-    )?;
-    let mut policy = Policy::of_rule(Some(&rule.spec), port);
-    if !subset_name.is_empty() {
-        policy = policy.with_subset(
-            subset(&rule.spec, subset_name).and_then(|subset| subset.traffic_policy.as_ref()),
-            port,
-        );
-    }
-    policy
-        .load_balancer?
-        .consistent_hash
-        .as_ref()
+    let rule = rule_of(context, service)?;
+    let policy = rule.spec.traffic_policy.as_ref()?;
+    at_port(policy, Some(port))
+        .or_else(|| of_policy(policy))
         .and_then(to_envoy)
+}
+
+/// The hash policy of the destination of a rule. Entries for a port count only where the destination names that port; the subset comes
+/// before the rule.
+pub(crate) fn of_destination(
+    context: &Context<'_>,
+    service: &Service,
+    destination: &Destination,
+) -> Option<HashPolicy> {
+    let rule = &rule_of(context, service)?.spec;
+    let port = HttpRoute::port(&destination.port);
+    let of_subset = subset(rule, &destination.subset).and_then(|own| own.traffic_policy.as_ref());
+    let of_rule = rule.traffic_policy.as_ref();
+    [of_subset, of_rule]
+        .into_iter()
+        .flatten()
+        .find_map(|policy| at_port(policy, port).or_else(|| of_policy(policy)))
+        .and_then(to_envoy)
+}
+
+fn rule_of<'a>(context: &'a Context<'_>, service: &Service) -> Option<&'a Arc<MergedRule>> {
+    let rules = &context.snapshot.destination_rules;
+    rules.outbound(context.proxy, &service.host, &service.namespace)
+}
+
+fn of_policy(policy: &TrafficPolicy) -> Option<&ConsistentHashLb> {
+    policy.load_balancer.as_ref()?.consistent_hash.as_ref()
+}
+
+fn at_port(policy: &TrafficPolicy, port: Option<u32>) -> Option<&ConsistentHashLb> {
+    let entry = port_entry(policy, port?)?;
+    entry.load_balancer.as_ref()?.consistent_hash.as_ref()
 }
 
 fn to_envoy(hash: &ConsistentHashLb) -> Option<HashPolicy> {

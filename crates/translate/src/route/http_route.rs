@@ -191,7 +191,7 @@ fn forward(
         authority = authority.or_else(|| changes.authority.clone());
         add_headers(route, changes);
         action.cluster_specifier = Some(ClusterSpecifier::Cluster(cluster_of(&only.destination)));
-        let policy = hash_of(context, &only.destination, scope);
+        let policy = hash_of(context, &only.destination);
         sticky = policy.is_some();
         action.hash_policy.extend(policy);
     } else {
@@ -202,7 +202,7 @@ fn forward(
             .map(|target| {
                 action
                     .hash_policy
-                    .extend(hash_of(context, &target.destination, scope));
+                    .extend(hash_of(context, &target.destination));
                 weighted(target, cluster_of(&target.destination))
             });
         let clusters = clusters.collect();
@@ -235,15 +235,9 @@ fn weighted(target: &HttpRouteDestination, name: String) -> ClusterWeight {
 fn hash_of(
     context: &Context<'_>,
     destination: &Destination,
-    scope: &RouteScope<'_>,
 ) -> Option<xds::envoy::config::route::v3::route_action::HashPolicy> {
     let service = context.scope.service(&destination.host)?;
-    let port = HttpRoute::port(&destination.port).unwrap_or(if service.ports.len() == 1 {
-        service.ports[0].number
-    } else {
-        scope.port
-    });
-    hash::of_destination(context, service, port, &destination.subset)
+    hash::of_destination(context, service, destination)
 }
 
 /// The name of the operation in traces: `host:port/path*`.
@@ -276,7 +270,7 @@ pub(crate) fn default_route(context: &Context<'_>, service: &Service, port: u32)
         timeout: Some(seconds(0)),
         max_grpc_timeout: Some(seconds(0)),
         retry_policy: retry::policy(None, &context.snapshot.mesh, false),
-        hash_policy: hash::of_destination(context, service, port, "")
+        hash_policy: hash::of_service(context, service, port)
             .into_iter()
             .collect(),
         ..Default::default()

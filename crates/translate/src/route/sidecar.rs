@@ -133,13 +133,9 @@ fn wrappers<'a>(
                     .push(service.clone());
             }
         }
-        if by_port.is_empty() {
-            let port = if listener_port == 0 {
-                80
-            } else {
-                listener_port
-            };
-            by_port.insert(port, Vec::new());
+        // Hosts that are no services are served on port 80 only.
+        if by_port.is_empty() && listener_port == 80 {
+            by_port.insert(80, Vec::new());
         }
         for (port, services) in by_port {
             out.push(Wrapper {
@@ -269,7 +265,7 @@ fn virtual_hosts(
             .iter()
             .map(|service| (service.host.to_ascii_lowercase(), Some(service)));
         for (host_name, service) in plain.chain(services) {
-            let name = format!("{host_name}:{}", wrapper.port);
+            let name = format!("{}:{}", domains::ipv6_in_brackets(&host_name), wrapper.port);
             if !names.insert(name.clone()) {
                 continue;
             }
@@ -277,10 +273,14 @@ fn virtual_hosts(
                 Some(service) => domains::of_service(context, service),
                 None => (vec![domains::ipv6_in_brackets(&host_name)], HashSet::new()),
             };
-            if explicit_proxy {
+            if explicit_proxy && service.is_some() {
                 (domains, short) = with_ports(domains, short, wrapper.port);
             }
-            let domains = without_duplicates(domains, &mut taken, &short, &known);
+            let mut domains = without_duplicates(domains, &mut taken, &short, &known);
+            // Names without port mean port 80; of several ports, the first has them, even if it does not keep them.
+            if explicit_proxy && wrapper.port != 80 {
+                domains.retain(|domain| domain.contains(':'));
+            }
             if domains.is_empty() {
                 continue;
             }
@@ -296,7 +296,7 @@ fn virtual_hosts(
     out
 }
 
-/// Domains for clients that use the listener as an HTTP proxy: with the port, and without it for port 80.
+/// Domains for clients that use the listener as an HTTP proxy: without the port and with it.
 fn with_ports(
     domains: Vec<String>,
     short: HashSet<String>,
@@ -305,11 +305,7 @@ fn with_ports(
     let mut out = Vec::new();
     let mut short_out = HashSet::new();
     for domain in domains {
-        let forms = if port == 80 {
-            vec![domain.clone(), format!("{domain}:80")]
-        } else {
-            vec![format!("{domain}:{port}")]
-        };
+        let forms = [domain.clone(), format!("{domain}:{port}")];
         if short.contains(&domain) {
             short_out.extend(forms.iter().cloned());
         }

@@ -364,25 +364,51 @@ fn authenticated(matcher: StringMatcher) -> principal::Identifier {
     })
 }
 
-/// An identity, in every trust domain that means the same.
+/// An identity, in every trust domain that means the same. What is no whole identity (`domain/ns/namespace/sa/account`) stays as it is.
 fn peers(mesh: &MeshConfig, value: &str) -> Vec<principal::Identifier> {
-    let mut aliases = mesh.trust_domain_aliases.clone();
-    aliases.sort();
+    let mut domains = mesh.trust_domain_aliases.clone();
+    domains.sort();
     let own = mesh.trust_domain();
+    domains.retain(|domain| domain != own);
+    domains.insert(0, own.to_owned());
+    let whole = value.split('/').count() == 5;
     let expanded = value.split_once('/').filter(|(domain, _)| {
-        *domain == own || *domain == "cluster.local" || aliases.iter().any(|alias| alias == domain)
+        whole
+            && *domain != "*"
+            && (*domain == "cluster.local" || domains.iter().any(|own| domains_meet(domain, own)))
     });
-    match expanded {
-        None => vec![authenticated(with_prefix("spiffe://", value))],
-        Some((_, path)) => {
-            let mut domains = vec![own.to_owned()];
-            domains.extend(aliases.into_iter().filter(|alias| alias != own));
-            domains
-                .iter()
-                .map(|domain| authenticated(with_prefix("spiffe://", &format!("{domain}/{path}"))))
-                .collect()
+    let Some((domain, path)) = expanded else {
+        return vec![authenticated(with_prefix("spiffe://", value))];
+    };
+    let mut values: Vec<String> = Vec::new();
+    for own in domains {
+        let kept = domain
+            .strip_prefix('*')
+            .is_some_and(|end| own.ends_with(end));
+        let name = if kept {
+            value.to_owned()
+        } else {
+            format!("{own}/{path}")
+        };
+        if !values.contains(&name) {
+            values.push(name);
         }
     }
+    let values = values.iter();
+    values
+        .map(|value| authenticated(with_prefix("spiffe://", value)))
+        .collect()
+}
+
+/// Whether a trust domain that may begin or end with `*` means another one.
+fn domains_meet(pattern: &str, domain: &str) -> bool {
+    pattern == domain
+        || pattern
+            .strip_prefix('*')
+            .is_some_and(|end| domain.ends_with(end))
+        || pattern
+            .strip_suffix('*')
+            .is_some_and(|start| domain.starts_with(start))
 }
 
 fn service_account(default_namespace: &str, value: &str) -> Vec<principal::Identifier> {
