@@ -101,7 +101,7 @@ fn parse_inner(text: &str, via_request: bool) -> Result<Url, String> {
         let after = &rest[2..];
         let end = after.find('/').unwrap_or(after.len());
         let (authority, path) = after.split_at(end);
-        url.host = authority_host(authority)?;
+        url.host = authority_host(authority, &url.scheme)?;
         rest = path;
     }
     url.path = unescape(rest, false)?;
@@ -123,7 +123,7 @@ fn scheme_of(text: &str) -> Result<(&str, &str), String> {
     Ok(("", text))
 }
 
-fn authority_host(authority: &str) -> Result<String, String> {
+fn authority_host(authority: &str, scheme: &str) -> Result<String, String> {
     let host = match authority.rsplit_once('@') {
         Some((user, host)) => {
             let fine = |c: char| c.is_ascii_alphanumeric() || "-._:~!$&'()*+,;=%@".contains(c);
@@ -140,7 +140,12 @@ fn authority_host(authority: &str) -> Result<String, String> {
         };
         &host[end + 1..]
     } else {
-        host.rfind(':').map_or("", |at| &host[at..])
+        // A host of the web has one colon; elsewhere Go is lenient.
+        let colon = match scheme {
+            "http" | "https" => host.find(':'),
+            _ => host.rfind(':'),
+        };
+        colon.map_or("", |at| &host[at..])
     };
     let number = port.strip_prefix(':').unwrap_or(port);
     if !port.is_empty() && (!port.starts_with(':') || !number.bytes().all(|b| b.is_ascii_digit())) {
@@ -213,6 +218,7 @@ mod tests {
             ("", "empty url"),
             (":x", "missing protocol scheme"),
             ("http://a:b/", r#"invalid port ":b" after host"#),
+            ("http://::1/", r#"invalid port "::1" after host"#),
             ("http://a b/", r#"invalid character " " in host name"#),
             ("/%zz", r#"invalid URL escape "%zz""#),
         ] {
