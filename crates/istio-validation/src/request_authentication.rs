@@ -73,6 +73,7 @@ fn jwt_rule(rule: Message<'_>) -> Found {
 
 fn jwks_uri(uri: &str) -> Result<(), String> {
     let parsed = url::parse(uri)?;
+    url::one_colon(&parsed, uri)?;
     if !matches!(parsed.scheme.as_str(), "http" | "https") {
         return Err(format!(
             "URI scheme {} is not supported",
