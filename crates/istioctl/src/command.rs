@@ -179,11 +179,15 @@ fn refuse(error: &clap::Error, shell: &mut Shell<'_>) -> u8 {
             );
         }
         ErrorKind::UnknownArgument => {
-            let _ = writeln!(
-                shell.stderr,
-                "Error: unknown flag: {}",
-                text(ContextKind::InvalidArg)
-            );
+            let flag = text(ContextKind::InvalidArg);
+            let letter = flag.chars().nth(1).filter(|letter| *letter != '-');
+            let _ = match letter {
+                Some(letter) => writeln!(
+                    shell.stderr,
+                    "Error: unknown shorthand flag: {letter:?} in {flag}"
+                ),
+                None => writeln!(shell.stderr, "Error: unknown flag: {flag}"),
+            };
         }
         ErrorKind::InvalidSubcommand => {
             let unknown = text(ContextKind::InvalidSubcommand);
