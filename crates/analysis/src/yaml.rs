@@ -5,7 +5,7 @@
 
 mod scalar;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use libyaml_safer::{ErrorKind, EventData, MappingStyle, Parser, ScalarStyle, SequenceStyle};
 use serde_json::{Map, Number, Value};
@@ -108,6 +108,35 @@ pub fn parse(text: &str) -> Result<Option<Node>, Error> {
             EventData::DocumentStart { .. } => return loader.node().map(Some),
             EventData::StreamEnd => return Ok(None),
             _ => {}
+        }
+    }
+}
+
+/// Keys that a map has twice, in the words of Go's library: `line 9: key "hosts" already set in map`.
+#[must_use]
+pub fn duplicate_keys(node: &Node) -> Vec<String> {
+    match &node.data {
+        Data::Scalar { .. } | Data::Alias(_) => Vec::new(),
+        Data::Sequence { items, .. } => items.iter().flat_map(duplicate_keys).collect(),
+        Data::Mapping { entries, .. } => {
+            let mut found = Vec::new();
+            let mut keys = HashSet::new();
+            for (key, value) in entries {
+                found.extend(duplicate_keys(value));
+                if let Data::Scalar {
+                    text, plain, tag, ..
+                } = &key.data
+                    && !keys.insert(text)
+                {
+                    let shown = match resolve(text, *plain, tag.as_deref()) {
+                        Ok(Scalar::Text(_)) | Err(_) => crate::go::quote(text),
+                        Ok(_) => text.clone(),
+                    };
+                    let line = value.line;
+                    found.push(format!("line {line}: key {shown} already set in map"));
+                }
+            }
+            found
         }
     }
 }

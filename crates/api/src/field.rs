@@ -135,7 +135,11 @@ impl FieldError {
             let quoted: Vec<String> = supported.iter().map(|s| quote(s.as_ref())).collect();
             detail = format!("supported values: {}", quoted.join(", "));
         }
-        Self::new(ErrorType::NotSupported, field, Some(show(value)), detail)
+        let shown = match value {
+            Value::Array(_) | Value::Object(_) => crate::go::syntax(value),
+            value => show(value),
+        };
+        Self::new(ErrorType::NotSupported, field, Some(shown), detail)
     }
     /// `Too long: may not be more than <max> bytes`.
     pub fn too_long(field: impl Into<String>, max: usize) -> Self {
@@ -218,7 +222,10 @@ pub fn show(value: &Value) -> String {
         Value::Null => "\"null\"".into(),
         Value::String(s) => quote(s),
         Value::Bool(b) => b.to_string(),
-        Value::Number(n) => n.to_string(),
+        Value::Number(n) => match n.as_f64().filter(|_| n.is_f64()) {
+            Some(float) => crate::go::strconv::format_float(float),
+            None => n.to_string(),
+        },
         other => other.to_string(),
     }
 }

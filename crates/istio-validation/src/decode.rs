@@ -1,10 +1,12 @@
 //! From the JSON of an object to its message, with the words of Go's JSON decoder for what does not fit.
 //!
 //! The fields and their types are those of the CRDs. Unknown fields are skipped, numbers may be written as texts, null is
-//! the same as absent, and a null in a list is an empty message.
+//! the same as absent, and a null in a list or map is an empty value. Of several fields that exclude each other the last one counts, in
+//! the order of the message.
 
+use crate::messages;
 use api::field::quote;
-use api::go::time::parse_duration;
+use api::go::{self, time::parse_duration};
 use serde_json::{Map, Number, Value};
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -21,16 +23,42 @@ static SCHEMAS: LazyLock<HashMap<String, Value>> = LazyLock::new(|| {
         .collect()
 });
 
+/// What is done about fields that a message does not have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unknown {
+    /// They are skipped: a webhook gets what the API server has pruned.
+    Skipped,
+    /// They are an error: a file has not been seen by anybody.
+    Refused,
+}
+
 /// Decodes the spec of a kind.
 ///
 /// # Errors
 /// What does not fit, in the words of istiod: `json: cannot unmarshal number into Go value of type string`.
-pub fn decode(kind: &str, spec: &Value) -> Result<Value, String> {
+pub(crate) fn decode(kind: &str, spec: &Value, unknown: Unknown) -> Result<Value, String> {
     match SCHEMAS.get(kind) {
         Some(_) if spec.is_null() => Ok(Value::Object(Map::new())),
-        Some(schema) => value(schema, spec, "spec"),
+        Some(schema) => value(
+            schema,
+            spec,
+            Place {
+                message: "",
+                field: kind,
+                unknown,
+            },
+        ),
         None => Ok(spec.clone()),
     }
+}
+
+/// Where a value is.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    /// The message that has the field.
+    message: &'a str,
+    field: &'a str,
+    unknown: Unknown,
 }
 
 /// The Go name of a JSON type, as its decoder prints it.
@@ -56,22 +84,20 @@ pub(crate) fn mismatch(value: &Value, expected: &str) -> String {
 const MESSAGE: &str = "map[string]json.RawMessage";
 const LIST: &str = "[]json.RawMessage";
 
-fn value(schema: &Value, value: &Value, name: &str) -> Result<Value, String> {
+fn value(schema: &Value, value: &Value, place: Place<'_>) -> Result<Value, String> {
+    if value.is_null() {
+        return Ok(empty(schema));
+    }
     match schema["type"].as_str() {
-        Some("object") => object(schema, value),
+        Some("object") => object(schema, value, place),
         Some("array") => {
             let items = value.as_array().ok_or_else(|| mismatch(value, LIST))?;
             items
                 .iter()
-                .map(|item| match item {
-                    Value::Null if schema["items"]["type"] == "object" => {
-                        Ok(Value::Object(Map::new()))
-                    }
-                    item => self::value(&schema["items"], item, name),
-                })
+                .map(|item| self::value(&schema["items"], item, place))
                 .collect()
         }
-        Some("string") => text(schema, value, name),
+        Some("string") => text(schema, value, place.field),
         Some("integer") => integer(schema, value),
         Some("number") => float(value, "float64"),
         Some("boolean") if !value.is_boolean() => Err(mismatch(value, "bool")),
@@ -79,13 +105,36 @@ fn value(schema: &Value, value: &Value, name: &str) -> Result<Value, String> {
     }
 }
 
-fn object(schema: &Value, value: &Value) -> Result<Value, String> {
+/// The value of a field that is not set.
+fn empty(schema: &Value) -> Value {
+    match schema["type"].as_str() {
+        Some("object") => Value::Object(Map::new()),
+        Some("array") => Value::Array(Vec::new()),
+        Some("string") => match schema["enum"].get(0) {
+            Some(first) => first.clone(),
+            None => "".into(),
+        },
+        Some("integer" | "number") => 0.into(),
+        Some("boolean") => false.into(),
+        _ => Value::Null,
+    }
+}
+
+/// Maps whose keys are numbers.
+const NUMBERED: &[&str] = &["portLevelMtls"];
+
+fn object(schema: &Value, value: &Value, place: Place<'_>) -> Result<Value, String> {
     let entries = value.as_object();
     if let Some(inner) = schema.get("additionalProperties").filter(|s| s.is_object()) {
         let entries = entries.ok_or_else(|| mismatch(value, MESSAGE))?;
         return entries
             .iter()
-            .map(|(key, entry)| Ok((key.clone(), self::value(inner, entry, key)?)))
+            .map(|(key, entry)| {
+                if NUMBERED.contains(&place.field) {
+                    whole(&Value::String(key.clone()), "uint32", 0, u32::MAX.into())?;
+                }
+                Ok((key.clone(), self::value(inner, entry, place)?))
+            })
             .collect::<Result<Map<_, _>, String>>()
             .map(Value::Object);
     }
@@ -100,16 +149,55 @@ fn object(schema: &Value, value: &Value) -> Result<Value, String> {
         };
     };
     let entries = entries.ok_or_else(|| mismatch(value, MESSAGE))?;
+    let message = messages::name(place.message, place.field);
     let mut out = Map::new();
     for (name, inner) in properties {
+        if properties.contains_key(&camel(name)) && camel(name) != *name {
+            continue;
+        }
         // The proto's own spelling of a name is as good.
-        let field = entries.get(name).filter(|v| !v.is_null());
-        if let Some(field) = field {
-            let decoded = self::value(inner, field, name)?;
-            out.insert(camel(name), decoded);
+        let field = entries.get(name).or_else(|| entries.get(&snake(name)));
+        if let Some(field) = field.filter(|v| !v.is_null()) {
+            let inside = Place {
+                message,
+                field: name,
+                ..place
+            };
+            out.insert(camel(name), self::value(inner, field, inside)?);
+        }
+    }
+    let known = |name: &String| {
+        properties.contains_key(name) || properties.keys().any(|known| snake(known) == *name)
+    };
+    if place.unknown == Unknown::Refused
+        && let Some(unknown) = entries.keys().find(|name| !known(name))
+    {
+        return Err(format!("unknown field {} in {message}", quote(unknown)));
+    }
+    for group in exclusive(schema) {
+        let mut set = group.iter().filter(|name| out.contains_key(*name));
+        if let Some(last) = set.next_back() {
+            let last = last.clone();
+            out.retain(|name, _| *name == last || !group.contains(name));
         }
     }
     Ok(Value::Object(out))
+}
+
+/// Groups of fields of which a message has one: in its schema each is an alternative of a `oneOf`.
+fn exclusive(schema: &Value) -> Vec<Vec<String>> {
+    let all = schema["allOf"].as_array().into_iter().flatten();
+    std::iter::once(schema)
+        .chain(all)
+        .filter_map(|schema| schema["oneOf"].as_array())
+        .map(|alternatives| {
+            alternatives
+                .iter()
+                .filter_map(|alternative| alternative["required"][0].as_str())
+                .map(camel)
+                .collect()
+        })
+        .collect()
 }
 
 /// `jwks_uri` as `jwksUri`.
@@ -129,12 +217,24 @@ fn camel(name: &str) -> String {
     out
 }
 
+/// `jwksUri` as `jwks_uri`.
+fn snake(name: &str) -> String {
+    let mut out = String::with_capacity(name.len() + 4);
+    for c in name.chars() {
+        if c.is_ascii_uppercase() {
+            out.push('_');
+        }
+        out.push(c.to_ascii_lowercase());
+    }
+    out
+}
+
 /// Fields that are durations although their CRDs have no rule for it: zero is allowed there.
 const DURATIONS: &[&str] = &["idleTimeout", "ttl", "budgetInterval"];
 
 fn text(schema: &Value, value: &Value, name: &str) -> Result<Value, String> {
     if let Some(names) = schema["enum"].as_array() {
-        return enumeration(names, value);
+        return enumeration(names, value, name);
     }
     let Some(text) = value.as_str() else {
         return Err(mismatch(value, "string"));
@@ -153,20 +253,17 @@ fn text(schema: &Value, value: &Value, name: &str) -> Result<Value, String> {
         parse_duration(text).map_err(|why| format!("bad Duration: {why}"))?;
     }
     if schema["format"] == "byte" {
-        use base64::Engine;
-        base64::engine::general_purpose::STANDARD
-            .decode(text)
-            .map_err(|_| "illegal base64 data at input byte 0".to_string())?;
+        go::base64::check(text)?;
     }
     Ok(value.clone())
 }
 
-fn enumeration(names: &[Value], value: &Value) -> Result<Value, String> {
+fn enumeration(names: &[Value], value: &Value, field: &str) -> Result<Value, String> {
     if value.is_string() {
         if names.contains(value) {
             return Ok(value.clone());
         }
-        let name = full_name(names);
+        let name = full_name(names, field);
         return Err(format!(
             "unknown value {} for enum {name}",
             quote(&value.to_string())
@@ -310,7 +407,11 @@ const ENUMS: &[(&str, &str, &str)] = &[
     ),
 ];
 
-fn full_name(names: &[Value]) -> String {
+/// The name of an enum; two have the same values, and only the field tells which it is.
+fn full_name(names: &[Value], field: &str) -> String {
+    if field == "phase" && names.first().is_some_and(|first| first == "UNSPECIFIED") {
+        return "istio.extensions.v1alpha1.TrafficExtension.ExecutionPhase".into();
+    }
     let name = |i: usize| names.get(i).and_then(Value::as_str).unwrap_or("");
     ENUMS
         .iter()
@@ -370,21 +471,8 @@ pub(crate) fn whole(value: &Value, go: &str, low: i128, high: i128) -> Result<Va
 }
 
 fn unquoted(text: &str) -> Result<Value, String> {
-    serde_json::from_str(text).map_err(|_| match text.chars().next() {
-        None => "unexpected end of JSON input".into(),
-        Some(c) => format!(
-            "invalid character {} looking for beginning of value",
-            go_rune(c)
-        ),
-    })
-}
-
-fn go_rune(c: char) -> String {
-    match c {
-        '\'' => r"'\''".into(),
-        '"' => "'\"'".into(),
-        c => format!("'{c}'"),
-    }
+    let text = go::json::value(text, go::json::Extent::Whole)?;
+    serde_json::from_str(text).map_err(|error| error.to_string())
 }
 
 /// A number, also written as a text.
@@ -428,7 +516,7 @@ mod tests {
         }
         assert!(all.len() > 20);
         for names in all {
-            assert_ne!(full_name(names.as_array().unwrap()), "istio", "{names}");
+            assert_ne!(full_name(names.as_array().unwrap(), ""), "istio", "{names}");
         }
     }
 
@@ -436,9 +524,39 @@ mod tests {
     fn numbers_may_be_texts_and_nulls_are_absent() {
         let spec = json!({"hosts": null, "http": [null, {"route": [{"weight": "50"}]}]});
         assert_eq!(
-            decode("VirtualService", &spec).unwrap(),
+            decode("VirtualService", &spec, Unknown::Skipped).unwrap(),
             json!({"http": [{}, {"route": [{"weight": 50}]}]})
         );
+    }
+
+    #[test]
+    fn of_fields_that_exclude_each_other_the_last_counts() {
+        let spec = json!({"template": {}, "probe": {"exec": {}, "httpGet": {}}});
+        assert_eq!(
+            decode("WorkloadGroup", &spec, Unknown::Skipped).unwrap(),
+            json!({"template": {}, "probe": {"exec": {}}})
+        );
+    }
+
+    #[test]
+    fn keys_of_ports_are_numbers() {
+        let spec = json!({"portLevelMtls": {"http": {"mode": "STRICT"}}});
+        assert_eq!(
+            decode("PeerAuthentication", &spec, Unknown::Skipped).unwrap_err(),
+            "invalid character 'h' looking for beginning of value"
+        );
+    }
+
+    #[test]
+    fn a_file_is_told_its_unknown_fields_with_their_message() {
+        let spec = json!({"http": [{"timeuot": "1s", "route": [{"destination": {"host": "a"}}]}]});
+        assert_eq!(
+            decode("VirtualService", &spec, Unknown::Refused).unwrap_err(),
+            "unknown field \"timeuot\" in istio.networking.v1alpha3.HTTPRoute"
+        );
+        assert!(decode("VirtualService", &spec, Unknown::Skipped).is_ok());
+        let spelled = json!({"http": [{"direct_response": {"status": 200}}]});
+        assert!(decode("VirtualService", &spelled, Unknown::Refused).is_ok());
     }
 
     #[test]
@@ -469,7 +587,10 @@ mod tests {
                 "unknown value \"\\\"X\\\"\" for enum istio.networking.v1alpha3.HTTPRedirect.RedirectPortSelection",
             ),
         ] {
-            assert_eq!(decode("VirtualService", &spec).unwrap_err(), want);
+            assert_eq!(
+                decode("VirtualService", &spec, Unknown::Skipped).unwrap_err(),
+                want
+            );
         }
     }
 }

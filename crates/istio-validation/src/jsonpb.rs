@@ -32,7 +32,8 @@ pub(crate) fn check(
     };
     let mut known = Vec::new();
     // The fields in the order of the message, whatever that of the document is.
-    for field in message.fields() {
+    let declared = message.descriptor_proto().field.iter();
+    for field in declared.filter_map(|field| message.get_field_by_name(field.name())) {
         let found = [field.json_name(), field.name()]
             .into_iter()
             .find_map(|n| map.get_key_value(n));
@@ -157,7 +158,7 @@ fn any(value: &Value, strict: bool) -> Result<(), String> {
     let Some(url) = kind.as_str() else {
         return Err(format!(
             "can't unmarshal Any's '@type': {}",
-            quote(&kind.to_string())
+            quote(&sorted(kind).to_string())
         ));
     };
     let Ok(message) = xds::json::descriptor(url) else {
@@ -178,6 +179,22 @@ fn any(value: &Value, strict: bool) -> Result<(), String> {
         check(&message, &Value::Object(rest), strict)
     };
     inner.map_err(|why| format!("can't unmarshal Any nested proto {url}: {why}"))
+}
+
+/// A value with its members in the order of their names, as Go writes maps.
+fn sorted(value: &Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let mut members: Vec<_> = map.iter().collect();
+            members.sort_unstable_by_key(|(name, _)| *name);
+            members
+                .into_iter()
+                .map(|(name, value)| (name.clone(), sorted(value)))
+                .collect()
+        }
+        Value::Array(items) => items.iter().map(sorted).collect(),
+        value => value.clone(),
+    }
 }
 
 /// Extensions that are named without a configuration: `typed_config` of the message or of one inside of it is missing. Envoy

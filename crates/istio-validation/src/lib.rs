@@ -13,8 +13,10 @@ mod header_value;
 mod headers;
 mod http_route;
 mod jsonpb;
+mod jwks;
 mod limits;
 mod message;
+mod messages;
 mod names;
 mod peer_authentication;
 mod problem;
@@ -33,8 +35,9 @@ mod wasm_plugin;
 mod workload_entry;
 mod workload_group;
 
+use decode::Unknown;
 use message::Message;
-use problem::{Validation, one};
+use problem::{Found, Problem, Validation, one};
 use serde_json::Value;
 
 /// What the webhook answers.
@@ -99,32 +102,67 @@ fn check_of(group: &str, kind: &str) -> Option<Check> {
     })
 }
 
+/// Decodes an object of Istio and asks the rules of its kind; None for other kinds.
+fn checked(object: &Value, unknown: Unknown) -> Option<Result<Checked<'_>, String>> {
+    let kind = object["kind"].as_str().unwrap_or("");
+    let version = object["apiVersion"].as_str().unwrap_or("");
+    let group = version.split_once('/').map_or("", |(group, _)| group);
+    let check = check_of(group, kind).filter(|_| group.ends_with(".istio.io"))?;
+    let metadata = &object["metadata"];
+    let name = metadata["name"].as_str().unwrap_or("");
+    let namespace = metadata["namespace"].as_str().unwrap_or("");
+    Some(decode::decode(kind, &object["spec"], unknown).map(|spec| {
+        let decoded = Object {
+            name,
+            namespace,
+            spec: Message(&spec),
+            metadata,
+        };
+        let validation = match annotations(kind, &decoded) {
+            Some(text) => Validation {
+                error: one(text),
+                warning: None,
+            },
+            None => check(&decoded),
+        };
+        let limits = limits::warnings(kind, &decoded);
+        Checked {
+            kind,
+            namespace,
+            name,
+            validation,
+            limits,
+        }
+    }))
+}
+
+struct Checked<'a> {
+    kind: &'a str,
+    namespace: &'a str,
+    name: &'a str,
+    validation: Validation,
+    limits: Vec<String>,
+}
+
 /// Checks an object as it would be stored. No rule of Istio compares with the object before.
 pub fn validate(object: &Value) -> Verdict {
-    let version = object["apiVersion"].as_str().unwrap_or("");
-    let kind = object["kind"].as_str().unwrap_or("");
-    let group = version.split_once('/').map_or("", |(group, _)| group);
-    let ours = group.ends_with(".istio.io");
-    let Some(check) = check_of(group, kind).filter(|_| ours) else {
-        return Verdict::refused(format!("unrecognized type {version}, Kind={kind}"));
-    };
-    let spec = match decode::decode(kind, &object["spec"]) {
-        Ok(spec) => spec,
-        Err(why) => return Verdict::refused(format!("error decoding configuration: {why}")),
-    };
-    let metadata = &object["metadata"];
-    let decoded = Object {
-        name: metadata["name"].as_str().unwrap_or(""),
-        namespace: metadata["namespace"].as_str().unwrap_or(""),
-        spec: Message(&spec),
-        metadata,
-    };
-    let validation = match annotations(kind, &decoded) {
-        Some(text) => Validation {
-            error: one(text),
-            warning: None,
-        },
-        None => check(&decoded),
+    let Checked {
+        kind,
+        namespace,
+        name,
+        validation,
+        limits,
+    } = match checked(object, Unknown::Skipped) {
+        Some(Ok(checked)) => checked,
+        Some(Err(why)) => return Verdict::refused(format!("error decoding configuration: {why}")),
+        None => {
+            let text = |field: &str| object[field].as_str().unwrap_or("");
+            return Verdict::refused(format!(
+                "unrecognized type {}, Kind={}",
+                text("apiVersion"),
+                text("kind")
+            ));
+        }
     };
     if let Some(problem) = validation.error {
         return Verdict::refused(format!("configuration is invalid: {problem}"));
@@ -138,16 +176,14 @@ pub fn validate(object: &Value) -> Verdict {
         .find(|key| !KNOWN.contains(&key.as_str()));
     if let Some(key) = unknown {
         return Verdict::refused(format!(
-            "unknown field {} on {kind} resource {}/{}",
+            "unknown field {} on {kind} resource {namespace}/{name}",
             api::field::quote(key),
-            decoded.namespace,
-            decoded.name
         ));
     }
     Verdict {
         error: None,
         warnings: validation.warning.map_or_else(Vec::new, |w| w.texts()),
-        limits: limits::warnings(kind, &decoded),
+        limits,
     }
 }
 
@@ -160,34 +196,34 @@ pub struct Findings {
     pub warnings: Vec<String>,
 }
 
-/// What the rules of a kind say about an object, as `istioctl analyze` tells it: one by one, and nothing about annotations. Nothing for
-/// kinds that are not Istio's.
+impl From<Validation> for Findings {
+    fn from(validation: Validation) -> Self {
+        let texts = |found: Found| found.map_or_else(Vec::new, Problem::texts);
+        Self {
+            errors: texts(validation.error),
+            warnings: texts(validation.warning),
+        }
+    }
+}
+
+/// What the rules of a kind say about an object, one by one, as `istioctl analyze` tells it. Nothing for kinds that are not Istio's.
 ///
 /// # Errors
 /// The spec does not fit, in the words of Go's JSON decoder: `json: cannot unmarshal number into Go value of type string`.
 pub fn findings(object: &Value) -> Result<Findings, String> {
-    let version = object["apiVersion"].as_str().unwrap_or("");
-    let kind = object["kind"].as_str().unwrap_or("");
-    let group = version.split_once('/').map_or("", |(group, _)| group);
-    let Some(check) = check_of(group, kind).filter(|_| group.ends_with(".istio.io")) else {
-        return Ok(Findings::default());
-    };
-    let spec = decode::decode(kind, &object["spec"])?;
-    let metadata = &object["metadata"];
-    let validation = check(&Object {
-        name: metadata["name"].as_str().unwrap_or(""),
-        namespace: metadata["namespace"].as_str().unwrap_or(""),
-        spec: Message(&spec),
-        metadata,
-    });
-    Ok(Findings {
-        errors: validation
-            .error
-            .map_or_else(Vec::new, |found| found.texts()),
-        warnings: validation
-            .warning
-            .map_or_else(Vec::new, |found| found.texts()),
-    })
+    match checked(object, Unknown::Skipped) {
+        Some(checked) => Ok(checked?.validation.into()),
+        None => Ok(Findings::default()),
+    }
+}
+
+/// [`findings`] for an object of a file, in which an unknown field of the spec is an error too; None for kinds that are not Istio's.
+///
+/// # Errors
+/// As [`findings`], and `unknown field "timeuot" in istio.networking.v1alpha3.HTTPRoute`.
+pub fn strict_findings(object: &Value) -> Option<Result<Findings, String>> {
+    let checked = checked(object, Unknown::Refused)?;
+    Some(checked.map(|checked| checked.validation.into()))
 }
 
 /// Annotations that mean something to istiod alone, or to one kind only.

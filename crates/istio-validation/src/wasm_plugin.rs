@@ -35,10 +35,14 @@ fn location(text: &str) -> Found {
     if text.is_empty() {
         return one("url field needs to be set");
     }
-    let parsed = match url::parse_request_uri(text) {
+    let parse = |text: &str| {
+        let parsed = url::parse_request_uri(text)?;
+        url::one_colon(&parsed, text).map(|()| parsed)
+    };
+    let parsed = match parse(text) {
         Ok(parsed) => parsed,
         // Without a scheme it is an image.
-        Err(why) => match url::parse_request_uri(&format!("http://{text}")) {
+        Err(why) => match parse(&format!("http://{text}")) {
             Ok(parsed) => parsed,
             Err(_) => return one(format!("failed to parse url: {why}")),
         },

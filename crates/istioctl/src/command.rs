@@ -7,7 +7,8 @@ use clap::error::{ContextKind, ErrorKind};
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::{
-    Shell, USAGE, analyze, builtin, dashboard, describe, proxy_config, proxy_status, version,
+    Shell, USAGE, analyze, builtin, dashboard, describe, proxy_config, proxy_status,
+    remote_clusters, validate, version,
 };
 
 /// Look at the mesh: what proxies were told, whether they have it, what is wrong with a configuration
@@ -73,6 +74,12 @@ enum Command {
         #[command(subcommand)]
         command: Option<Experimental>,
     },
+    /// List the remote clusters that each control plane watches
+    #[command(name = "remote-clusters")]
+    RemoteClusters(remote_clusters::Arguments),
+    /// Validate Istio configuration in files
+    #[command(visible_alias = "v")]
+    Validate(validate::Arguments),
     /// Check the components of the mesh
     #[command(name = "verify-install")]
     VerifyInstall,
@@ -127,6 +134,8 @@ fn dispatch(arguments: Arguments, shell: &mut Shell<'_>) -> Result<u8> {
             Some(Experimental::ProxyStatus(command)) => proxy_status::run(global, &command, shell),
             Some(Experimental::Version(command)) => version::run(global, &command, shell),
         },
+        Command::RemoteClusters(command) => remote_clusters::run(global, &command, shell),
+        Command::Validate(command) => validate::run(global, &command, shell),
         Command::VerifyInstall => builtin::verify(global, shell),
     }
 }
@@ -170,23 +179,26 @@ fn refuse(error: &clap::Error, shell: &mut Shell<'_>) -> u8 {
             );
         }
         ErrorKind::UnknownArgument => {
-            let _ = writeln!(
-                shell.stderr,
-                "Error: unknown flag: {}",
-                text(ContextKind::InvalidArg)
-            );
+            let flag = text(ContextKind::InvalidArg);
+            let letter = flag.chars().nth(1).filter(|letter| *letter != '-');
+            let _ = match letter {
+                Some(letter) => writeln!(
+                    shell.stderr,
+                    "Error: unknown shorthand flag: {letter:?} in {flag}"
+                ),
+                None => writeln!(shell.stderr, "Error: unknown flag: {flag}"),
+            };
         }
         ErrorKind::InvalidSubcommand => {
-            let (unknown, known) = (
-                text(ContextKind::InvalidSubcommand),
-                text(ContextKind::SuggestedSubcommand),
-            );
+            let unknown = text(ContextKind::InvalidSubcommand);
             let _ = writeln!(
                 shell.stderr,
                 "Error: unknown command {unknown:?} for \"istioctl\""
             );
-            if !known.is_empty() {
-                let _ = writeln!(shell.stderr, "\nDid you mean this?\n\t{known}\n");
+            let meant = suggestions(&unknown);
+            if !meant.is_empty() {
+                let meant = meant.join("\n\t");
+                let _ = writeln!(shell.stderr, "\nDid you mean this?\n\t{meant}\n");
             }
             let _ = writeln!(shell.stderr, "Run 'istioctl --help' for usage.");
         }
@@ -195,4 +207,44 @@ fn refuse(error: &clap::Error, shell: &mut Shell<'_>) -> u8 {
         }
     }
     USAGE
+}
+
+/// Commands whose name begins with what was typed, or differs from it in two letters at most.
+fn suggestions(typed: &str) -> Vec<String> {
+    let typed = typed.to_lowercase();
+    let mut names: Vec<String> = Arguments::command()
+        .get_subcommands()
+        .map(|command| command.get_name().to_owned())
+        .filter(|name| name.starts_with(&typed) || letters_apart(&typed, name) <= 2)
+        .collect();
+    names.sort_unstable();
+    names
+}
+
+/// How many letters have to be put in, taken out or replaced to make one word the other (Levenshtein's distance).
+fn letters_apart(one: &str, other: &str) -> usize {
+    let other: Vec<char> = other.chars().collect();
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (i, letter) in one.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, opposite) in other.iter().enumerate() {
+            let replaced = diagonal + usize::from(letter != *opposite);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[other.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_suggested_that_is_nearly_the_same() {
+        assert_eq!(suggestions("analize"), ["analyze"]);
+        assert_eq!(suggestions("proxy"), ["proxy-config", "proxy-status"]);
+        assert!(suggestions("foo").is_empty());
+        assert_eq!(letters_apart("kitten", "sitting"), 3);
+    }
 }

@@ -25,7 +25,7 @@ pub fn read(path: &Path, shell: &mut Shell<'_>) -> Result<Vec<u8>> {
 }
 
 /// The system's text for an error, without Rust's number.
-fn reason(error: &std::io::Error) -> String {
+pub(crate) fn reason(error: &std::io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or_default();
     let mut letters = text.chars();

@@ -189,7 +189,7 @@ impl<T, F: Fn(&T, &T) -> bool> Sorter<'_, T, F> {
             if other >= length {
                 other -= length;
             }
-            self.items.swap(middle - 1 + i, a + other);
+            self.items.swap(middle + i, a + other);
         }
     }
 
@@ -283,6 +283,25 @@ mod tests {
                 assert_eq!(seen, expected, "length {length}");
             }
         }
+    }
+
+    #[test]
+    fn what_no_comparison_orders_stands_where_go_leaves_it() {
+        // Recorded from `sort.Slice` with the comparison of `istioctl proxy-config route`.
+        let mut names = [
+            "15010", "15014", "80", "8080", "8081", "8082", "8083", "8099", "east", "ingress", "a",
+            "a", "b", "b", "", "",
+        ];
+        let number = |name: &str| name.parse::<u32>().ok();
+        sort(&mut names, |a, b| match (number(a), number(b)) {
+            (Some(a), Some(b)) => a < b,
+            _ => false,
+        });
+        let go = [
+            "east", "ingress", "80", "8080", "8081", "8082", "15014", "8083", "15010", "8099", "a",
+            "a", "b", "b", "", "",
+        ];
+        assert_eq!(names, go);
     }
 
     #[test]

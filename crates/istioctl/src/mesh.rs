@@ -1,16 +1,15 @@
 //! The cluster a command talks to: Kubernetes objects, and ports of pods behind its API server.
 
-use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty};
 use hyper_util::rt::TokioIo;
-use kube_client::{Client, Config, Kubeconfig, ListParams, PODS, PortForward, Resource};
+use kube_client::{Client, Config, ListParams, PODS, PortForward, Resource};
 use serde_json::Value;
 
-use crate::{Global, Shell};
+use crate::{Global, Shell, kubeconfig};
 
 /// Longest wait for an answer of a pod.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -34,37 +33,11 @@ impl Mesh {
     /// # Errors
     /// When no usable kubeconfig is found.
     pub fn connect(global: &Global, shell: &Shell<'_>) -> Result<Self> {
-        let paths = match (&global.kubeconfig, &shell.kubeconfig, &shell.home) {
-            (Some(path), _, _) => vec![shell.path(path)],
-            (None, Some(paths), _) => std::env::split_paths(paths)
-                .filter(|path| !path.as_os_str().is_empty())
-                .collect(),
-            (None, None, Some(home)) => vec![home.join(".kube/config")],
-            (None, None, None) => Vec::new(),
-        };
-        let required = global.kubeconfig.is_some();
-        let mut merged: Option<Kubeconfig> = None;
-        let mut directory = Path::new(".");
-        for path in &paths {
-            let text = match std::fs::read_to_string(path) {
-                Ok(text) => text,
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound && !required => continue,
-                Err(error) => return Err(error).with_context(|| path.display().to_string()),
-            };
-            let config = Kubeconfig::parse(&text).with_context(|| path.display().to_string())?;
-            match &mut merged {
-                Some(merged) => merged.merge(config),
-                None => {
-                    merged = Some(config);
-                    directory = path.parent().unwrap_or(Path::new("."));
-                }
-            }
-        }
         let context = global.context.as_deref();
-        let (config, namespace) = match &merged {
-            Some(kubeconfig) => (
-                kubeconfig.config(context, directory)?,
-                kubeconfig.namespace(context).map(str::to_owned),
+        let (config, namespace) = match kubeconfig::find(global, shell)? {
+            Some(found) => (
+                found.reach(context)?,
+                found.config.namespace(context).map(str::to_owned),
             ),
             None => match context {
                 Some(context) => bail!("context {context:?} does not exist"),

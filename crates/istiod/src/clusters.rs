@@ -9,7 +9,7 @@ use base64::Engine;
 use kube_client::{Client, ListParams, Resource, Store};
 use parking_lot::Mutex;
 use runtime::CancellationToken;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 use translate::{ClusterObjects, SnapshotInput};
 
@@ -72,6 +72,10 @@ impl Registry {
 
     fn objects(&self) -> Vec<Arc<Value>> {
         self.stores.iter().flat_map(Store::list).collect()
+    }
+
+    fn is_synced(&self) -> bool {
+        self.stores.iter().all(Store::is_synced)
     }
 
     async fn wait_synced(&self) {
@@ -252,6 +256,25 @@ impl Clusters {
             .collect()
     }
 
+    /// The clusters as Istio's control plane tells them: the own one, then each with the Secret that names it.
+    pub fn statuses(&self) -> Vec<Value> {
+        let status = |synced: bool| if synced { "synced" } else { "syncing" };
+        let own = self.configuration.iter().all(Store::is_synced) && self.local.is_synced();
+        let mut out = vec![json!({"id": self.id, "secretName": "", "syncStatus": status(own)})];
+        let remotes = self.remotes.lock();
+        for secret in self.remote_secrets.list() {
+            let text = |field: &str| secret["metadata"][field].as_str().unwrap_or_default();
+            let name = format!("{}/{}", text("namespace"), text("name"));
+            for id in remote_kubeconfigs(std::slice::from_ref(&secret)).into_keys() {
+                if let Some(remote) = remotes.get(&id) {
+                    let synced = status(remote.registry.is_synced());
+                    out.push(json!({"id": id, "secretName": name, "syncStatus": synced}));
+                }
+            }
+        }
+        out
+    }
+
     /// All objects of this moment. `domain` is that of Kubernetes services.
     pub fn input(&self, domain: &str) -> SnapshotInput {
         let mut clusters = vec![ClusterObjects {
@@ -355,7 +378,6 @@ fn remote_kubeconfigs(secrets: &[Arc<Value>]) -> BTreeMap<String, Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn remote_secrets_hold_one_kubeconfig_for_each_cluster() {

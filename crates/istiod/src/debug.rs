@@ -15,6 +15,7 @@ use xds::type_url;
 
 use crate::ISTIO_VERSION;
 use crate::ads::stream::{ConnectionStatus, Connections};
+use crate::clusters::Clusters;
 use crate::world::Mesh;
 
 /// What the endpoints show.
@@ -24,6 +25,8 @@ pub struct Debug {
     pub worlds: watch::Receiver<Option<Arc<Mesh>>>,
     /// The connected proxies.
     pub connections: Arc<Connections>,
+    /// The clusters that are watched.
+    pub clusters: Arc<Clusters>,
 }
 
 /// The routes.
@@ -33,6 +36,7 @@ pub fn routes(debug: Debug) -> Router {
         .route("/version", get(version))
         .route("/debug/connections", get(connections))
         .route("/debug/syncz", get(syncz))
+        .route("/debug/clusterz", get(clusterz))
         .fallback(elsewhere)
         .with_state(debug)
 }
@@ -81,6 +85,11 @@ async fn connections(State(debug): State<Debug>) -> Json<Value> {
         .map(|connection| json!({"connectionId": connection.node}))
         .collect();
     Json(json!({"totalClients": clients.len(), "clients": clients}))
+}
+
+/// What `istioctl remote-clusters` reads.
+async fn clusterz(State(debug): State<Debug>) -> Json<Value> {
+    Json(Value::Array(debug.clusters.statuses()))
 }
 
 async fn syncz(State(debug): State<Debug>) -> Json<Value> {

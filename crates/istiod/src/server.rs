@@ -169,6 +169,7 @@ pub async fn run(config: Config, token: CancellationToken) -> anyhow::Result<()>
     let debug = debug::routes(Debug {
         worlds: worlds.clone(),
         connections,
+        clusters: clusters.clone(),
     });
 
     tokio::spawn(registration::register(

@@ -134,27 +134,54 @@ fn differ(what: &str, expected: &str, seen: &str, differences: &mut Vec<String>)
     }
 }
 
-/// Without what is different at every run: the time, and the order in which IST0170 names clusters.
+/// Without what is different at every run: the time, and of IST0170 the cluster that is told of and the order of clusters and reasons.
 fn normal(text: &str) -> String {
-    text.lines()
+    let mut lines: Vec<String> = text
+        .lines()
         .map(|line| {
             let line = match line.split_once("\twarn\t") {
                 Some((_, rest)) => format!("<time>\twarn\t{rest}"),
                 None => line.to_owned(),
             };
-            in_order(&line).unwrap_or(line) + "\n"
+            in_order(&line).unwrap_or(line)
         })
-        .collect()
+        .collect();
+    // Lines stand in the order of clusters.
+    let inconsistent = |line: &String| line.contains(INCONSISTENT);
+    if let Some(first) = lines.iter().position(inconsistent) {
+        let count = lines[first..]
+            .iter()
+            .take_while(|line| inconsistent(line))
+            .count();
+        lines[first..first + count].sort_unstable();
+    }
+    lines.into_iter().map(|line| line + "\n").collect()
 }
 
+const INCONSISTENT: &str = "is inconsistent across clusters [";
+
 fn in_order(line: &str) -> Option<String> {
-    let (before, rest) = line.split_once("is inconsistent across clusters [")?;
+    const REASONS: &str = "The inconsistent behaviors are: ";
+    let sorted = |list: &str, between: &str| {
+        let parts: BTreeSet<&str> = list.split(between).collect();
+        parts.into_iter().collect::<Vec<_>>().join(between)
+    };
+    let (before, rest) = line.split_once(INCONSISTENT)?;
     let (names, after) = rest.split_once(']')?;
-    let names: BTreeSet<&str> = names.split(' ').collect();
-    let names: Vec<&str> = names.into_iter().collect();
+    let before = match (before.find(" [cluster-"), before.find("] (")) {
+        (Some(from), Some(to)) if from < to => format!("{}{}", &before[..from], &before[to + 1..]),
+        _ => before.to_owned(),
+    };
+    let after = match after.split_once(REASONS) {
+        Some((text, reasons)) => {
+            let reasons = sorted(reasons.trim_end_matches('.'), "; ");
+            format!("{text}{REASONS}{reasons}.")
+        }
+        None => after.to_owned(),
+    };
     Some(format!(
-        "{before}is inconsistent across clusters [{}]{after}",
-        names.join(" ")
+        "{before}{INCONSISTENT}{}]{after}",
+        sorted(names, " ")
     ))
 }
 
@@ -362,6 +389,8 @@ fn applied(dir: &Path, case: &str) -> Result<Vec<String>> {
 /// The clusters with the objects in `texts`; the first of two with one name is taken.
 fn clusters(texts: &[String]) -> Result<Vec<Cluster>> {
     let mut by_name: BTreeMap<String, Cluster> = BTreeMap::new();
+    // Servers choose at random, so that two clusters hardly ever choose the same.
+    let mut node_port = 32_767;
     for text in texts {
         for document in documents::split(text) {
             let Some(node) = yaml::parse(document.text.trim())? else {
@@ -378,7 +407,7 @@ fn clusters(texts: &[String]) -> Result<Vec<Cluster>> {
                 let cluster = by_name
                     .entry(name.unwrap_or_default().to_owned())
                     .or_default();
-                put(cluster, as_stored(item));
+                put(cluster, as_stored(item, &mut node_port));
             }
         }
     }
@@ -427,7 +456,8 @@ fn put(cluster: &mut Cluster, object: Value) {
 }
 
 /// An object as the API server would store it, as far as analyzers notice.
-fn as_stored(mut object: Value) -> Value {
+/// `node_port` is the next one to give away.
+fn as_stored(mut object: Value, node_port: &mut u16) -> Value {
     let kind = object["kind"].as_str().unwrap_or_default().to_owned();
     let cluster_wide = ["Namespace", "Node", "CustomResourceDefinition"].contains(&kind.as_str())
         || kind.ends_with("WebhookConfiguration");
@@ -438,7 +468,13 @@ fn as_stored(mut object: Value) -> Value {
         if object["spec"]["type"].is_null() {
             object["spec"]["type"] = json!("ClusterIP");
         }
+        let on_nodes = ["NodePort", "LoadBalancer"].map(Value::from);
+        let on_nodes = on_nodes.contains(&object["spec"]["type"]);
         for port in object["spec"]["ports"].as_array_mut().into_iter().flatten() {
+            if on_nodes && port["nodePort"].is_null() {
+                port["nodePort"] = json!(*node_port);
+                *node_port -= 1;
+            }
             if port["protocol"].is_null() {
                 port["protocol"] = json!("TCP");
             }

@@ -11,7 +11,15 @@ use anyhow::{Context as _, Result};
 use crate::{Outcome, entries, run};
 
 /// Commands of which texts are compared; those of other commands have comparisons of their own.
-const COMMANDS: [&str; 5] = ["pc", "proxy-config", "version", "foo", "analize"];
+const COMMANDS: [&str; 7] = [
+    "pc",
+    "proxy-config",
+    "version",
+    "validate",
+    "v",
+    "foo",
+    "analize",
+];
 
 /// Whether a directory holds such cases.
 pub fn recognise(dir: &Path) -> bool {
@@ -64,6 +72,14 @@ fn tables(dir: &Path) -> Vec<(String, String)> {
 
 fn texts(dir: &Path) -> Vec<(String, String)> {
     let compared = |line: &str| {
+        // A remark after the command tells of preparations.
+        if line.contains("   (") {
+            return false;
+        }
+        let line = match line.split_once(" | ") {
+            Some((source, command)) if source.starts_with("$ cat ") => format!("$ {command}"),
+            _ => line.to_owned(),
+        };
         let words: Vec<&str> = line.split_whitespace().collect();
         let [_, "istioctl", command, ..] = words[..] else {
             return false;
@@ -92,8 +108,8 @@ struct Ran {
     code: u8,
 }
 
-fn istioctl(directory: &Path, words: &[String]) -> Ran {
-    let (mut stdin, mut stdout, mut stderr) = (std::io::empty(), Vec::new(), Vec::new());
+fn istioctl(directory: &Path, words: &[String], input: &[u8]) -> Ran {
+    let (mut stdin, mut stdout, mut stderr) = (input, Vec::new(), Vec::new());
     let code = ::istioctl::run(
         words.iter().map(Into::into).collect(),
         &mut Shell {
@@ -150,7 +166,7 @@ fn table_case(dir: &Path, case: &str, text: &str) -> Result<Vec<String>> {
         Some((command, code)) => (command, code.trim().parse().context("exit code")?),
         None => (command, 0),
     };
-    let ran = istioctl(&state, &words(command));
+    let ran = istioctl(&state, &words(command), &[]);
     let seen = format!("{}{}", ran.stdout, ran.stderr);
     let mut differences = lines("output", &comparable(recorded), &comparable(&seen));
     if ran.code != code {
@@ -172,7 +188,14 @@ fn text_case(dir: &Path, case: &str, text: &str) -> Result<Vec<String>> {
     let inputs = dir
         .join(case.split('/').next().unwrap_or_default())
         .join("in");
-    let ran = istioctl(&inputs, &words(command));
+    let (input, command) = match command.split_once(" | ") {
+        Some((source, command)) => {
+            let name = source.trim_start_matches("$ cat ");
+            (std::fs::read(inputs.join(name))?, command)
+        }
+        None => (Vec::new(), command),
+    };
+    let ran = istioctl(&inputs, &words(command), &input);
     let mut differences = lines("standard output", &masked(stdout), &masked(&ran.stdout));
     differences.extend(lines(
         "standard error",

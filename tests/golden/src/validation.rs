@@ -200,7 +200,10 @@ impl Server {
             |_| Vec::new(),
             |warnings| warnings.iter().filter_map(|w| unknown(w)).collect(),
         );
+        // What was recorded of the webhook alone is about the object before defaults; in a request they come first.
         let webhook = istio_validation::validate(&object);
+        api::defaults::apply(schema, &mut object);
+        let asked = istio_validation::validate(&object);
         let strict = prune::decode(schema, &mut document.clone(), &[], FieldValidation::Strict);
         let errors = api::validate::create(resource, schema, &object);
         let kubectl = if let Err(status) = strict {
@@ -210,7 +213,7 @@ impl Server {
             ))
         } else if !errors.is_empty() {
             Err(invalid(kind, name, &errors))
-        } else if let Some(error) = &webhook.error {
+        } else if let Some(error) = &asked.error {
             Err(format!(
                 "Error from server: {creating}: admission webhook \"validation.istio.io\" denied the request: {error}"
             ))
@@ -219,8 +222,13 @@ impl Server {
                 "{}.{}/{name} created (server dry run)",
                 resource.singular, resource.group
             );
-            for warning in &webhook.warnings {
-                text.push_str(&format!("\nWarning: {warning}"));
+            // A client prints a warning once.
+            let mut told = Vec::new();
+            for warning in asked.warnings {
+                if !told.contains(&warning) {
+                    text.push_str(&format!("\nWarning: {warning}"));
+                    told.push(warning);
+                }
             }
             Ok(text)
         };

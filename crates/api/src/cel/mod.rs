@@ -48,12 +48,22 @@ pub(crate) fn report(source: &str, mistakes: &[Mistake]) -> String {
         let line = before.iter().filter(|c| **c == '\n').count();
         let column = before.iter().rev().take_while(|c| **c != '\n').count();
         let text = source.split('\n').nth(line).unwrap_or("");
+        // Below what takes several bytes cel-go puts marks of full width.
+        let wide = |c: char| c.len_utf8() > 1;
+        let dots: String = text
+            .chars()
+            .take(column)
+            .map(|c| if wide(c) { '．' } else { '.' })
+            .collect();
+        let mark = match text.chars().nth(column) {
+            Some(c) if wide(c) => '＾',
+            _ => '^',
+        };
         format!(
-            "ERROR: <input>:{}:{}: {}\n | {text}\n | {}^",
+            "ERROR: <input>:{}:{}: {}\n | {text}\n | {dots}{mark}",
             line + 1,
             column + 1,
             mistake.what,
-            ".".repeat(column)
         )
     });
     each.collect::<Vec<_>>().join("\n")

@@ -2,6 +2,7 @@
 //! one goes.
 
 use super::lexer::{Lexeme, Token, lex};
+use super::types::KEYWORDS;
 use super::value::Value;
 use super::{Expression, Mistake, report};
 use std::sync::Arc;
@@ -67,27 +68,6 @@ pub(crate) enum Kind {
 
 const STARTS: &str = "{'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}";
 
-const RESERVED: [&str; 18] = [
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "for",
-    "function",
-    "if",
-    "import",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-    "return",
-    "var",
-    "void",
-    "while",
-    "in",
-];
-
 const DEEPEST: usize = 80;
 
 /// Parses an expression.
@@ -95,11 +75,13 @@ const DEEPEST: usize = 80;
 /// # Errors
 /// The syntax errors with their places: `ERROR: <input>:1:5: Syntax error: ...`.
 pub fn parse(source: &str) -> Result<Expression, String> {
-    let (tokens, mut mistakes) = lex(source);
+    let (tokens, mistakes) = lex(source);
     let mut parser = Parser {
         tokens,
         next: 0,
         depth: 0,
+        mistakes,
+        passed_over: None,
     };
     let parsed = parser.expression().and_then(|root| {
         let rest = parser.peek();
@@ -117,17 +99,19 @@ pub fn parse(source: &str) -> Result<Expression, String> {
         })
     });
     match parsed {
-        Ok(root) if mistakes.is_empty() => Ok(Expression {
-            source: source.to_string(),
-            root,
-        }),
-        Ok(_) => Err(report(source, &mistakes)),
-        Err(mistake) => {
-            mistakes.push(mistake);
-            mistakes.sort_by_key(|m| m.at);
-            Err(report(source, &mistakes))
+        Ok(root) if parser.mistakes.is_empty() => {
+            return Ok(Expression {
+                source: source.to_string(),
+                root,
+            });
         }
+        Ok(_) => {}
+        // Nothing is said of a place that is passed over until something fits again.
+        Err(_) if parser.passed_over == Some(parser.next) => {}
+        Err(mistake) => parser.mistakes.push(mistake),
     }
+    parser.mistakes.sort_by_key(|m| m.at);
+    Err(report(source, &parser.mistakes))
 }
 
 type Parsed<T = Node> = Result<T, Mistake>;
@@ -136,6 +120,9 @@ struct Parser {
     tokens: Vec<Lexeme>,
     next: usize,
     depth: usize,
+    mistakes: Vec<Mistake>,
+    /// Where a value was missing and no token has been taken since.
+    passed_over: Option<usize>,
 }
 
 fn node(at: usize, kind: Kind) -> Node {
@@ -367,6 +354,7 @@ impl Parser {
             Token::Float(value) => Ok(node(at, Kind::Literal(Value::Double(value)))),
             Token::Text(value) => Ok(node(at, Kind::Literal(Value::String(value.into())))),
             Token::Bytes(value) => Ok(node(at, Kind::Literal(Value::Bytes(value.into())))),
+            Token::Name(ref name) if name == "in" => self.unfit(&lexeme),
             Token::Name(name) => self.name(at, &name),
             Token::Sign("(") => {
                 let inner = self.expression()?;
@@ -400,14 +388,44 @@ impl Parser {
                 Ok(node(at, Kind::Map(entries)))
             }
             Token::Sign(".") => self.primary(),
-            Token::Sign(_) | Token::End => Err(Mistake {
-                at,
-                what: format!(
-                    "Syntax error: mismatched input '{}' expecting {STARTS}",
-                    lexeme.text
-                ),
-            }),
+            Token::Sign(_) | Token::End => self.unfit(&lexeme),
         }
+    }
+
+    /// A token that begins no value, which has been taken. As cel-go's parser does, one that stands before a value is left out; else
+    /// the value is taken for given, up to what may follow one.
+    fn unfit(&mut self, lexeme: &Lexeme) -> Parsed {
+        const FOLLOWS: [&str; 23] = [
+            "||", "&&", "<=", "<", ">=", ">", "==", "!=", "in", "+", "-", "*", "/", "%", "?", ":",
+            ")", "]", "}", ",", ".", "[", "<EOF>",
+        ];
+        let begins = |lexeme: &Lexeme| match &lexeme.token {
+            Token::Sign(sign) => ["[", "{", "(", ".", "-", "!"].contains(sign),
+            Token::Name(name) => name != "in",
+            token => *token != Token::End,
+        };
+        let extraneous = lexeme.token != Token::End && begins(&self.peek());
+        let kind = if extraneous {
+            "extraneous"
+        } else {
+            "mismatched"
+        };
+        self.mistakes.push(Mistake {
+            at: lexeme.at,
+            what: format!(
+                "Syntax error: {kind} input '{}' expecting {STARTS}",
+                lexeme.text
+            ),
+        });
+        if extraneous {
+            return self.unary();
+        }
+        self.next -= 1;
+        while !FOLLOWS.contains(&self.peek().text.as_str()) {
+            self.next += 1;
+        }
+        self.passed_over = Some(self.next);
+        Ok(node(lexeme.at, Kind::Literal(Value::Null)))
     }
 
     fn name(&mut self, at: usize, name: &str) -> Parsed {
@@ -415,13 +433,7 @@ impl Parser {
             "true" => return Ok(node(at, Kind::Literal(Value::Bool(true)))),
             "false" => return Ok(node(at, Kind::Literal(Value::Bool(false)))),
             "null" => return Ok(node(at, Kind::Literal(Value::Null))),
-            "in" => {
-                return Err(Mistake {
-                    at,
-                    what: format!("Syntax error: mismatched input 'in' expecting {STARTS}"),
-                });
-            }
-            name if RESERVED.contains(&name) => {
+            name if KEYWORDS.contains(&name) => {
                 return Err(Mistake {
                     at,
                     what: format!("reserved identifier: {name}"),

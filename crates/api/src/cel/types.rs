@@ -63,8 +63,8 @@ impl fmt::Display for Type {
     }
 }
 
-/// Words that are no names of fields in expressions.
-const KEYWORDS: [&str; 21] = [
+/// Words that are no names in expressions.
+pub(crate) const KEYWORDS: [&str; 21] = [
     "true",
     "false",
     "null",

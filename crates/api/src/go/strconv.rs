@@ -93,7 +93,8 @@ pub fn format_float(value: f64) -> String {
         .split_once('e')
         .and_then(|(_, power)| power.parse::<i32>().ok())
         .unwrap_or(0);
-    if value == 0.0 || (-4..21).contains(&power) {
+    // `%v` is `%g`, whose shortest form has an exponent from a million on.
+    if value == 0.0 || (-4..6).contains(&power) {
         return format!("{value}");
     }
     let digits = exponent.split('e').next().unwrap_or("");
@@ -128,6 +129,9 @@ mod tests {
         assert_eq!(format_float(150.0), "150");
         assert_eq!(format_float(0.00005), "5e-05");
         assert_eq!(format_float(-1.5), "-1.5");
+        assert_eq!(format_float(123_456.5), "123456.5");
+        assert_eq!(format_float(12_345_678.0), "1.2345678e+07");
+        assert_eq!(format_float(1e10), "1e+10");
     }
 
     #[test]

@@ -23,14 +23,16 @@ pub fn parse_duration(text: &str) -> Result<i64, String> {
     const LIMIT: u128 = 1 << 63;
     let mut total: u128 = 0;
     while !rest.is_empty() {
-        let number_end = rest
-            .find(|c: char| !c.is_ascii_digit() && c != '.')
-            .unwrap_or(rest.len());
-        let number = &rest[..number_end];
-        if number.is_empty() || number.matches('.').count() > 1 {
-            // A second point begins no unit that Go knows.
-            return Err(invalid());
+        let digits = |from: usize| {
+            rest[from..]
+                .find(|c: char| !c.is_ascii_digit())
+                .map_or(rest.len(), |n| from + n)
+        };
+        let mut number_end = digits(0);
+        if rest[number_end..].starts_with('.') {
+            number_end = digits(number_end + 1);
         }
+        let number = &rest[..number_end];
         let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
         if whole.is_empty() && fraction.is_empty() {
             return Err(invalid());

@@ -1,6 +1,6 @@
 //! Custom resources against their structural schema.
 
-use super::{Errors, gostring, rules};
+use super::{Errors, rules};
 use crate::field::{ErrorType, FieldError, child, show};
 use crate::schema::{Additional, Document, Node, NodeId, ObjectSchema, Type};
 use serde_json::Value;
@@ -362,12 +362,23 @@ fn combinations(doc: &Document, node: &Node, v: &Value, path: &str, out: &mut Er
             )),
         }
     }
-    for s in &node.all_of {
-        let errors = errors_of(doc, *s, v, path);
-        if !errors.is_empty() {
-            out.push(combination(path, "validate all the schemas (allOf)"));
-            out.extend(errors);
-        }
+    let failed: Vec<Errors> = node
+        .all_of
+        .iter()
+        .map(|s| errors_of(doc, *s, v, path))
+        .filter(|errors| !errors.is_empty())
+        .collect();
+    if !failed.is_empty() {
+        let none = if failed.len() == node.all_of.len() {
+            ". None validated"
+        } else {
+            ""
+        };
+        out.push(combination(
+            path,
+            &format!("validate all the schemas (allOf){none}"),
+        ));
+        out.extend(failed.into_iter().flatten());
     }
     if let Some(not) = node.not
         && errors_of(doc, not, v, path).is_empty()
@@ -383,20 +394,35 @@ fn lists(doc: &Document, id: NodeId, v: &Value, path: &str, out: &mut Errors) {
         Value::Array(items) => {
             let key =
                 |v: &Value| -> Value { node.list_map_keys.iter().map(|k| v[k].clone()).collect() };
+            let stranger = items.iter().position(|v| !v.is_object() && !v.is_null());
+            if let Some(i) = stranger.filter(|_| node.list_type == "map") {
+                let item = &items[i];
+                let mut e = FieldError::invalid(
+                    format!("{path}[{i}]"),
+                    item,
+                    "must be an object for an array of list-type map",
+                );
+                if item.is_array() {
+                    e.shown = Some(crate::go::syntax(item));
+                }
+                out.push(e);
+            }
             for (i, item) in items.iter().enumerate() {
                 let here = format!("{path}[{i}]");
                 match node.list_type.as_str() {
                     "set" if items[..i].contains(item) => {
                         out.push(FieldError::duplicate(here.clone(), item))
                     }
-                    "map" if item.is_object() && items[..i].iter().any(|o| key(o) == key(item)) => {
+                    "map"
+                        if stranger.is_none() && items[..i].iter().any(|o| key(o) == key(item)) =>
+                    {
                         let keys: serde_json::Map<String, Value> = node
                             .list_map_keys
                             .iter()
                             .filter_map(|k| item.get(k).map(|v| (k.clone(), v.clone())))
                             .collect();
                         let mut e = FieldError::duplicate(here.clone(), &Value::Null);
-                        e.shown = Some(gostring::any_map(&Value::Object(keys)));
+                        e.shown = Some(crate::go::syntax(&Value::Object(keys)));
                         out.push(e);
                     }
                     _ => {}

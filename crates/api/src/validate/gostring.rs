@@ -84,26 +84,6 @@ pub fn owner_reference(v: &Value) -> String {
     )
 }
 
-/// A JSON object as `map[string]interface {}{...}`.
-pub fn any_map(v: &Value) -> String {
-    match v {
-        Value::Object(m) => {
-            let mut pairs: Vec<String> = m
-                .iter()
-                .map(|(k, v)| format!("{}:{}", quote(k), any_map(v)))
-                .collect();
-            pairs.sort();
-            format!("map[string]interface {{}}{{{}}}", pairs.join(", "))
-        }
-        Value::Array(a) => {
-            let items: Vec<String> = a.iter().map(any_map).collect();
-            format!("[]interface {{}}{{{}}}", items.join(", "))
-        }
-        Value::String(s) => quote(s),
-        Value::Null => "interface {}(nil)".into(),
-        other => other.to_string(),
-    }
-}
 /// A `resource.Quantity`: its digits without trailing zeros as value and scale, and how it was written.
 pub fn quantity(v: &Value) -> String {
     let text = match v {

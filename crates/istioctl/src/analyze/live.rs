@@ -1,7 +1,7 @@
 //! The objects of running clusters.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use analysis::analyzers::{self, Analyzer};
 use analysis::files::IGNORED_NAMESPACES;
@@ -11,6 +11,7 @@ use kube_client::{Client, Kubeconfig, ListParams, Resource};
 use serde_json::Value;
 
 use super::Arguments;
+use crate::kubeconfig::{self, Found};
 use crate::{Global, Shell};
 
 /// What is known of running clusters.
@@ -110,7 +111,7 @@ pub fn read(
     analyzers: &[Analyzer],
     shell: &Shell<'_>,
 ) -> Result<Live> {
-    let kubeconfig = find_kubeconfig(global, shell)?;
+    let kubeconfig = kubeconfig::find(global, shell)?.ok_or_else(no_kubeconfig)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -119,41 +120,6 @@ pub fn read(
         tokio::time::timeout(timeout, clusters(&kubeconfig, global, arguments, analyzers))
             .await
             .map_err(|_| anyhow!("the clusters did not answer within {}", arguments.timeout))?
-    })
-}
-
-struct Found {
-    config: Kubeconfig,
-    directory: PathBuf,
-}
-
-impl Found {
-    fn client(&self, context: Option<&str>) -> Result<Client> {
-        Ok(Client::new(self.config.config(context, &self.directory)?)?)
-    }
-}
-
-fn find_kubeconfig(global: &Global, shell: &Shell<'_>) -> Result<Found> {
-    let named = global.kubeconfig.as_ref().map(|file| shell.path(file));
-    let of_environment = shell
-        .kubeconfig
-        .iter()
-        .flat_map(std::env::split_paths)
-        .filter(|path| !path.as_os_str().is_empty())
-        .map(|path| shell.path(&path))
-        .find(|path| path.exists());
-    let of_home = shell
-        .home
-        .as_ref()
-        .map(|home| home.join(".kube/config"))
-        .filter(|path| path.exists());
-    let Some(path) = named.or(of_environment).or(of_home) else {
-        return Err(no_kubeconfig());
-    };
-    let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-    Ok(Found {
-        config: Kubeconfig::parse(&text)?,
-        directory: path.parent().unwrap_or(Path::new(".")).to_owned(),
     })
 }
 
