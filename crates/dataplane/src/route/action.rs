@@ -187,10 +187,21 @@ impl Rewrite {
         let host = match &self.host {
             None => return,
             Some(Host::Literal(host)) => host.clone(),
-            Some(Host::Header(key)) => match key.value(&head.view()) {
-                Some(value) if !value.is_empty() => value.into_owned(),
-                _ => return,
-            },
+            Some(Host::Header(key)) => {
+                // Of several lines the first is the host.
+                let value = match key {
+                    HeaderKey::Name(name) => head
+                        .headers
+                        .get(name)
+                        .and_then(|value| value.to_str().ok())
+                        .map(str::to_owned),
+                    key => key.value(&head.view()).map(|value| value.into_owned()),
+                };
+                match value {
+                    Some(value) if !value.is_empty() => value,
+                    _ => return,
+                }
+            }
             Some(Host::PathRegex(regex)) => regex.apply(path_only(head.path)).into_owned(),
         };
         self.replace_host(head, host, suppress);
