@@ -63,6 +63,7 @@ async fn run(state: &StateDir, facts: &'static ClusterFacts) -> Result<()> {
     let token = runtime::shutdown::on_signal()?;
     let server = start_api_server(&directory, facts, keys, now, &token).await?;
     tracing::info!(cluster = facts.name, "API server ready");
+    tokio::spawn(crate::memory::give_back());
 
     let client = |user: &str, groups: &[&str]| component_client(keys, user, groups, now);
     let manager = controllers::Config {

@@ -7,6 +7,7 @@ mod catalog;
 mod cluster;
 mod commands;
 mod language;
+mod memory;
 mod state;
 mod supervisor;
 mod topology;
@@ -222,5 +223,8 @@ fn up(state: StateDir, options: &supervisor::Options) -> Result<()> {
         .enable_all()
         .build()
         .context("cannot start")?
-        .block_on(supervisor::run(state, doors))
+        .block_on(async {
+            tokio::spawn(memory::give_back());
+            supervisor::run(state, doors).await
+        })
 }
