@@ -421,10 +421,8 @@ fn updates(programs: &[Program; 2], options: &Options, dir: &Path) {
     });
     line("the routes to all, ms until acknowledged", |u| u.routes.0);
     line("                   ms of processor time", |u| u.routes.1);
-    line("all clusters and endpoints, ms until acknowledged", |u| {
-        u.clusters.0
-    });
-    line("                            ms of processor time", |u| {
+    // Not when it is acknowledged: Envoy waits up to 15 s for endpoints of changed clusters that it is sent too early.
+    line("all clusters and endpoints, ms of processor time", |u| {
         u.clusters.1
     });
 }
