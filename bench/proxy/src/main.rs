@@ -21,7 +21,7 @@ use std::time::{Duration, Instant, SystemTime};
 use config::Hop;
 use load::{Load, Served};
 use management::Management;
-use program::{Process, Program, Side, busy, free_port, local, pin};
+use program::{Process, Program, Side, busy, free_port, local, pin, processors};
 
 /// How many services a mesh has in the scenarios about many.
 const SERVICES: usize = 1000;
@@ -242,7 +242,7 @@ fn measure(program: &Program, scenario: &Scenario, to: u16, options: &Options, d
     let elapsed = start.elapsed().as_secs_f64();
     let cpu = used(&processes) - cpu;
     let others = busy() - machine - cpu - (program::cpu_of("self") - mine);
-    let cores = std::thread::available_parallelism().map_or(1, usize::from) as f64;
+    let cores = processors() as f64;
     Run {
         rate: served.requests as f64 / elapsed,
         p50: served.percentile(50.0),

@@ -108,14 +108,20 @@ pub enum Side {
     Load,
 }
 
+/// How many processors the machine has, whichever of them this thread may use.
+pub fn processors() -> usize {
+    // SAFETY: sysconf has no preconditions.
+    let all = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) };
+    usize::try_from(all).unwrap_or(1).max(1)
+}
+
 /// Puts this thread, and what it starts from now on, on a processor; does nothing where there is only one.
 pub fn pin(side: Side) {
-    let all = std::thread::available_parallelism().map_or(1, usize::from);
-    // SAFETY: sysconf has no preconditions; the set is a plain value of the size given.
+    if processors() < 2 {
+        return;
+    }
+    // SAFETY: the set is a plain value of the size given.
     unsafe {
-        if libc::sysconf(libc::_SC_NPROCESSORS_ONLN) < 2 && all < 2 {
-            return;
-        }
         let mut set: libc::cpu_set_t = std::mem::zeroed();
         libc::CPU_SET(matches!(side, Side::Proxy).into(), &mut set);
         libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &set);

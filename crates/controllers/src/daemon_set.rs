@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::time::Time;
-use kube_client::{DAEMON_SETS, PODS, Resource};
+use kube_client::{DAEMON_SETS, PODS};
 use serde_json::{Value, json};
 
 use crate::action::{Action, Event};
@@ -13,10 +13,7 @@ use crate::claim::claim;
 use crate::object::{int, is_terminating, items, omit_empty, status_patch, text};
 use crate::pods::{self, Availability};
 use crate::replicaset::pod_from_template;
-use crate::revision::{self, Current, HASH_LABEL};
-
-const REVISIONS: Resource =
-    Resource::fixed("apps", "v1", "controllerrevisions", "ControllerRevision");
+use crate::revision::{self, HASH_LABEL, REVISIONS};
 
 /// Taints that daemon pods live with.
 const TOLERATED: [(&str, &str); 6] = [
@@ -106,13 +103,9 @@ pub fn reconcile(observed: &Observed) -> (Vec<Action>, Option<Duration>) {
         return (Vec::new(), None);
     }
     let history = revision::history(set, &observed.revisions);
-    let update = match revision::current(set, &history, int(&set["status"]["collisionCount"])) {
-        Current::Is(revision) => revision,
-        Current::Old(revision, number) => {
-            let patch = json!({"revision": number});
-            return (vec![Action::patch(REVISIONS, &revision, patch)], None);
-        }
-        Current::Missing(revision) => return (vec![Action::create(REVISIONS, revision)], None),
+    let update = match revision::settled(set, &history) {
+        Ok(revision) => revision,
+        Err(first) => return (first, None),
     };
     let hash = text(&update["metadata"]["labels"][HASH_LABEL]).to_owned();
     let mut by_node: BTreeMap<&str, Vec<&Arc<Value>>> = BTreeMap::new();
@@ -161,7 +154,10 @@ pub fn reconcile(observed: &Observed) -> (Vec<Action>, Option<Duration>) {
         }
         let Some(pod) = own.iter().find(|pod| pods::is_active(pod)) else {
             if own.is_empty() {
-                actions.push(create(set, &pod_for(set, api::meta::name(node), &hash)));
+                actions.push(pods::create(
+                    set,
+                    pod_for(set, api::meta::name(node), &hash),
+                ));
             }
             counts.current += usize::from(!own.is_empty());
             continue;
@@ -240,22 +236,6 @@ pub(crate) fn percent_or_count(v: &Value, of: usize) -> usize {
     }
 }
 
-fn create(set: &Arc<Value>, pod: &Value) -> Action {
-    Action {
-        on_success: Some(Event::normal(
-            set,
-            "SuccessfulCreate",
-            "Created pod: {name}",
-        )),
-        on_failure: Some(Event::warning(
-            set,
-            "FailedCreate",
-            "Error creating: {error}",
-        )),
-        ..Action::create(PODS, pod.clone())
-    }
-}
-
 fn delete(set: &Arc<Value>, pod: &Value) -> Action {
     Action {
         on_success: Some(Event::normal(
@@ -315,7 +295,7 @@ mod tests {
 
     fn run(set: &Value, pods: Vec<Arc<Value>>, nodes: &[Value]) -> Vec<String> {
         let revision = match revision::current(set, &[], 0) {
-            Current::Missing(r) => Arc::new(r),
+            revision::Current::Missing(r) => Arc::new(r),
             _ => panic!("not missing"),
         };
         let observed = Observed {

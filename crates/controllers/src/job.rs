@@ -395,19 +395,7 @@ fn create_pod(job: &Arc<Value>, index: Option<i64>) -> Action {
             }
         }
     }
-    Action {
-        on_success: Some(Event::normal(
-            job,
-            "SuccessfulCreate",
-            "Created pod: {name}",
-        )),
-        on_failure: Some(Event::warning(
-            job,
-            "FailedCreate",
-            "Error creating: {error}",
-        )),
-        ..Action::create(PODS, pod)
-    }
+    pods::create(job, pod)
 }
 
 fn delete_pod(job: &Arc<Value>, pod: &Value) -> Action {

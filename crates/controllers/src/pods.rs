@@ -5,12 +5,31 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use api::time::Time;
+use kube_client::PODS;
 use serde_json::Value;
 
+use crate::action::{Action, Event};
 use crate::object::{condition, created, int, is_terminating, items, text, time_at};
 
 /// Annotation that makes a pod a cheaper or dearer victim of scaling down.
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
+
+/// Creates a pod of an owner, whose events tell how it went.
+pub(crate) fn create(owner: &Arc<Value>, pod: Value) -> Action {
+    Action {
+        on_success: Some(Event::normal(
+            owner,
+            "SuccessfulCreate",
+            "Created pod: {name}",
+        )),
+        on_failure: Some(Event::warning(
+            owner,
+            "FailedCreate",
+            "Error creating: {error}",
+        )),
+        ..Action::create(PODS, pod)
+    }
+}
 
 /// Neither finished nor being deleted.
 pub(crate) fn is_active(pod: &Value) -> bool {

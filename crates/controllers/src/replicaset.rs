@@ -59,29 +59,15 @@ pub fn reconcile(observed: &Observed) -> Vec<Action> {
     let wanted = usize::try_from(int(&set["spec"]["replicas"])).unwrap_or(0);
     if active.len() < wanted {
         let missing = (wanted - active.len()).min(BURST);
-        return (0..missing).map(|_| create_pod(set)).collect();
+        return (0..missing)
+            .map(|_| pods::create(set, pod_from_template(set)))
+            .collect();
     }
     let surplus = (active.len() - wanted).min(BURST);
     victims(observed, active, surplus)
         .iter()
         .map(|pod| delete_pod(set, pod))
         .collect()
-}
-
-fn create_pod(set: &Arc<Value>) -> Action {
-    Action {
-        on_success: Some(Event::normal(
-            set,
-            "SuccessfulCreate",
-            "Created pod: {name}",
-        )),
-        on_failure: Some(Event::warning(
-            set,
-            "FailedCreate",
-            "Error creating: {error}",
-        )),
-        ..Action::create(PODS, pod_from_template(set))
-    }
 }
 
 /// A pod as the template of a controller object asks for, owned by that object.

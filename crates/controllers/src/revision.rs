@@ -2,10 +2,16 @@
 
 use std::sync::Arc;
 
+use kube_client::Resource;
 use serde_json::{Value, json};
 
+use crate::action::Action;
 use crate::deployment::template::{hash, without_nulls};
 use crate::object::{controller_uid, int};
+
+/// Revisions of DaemonSets and StatefulSets.
+pub(crate) const REVISIONS: Resource =
+    Resource::fixed("apps", "v1", "controllerrevisions", "ControllerRevision");
 
 /// Label of revisions (their hash) and of the pods made from them (the revision's name or hash).
 pub(crate) const HASH_LABEL: &str = "controller-revision-hash";
@@ -44,6 +50,18 @@ pub(crate) enum Current {
     Old(Arc<Value>, i64),
     /// It must be created.
     Missing(Value),
+}
+
+/// The revision of the owner's present template, once it is there and the newest; else what has to happen first.
+pub(crate) fn settled(owner: &Value, history: &[Arc<Value>]) -> Result<Arc<Value>, Vec<Action>> {
+    match current(owner, history, int(&owner["status"]["collisionCount"])) {
+        Current::Is(revision) => Ok(revision),
+        Current::Old(revision, number) => {
+            let patch = json!({"revision": number});
+            Err(vec![Action::patch(REVISIONS, &revision, patch)])
+        }
+        Current::Missing(revision) => Err(vec![Action::create(REVISIONS, revision)]),
+    }
 }
 
 /// Finds the owner's present template among its revisions.

@@ -44,8 +44,6 @@ pub(crate) type Key = (String, String);
 
 const REPLICATION_CONTROLLERS: Resource =
     Resource::fixed("", "v1", "replicationcontrollers", "ReplicationController");
-const REVISIONS: Resource =
-    Resource::fixed("apps", "v1", "controllerrevisions", "ControllerRevision");
 const QUOTAS: Resource = Resource::fixed("", "v1", "resourcequotas", "ResourceQuota");
 
 /// The local copies all controllers share, and what they do things with.
@@ -128,7 +126,7 @@ impl Context {
             replication_controllers: all(REPLICATION_CONTROLLERS),
             stateful_sets: all(STATEFUL_SETS),
             daemon_sets: all(DAEMON_SETS),
-            revisions: all(REVISIONS),
+            revisions: all(crate::revision::REVISIONS),
             cron_jobs: all(CRON_JOBS),
             budgets: all(POD_DISRUPTION_BUDGETS),
             quotas: all(QUOTAS),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::time::Time;
-use kube_client::{PODS, Resource, STATEFUL_SETS};
+use kube_client::{PODS, STATEFUL_SETS};
 use serde_json::{Value, json};
 
 use crate::action::{Action, Event};
@@ -12,10 +12,7 @@ use crate::claim::claim;
 use crate::object::{int, is_terminating, omit_empty, status_patch, text};
 use crate::pods::{self, Availability};
 use crate::replicaset::pod_from_template;
-use crate::revision::{self, Current, HASH_LABEL};
-
-const REVISIONS: Resource =
-    Resource::fixed("apps", "v1", "controllerrevisions", "ControllerRevision");
+use crate::revision::{self, HASH_LABEL, REVISIONS};
 
 /// What a StatefulSet is judged by.
 #[derive(Debug)]
@@ -66,13 +63,9 @@ pub fn reconcile(observed: &Observed) -> (Vec<Action>, Option<Duration>) {
         return (Vec::new(), None);
     }
     let history = revision::history(set, &observed.revisions);
-    let update = match revision::current(set, &history, int(&set["status"]["collisionCount"])) {
-        Current::Is(revision) => revision,
-        Current::Old(revision, number) => {
-            let patch = json!({"revision": number});
-            return (vec![Action::patch(REVISIONS, &revision, patch)], None);
-        }
-        Current::Missing(revision) => return (vec![Action::create(REVISIONS, revision)], None),
+    let update = match revision::settled(set, &history) {
+        Ok(revision) => revision,
+        Err(first) => return (first, None),
     };
     let current = history
         .iter()
@@ -394,7 +387,7 @@ mod tests {
 
     fn revision_of(set: &Value, history: &[Arc<Value>]) -> Arc<Value> {
         match revision::current(set, history, 0) {
-            Current::Missing(r) => Arc::new(r),
+            revision::Current::Missing(r) => Arc::new(r),
             _ => panic!("not missing"),
         }
     }
