@@ -1,7 +1,55 @@
-//! The bootstrap that pilot-agent writes, from the pod's environment.
+//! The bootstrap that pilot-agent writes, from the pod's environment. It is made of messages, not read from JSON: that would
+//! take the descriptors of all of Envoy's messages, time and megabytes that a starting sidecar need not spend.
 
-use serde_json::{Map, Value, json};
-use xds::envoy::config::bootstrap::v3::Bootstrap;
+use dataplane::matching::json_to_struct;
+use serde_json::Value;
+use xds::any::pack;
+use xds::envoy::config::accesslog::v3::{AccessLog, access_log};
+use xds::envoy::config::bootstrap::v3::bootstrap::{
+    ApplicationLogConfig, DeferredStatOptions, DynamicResources, StaticResources,
+    application_log_config::{LogFormat, log_format},
+};
+use xds::envoy::config::bootstrap::v3::{
+    Admin, Bootstrap, LayeredRuntime, RuntimeLayer, runtime_layer::AdminLayer,
+    runtime_layer::LayerSpecifier,
+};
+use xds::envoy::config::cluster::v3::{
+    CircuitBreakers, Cluster, UpstreamConnectionOptions, circuit_breakers::Thresholds, cluster,
+};
+use xds::envoy::config::core::v3 as core;
+use xds::envoy::config::endpoint::v3::{
+    ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint::HostIdentifier,
+};
+use xds::envoy::config::listener::v3::{Filter, FilterChain, Listener, filter};
+use xds::envoy::config::metrics::v3::{
+    StatsConfig, StatsMatcher, TagSpecifier, stats_matcher, tag_specifier::TagValue,
+};
+use xds::envoy::config::overload::v3::{OverloadManager, ResourceMonitor, resource_monitor};
+use xds::envoy::config::route::v3::{
+    Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost, route,
+    route_action::ClusterSpecifier, route_match::PathSpecifier,
+};
+use xds::envoy::extensions::access_loggers::file::v3::FileAccessLog;
+use xds::envoy::extensions::compression::{
+    brotli::compressor::v3::Brotli, gzip::compressor::v3::Gzip, zstd::compressor::v3::Zstd,
+};
+use xds::envoy::extensions::filters::http::compressor::v3::{Compressor, compressor};
+use xds::envoy::extensions::filters::http::router::v3::Router;
+use xds::envoy::extensions::filters::network::http_connection_manager::v3::{
+    HttpConnectionManager, HttpFilter, http_connection_manager::RouteSpecifier, http_filter,
+};
+use xds::envoy::extensions::resource_monitors::downstream_connections::v3::DownstreamConnectionsConfig;
+use xds::envoy::extensions::upstreams::http::v3::{
+    HttpProtocolOptions,
+    http_protocol_options::{
+        ExplicitHttpConfig, UpstreamProtocolOptions, explicit_http_config::ProtocolConfig,
+    },
+};
+use xds::envoy::r#type::matcher::v3::{
+    ListStringMatcher, RegexMatcher, StringMatcher, string_matcher::MatchPattern,
+};
+use xds::prost_types::{Any, Duration, Struct};
+use xds::udpa::r#type::v1::TypedStruct;
 
 use super::Environment;
 
@@ -37,110 +85,141 @@ const TAGS: [(&str, &str); 16] = [
     ("authz_dry_run_result", r"(\.shadow_(allowed|denied))"),
 ];
 
-/// Types in the bootstrap, without their prefix.
-const HCM: &str =
-    "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
-const ROUTER: &str = "envoy.extensions.filters.http.router.v3.Router";
-const COMPRESSOR: &str = "envoy.extensions.filters.http.compressor.v3.Compressor";
-const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
-
-fn url(name: &str) -> String {
-    format!("type.googleapis.com/{name}")
-}
-
 /// The bootstrap as a message.
-///
-/// # Errors
-/// When the environment holds something that fits no bootstrap (a stats matcher that is none).
-pub fn bootstrap(environment: &Environment) -> Result<Bootstrap, String> {
-    xds::json::from_value(value(environment), false).map_err(|error| format!("bootstrap: {error}"))
-}
-
-/// The bootstrap as JSON, in the order pilot-agent writes it.
-fn value(environment: &Environment) -> Value {
-    let admin = environment.config_number("proxyAdminPort");
-    let status = environment.config_number("statusPort");
-    json!({
-        "application_log_config": {
-            "log_format": {"text_format": "%Y-%m-%dT%T.%fZ\t%l\tenvoy %n %g:%#\t%v\tthread=%t"}
-        },
-        "node": environment.node(),
-        "layered_runtime": {"layers": [
-            {"name": "global config", "static_layer": runtime_layer(environment)},
-            {"name": "admin", "admin_layer": {}},
-        ]},
-        "bootstrap_extensions": [{
-            "name": "envoy.bootstrap.internal_listener",
-            "typed_config": {
-                "@type": url("udpa.type.v1.TypedStruct"),
-                "type_url": url("envoy.extensions.bootstrap.internal_listener.v3.InternalListener"),
-                "value": {"buffer_size_kb": 64},
-            },
-        }],
-        "stats_config": stats_config(environment),
-        "admin": {
-            "access_log": [{
-                "name": "envoy.access_loggers.file",
-                "typed_config": {
-                    "@type": url("envoy.extensions.access_loggers.file.v3.FileAccessLog"),
-                    "path": "/dev/null",
-                },
+pub fn bootstrap(environment: &Environment) -> Bootstrap {
+    let admin = environment.port("proxyAdminPort");
+    let status = environment.port("statusPort");
+    Bootstrap {
+        application_log_config: Some(ApplicationLogConfig {
+            log_format: Some(LogFormat {
+                log_format: Some(log_format::LogFormat::TextFormat(
+                    "%Y-%m-%dT%T.%fZ\t%l\tenvoy %n %g:%#\t%v\tthread=%t".into(),
+                )),
+            }),
+        }),
+        node: Some(environment.node()),
+        layered_runtime: Some(LayeredRuntime {
+            layers: vec![
+                layer(
+                    "global config",
+                    LayerSpecifier::StaticLayer(runtime_layer(environment)),
+                ),
+                layer("admin", LayerSpecifier::AdminLayer(AdminLayer {})),
+            ],
+        }),
+        bootstrap_extensions: vec![internal_listener()],
+        stats_config: Some(stats_config(environment)),
+        admin: Some(Admin {
+            access_log: vec![AccessLog {
+                name: "envoy.access_loggers.file".into(),
+                config_type: Some(access_log::ConfigType::TypedConfig(pack(&FileAccessLog {
+                    path: "/dev/null".into(),
+                    ..Default::default()
+                }))),
+                ..Default::default()
             }],
-            "profile_path": "/var/lib/istio/data/envoy.prof",
-            "address": socket("127.0.0.1", admin, false),
-        },
-        "dynamic_resources": {
-            "lds_config": ads(),
-            "cds_config": ads(),
-            "ads_config": {
-                "api_type": "DELTA_GRPC",
-                "set_node_on_first_message_only": true,
-                "transport_api_version": "V3",
-                "grpc_services": [{"envoy_grpc": {"cluster_name": "xds-grpc"}}],
-            },
-        },
-        "static_resources": {
-            "clusters": [
-                cluster("prometheus_stats", "0.250s", &socket("127.0.0.1", admin, true)),
-                cluster("agent", "0.250s", &socket("127.0.0.1", status, true)),
-                http2(cluster("sds-grpc", "1s", &pipe("./var/run/secrets/workload-spiffe-uds/socket"))),
+            profile_path: "/var/lib/istio/data/envoy.prof".into(),
+            address: Some(socket("127.0.0.1", admin)),
+            ..Default::default()
+        }),
+        dynamic_resources: Some(DynamicResources {
+            lds_config: Some(ads()),
+            cds_config: Some(ads()),
+            ads_config: Some(core::ApiConfigSource {
+                api_type: core::api_config_source::ApiType::DeltaGrpc as i32,
+                set_node_on_first_message_only: true,
+                transport_api_version: core::ApiVersion::V3 as i32,
+                grpc_services: vec![core::GrpcService {
+                    target_specifier: Some(core::grpc_service::TargetSpecifier::EnvoyGrpc(
+                        core::grpc_service::EnvoyGrpc {
+                            cluster_name: "xds-grpc".into(),
+                            ..Default::default()
+                        },
+                    )),
+                    ..Default::default()
+                }],
+                ..Default::default()
+            }),
+            ..Default::default()
+        }),
+        static_resources: Some(StaticResources {
+            clusters: vec![
+                cluster(
+                    "prometheus_stats",
+                    QUARTER_SECOND,
+                    socket("127.0.0.1", admin),
+                ),
+                cluster("agent", QUARTER_SECOND, socket("127.0.0.1", status)),
+                http2(cluster(
+                    "sds-grpc",
+                    SECOND,
+                    pipe("./var/run/secrets/workload-spiffe-uds/socket"),
+                )),
                 xds_cluster(),
             ],
-            "listeners": [
-                listener("0.0.0.0_15090", 15090, "stats", "/stats/prometheus", "prometheus_stats", &compressors()),
-                listener("0.0.0.0_15021", 15021, "agent", "/healthz/ready", "agent", &[]),
+            listeners: vec![
+                listener(
+                    15090,
+                    "stats",
+                    "/stats/prometheus",
+                    "prometheus_stats",
+                    compressors(),
+                ),
+                listener(15021, "agent", "/healthz/ready", "agent", Vec::new()),
             ],
-        },
-        "overload_manager": {"resource_monitors": [{
-            "name": "envoy.resource_monitors.global_downstream_max_connections",
-            "typed_config": {
-                "@type": url("envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig"),
-                "max_active_downstream_connections": 2_147_483_647u32,
-            },
-        }]},
-        "deferred_stat_options": {"enable_deferred_creation_stats": true},
-    })
+            ..Default::default()
+        }),
+        overload_manager: Some(OverloadManager {
+            resource_monitors: vec![ResourceMonitor {
+                name: "envoy.resource_monitors.global_downstream_max_connections".into(),
+                config_type: Some(resource_monitor::ConfigType::TypedConfig(pack(
+                    &DownstreamConnectionsConfig {
+                        max_active_downstream_connections: 2_147_483_647,
+                    },
+                ))),
+            }],
+            ..Default::default()
+        }),
+        deferred_stat_options: Some(DeferredStatOptions {
+            enable_deferred_creation_stats: true,
+        }),
+        ..Default::default()
+    }
 }
 
-fn runtime_layer(environment: &Environment) -> Value {
-    let mut layer = Map::new();
-    layer.insert(
-        "envoy.deprecated_features:envoy.config.listener.v3.Listener.hidden_envoy_deprecated_use_original_dst".into(),
-        true.into(),
+fn layer(name: &str, specifier: LayerSpecifier) -> RuntimeLayer {
+    RuntimeLayer {
+        name: name.into(),
+        layer_specifier: Some(specifier),
+    }
+}
+
+fn internal_listener() -> core::TypedExtensionConfig {
+    let value = serde_json::Map::from_iter([("buffer_size_kb".to_owned(), 64.into())]);
+    core::TypedExtensionConfig {
+        name: "envoy.bootstrap.internal_listener".into(),
+        typed_config: Some(pack(&TypedStruct {
+            type_url: "type.googleapis.com/envoy.extensions.bootstrap.internal_listener.v3.InternalListener"
+                .into(),
+            value: Some(json_to_struct(&value)),
+        })),
+    }
+}
+
+fn runtime_layer(environment: &Environment) -> Struct {
+    let mut layer = serde_json::Map::from_iter(
+        [
+            (
+                "envoy.deprecated_features:envoy.config.listener.v3.Listener.hidden_envoy_deprecated_use_original_dst",
+                Value::from(true),
+            ),
+            ("envoy.reloadable_features.coalesce_lb_rebuilds_on_batch_update", false.into()),
+            ("envoy.reloadable_features.fixed_heap_use_allocated", true.into()),
+            ("envoy.reloadable_features.http_reject_path_with_fragment", false.into()),
+            ("re2.max_program_size.error_level", "32768".into()),
+        ]
+        .map(|(name, value)| (name.to_owned(), value)),
     );
-    layer.insert(
-        "envoy.reloadable_features.coalesce_lb_rebuilds_on_batch_update".into(),
-        false.into(),
-    );
-    layer.insert(
-        "envoy.reloadable_features.fixed_heap_use_allocated".into(),
-        true.into(),
-    );
-    layer.insert(
-        "envoy.reloadable_features.http_reject_path_with_fragment".into(),
-        false.into(),
-    );
-    layer.insert("re2.max_program_size.error_level".into(), "32768".into());
     if let Some(Value::Object(values)) = environment.proxy_config.get("runtimeValues") {
         for (name, value) in values {
             match value.as_str() {
@@ -159,11 +238,11 @@ fn runtime_layer(environment: &Environment) -> Value {
             }
         }
     }
-    Value::Object(layer)
+    json_to_struct(&layer)
 }
 
-fn stats_config(environment: &Environment) -> Value {
-    let mut patterns = vec![json!({"prefix": "reporter="})];
+fn stats_config(environment: &Environment) -> StatsConfig {
+    let mut patterns = vec![MatchPattern::Prefix("reporter=".into())];
     let user = |list: &str, annotation: &str| -> Vec<String> {
         let texts: Vec<String> = match environment.annotations.get(annotation) {
             Some(text) => text.split(',').map(|text| text.trim().to_owned()).collect(),
@@ -221,154 +300,253 @@ fn stats_config(environment: &Environment) -> Value {
         user("inclusionRegexps", "sidecar.istio.io/statsInclusionRegexps"),
         &["vhost\\..*\\.route\\..*"],
     );
-    patterns.extend(prefixes.into_iter().map(|text| json!({"prefix": text})));
-    patterns.extend(suffixes.into_iter().map(|text| json!({"suffix": text})));
-    patterns.extend(
-        regexes
-            .into_iter()
-            .map(|text| json!({"safe_regex": {"regex": text}})),
-    );
-    patterns.push(json!({"prefix": "component"}));
-    patterns.push(json!({"prefix": "istio"}));
-    let tags: Vec<Value> = TAGS
-        .iter()
-        .map(|(name, regex)| json!({"tag_name": name, "regex": regex}))
-        .collect();
-    json!({
-        "use_all_default_tags": false,
-        "stats_tags": tags,
-        "stats_matcher": {"inclusion_list": {"patterns": patterns}},
-    })
-}
-
-fn ads() -> Value {
-    json!({"ads": {}, "initial_fetch_timeout": "0s", "resource_api_version": "V3"})
-}
-
-fn socket(address: &str, port: u64, protocol: bool) -> Value {
-    let mut socket = Map::new();
-    if protocol {
-        socket.insert("protocol".into(), "TCP".into());
-    }
-    socket.insert("address".into(), address.into());
-    socket.insert("port_value".into(), port.into());
-    json!({ "socket_address": socket })
-}
-
-fn pipe(path: &str) -> Value {
-    json!({"pipe": {"path": path}})
-}
-
-fn cluster(name: &str, timeout: &str, address: &Value) -> Value {
-    json!({
-        "name": name,
-        "alt_stat_name": format!("{name};"),
-        "type": "STATIC",
-        "connect_timeout": timeout,
-        "lb_policy": "ROUND_ROBIN",
-        "load_assignment": {
-            "cluster_name": name,
-            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
-        },
-    })
-}
-
-fn http2(mut cluster: Value) -> Value {
-    cluster["typed_extension_protocol_options"] = json!({
-        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-            "@type": url(HTTP_OPTIONS),
-            "explicit_http_config": {"http2_protocol_options": {}},
-        }
-    });
-    cluster
-}
-
-fn xds_cluster() -> Value {
-    let mut cluster = http2(cluster("xds-grpc", "1s", &pipe("./etc/istio/proxy/XDS")));
-    let limits = |priority: &str| {
-        json!({
-            "priority": priority, "max_connections": 100_000, "max_pending_requests": 100_000, "max_requests": 100_000,
+    patterns.extend(prefixes.into_iter().map(MatchPattern::Prefix));
+    patterns.extend(suffixes.into_iter().map(MatchPattern::Suffix));
+    patterns.extend(regexes.into_iter().map(|regex| {
+        MatchPattern::SafeRegex(RegexMatcher {
+            regex,
+            ..Default::default()
         })
+    }));
+    patterns.push(MatchPattern::Prefix("component".into()));
+    patterns.push(MatchPattern::Prefix("istio".into()));
+    let pattern = |pattern| StringMatcher {
+        match_pattern: Some(pattern),
+        ..Default::default()
     };
-    cluster["circuit_breakers"] = json!({"thresholds": [limits("DEFAULT"), limits("HIGH")]});
-    cluster["upstream_connection_options"] = json!({"tcp_keepalive": {"keepalive_time": 300}});
-    cluster["max_requests_per_connection"] = 1.into();
+    let tag = |(name, regex): &(&str, &str)| TagSpecifier {
+        tag_name: (*name).to_owned(),
+        tag_value: Some(TagValue::Regex((*regex).to_owned())),
+    };
+    StatsConfig {
+        use_all_default_tags: Some(false),
+        stats_tags: TAGS.iter().map(tag).collect(),
+        stats_matcher: Some(StatsMatcher {
+            stats_matcher: Some(stats_matcher::StatsMatcher::InclusionList(
+                ListStringMatcher {
+                    patterns: patterns.into_iter().map(pattern).collect(),
+                },
+            )),
+        }),
+        ..Default::default()
+    }
+}
+
+fn ads() -> core::ConfigSource {
+    core::ConfigSource {
+        initial_fetch_timeout: Some(Duration::default()),
+        resource_api_version: core::ApiVersion::V3 as i32,
+        config_source_specifier: Some(core::config_source::ConfigSourceSpecifier::Ads(
+            core::AggregatedConfigSource {},
+        )),
+        ..Default::default()
+    }
+}
+
+fn address(address: core::address::Address) -> core::Address {
+    core::Address {
+        address: Some(address),
+    }
+}
+
+fn socket(host: &str, port: u32) -> core::Address {
+    address(core::address::Address::SocketAddress(core::SocketAddress {
+        address: host.into(),
+        port_specifier: Some(core::socket_address::PortSpecifier::PortValue(port)),
+        ..Default::default()
+    }))
+}
+
+fn pipe(path: &str) -> core::Address {
+    address(core::address::Address::Pipe(core::Pipe {
+        path: path.into(),
+        mode: 0,
+    }))
+}
+
+const SECOND: Duration = Duration {
+    seconds: 1,
+    nanos: 0,
+};
+const QUARTER_SECOND: Duration = Duration {
+    seconds: 0,
+    nanos: 250_000_000,
+};
+
+fn cluster(name: &str, timeout: Duration, address: core::Address) -> Cluster {
+    let endpoint = LbEndpoint {
+        host_identifier: Some(HostIdentifier::Endpoint(Endpoint {
+            address: Some(address),
+            ..Default::default()
+        })),
+        ..Default::default()
+    };
+    Cluster {
+        name: name.into(),
+        alt_stat_name: format!("{name};"),
+        cluster_discovery_type: Some(cluster::ClusterDiscoveryType::Type(
+            cluster::DiscoveryType::Static as i32,
+        )),
+        connect_timeout: Some(timeout),
+        lb_policy: cluster::LbPolicy::RoundRobin as i32,
+        load_assignment: Some(ClusterLoadAssignment {
+            cluster_name: name.into(),
+            endpoints: vec![LocalityLbEndpoints {
+                lb_endpoints: vec![endpoint],
+                ..Default::default()
+            }],
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
+fn http2(mut cluster: Cluster) -> Cluster {
+    let options = HttpProtocolOptions {
+        upstream_protocol_options: Some(UpstreamProtocolOptions::ExplicitHttpConfig(
+            ExplicitHttpConfig {
+                protocol_config: Some(ProtocolConfig::Http2ProtocolOptions(
+                    core::Http2ProtocolOptions::default(),
+                )),
+            },
+        )),
+        ..Default::default()
+    };
+    cluster.typed_extension_protocol_options.insert(
+        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions".into(),
+        pack(&options),
+    );
     cluster
 }
 
-fn compressors() -> Vec<Value> {
-    [("brotli", "Brotli"), ("zstd", "Zstd"), ("gzip", "Gzip")]
-        .into_iter()
-        .map(|(name, kind)| {
-            json!({
-                "name": format!("envoy.filters.http.compressor.{name}"),
-                "typed_config": {
-                    "@type": url(COMPRESSOR),
-                    "compressor_library": {
-                        "name": format!("stats_{name}"),
-                        "typed_config": {
-                            "@type": url(&format!("envoy.extensions.compression.{name}.compressor.v3.{kind}")),
-                        },
-                    },
-                    "response_direction_config": {"common_config": {"content_type": [
-                        "text/plain", "application/vnd.google.protobuf", "application/openmetrics-text",
-                        "application/openmetrics-protobuf",
-                    ]}},
-                },
-            })
-        })
-        .collect()
+#[expect(
+    deprecated,
+    reason = "Istio's bootstrap still sets max_requests_per_connection here"
+)]
+fn xds_cluster() -> Cluster {
+    let limits = |priority: core::RoutingPriority| Thresholds {
+        priority: priority as i32,
+        max_connections: Some(100_000),
+        max_pending_requests: Some(100_000),
+        max_requests: Some(100_000),
+        ..Default::default()
+    };
+    let mut cluster = http2(cluster("xds-grpc", SECOND, pipe("./etc/istio/proxy/XDS")));
+    cluster.circuit_breakers = Some(CircuitBreakers {
+        thresholds: vec![
+            limits(core::RoutingPriority::Default),
+            limits(core::RoutingPriority::High),
+        ],
+        ..Default::default()
+    });
+    cluster.upstream_connection_options = Some(UpstreamConnectionOptions {
+        tcp_keepalive: Some(core::TcpKeepalive {
+            keepalive_time: Some(300),
+            ..Default::default()
+        }),
+        ..Default::default()
+    });
+    cluster.max_requests_per_connection = Some(1);
+    cluster
 }
 
+fn http_filter(name: String, config: Any) -> HttpFilter {
+    HttpFilter {
+        name,
+        config_type: Some(http_filter::ConfigType::TypedConfig(config)),
+        ..Default::default()
+    }
+}
+
+#[expect(deprecated, reason = "Istio's bootstrap still sets content_type here")]
+fn compressors() -> Vec<HttpFilter> {
+    [
+        ("brotli", pack(&Brotli::default())),
+        ("zstd", pack(&Zstd::default())),
+        ("gzip", pack(&Gzip::default())),
+    ]
+    .into_iter()
+    .map(|(name, library)| {
+        let types = [
+            "text/plain",
+            "application/vnd.google.protobuf",
+            "application/openmetrics-text",
+            "application/openmetrics-protobuf",
+        ];
+        let config = Compressor {
+            compressor_library: Some(core::TypedExtensionConfig {
+                name: format!("stats_{name}"),
+                typed_config: Some(library),
+            }),
+            response_direction_config: Some(compressor::ResponseDirectionConfig {
+                common_config: Some(compressor::CommonDirectionConfig {
+                    content_type: types.map(str::to_owned).into(),
+                    ..Default::default()
+                }),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        http_filter(
+            format!("envoy.filters.http.compressor.{name}"),
+            pack(&config),
+        )
+    })
+    .collect()
+}
+
+/// A listener of the agent: what begins with `path` goes to the cluster.
 fn listener(
-    name: &str,
-    port: u64,
+    port: u32,
     prefix: &str,
     path: &str,
     cluster: &str,
-    filters: &[Value],
-) -> Value {
-    let mut filters = filters.to_vec();
-    filters
-        .push(json!({"name": "envoy.filters.http.router", "typed_config": {"@type": url(ROUTER)}}));
-    json!({
-        "name": name,
-        "address": socket("0.0.0.0", port, true),
-        "ignore_global_conn_limit": true,
-        "bypass_overload_manager": true,
-        "filter_chains": [{"filters": [{
-            "name": "envoy.filters.network.http_connection_manager",
-            "typed_config": {
-                "@type": url(HCM),
-                "codec_type": "AUTO",
-                "stat_prefix": prefix,
-                "route_config": {"virtual_hosts": [{
-                    "name": "backend",
-                    "domains": ["*"],
-                    "routes": [{"match": {"prefix": path}, "route": {"cluster": cluster}}],
-                }]},
-                "http_filters": filters,
-            },
-        }]}],
-    })
+    mut filters: Vec<HttpFilter>,
+) -> Listener {
+    filters.push(http_filter(
+        "envoy.filters.http.router".into(),
+        pack(&Router::default()),
+    ));
+    let to_cluster = Route {
+        r#match: Some(RouteMatch {
+            path_specifier: Some(PathSpecifier::Prefix(path.into())),
+            ..Default::default()
+        }),
+        action: Some(route::Action::Route(RouteAction {
+            cluster_specifier: Some(ClusterSpecifier::Cluster(cluster.into())),
+            ..Default::default()
+        })),
+        ..Default::default()
+    };
+    let manager = HttpConnectionManager {
+        stat_prefix: prefix.into(),
+        route_specifier: Some(RouteSpecifier::RouteConfig(RouteConfiguration {
+            virtual_hosts: vec![VirtualHost {
+                name: "backend".into(),
+                domains: vec!["*".into()],
+                routes: vec![to_cluster],
+                ..Default::default()
+            }],
+            ..Default::default()
+        })),
+        http_filters: filters,
+        ..Default::default()
+    };
+    Listener {
+        name: format!("0.0.0.0_{port}"),
+        address: Some(socket("0.0.0.0", port)),
+        ignore_global_conn_limit: true,
+        bypass_overload_manager: true,
+        filter_chains: vec![FilterChain {
+            filters: vec![Filter {
+                name: "envoy.filters.network.http_connection_manager".into(),
+                config_type: Some(filter::ConfigType::TypedConfig(pack(&manager))),
+            }],
+            ..Default::default()
+        }],
+        ..Default::default()
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use super::*;
-
-    #[test]
-    fn the_bootstrap_is_one_and_shows_what_the_pod_asks_for() {
-        let annotations = "sidecar.istio.io/statsInclusionPrefixes=\"cluster.outbound\"";
-        let environment = Environment::new("sidecar", None, BTreeMap::new(), "", annotations);
-        let message = bootstrap(&environment).unwrap();
-        let back = xds::json::to_value(&message).unwrap();
-        assert_eq!(
-            back["stats_config"]["stats_matcher"]["inclusion_list"]["patterns"][1]["prefix"],
-            "cluster.outbound"
-        );
-        assert_eq!(message.static_resources.unwrap().listeners.len(), 2);
-    }
-}
+mod tests;

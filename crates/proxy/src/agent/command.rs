@@ -7,8 +7,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::Method;
-use std::os::unix::process::CommandExt as _;
-use xds::envoy::config::bootstrap::v3::Bootstrap;
 
 use super::fetch::Fetch;
 use super::{Environment, ISTIO_VERSION, ca, status};
@@ -33,7 +31,6 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
             runtime::log::init(level(&args));
             proxy(&args[1..])
         }
-        Some("bootstrap") => write_bootstrap(&args[1..]),
         Some("request") => request(&args[1..]),
         Some("wait") => wait(&args[1..]),
         Some("version") => {
@@ -112,7 +109,7 @@ async fn run(environment: Arc<Environment>, concurrency: usize) -> Result<(), St
         admin: true,
         bind: true,
     };
-    let bootstrap = bootstrap(&environment)?;
+    let bootstrap = super::bootstrap(&environment);
     // The target needs the certificates of the proxy that is only being made.
     let secrets: Arc<std::sync::OnceLock<Arc<crate::tls::secrets::Secrets>>> = Arc::default();
     let control: TargetSource = {
@@ -145,43 +142,6 @@ async fn run(environment: Arc<Environment>, concurrency: usize) -> Result<(), St
     certificates.abort();
     proxy.shutdown();
     Ok(())
-}
-
-/// Makes the bootstrap in a process of its own: reading JSON needs the descriptors of all of Envoy's messages, tens of
-/// megabytes that a sidecar need not hold for the rest of its life. Where that does not work, it is made here.
-fn bootstrap(environment: &Environment) -> Result<Bootstrap, String> {
-    use prost::Message as _;
-    let child = std::process::Command::new("/proc/self/exe")
-        .arg0("pilot-agent")
-        .args([
-            "bootstrap",
-            &environment.role,
-            "--domain",
-            &environment.domain,
-        ])
-        .stdin(std::process::Stdio::null())
-        .stderr(std::process::Stdio::null())
-        .output();
-    if let Ok(output) = child
-        && output.status.success()
-        && let Ok(bootstrap) = Bootstrap::decode(output.stdout.as_slice())
-        && bootstrap.node.is_some()
-    {
-        return Ok(bootstrap);
-    }
-    super::bootstrap(environment)
-}
-
-/// `pilot-agent bootstrap ROLE [--domain DOMAIN]`: the bootstrap as an encoded message on standard output.
-fn write_bootstrap(args: &[String]) -> Result<(), String> {
-    use prost::Message as _;
-    use std::io::Write as _;
-    let role = args.first().map_or("sidecar", String::as_str);
-    let environment = Environment::read(role, option(args, "--domain").as_deref());
-    let bytes = super::bootstrap(&environment)?.encode_to_vec();
-    std::io::stdout()
-        .write_all(&bytes)
-        .map_err(|error| error.to_string())
 }
 
 /// Lets requests under way end.

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use dataplane::matching::json_to_struct;
 use serde_json::{Map, Value, json};
+use xds::envoy::config::core::v3::{Locality, Node};
 
 use super::ISTIO_VERSION;
 
@@ -127,6 +129,11 @@ impl Environment {
             .unwrap_or_default()
     }
 
+    /// A port of the proxy configuration; 0 where it is none.
+    pub fn port(&self, name: &str) -> u32 {
+        u32::try_from(self.config_number(name)).unwrap_or_default()
+    }
+
     /// A duration of the proxy configuration (`5s`, `1m30s`, `100ms`).
     pub fn config_duration(&self, name: &str, default: Duration) -> Duration {
         parse_duration(self.config(name)).unwrap_or(default)
@@ -140,37 +147,38 @@ impl Environment {
     }
 
     /// The node of the bootstrap.
-    pub fn node(&self) -> Value {
+    pub fn node(&self) -> Node {
         let app = self.labels.get("app").filter(|app| !app.is_empty());
         let workload = self
             .variables
             .get("ISTIO_META_WORKLOAD_NAME")
             .filter(|name| !name.is_empty());
         let cluster = app.or(workload).map_or("istio-proxy", String::as_str);
-        json!({
-            "id": format!("{}~{}~{}.{}~{}", self.role, self.ip, self.pod, self.namespace, self.domain),
-            "cluster": format!("{cluster}.{}", self.namespace),
-            "locality": self.locality(),
-            "metadata": self.metadata(),
-        })
+        Node {
+            id: format!(
+                "{}~{}~{}.{}~{}",
+                self.role, self.ip, self.pod, self.namespace, self.domain
+            ),
+            cluster: format!("{cluster}.{}", self.namespace),
+            locality: Some(self.locality()),
+            metadata: Some(json_to_struct(&self.metadata())),
+            ..Default::default()
+        }
     }
 
-    fn locality(&self) -> Value {
-        let Some(label) = self.labels.get("istio-locality") else {
-            return json!({});
-        };
+    fn locality(&self) -> Locality {
+        let label = self.labels.get("istio-locality").map_or("", String::as_str);
         // Labels cannot hold slashes.
         let mut parts = label.split(if label.contains('/') { '/' } else { '.' });
-        let mut out = Map::new();
-        for name in ["region", "zone", "sub_zone"] {
-            if let Some(part) = parts.next().filter(|part| !part.is_empty()) {
-                out.insert(name.to_owned(), part.into());
-            }
+        let mut next = || parts.next().unwrap_or_default().to_owned();
+        Locality {
+            region: next(),
+            zone: next(),
+            sub_zone: next(),
         }
-        Value::Object(out)
     }
 
-    fn metadata(&self) -> Value {
+    fn metadata(&self) -> Map<String, Value> {
         let mut all: BTreeMap<String, Value> = BTreeMap::new();
         for (name, value) in &self.variables {
             if let Some(key) = name.strip_prefix("ISTIO_META_") {
@@ -211,7 +219,7 @@ impl Environment {
         ] {
             all.insert(key.to_owned(), value);
         }
-        Value::Object(all.into_iter().collect())
+        all.into_iter().collect()
     }
 }
 
@@ -350,11 +358,11 @@ mod tests {
     fn the_node_is_what_istiod_expects() {
         let node = sample().node();
         assert_eq!(
-            node["id"],
+            node.id,
             "sidecar~10.10.0.3~movie-service-7d9f5c6b4-x2x4z.theater-msa~theater-msa.svc.cluster.local"
         );
-        assert_eq!(node["cluster"], "movie-service.theater-msa");
-        let metadata = &node["metadata"];
+        assert_eq!(node.cluster, "movie-service.theater-msa");
+        let metadata = sample().metadata();
         assert_eq!(
             metadata["POD_PORTS"],
             "[{\"containerPort\":8082,\"protocol\":\"\"}]"
