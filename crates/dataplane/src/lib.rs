@@ -25,6 +25,7 @@ pub mod matching;
 pub mod metadata_rules;
 pub mod outlier;
 pub mod rbac;
+pub mod re2;
 pub mod request;
 pub mod retry;
 pub mod route;

@@ -107,19 +107,14 @@ impl StringMatch {
 
 /// A regular expression that must match the whole string.
 pub fn full_regex(config: &RegexMatcher) -> Result<Regex, ConfigError> {
-    compile_regex(&format!(r"\A(?:{})\z", config.regex), &config.regex)
+    crate::re2::whole(&config.regex).map_err(|error| not_valid(&config.regex, &error))
 }
 
-fn compile_regex(pattern: &str, shown: &str) -> Result<Regex, ConfigError> {
-    regex::RegexBuilder::new(pattern)
-        .size_limit(16 << 20)
-        .build()
-        .map_err(|error| {
-            ConfigError::new(
-                "regex",
-                format!("{shown:?} is not a valid regular expression: {error}"),
-            )
-        })
+fn not_valid(expression: &str, error: &regex::Error) -> ConfigError {
+    ConfigError::new(
+        "regex",
+        format!("{expression:?} is not a valid regular expression: {error}"),
+    )
 }
 
 /// A URI template (`/pods/*/**`, `/{id}/x`) as a regular expression over the whole path: `*` and `{name}` are one
@@ -156,7 +151,7 @@ pub fn uri_template(template: &str) -> Result<Regex, ConfigError> {
         }
     }
     pattern.push_str(&regex::escape(left));
-    compile_regex(&format!(r"\A{pattern}\z"), template)
+    Regex::new(&format!(r"\A{pattern}\z")).map_err(|error| not_valid(template, &error))
 }
 
 /// A search-and-replace with RE2's `\1` groups.
@@ -173,7 +168,8 @@ impl Substitution {
             .pattern
             .as_ref()
             .ok_or_else(|| ConfigError::new("pattern", "is missing"))?;
-        let regex = compile_regex(&pattern.regex, &pattern.regex)
+        let regex = crate::re2::compile(&pattern.regex)
+            .map_err(|error| not_valid(&pattern.regex, &error))
             .map_err(|error| error.within("pattern"))?;
         let mut replacement = String::new();
         let mut chars = config.substitution.chars();

@@ -1,7 +1,7 @@
 //! The proxy as a whole: workers, configuration, management server, admin interface, drain.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
@@ -14,6 +14,7 @@ use crate::admin;
 use crate::bootstrap;
 use crate::config::manager::Manager;
 use crate::config::{Shared, Snapshot};
+use crate::stats::tags::Tags;
 use crate::stats::{Registry, ServerStats};
 use crate::tls::secrets::Secrets;
 use crate::tracer::Tracer;
@@ -59,10 +60,18 @@ pub struct Proxy {
     pub stop: CancellationToken,
     /// Where the admin interface is.
     pub admin: Option<std::net::SocketAddr>,
+    tags: OnceLock<Tags>,
     threads: parking_lot::Mutex<Vec<std::thread::JoinHandle<()>>>,
 }
 
 impl Proxy {
+    /// The bootstrap's `stats_config`. It is compiled when statistics are asked for the first time: its expressions are the
+    /// largest part of what an idle sidecar would hold.
+    pub fn tags(&self) -> &Tags {
+        self.tags
+            .get_or_init(|| Tags::compile(self.bootstrap.stats_config.as_ref()))
+    }
+
     /// Starts a proxy from a bootstrap. Must be called inside of a runtime, which then runs everything but the traffic.
     /// `control` is the management server to use instead of the bootstrap's.
     ///
@@ -157,6 +166,7 @@ impl Proxy {
             bootstrap: Arc::new(bootstrap),
             stop,
             admin: None,
+            tags: OnceLock::new(),
             threads: parking_lot::Mutex::new(threads),
         };
         let listener = if options.admin {

@@ -328,7 +328,7 @@ fn redacted(entry: &Entry) -> Value {
 
 /// `GET /config_dump`
 pub fn answer(proxy: &Proxy, request: &Request) -> Answer {
-    let names = match request.param("name_regex").map(Regex::new) {
+    let names = match request.param("name_regex").map(dataplane::re2::compile) {
         Some(Ok(names)) => Some(names),
         Some(Err(error)) => {
             return Answer::text(

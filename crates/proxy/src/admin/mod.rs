@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use http::{Method, StatusCode};
 use parking_lot::Mutex;
-use regex::Regex;
 use serde_json::{Value, json};
 use xds::envoy::config::bootstrap::v3::Bootstrap;
 use xds::envoy::config::core::v3::address::Address;
@@ -21,7 +20,6 @@ use xds::envoy::config::core::v3::socket_address::PortSpecifier;
 
 use crate::server::Proxy;
 use crate::stats::render::{self, Query};
-use crate::stats::tags::Tags;
 use crate::web::{self, Answer, Request};
 
 /// Opens the socket of the admin interface, if the bootstrap asks for one.
@@ -58,7 +56,6 @@ pub fn bind(bootstrap: &Bootstrap) -> Result<Option<std::net::TcpListener>, Stri
 pub fn serve(proxy: Arc<Proxy>, listener: std::net::TcpListener) -> Result<(), String> {
     let stop = proxy.stop.clone();
     let admin = Arc::new(Admin {
-        tags: Tags::compile(proxy.bootstrap.stats_config.as_ref()),
         loggers: Mutex::default(),
         proxy,
     });
@@ -71,7 +68,6 @@ pub fn serve(proxy: Arc<Proxy>, listener: std::net::TcpListener) -> Result<(), S
 
 struct Admin {
     proxy: Arc<Proxy>,
-    tags: Tags,
     loggers: Mutex<logging::Loggers>,
 }
 
@@ -162,7 +158,7 @@ impl Admin {
         let filter = match request
             .param("filter")
             .filter(|filter| !filter.is_empty())
-            .map(Regex::new)
+            .map(dataplane::re2::compile)
         {
             Some(Err(error)) => {
                 return Answer::text(
@@ -196,8 +192,10 @@ impl Admin {
         match request.param("format") {
             _ if request.path == "/stats/prometheus" => self.prometheus(&query),
             Some("prometheus") => self.prometheus(&query),
-            Some("json") => Answer::json(&render::json(stats, &self.tags, &query)),
-            None | Some("text" | "html") => Answer::ok(render::text(stats, &self.tags, &query)),
+            Some("json") => Answer::json(&render::json(stats, self.proxy.tags(), &query)),
+            None | Some("text" | "html") => {
+                Answer::ok(render::text(stats, self.proxy.tags(), &query))
+            }
             Some(_) => Answer::text(
                 StatusCode::BAD_REQUEST,
                 "usage: /stats?format=(html|active-html|json|prometheus|prometheusprotobuf|text)\n\n",
@@ -208,7 +206,7 @@ impl Admin {
     fn prometheus(&self, query: &Query) -> Answer {
         Answer::ok(render::prometheus(
             &self.proxy.shared.stats,
-            &self.tags,
+            self.proxy.tags(),
             query,
         ))
     }

@@ -12,7 +12,6 @@ use super::fetch::Fetch;
 use super::probes::Probes;
 use crate::server::Proxy;
 use crate::stats::render::{self, Query};
-use crate::stats::tags::Tags;
 use crate::web::{self, Answer, Request};
 
 /// Where the application shows its metrics, as its annotations said before injection.
@@ -29,7 +28,6 @@ struct Scrape {
 struct Status {
     proxy: Arc<Proxy>,
     environment: Arc<Environment>,
-    tags: Tags,
     probes: Probes,
     scrape: Option<Scrape>,
     mark: Option<u32>,
@@ -57,7 +55,6 @@ pub fn serve(
         .ok()
         .filter(|scrape| scrape.scrape == "true");
     let status = Arc::new(Status {
-        tags: Tags::compile(proxy.bootstrap.stats_config.as_ref()),
         probes: Probes::new(&text("ISTIO_KUBE_APP_PROBERS"), ip, mark),
         scrape,
         environment,
@@ -168,7 +165,7 @@ impl Status {
         }
         out.push_str(&render::prometheus(
             &self.proxy.shared.stats,
-            &self.tags,
+            self.proxy.tags(),
             &Query::default(),
         ));
         out.push_str(&format!(

@@ -55,7 +55,7 @@ impl Tags {
         let mut fixed = Vec::new();
         let mut add = |name: &str, text: &str| {
             // The only look-ahead in use says that a dot follows, which the rest of the expression says again.
-            match Regex::new(&text.replace(r"(?=\.)", "")) {
+            match dataplane::re2::compile(&text.replace(r"(?=\.)", "")) {
                 Ok(regex) => extractors.push((name.to_owned(), regex)),
                 Err(error) => tracing::warn!("stats_tags: {name}: {error}"),
             }

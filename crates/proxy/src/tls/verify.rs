@@ -70,7 +70,7 @@ impl SanMatcher {
             Some(MatchPattern::Suffix(text)) => Pattern::Suffix(fold(text)),
             Some(MatchPattern::Contains(text)) => Pattern::Contains(fold(text)),
             Some(MatchPattern::SafeRegex(regex)) => Pattern::Regex(
-                Regex::new(&format!("^(?:{})$", regex.regex))
+                dataplane::re2::whole(&regex.regex)
                     .map_err(|error| TlsError(format!("match_subject_alt_names: {error}")))?,
             ),
             _ => {
