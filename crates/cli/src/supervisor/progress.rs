@@ -1,6 +1,7 @@
 //! What a starting theater shows: how many pods of each cluster are ready, on one line each that is
 //! rewritten on a terminal and printed on change elsewhere.
 
+use std::borrow::Borrow;
 use std::io::{IsTerminal, Write};
 
 use serde_json::Value;
@@ -19,9 +20,10 @@ pub struct Pods {
 impl Pods {
     /// Counts over the Deployments of a cluster.
     #[must_use]
-    pub fn of(deployments: &[Value]) -> Self {
+    pub fn of(deployments: &[impl Borrow<Value>]) -> Self {
         let number = |value: &Value| usize::try_from(value.as_u64().unwrap_or(0)).unwrap_or(0);
         deployments.iter().fold(Self::default(), |sum, deployment| {
+            let deployment = deployment.borrow();
             let wanted = number(&deployment["spec"]["replicas"]);
             let ready = number(&deployment["status"]["readyReplicas"]);
             Self {

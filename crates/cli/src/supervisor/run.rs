@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, bail};
 use base64::Engine;
-use kube_client::{Auth, Client, Config, DEPLOYMENTS, ENDPOINTS, ListParams, NAMESPACES, SERVICES};
+use kube_client::{Auth, Client, Config, DEPLOYMENTS, ListParams, NAMESPACES, SERVICES};
 use runtime::CancellationToken;
 use sandbox::Cidr;
 use sandbox::world::{ClusterCommand, ClusterProcess, LinkState, WanSubnet, World};
@@ -24,7 +24,6 @@ use super::authorities::{self, Authorities};
 use super::control::{self, Answer, ClusterStatus, Request};
 use super::kubeconfig::{self, User};
 use super::ports::{self, Wishes};
-use super::progress::{Pods, Progress};
 use super::relay::{self, Target};
 use super::scene;
 use crate::applets;
@@ -32,17 +31,13 @@ use crate::language;
 use crate::state::{StateDir, StateLock, make_private_dir, write_private};
 use crate::topology::{CLUSTERS, ClusterFacts, WAN_PREFIX};
 
+mod wait;
+
 /// How long a cluster's API server may take to answer.
 const API_LIMIT: Duration = Duration::from_secs(20);
 
 /// How long everything may take to become ready before `up` says what is missing. It goes on running.
 const READY_LIMIT: Duration = Duration::from_secs(60);
-
-/// How long requests may go unanswered after that before `up` says it is ready all the same.
-const ROUTED_LIMIT: Duration = Duration::from_secs(10);
-
-/// How many requests in a row must be answered for each service: they go to pods of both clusters.
-const ROUTED_TRIES: usize = 4;
 
 /// How long clusters get to end in order.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
@@ -360,6 +355,12 @@ impl Supervisor {
 
     /// Waits for the clusters, applies the scene the first time, and shows how it gets ready.
     async fn bring_up(&self, entry: Vec<TcpListener>, started: Instant) -> Result<()> {
+        let fresh = !self.state.scene_marker().exists();
+        // The schemas of Istio's kinds are made while the clusters start.
+        let crds = tokio::task::spawn_blocking(move || match fresh {
+            true => api::istio::crds(),
+            false => Vec::new(),
+        });
         futures::future::try_join_all(self.clusters.iter().map(async |cluster| {
             self.wait_api(cluster).await?;
             let seconds = format!("{:.2}", started.elapsed().as_secs_f64());
@@ -370,14 +371,11 @@ impl Supervisor {
             Ok::<_, anyhow::Error>(())
         }))
         .await?;
-        let fresh = !self.state.scene_marker().exists();
+        let crds = crds.await?;
         if fresh {
-            futures::future::try_join_all(
-                self.clusters
-                    .iter()
-                    .map(|cluster| self.apply_scene(cluster)),
-            )
-            .await?;
+            let each = self.clusters.iter();
+            futures::future::try_join_all(each.map(|cluster| self.apply_scene(cluster, &crds)))
+                .await?;
             write_private(&self.state.scene_marker(), b"")?;
         }
         let address = self.ingress_address().await?;
@@ -393,41 +391,12 @@ impl Supervisor {
         Ok(())
     }
 
-    async fn wait_api(&self, cluster: &Running) -> Result<()> {
-        let deadline = Instant::now() + API_LIMIT;
-        let mut last = String::new();
-        while Instant::now() < deadline {
-            if lock(&cluster.process).is_none() {
-                bail!(
-                    "cluster {} ended while starting; see {}",
-                    cluster.facts.name,
-                    self.log_path(cluster).display()
-                );
-            }
-            match cluster
-                .client
-                .raw(http::Method::GET, "/readyz", None, None)
-                .await
-            {
-                Ok((status, _)) if status.is_success() => return Ok(()),
-                Ok((status, _)) => last = format!("status {status}"),
-                Err(error) => last = error.to_string(),
-            }
-            tokio::time::sleep(POLL).await;
-        }
-        bail!(language::not_ready_in_time(
-            format!("cluster {}", cluster.facts.name),
-            API_LIMIT.as_secs(),
-            format!("{last}; see {}", self.log_path(cluster).display()),
-        ))
-    }
-
     fn log_path(&self, cluster: &Running) -> std::path::PathBuf {
         self.state.cluster(cluster.facts.name).join("cluster.log")
     }
 
-    /// Applies the mesh and the theater to one cluster.
-    async fn apply_scene(&self, cluster: &Running) -> Result<()> {
+    /// Applies the mesh, with the definitions of Istio's kinds, and the theater to one cluster.
+    async fn apply_scene(&self, cluster: &Running, crds: &[Value]) -> Result<()> {
         let engine = &base64::engine::general_purpose::STANDARD;
         let mesh_ca = engine.encode(&self.authorities.mesh_root.cert);
         let mut mesh = scene::mesh(cluster.facts, &mesh_ca)?;
@@ -454,9 +423,8 @@ impl Supervisor {
         let (namespaces, mesh): (Vec<Value>, Vec<Value>) = mesh
             .into_iter()
             .partition(|object| object["kind"] == "Namespace");
-        let crds = api::istio::crds();
         futures::try_join!(
-            apply::all(&cluster.client, &crds, IfExists::Replace),
+            apply::all(&cluster.client, crds, IfExists::Replace),
             apply::all(&cluster.client, &namespaces, IfExists::Replace),
         )?;
         let keys = self.key_secrets(cluster)?;
@@ -538,32 +506,6 @@ impl Supervisor {
         Ok(secrets)
     }
 
-    /// Waits until istiod can inject sidecars: its Service has an endpoint.
-    async fn wait_istiod(&self, cluster: &Running) -> Result<()> {
-        let deadline = Instant::now() + READY_LIMIT;
-        while Instant::now() < deadline {
-            let endpoints = cluster
-                .client
-                .get(&ENDPOINTS, Some("istio-system"), "istiod")
-                .await;
-            if endpoints
-                .is_ok_and(|endpoints| endpoints["subsets"][0]["addresses"][0]["ip"].is_string())
-            {
-                return Ok(());
-            }
-            tokio::time::sleep(POLL).await;
-        }
-        bail!(language::not_ready_in_time(
-            format!("istiod ({})", cluster.facts.name),
-            READY_LIMIT.as_secs(),
-            format!(
-                "kubectl --kubeconfig {} --context {} -n istio-system describe pods",
-                self.state.kubeconfig().display(),
-                cluster.facts.name
-            ),
-        ))
-    }
-
     /// Address of the public gateway of the first cluster.
     async fn ingress_address(&self) -> Result<std::net::IpAddr> {
         let service = self.clusters[0]
@@ -575,56 +517,6 @@ impl Supervisor {
             .as_str()
             .and_then(|ip| ip.parse().ok())
             .context("Service istio-system/istio-ingressgateway has no load-balancer address")
-    }
-
-    /// Waits until all pods are ready.
-    async fn wait_ready(&self, started: Instant) -> Result<()> {
-        let mut progress = Progress::new();
-        loop {
-            let mut counts = Vec::new();
-            for cluster in &self.clusters {
-                let list = cluster
-                    .client
-                    .list(&DEPLOYMENTS, None, &ListParams::default())
-                    .await?;
-                counts.push((cluster.facts.name.to_owned(), Pods::of(&list.items)));
-            }
-            progress.show(&counts);
-            if counts.iter().all(|(_, pods)| pods.all_ready()) {
-                return Ok(());
-            }
-            if started.elapsed() > READY_LIMIT {
-                println!(
-                    "{}",
-                    language::not_ready_in_time(
-                        "the theater",
-                        READY_LIMIT.as_secs(),
-                        "kubectl get pods -A"
-                    )
-                );
-                return Ok(());
-            }
-            tokio::time::sleep(POLL * 3).await;
-        }
-    }
-
-    /// Waits until requests through the public gateway find the services. The pods' states are those
-    /// of the last run until the node agents have looked, and routes come a moment after the pods.
-    /// Faults that somebody configured and kept are no reason to wait for ever.
-    async fn wait_routed(&self, gateway: std::net::IpAddr) {
-        let deadline = Instant::now() + ROUTED_LIMIT;
-        let host = format!("theater.{}", self.run.domain);
-        let mut answered = 0;
-        while answered < ROUTED_TRIES && Instant::now() < deadline && !self.token.is_cancelled() {
-            let tries = ["/", "/users/", "/movies/", "/bookings/"]
-                .map(|path| is_routed((gateway, 80).into(), &host, path));
-            if futures::future::join_all(tries).await.contains(&false) {
-                answered = 0;
-                tokio::time::sleep(POLL * 3).await;
-            } else {
-                answered += 1;
-            }
-        }
     }
 
     fn print_screen(&self, started: Instant) {
@@ -710,24 +602,6 @@ impl Supervisor {
         // Leftovers of a run that has ended mislead the next command.
         let _ = std::fs::remove_file(self.state.control_socket());
         let _ = std::fs::remove_file(self.state.run_file());
-    }
-}
-
-/// Whether a GET reaches a service: answered by anything but what a proxy says that finds none.
-async fn is_routed(gateway: SocketAddr, host: &str, path: &str) -> bool {
-    const WITHIN: Duration = Duration::from_secs(2);
-    const STATUS: std::ops::Range<usize> = "HTTP/1.1 ".len().."HTTP/1.1 200".len();
-    let request = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
-    let answer = async {
-        let mut stream = tokio::net::TcpStream::connect(gateway).await?;
-        stream.write_all(request.as_bytes()).await?;
-        let mut start = [0; STATUS.end];
-        stream.read_exact(&mut start).await?;
-        Ok::<_, std::io::Error>(start)
-    };
-    match tokio::time::timeout(WITHIN, answer).await {
-        Ok(Ok(start)) => !matches!(&start[STATUS], b"404" | b"502" | b"503" | b"504"),
-        _ => false,
     }
 }
 
@@ -874,12 +748,10 @@ impl Supervisor {
                 remove_webhooks(cluster).await?;
             }
             // In both: each mesh reads the other cluster with an account of it.
-            futures::future::try_join_all(
-                self.clusters
-                    .iter()
-                    .map(|cluster| self.apply_scene(cluster)),
-            )
-            .await?;
+            let crds = api::istio::crds();
+            let each = self.clusters.iter();
+            futures::future::try_join_all(each.map(|cluster| self.apply_scene(cluster, &crds)))
+                .await?;
         }
         futures::future::try_join_all(
             self.clusters
