@@ -3,10 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use http::HeaderMap;
 use serde_json::{Value, json};
 
 use crate::error::{ApiError, ApiResult};
+use crate::rest::write::{WriteOptions, Writer};
+use crate::state::Server;
 use crate::storage::{Key, Storage};
 use crate::target::percent_decode;
 
@@ -66,14 +70,14 @@ pub(crate) struct Tokens {
 
 impl Tokens {
     /// Checks a token against `audiences` (empty: this server's own) and against the objects
-    /// it is bound to: a token dies with its account or pod.
+    /// it is bound to: a token dies with its account, pod or Secret.
     pub fn verify(
         &self,
         storage: &Storage,
         token: &str,
         audiences: &[String],
         now: i64,
-    ) -> Result<(User, Vec<String>), String> {
+    ) -> Result<Verified, String> {
         let own = [self.issuer.clone()];
         let wanted: Vec<&str> = if audiences.is_empty() {
             &own
@@ -83,6 +87,9 @@ impl Tokens {
         .iter()
         .map(String::as_str)
         .collect();
+        if pki::jwt::unverified_issuer(token).as_deref() == Some(pki::jwt::SECRET_ISSUER) {
+            return self.verify_of_secret(storage, token, &wanted);
+        }
         let claims = self
             .verifier
             .verify(
@@ -98,19 +105,8 @@ impl Tokens {
             .kubernetes
             .as_ref()
             .ok_or("the token names no service account")?;
-        let find = |plural: &str, ns: &str, id: &pki::jwt::ObjectId| -> Result<(), String> {
-            let key = Key::new(&format!("core/{plural}").into(), ns, &id.name);
-            let found = storage
-                .cache()
-                .get(&key)
-                .ok_or_else(|| format!("{plural} {}/{} has been deleted", ns, id.name))?;
-            if !id.uid.is_empty() && api::meta::uid(&found.value) != id.uid {
-                return Err(format!("{plural} {}/{} has been replaced", ns, id.name));
-            }
-            Ok(())
-        };
         let ns = &bound.namespace;
-        find("serviceaccounts", ns, &bound.serviceaccount)?;
+        still_there(storage, "serviceaccounts", ns, &bound.serviceaccount)?;
         let mut extra = BTreeMap::new();
         if let Some(jti) = &claims.jti {
             extra.insert(
@@ -119,7 +115,7 @@ impl Tokens {
             );
         }
         if let Some(pod) = &bound.pod {
-            find("pods", ns, pod)?;
+            still_there(storage, "pods", ns, pod)?;
             extra.insert(
                 "authentication.kubernetes.io/pod-name".to_owned(),
                 vec![pod.name.clone()],
@@ -147,13 +143,137 @@ impl Tokens {
             groups: service_account_groups(ns),
             extra,
         };
-        let matched = claims
+        let audiences = claims
             .aud
             .into_iter()
             .filter(|a| wanted.contains(&a.as_str()))
             .collect();
-        Ok((user, matched))
+        Ok(Verified {
+            user,
+            audiences,
+            secret: None,
+        })
     }
+
+    /// Checks a token that lives in a Secret: it is good for this server's own audience, for as long as the Secret holds it.
+    fn verify_of_secret(
+        &self,
+        storage: &Storage,
+        token: &str,
+        wanted: &[&str],
+    ) -> Result<Verified, String> {
+        let claims = self
+            .verifier
+            .verify_of_secret(token)
+            .map_err(|e| e.to_string())?;
+        if !wanted.contains(&self.issuer.as_str()) {
+            return Err(format!(
+                "token audiences [{:?}] is invalid for the target audiences {wanted:?}",
+                self.issuer
+            ));
+        }
+        let ns = &claims.namespace;
+        let key = Key::new(&"core/secrets".into(), ns, &claims.secret);
+        let held = storage
+            .cache()
+            .get(&key)
+            .filter(|secret| api::meta::deletion_timestamp(&secret.value).is_none())
+            .ok_or("service account token has been invalidated")?;
+        let held = STANDARD
+            .decode(held.value["data"]["token"].as_str().unwrap_or_default())
+            .unwrap_or_default();
+        if held != token.as_bytes() {
+            return Err("token does not match server's copy".to_owned());
+        }
+        let account = pki::jwt::ObjectId {
+            name: claims.account,
+            uid: claims.account_uid,
+        };
+        still_there(storage, "serviceaccounts", ns, &account)?;
+        let user = User {
+            name: claims.sub,
+            uid: account.uid,
+            groups: service_account_groups(ns),
+            extra: BTreeMap::new(),
+        };
+        Ok(Verified {
+            user,
+            audiences: vec![self.issuer.clone()],
+            secret: Some(key),
+        })
+    }
+}
+
+/// Whose token it is.
+pub(crate) struct Verified {
+    pub user: User,
+    /// Those of the audiences asked for that it is good for.
+    pub audiences: Vec<String>,
+    /// The Secret it lives in, when it lives in one.
+    pub secret: Option<Key>,
+}
+
+/// Does what a token is bound to exist, and is it the same as then?
+fn still_there(
+    storage: &Storage,
+    plural: &str,
+    ns: &str,
+    id: &pki::jwt::ObjectId,
+) -> Result<(), String> {
+    let key = Key::new(&format!("core/{plural}").into(), ns, &id.name);
+    let found = storage
+        .cache()
+        .get(&key)
+        .ok_or_else(|| format!("{plural} {}/{} has been deleted", ns, id.name))?;
+    if !id.uid.is_empty() && api::meta::uid(&found.value) != id.uid {
+        return Err(format!("{plural} {}/{} has been replaced", ns, id.name));
+    }
+    Ok(())
+}
+
+/// The label of a Secret that says on which day its token was last used.
+const LAST_USED: &str = "kubernetes.io/legacy-token-last-used";
+
+/// Notes on a Secret that its token is in use, once a day.
+pub(crate) fn note_use(server: &Arc<Server>, secret: &Key) {
+    let now = crate::state::now();
+    let today = now.get(..10).unwrap_or(&now).to_owned();
+    let current = server.storage.cache().get(secret);
+    let Some(current) =
+        current.filter(|s| api::meta::label(&s.value, LAST_USED) != Some(today.as_str()))
+    else {
+        return;
+    };
+    let server = server.clone();
+    tokio::spawn(async move {
+        let registry = server.registry();
+        let Some(resource) = registry.find("", "v1", "secrets") else {
+            return;
+        };
+        let warnings = parking_lot::Mutex::default();
+        let writer = Writer {
+            server: &server,
+            user: itself(),
+            options: WriteOptions {
+                manager: "kube-apiserver".into(),
+                ..WriteOptions::default()
+            },
+            warnings: &warnings,
+        };
+        let label = |old: &Value| {
+            let mut new = old.clone();
+            api::meta::map_mut(&mut new["metadata"], "labels")
+                .insert(LAST_USED.to_owned(), today.clone().into());
+            Ok(new)
+        };
+        let (ns, name) = (
+            api::meta::namespace(&current.value),
+            api::meta::name(&current.value),
+        );
+        if let Err(e) = writer.update(resource, ns, name, "", &label).await {
+            tracing::debug!(error = %e, ns, name, "the use of a token could not be noted");
+        }
+    });
 }
 
 /// The groups every service account of a namespace is in.

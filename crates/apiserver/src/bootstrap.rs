@@ -109,8 +109,7 @@ fn authentication_config() -> Value {
     })
 }
 
-/// Since when uses of tokens in Secrets are noted: always, for no such token was ever given out here. The controllers that
-/// clean them up ask for it.
+/// Since when uses of tokens in Secrets are noted: from the beginning. The controllers that clean them up ask for it.
 fn token_tracking() -> Value {
     let now = crate::state::now();
     json!({

@@ -3,7 +3,7 @@
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use crate::authn::{User, review_user};
+use crate::authn::{self, User, review_user};
 use crate::authz::{Action, Rbac};
 use crate::error::{ApiError, ApiResult};
 use crate::http_types::{Answer, json_answer};
@@ -99,8 +99,11 @@ fn token_review(call: &Call<'_>, spec: &Value) -> Value {
         .tokens
         .verify(&call.server.storage, token, &audiences, unix_now())
     {
-        Ok((user, matched)) => {
-            json!({"authenticated": true, "user": user.to_value(), "audiences": matched})
+        Ok(verified) => {
+            if let Some(secret) = &verified.secret {
+                authn::note_use(call.server, secret);
+            }
+            json!({"authenticated": true, "user": verified.user.to_value(), "audiences": verified.audiences})
         }
         Err(why) => json!({"user": {}, "error": format!("[invalid bearer token, {why}]")}),
     }

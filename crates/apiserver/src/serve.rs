@@ -181,7 +181,7 @@ async fn answer(
 
 /// Who is asking: a token, when there is one, else the certificate; then whom they act as.
 fn authenticate(
-    server: &Server,
+    server: &Arc<Server>,
     certificate: Option<Arc<User>>,
     headers: &http::HeaderMap,
 ) -> ApiResult<Arc<User>> {
@@ -191,7 +191,12 @@ fn authenticate(
             .tokens
             .verify(&server.storage, &token, &[], unix_now())
         {
-            Ok((user, _)) => Arc::new(user),
+            Ok(verified) => {
+                if let Some(secret) = &verified.secret {
+                    authn::note_use(server, secret);
+                }
+                Arc::new(verified.user)
+            }
             Err(why) => {
                 tracing::debug!(error = %why, "a token was refused");
                 return Err(ApiError::unauthorized());

@@ -13,6 +13,7 @@ mod node;
 mod quota;
 mod replicaset;
 mod replication_controller;
+mod service_account_tokens;
 mod stateful_set;
 
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use kube_client::events::Recorder;
 use kube_client::{
     CONFIG_MAPS, CRON_JOBS, Client, DAEMON_SETS, DEPLOYMENTS, ENDPOINT_SLICES, ENDPOINTS, JOBS,
     LEASES, ListParams, NAMESPACES, NODES, POD_DISRUPTION_BUDGETS, PODS, REPLICA_SETS, Resource,
-    SERVICE_ACCOUNTS, SERVICES, STATEFUL_SETS, Store,
+    SECRETS, SERVICE_ACCOUNTS, SERVICES, STATEFUL_SETS, Store,
 };
 use runtime::CancellationToken;
 use serde_json::Value;
@@ -37,6 +38,9 @@ pub struct Config {
     pub scheduler: Client,
     /// The authority of the API server's certificate, PEM: published to every namespace.
     pub root_ca_pem: String,
+    /// The key (PEM, PKCS#8, ECDSA P-256) that signs the tokens in Secrets of type `kubernetes.io/service-account-token`; without it
+    /// such Secrets stay empty.
+    pub service_account_key_pem: Option<String>,
 }
 
 /// Namespace and name.
@@ -60,6 +64,7 @@ struct Context {
     namespaces: Store,
     service_accounts: Store,
     root_cas: Store,
+    token_secrets: Store,
     leases: Store,
     jobs: Store,
     replication_controllers: Store,
@@ -85,6 +90,11 @@ pub async fn run(config: Config, token: CancellationToken) {
             endpoints::run(&context),
             namespace::run(&context),
             namespace_defaults::run(&context, &config.root_ca_pem),
+            service_account_tokens::run(
+                &context,
+                &config.root_ca_pem,
+                config.service_account_key_pem.as_deref(),
+            ),
             node::run(&context),
             job::run(&context),
             cron_job::run(&context),
@@ -121,6 +131,11 @@ impl Context {
             namespaces: all(NAMESPACES),
             service_accounts: all(SERVICE_ACCOUNTS),
             root_cas: store(CONFIG_MAPS, None, by_name),
+            token_secrets: store(
+                SECRETS,
+                None,
+                ListParams::fields(format!("type={}", service_account_tokens::TYPE)),
+            ),
             leases: store(LEASES, Some("kube-node-lease"), ListParams::default()),
             jobs: all(JOBS),
             replication_controllers: all(REPLICATION_CONTROLLERS),
@@ -134,7 +149,7 @@ impl Context {
         }
     }
 
-    fn stores(&self) -> [&Store; 19] {
+    fn stores(&self) -> [&Store; 20] {
         [
             &self.pods,
             &self.replica_sets,
@@ -146,6 +161,7 @@ impl Context {
             &self.namespaces,
             &self.service_accounts,
             &self.root_cas,
+            &self.token_secrets,
             &self.leases,
             &self.jobs,
             &self.replication_controllers,

@@ -4,9 +4,11 @@ mod support;
 
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use kube_client::{
-    CONFIG_MAPS, DEPLOYMENTS, ENDPOINT_SLICES, ENDPOINTS, EVENTS, JOBS, NAMESPACES, PODS,
-    REPLICA_SETS, SERVICE_ACCOUNTS,
+    Auth, CONFIG_MAPS, Client, Config, DEPLOYMENTS, ENDPOINT_SLICES, ENDPOINTS, EVENTS, JOBS,
+    NAMESPACES, PODS, REPLICA_SETS, Resource, SECRETS, SERVICE_ACCOUNTS,
 };
 use serde_json::{Value, json};
 use support::{Cluster, deployment};
@@ -278,6 +280,74 @@ async fn a_namespace_is_furnished_and_goes_with_everything_in_it() {
     assert!(cluster.list(&PODS, "shop").await.is_empty());
     assert!(cluster.list(&CONFIG_MAPS, "shop").await.is_empty());
     assert!(cluster.list(&EVENTS, "shop").await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_token_in_a_secret_is_its_accounts_and_dies_with_it() {
+    let secret = |name: &str, account: &str| {
+        format!(
+            "apiVersion: v1\nkind: Secret\ntype: kubernetes.io/service-account-token\nmetadata:\n  name: {name}\n  annotations:\n    kubernetes.io/service-account.name: {account}"
+        )
+    };
+    let text = |object: &Value, key: &str| {
+        let bytes = STANDARD.decode(object["data"][key].as_str().unwrap());
+        String::from_utf8(bytes.unwrap()).unwrap()
+    };
+    let cluster = Cluster::start().await;
+    cluster.kubectl("create serviceaccount reader").await;
+    cluster.apply(&secret("reader-token", "reader")).await;
+    let found = cluster
+        .until(&SECRETS, "default", "a token", |found| {
+            found.iter().any(|s| s["data"]["token"].is_string())
+        })
+        .await;
+    let account = cluster.get(&SERVICE_ACCOUNTS, "default", "reader").await;
+    assert_eq!(
+        found[0]["metadata"]["annotations"]["kubernetes.io/service-account.uid"],
+        account["metadata"]["uid"]
+    );
+    assert_eq!(text(&found[0], "namespace"), "default");
+
+    let client = |token: String| {
+        let ca = text(&found[0], "ca.crt");
+        let server = cluster.client.server();
+        Client::new(Config::new(server, ca, Auth::Token(token))).unwrap()
+    };
+    let bearer = client(text(&found[0], "token"));
+    let review = json!({"kind": "SelfSubjectReview", "apiVersion": "authentication.k8s.io/v1"});
+    let whoami = Resource::fixed(
+        "authentication.k8s.io",
+        "v1",
+        "selfsubjectreviews",
+        "SelfSubjectReview",
+    );
+    let me = bearer.create(&whoami, None, &review).await.unwrap();
+    assert_eq!(
+        me["status"]["userInfo"]["username"],
+        "system:serviceaccount:default:reader"
+    );
+    cluster
+        .until(&SECRETS, "default", "a note of its use", |found| {
+            found[0]["metadata"]["labels"]["kubernetes.io/legacy-token-last-used"].is_string()
+        })
+        .await;
+
+    // A Secret of nobody is of no use; one whose account goes, goes.
+    cluster.apply(&secret("of-nobody", "nobody")).await;
+    cluster.kubectl("delete serviceaccount reader").await;
+    cluster
+        .until(
+            &SECRETS,
+            "default",
+            "the end of the Secrets",
+            <[_]>::is_empty,
+        )
+        .await;
+    let error = bearer.create(&whoami, None, &review).await.unwrap_err();
+    assert!(
+        matches!(&error, kube_client::Error::Status { code: 401, .. }),
+        "{error:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

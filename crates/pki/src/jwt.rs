@@ -10,6 +10,7 @@ use ring::rand::SystemRandom;
 use ring::signature::{
     ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, UnparsedPublicKey,
 };
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
 
@@ -59,6 +60,31 @@ pub struct Bound {
     /// The service account.
     pub serviceaccount: ObjectId,
 }
+
+/// The claims of a token that lives in a Secret of type `kubernetes.io/service-account-token`: it has no audience and never expires,
+/// but dies with its Secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecretClaims {
+    /// Issuer: always [`SECRET_ISSUER`].
+    pub iss: String,
+    /// Namespace of the service account and of the Secret.
+    #[serde(rename = "kubernetes.io/serviceaccount/namespace")]
+    pub namespace: String,
+    /// The Secret the token is in.
+    #[serde(rename = "kubernetes.io/serviceaccount/secret.name")]
+    pub secret: String,
+    /// Name of the service account.
+    #[serde(rename = "kubernetes.io/serviceaccount/service-account.name")]
+    pub account: String,
+    /// Uid of the service account.
+    #[serde(rename = "kubernetes.io/serviceaccount/service-account.uid")]
+    pub account_uid: String,
+    /// Subject: `system:serviceaccount:<namespace>:<name>`.
+    pub sub: String,
+}
+
+/// Who issues the tokens that live in Secrets.
+pub const SECRET_ISSUER: &str = "kubernetes/serviceaccount";
 
 /// Name and uid of an object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -237,7 +263,7 @@ impl Verifier {
     /// # Errors
     /// The first thing that is wrong with it: form, signature, issuer, times, audience.
     pub fn verify(&self, token: &str, expect: &Expect<'_>) -> Result<Claims, Rejection> {
-        let claims = self.verify_signature(token)?;
+        let claims: Claims = self.verify_signature(token)?;
         if claims.iss != expect.issuer {
             return Err(Rejection::Issuer(claims.iss));
         }
@@ -257,7 +283,19 @@ impl Verifier {
         Ok(claims)
     }
 
-    fn verify_signature(&self, token: &str) -> Result<Claims, Rejection> {
+    /// Checks a token that should live in a Secret. Whether it still does is for the caller to see.
+    ///
+    /// # Errors
+    /// When form, signature or issuer are wrong.
+    pub fn verify_of_secret(&self, token: &str) -> Result<SecretClaims, Rejection> {
+        let claims: SecretClaims = self.verify_signature(token)?;
+        if claims.iss != SECRET_ISSUER {
+            return Err(Rejection::Issuer(claims.iss));
+        }
+        Ok(claims)
+    }
+
+    fn verify_signature<T: DeserializeOwned>(&self, token: &str) -> Result<T, Rejection> {
         #[derive(Deserialize)]
         struct Header {
             alg: String,

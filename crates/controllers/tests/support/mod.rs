@@ -46,6 +46,7 @@ impl Cluster {
             .unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
+        let signing_key = pki::KeyPair::generate().unwrap().to_pem();
         let config = apiserver::Config {
             cluster: "test".into(),
             data_dir: directory.path().join("objects"),
@@ -53,7 +54,7 @@ impl Cluster {
             serving_cert_pem: serving.chain_pem,
             serving_key_pem: serving.key_pem,
             client_ca_pem: ca.root_pem().to_owned(),
-            service_account_key_pem: pki::KeyPair::generate().unwrap().to_pem(),
+            service_account_key_pem: signing_key.clone(),
             issuer: apiserver::DEFAULT_ISSUER.into(),
             advertise: address,
             service_cidr: "10.97.0.0/16".into(),
@@ -85,6 +86,7 @@ impl Cluster {
             controller_manager: client("system:kube-controller-manager", &[]),
             scheduler: client("system:kube-scheduler", &[]),
             root_ca_pem: ca.root_pem().to_owned(),
+            service_account_key_pem: Some(signing_key),
         };
         tokio::spawn(theater_controllers::run(controllers, token.clone()));
         let client = client("test", &["system:masters"]);
