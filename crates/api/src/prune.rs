@@ -2,7 +2,7 @@
 
 mod custom;
 mod duplicates;
-mod typed;
+pub(crate) mod typed;
 
 use crate::field::quote;
 use crate::schema::ObjectSchema;

@@ -4,6 +4,7 @@
 
 use crate::cel::{self, Expression};
 use crate::openapi;
+use crate::prune::typed::{GoField, go_field};
 use indexmap::IndexMap;
 use regex::Regex;
 use serde_json::Value;
@@ -124,6 +125,8 @@ pub struct Node {
     pub items: Option<NodeId>,
     /// Default; null when there is none.
     pub default: Value,
+    /// How Go writes it, when it is a field of a built-in struct.
+    pub go: GoField,
     /// Allowed values; empty when any.
     pub enumeration: Vec<Value>,
     /// Regular expression a string must match: source and compiled form (`None` where it does not compile here).
@@ -170,6 +173,7 @@ impl Node {
             additional: None,
             items: None,
             default: Value::Null,
+            go: GoField::default(),
             enumeration: Vec::new(),
             pattern: None,
             bounds: Bounds::default(),
@@ -217,6 +221,9 @@ impl Document {
             let id = doc.by_name[name];
             let mut node = doc.compile(schema);
             node.name = name.clone();
+            for (field, id) in &node.properties {
+                doc.nodes[*id].go = go_field(name, field);
+            }
             doc.nodes[id] = node;
         }
         doc

@@ -10,7 +10,8 @@ mod rows;
 use crate::meta;
 use crate::scheme::ResourceInfo;
 use crate::time::Time;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
@@ -46,66 +47,94 @@ static COLUMNS: LazyLock<HashMap<String, Value>> = LazyLock::new(|| {
         .expect("data/columns.json is well formed")
 });
 
-fn columns_of(resource: &ResourceInfo) -> Value {
+fn columns_of(resource: &ResourceInfo) -> Cow<'static, Value> {
     if resource.crd.is_some() {
-        return custom::columns(resource);
+        return Cow::Owned(custom::columns(resource));
     }
-    COLUMNS.get(&format!("{}/{}", resource.api_version(), resource.kind)).cloned().unwrap_or_else(|| {
-        json!([
-            {"name": "Name", "type": "string", "format": "name", "description": "", "priority": 0},
-            {"name": "Created At", "type": "date", "format": "", "description": "", "priority": 0},
-        ])
-    })
+    let known = COLUMNS.get(&format!("{}/{}", resource.api_version(), resource.kind));
+    known.map_or_else(
+        || {
+            Cow::Owned(json!([
+                {"name": "Name", "type": "string", "format": "name", "description": "", "priority": 0},
+                {"name": "Created At", "type": "date", "format": "", "description": "", "priority": 0},
+            ]))
+        },
+        Cow::Borrowed,
+    )
 }
 
-/// A `meta.k8s.io/v1` Table of objects of one resource. `list_metadata` is the `metadata` of the list (resourceVersion,
-/// continue, remainingItemCount); for one object, its resourceVersion. Watch events carry such a table with one row;
-/// the real server sends the column definitions in the first event only (`columns = false` afterwards).
-pub fn table(
+/// An object that becomes a row.
+#[derive(Debug, Clone, Copy)]
+pub struct Row<'a> {
+    /// The object.
+    pub object: &'a Value,
+    /// The object as JSON.
+    pub text: &'a [u8],
+    /// Its `metadata` as JSON.
+    pub metadata: &'a [u8],
+}
+
+/// A `meta.k8s.io/v1` Table of objects of one resource, as JSON: the rows of a long list are never values. `list_metadata` is the
+/// `metadata` of the list (resourceVersion, continue, remainingItemCount); for one object, its resourceVersion. Watch events carry such a
+/// table with one row; the real server sends the column definitions in the first event only (`columns = false` afterwards).
+pub fn table<'a>(
     resource: &ResourceInfo,
-    objects: &[&Value],
-    list_metadata: Value,
+    rows: impl ExactSizeIterator<Item = Row<'a>>,
+    list_metadata: &Value,
     include: IncludeObject,
     columns: bool,
     now: Time,
-) -> Value {
+) -> Vec<u8> {
     let printer = custom::Printer::new(resource);
-    let rows: Vec<Value> = objects
-        .iter()
-        .map(|o| {
-            let mut row = Map::new();
-            let cells = match &printer {
-                Some(p) => p.cells(o, now),
-                None => rows::cells(resource, o, now),
-            };
-            row.insert("cells".into(), Value::Array(cells));
-            if resource.kind == "Pod"
-                && resource.group.is_empty()
-                && let Some(c) = pod::conditions(o)
-            {
-                row.insert("conditions".into(), c);
+    let is_pod = resource.kind == "Pod" && resource.group.is_empty();
+    let mut out = Vec::with_capacity(2048 + 1024 * rows.len());
+    out.extend_from_slice(br#"{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":"#);
+    put(&mut out, list_metadata);
+    out.extend_from_slice(br#","columnDefinitions":"#);
+    if columns {
+        put(&mut out, &columns_of(resource));
+    } else {
+        out.extend_from_slice(b"null");
+    }
+    out.extend_from_slice(br#","rows":"#);
+    // No rows are null, not an empty list.
+    if rows.len() == 0 {
+        out.extend_from_slice(b"null}");
+        return out;
+    }
+    for (i, row) in rows.enumerate() {
+        out.push(if i == 0 { b'[' } else { b',' });
+        let cells = match &printer {
+            Some(p) => p.cells(row.object, now),
+            None => rows::cells(resource, row.object, now),
+        };
+        out.extend_from_slice(br#"{"cells":"#);
+        put(&mut out, &Value::Array(cells));
+        if is_pod && let Some(conditions) = pod::conditions(row.object) {
+            out.extend_from_slice(br#","conditions":"#);
+            put(&mut out, &conditions);
+        }
+        out.extend_from_slice(br#","object":"#);
+        match include {
+            IncludeObject::None => out.extend_from_slice(b"null"),
+            IncludeObject::Object => out.extend_from_slice(row.text),
+            IncludeObject::Metadata => {
+                out.extend_from_slice(
+                    br#"{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","metadata":"#,
+                );
+                out.extend_from_slice(row.metadata);
+                out.push(b'}');
             }
-            row.insert(
-                "object".into(),
-                match include {
-                    IncludeObject::None => Value::Null,
-                    IncludeObject::Object => (*o).clone(),
-                    IncludeObject::Metadata => json!({
-                        "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": o["metadata"],
-                    }),
-                },
-            );
-            Value::Object(row)
-        })
-        .collect();
-    json!({
-        "kind": "Table",
-        "apiVersion": "meta.k8s.io/v1",
-        "metadata": list_metadata,
-        "columnDefinitions": if columns { columns_of(resource) } else { Value::Null },
-        // No rows are null, not an empty list.
-        "rows": if rows.is_empty() { Value::Null } else { Value::Array(rows) },
-    })
+        }
+        out.push(b'}');
+    }
+    out.extend_from_slice(b"]}");
+    out
+}
+
+fn put(out: &mut Vec<u8>, value: &Value) {
+    // Writing into memory does not fail, and a value has no keys that are no texts.
+    serde_json::to_writer(out, value).expect("a value is serialisable");
 }
 
 /// The age cell.

@@ -1,8 +1,32 @@
 //! Server-side printing against the tables of a real API server (`data/README.md`).
 
 use serde_json::{Value, json};
-use theater_api::scheme;
-use theater_api::table::{IncludeObject, table};
+use theater_api::scheme::{self, ResourceInfo};
+use theater_api::table::{self, IncludeObject, Row};
+use theater_api::time::Time;
+
+fn table(
+    r: &ResourceInfo,
+    objects: &[&Value],
+    include: IncludeObject,
+    columns: bool,
+    now: Time,
+) -> Value {
+    let texts: Vec<(Vec<u8>, Vec<u8>)> = objects
+        .iter()
+        .map(|o| (o.to_string().into(), o["metadata"].to_string().into()))
+        .collect();
+    let rows = objects
+        .iter()
+        .zip(&texts)
+        .map(|(object, (text, metadata))| Row {
+            object,
+            text,
+            metadata,
+        });
+    let text = table::table(r, rows, &json!({}), include, columns, now);
+    serde_json::from_slice(&text).unwrap()
+}
 
 /// Ages may be a second off: the recorded time has no fractions.
 fn close(a: &Value, b: &Value) -> bool {
@@ -37,7 +61,7 @@ fn tables_are_printed_as_the_real_server_prints_them() {
         let now = theater_api::time::parse(t["now"].as_str().unwrap()).unwrap();
         let rows = t["rows"].as_array().unwrap();
         let objects: Vec<&Value> = rows.iter().map(|r| &r["object"]).collect();
-        let got = table(&r, &objects, json!({}), IncludeObject::Object, true, now);
+        let got = table(&r, &objects, IncludeObject::Object, true, now);
         if got["columnDefinitions"] != t["columns"] {
             failures.push(format!(
                 "{kind} columns\n  want {}\n  got  {}",
@@ -76,8 +100,7 @@ fn rows_carry_what_was_asked_for() {
     let r = scheme::find("", "v1", "configmaps").unwrap();
     let o = json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "x"}, "data": {"a": "b"}});
     let now = theater_api::time::parse("2026-01-01T00:00:00Z").unwrap();
-    let of =
-        |include| table(&r, &[&o], json!({}), include, false, now)["rows"][0]["object"].clone();
+    let of = |include| table(&r, &[&o], include, false, now)["rows"][0]["object"].clone();
     assert_eq!(of(IncludeObject::None), Value::Null);
     assert_eq!(of(IncludeObject::Object), o);
     assert_eq!(

@@ -37,7 +37,7 @@ pub(crate) async fn publish(server: &Server) {
     let (present, _) = server.storage.cache().list(TABLE, "");
     let at = now();
     for (name, (group, version)) in &wanted {
-        if present.iter().any(|(have, _)| *have == *name) {
+        if present.iter().any(|(have, _)| **have == **name) {
             continue;
         }
         let uid = uuid::Uuid::new_v4().to_string();

@@ -108,27 +108,32 @@ impl Rbac<'_> {
             .get(&Key::new(&format!("{GROUP}/{plural}").into(), ns, name))
     }
 
-    /// The rules of a role; those of an aggregating role are the rules of what it selects.
-    fn rules(&self, role: &Value) -> Vec<Value> {
-        let own = role["rules"].as_array().cloned().unwrap_or_default();
-        let Some(selectors) = role["aggregationRule"]["clusterRoleSelectors"].as_array() else {
-            return own;
+    /// The roles whose rules a role has: itself, or those that an aggregating role selects.
+    fn sources(&self, role: Arc<Stored>) -> Vec<Arc<Stored>> {
+        let Some(selectors) = role.value["aggregationRule"]["clusterRoleSelectors"].as_array()
+        else {
+            return vec![role];
         };
         let (all, _) = self.0.list(&format!("{GROUP}/clusterroles"), "");
-        all.iter()
-            .filter(|(_, other)| {
+        all.into_iter()
+            .map(|(_, other)| other)
+            .filter(|other| {
                 selectors.iter().any(|s| {
                     api::meta::pairs(&s["matchLabels"])
                         .all(|(k, v)| api::meta::label(&other.value, k) == Some(v))
                 })
             })
-            .flat_map(|(_, other)| other.value["rules"].as_array().cloned().unwrap_or_default())
             .collect()
     }
 
     /// Calls `visit` with each rule that holds for the user in the namespace (and cluster-wide)
     /// until it says stop.
-    fn visit(&self, user: &User, namespace: &str, visit: &mut dyn FnMut(&Value, &str) -> bool) {
+    fn visit(
+        &self,
+        user: &User,
+        namespace: &str,
+        visit: &mut dyn FnMut(&Value, &dyn Fn() -> String) -> bool,
+    ) {
         let mut scopes = vec![("clusterrolebindings", String::new())];
         if !namespace.is_empty() {
             scopes.push(("rolebindings", format!("{namespace}/")));
@@ -150,10 +155,12 @@ impl Rbac<'_> {
                 let Some(role) = self.role(kind, namespace, name) else {
                     continue;
                 };
-                for rule in self.rules(&role.value) {
-                    let because = format!("RBAC: allowed by {plural} {key:?} of {kind} {name:?}");
-                    if visit(&rule, &because) {
-                        return;
+                let because = || format!("RBAC: allowed by {plural} {key:?} of {kind} {name:?}");
+                for source in self.sources(role) {
+                    for rule in source.value["rules"].as_array().into_iter().flatten() {
+                        if visit(rule, &because) {
+                            return;
+                        }
                     }
                 }
             }
@@ -172,7 +179,7 @@ impl Rbac<'_> {
         let mut why = None;
         self.visit(user, namespace, &mut |rule, because| {
             if rule_allows(rule, action) {
-                why = Some(because.to_owned());
+                why = Some(because());
             }
             why.is_some()
         });

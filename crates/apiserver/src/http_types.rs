@@ -1,12 +1,13 @@
 //! Requests and answers as the handlers see them.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited, StreamBody, combinators::UnsyncBoxBody};
-use hyper::body::{Frame, Incoming};
+use hyper::body::{Body as _, Frame, Incoming};
 use parking_lot::Mutex;
 use serde_json::Value;
 
@@ -34,6 +35,8 @@ pub(crate) struct Request {
     pub user: Arc<User>,
     /// Taken by the handler that reads it, or by the one that forwards it.
     pub body: Mutex<Option<Incoming>>,
+    /// Reading the body was given up in the middle.
+    pub cut: AtomicBool,
     pub upgrade: Mutex<Option<hyper::upgrade::OnUpgrade>>,
     /// Texts for `Warning` headers of the answer.
     pub warnings: Mutex<Vec<String>>,
@@ -62,7 +65,11 @@ impl Request {
             return Ok(Bytes::new());
         };
         let limited = Limited::new(body, BODY_LIMIT).collect();
-        match tokio::time::timeout(BODY_TIME, limited).await {
+        let read = tokio::time::timeout(BODY_TIME, limited).await;
+        if !matches!(read, Ok(Ok(_))) {
+            self.cut.store(true, Ordering::Relaxed);
+        }
+        match read {
             Ok(Ok(collected)) => Ok(collected.to_bytes()),
             Ok(Err(e)) if e.is::<http_body_util::LengthLimitError>() => Err(ApiError::too_large(
                 format!("Request entity too large: limit is {BODY_LIMIT}"),
@@ -77,6 +84,30 @@ impl Request {
             )),
         }
     }
+}
+
+/// Reads away what nobody wanted of a request, so that the next one on its connection is found: as much as Go's server does. False: there
+/// is more, and the connection cannot be used again.
+pub(crate) async fn drain(mut body: Incoming) -> bool {
+    /// Bytes that are read away at most.
+    const LIMIT: u64 = 256 << 10;
+    /// How long a client may take to send them.
+    const PATIENCE: Duration = Duration::from_secs(1);
+    if body.size_hint().lower() > LIMIT {
+        return false;
+    }
+    let read = async {
+        let mut seen = 0;
+        while let Some(frame) = body.frame().await {
+            let Ok(frame) = frame else { return false };
+            seen += frame.data_ref().map_or(0, |data| data.len() as u64);
+            if seen > LIMIT {
+                return false;
+            }
+        }
+        true
+    };
+    tokio::time::timeout(PATIENCE, read).await.unwrap_or(false)
 }
 
 pub(crate) fn full(bytes: impl Into<Bytes>) -> Body {

@@ -3,13 +3,14 @@
 
 use api::patch::{PatchKind, Writer};
 use api::selector::{FieldSelector, LabelSelector};
-use api::table::IncludeObject;
+use api::table::{IncludeObject, Row};
 use bytes::Bytes;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::error::{ApiError, ApiResult};
 use crate::registry::Resource;
 use crate::rest::write::WriteOptions;
+use crate::storage::Stored;
 use crate::target::Query;
 
 /// Label and field selectors of a list or watch.
@@ -42,21 +43,26 @@ pub(crate) fn selects(selector: &Value, labels: &Value) -> bool {
     selector.is_null() || LabelSelector::from_value(selector).matches_labels(labels)
 }
 
-/// A `meta.k8s.io/v1` Table of objects; `include` is `includeObject`.
-pub(crate) fn table(
+/// A `meta.k8s.io/v1` Table of objects as JSON; `include` is `includeObject`.
+pub(crate) fn table<'a>(
     resource: &Resource,
-    objects: &[&Value],
-    metadata: Value,
+    objects: impl ExactSizeIterator<Item = &'a Stored>,
+    metadata: &Value,
     include: &str,
     columns: bool,
-) -> Value {
+) -> Vec<u8> {
     let include = match include {
         "None" => IncludeObject::None,
         "Object" => IncludeObject::Object,
         _ => IncludeObject::Metadata,
     };
+    let rows = objects.map(|object| Row {
+        object: &object.value,
+        text: &object.bytes,
+        metadata: object.metadata(),
+    });
     let now = api::time::Time::now_utc();
-    api::table::table(&resource.info, objects, metadata, include, columns, now)
+    api::table::table(&resource.info, rows, metadata, include, columns, now)
 }
 
 /// Parses a body. The second value lists fields that are there twice.
@@ -250,14 +256,10 @@ pub(crate) fn established(definition: &Value, now: &str) -> Value {
     api::scheme::established_status(definition, now)
 }
 
-/// `metadata` of a table for one object.
-pub(crate) fn table_metadata(object: &Value) -> Value {
-    json!({"resourceVersion": api::meta::resource_version(object)})
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn fields_that_nobody_declared_cannot_be_applied() {

@@ -2,11 +2,11 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use http::{HeaderValue, Method, StatusCode, header};
-use hyper::body::Incoming;
+use http::{HeaderValue, Method, StatusCode, Version, header};
+use hyper::body::{Body as _, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::Mutex;
@@ -16,7 +16,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::authn::{self, User};
 use crate::authz::{Action, Rbac};
 use crate::error::{ApiError, ApiResult};
-use crate::http_types::{Answer, Request, error_answer};
+use crate::http_types::{Answer, Request, drain, error_answer};
 use crate::state::{Server, unix_now};
 use crate::target::{Query, Route, route};
 use crate::{metrics_api, other, rest, shape};
@@ -135,11 +135,20 @@ async fn answer(
     let raw_query = parts.uri.query().unwrap_or("").to_owned();
     let query = Query::parse(&raw_query);
     let audit = uuid::Uuid::new_v4().to_string();
+    let reusable = parts.version < Version::HTTP_2;
+    // Somebody who waits to be told to send the body is not told so for nothing.
+    let waiting = parts.headers.contains_key(header::EXPECT);
+    let unread;
+    let mut cut = false;
     let mut out = if other::is_public(&path) {
+        unread = Some(body);
         other::public(server, &query, &path)
     } else {
         match authenticate(server, certificate, &parts.headers) {
-            Err(e) => error_answer(&e),
+            Err(e) => {
+                unread = Some(body);
+                error_answer(&e)
+            }
             Ok(user) => {
                 let request = Request {
                     method: parts.method,
@@ -149,15 +158,28 @@ async fn answer(
                     headers: parts.headers,
                     user,
                     body: Mutex::new(Some(body)),
+                    cut: AtomicBool::new(false),
                     upgrade: Mutex::new(upgrade),
                     warnings: Mutex::new(Vec::new()),
                 };
                 let result = dispatch(server, &request).await;
                 let warnings = std::mem::take(&mut *request.warnings.lock());
+                unread = request.body.lock().take();
+                cut = request.cut.load(Ordering::Relaxed);
                 shape::with_warnings(result.unwrap_or_else(|e| error_answer(&e)), &warnings)
             }
         }
     };
+    if reusable {
+        if let Some(body) = unread.filter(|body| !body.is_end_stream()) {
+            cut |= waiting || !drain(body).await;
+        }
+        if cut {
+            // Said, so that the client does not send its next request into a connection that ends.
+            let close = HeaderValue::from_static("close");
+            out.headers_mut().insert(header::CONNECTION, close);
+        }
+    }
     let headers = out.headers_mut();
     if let Ok(id) = HeaderValue::from_str(&audit) {
         headers.insert("audit-id", id);

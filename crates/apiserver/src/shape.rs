@@ -1,5 +1,7 @@
 //! Objects in the form the client asked for.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
@@ -12,39 +14,65 @@ use crate::registry::Resource;
 use crate::storage::Stored;
 
 /// The stored object in the resource's version.
-pub(crate) fn value_of(resource: &Resource, stored: &Stored) -> Value {
-    convert::shown(resource, &stored.value).unwrap_or_else(|| (*stored.value).clone())
+pub(crate) fn value_of(resource: &Resource, stored: &Stored) -> Arc<Value> {
+    convert::shown(resource, &stored.value).map_or_else(|| stored.value.clone(), Arc::new)
 }
 
-/// Its JSON, without building it anew where that is not needed.
-pub(crate) fn bytes_of(resource: &Resource, stored: &Stored) -> Bytes {
+/// The same with its text, which is not built anew where that is not needed.
+pub(crate) fn shown(resource: &Resource, stored: &Arc<Stored>) -> Arc<Stored> {
     match convert::shown(resource, &stored.value) {
-        None => stored.bytes.clone(),
-        Some(copy) => copy.to_string().into(),
+        None => stored.clone(),
+        Some(copy) => Arc::new(Stored::of(copy, stored.revision)),
     }
 }
 
 /// `PartialObjectMetadata` of an object.
-pub(crate) fn metadata_only(object: &Value) -> Value {
-    json!({
-        "kind": "PartialObjectMetadata",
-        "apiVersion": "meta.k8s.io/v1",
-        "metadata": object["metadata"],
-    })
+fn put_metadata(out: &mut Vec<u8>, object: &Stored) {
+    out.extend_from_slice(
+        br#"{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","metadata":"#,
+    );
+    out.extend_from_slice(object.metadata());
+    out.push(b'}');
 }
 
-fn encode(encoding: Encoding, code: StatusCode, value: &Value) -> Answer {
-    match encoding {
-        Encoding::Json => {
-            let mut text = value.to_string();
-            text.push('\n');
-            bytes_answer(code, "application/json", text)
+/// `metadata` of a table for one object.
+fn table_metadata(object: &Value) -> Value {
+    json!({"resourceVersion": api::meta::resource_version(object)})
+}
+
+/// One object in a shape, as JSON. `columns`: a table says what its columns are.
+pub(crate) fn text(
+    resource: &Resource,
+    shape: Shape,
+    include: &str,
+    columns: bool,
+    object: &Stored,
+) -> Bytes {
+    match shape {
+        Shape::Plain => object.bytes.clone(),
+        Shape::Metadata => {
+            let mut out = Vec::with_capacity(object.metadata().len() + 128);
+            put_metadata(&mut out, object);
+            out.into()
         }
-        Encoding::Yaml => {
-            let text = yaml_serde::to_string(value).unwrap_or_else(|_| value.to_string());
-            bytes_answer(code, "application/yaml", text)
+        Shape::Table => {
+            let metadata = table_metadata(&object.value);
+            machinery::table(resource, [object].into_iter(), &metadata, include, columns).into()
         }
     }
+}
+
+fn encode(encoding: Encoding, code: StatusCode, text: &[u8]) -> Answer {
+    if encoding == Encoding::Yaml
+        && let Ok(yaml) = serde_json::from_slice::<Value>(text).map(|v| yaml_serde::to_string(&v))
+        && let Ok(yaml) = yaml
+    {
+        return bytes_answer(code, "application/yaml", yaml);
+    }
+    let mut line = Vec::with_capacity(text.len() + 1);
+    line.extend_from_slice(text);
+    line.push(b'\n');
+    bytes_answer(code, "application/json", line)
 }
 
 /// An answer with one object.
@@ -53,23 +81,16 @@ pub(crate) fn object(
     form: Form,
     include: &str,
     code: StatusCode,
-    value: &Value,
+    object: &Stored,
 ) -> Answer {
-    match form.shape {
-        Shape::Plain => encode(form.encoding, code, value),
-        Shape::Metadata => encode(form.encoding, code, &metadata_only(value)),
-        Shape::Table => {
-            let metadata = machinery::table_metadata(value);
-            let table = machinery::table(resource, &[value], metadata, include, true);
-            encode(form.encoding, code, &table)
-        }
-    }
+    let text = text(resource, form.shape, include, true, object);
+    encode(form.encoding, code, &text)
 }
 
 /// A page of a collection.
 pub(crate) struct Page<'a> {
     pub resource: &'a Resource,
-    pub items: Vec<std::sync::Arc<Stored>>,
+    pub items: Vec<Arc<Stored>>,
     pub revision: u64,
     pub continue_token: String,
     pub remaining: Option<usize>,
@@ -87,52 +108,43 @@ impl Page<'_> {
         meta
     }
 
-    /// The answer; plain lists are put together from bytes that exist already.
+    /// The answer, put together from texts that exist already.
     pub fn answer(&self, form: Form, include: &str) -> Answer {
         let resource = self.resource;
-        match form.shape {
-            Shape::Plain if form.encoding == Encoding::Json => {
-                let size: usize = self.items.iter().map(|i| i.bytes.len() + 1).sum();
-                let mut out = Vec::with_capacity(size + 256);
-                let head = format!(
-                    "{{\"kind\":\"{}\",\"apiVersion\":\"{}\",\"metadata\":{},\"items\":[",
-                    resource.list_kind,
-                    resource.api_version(),
-                    self.list_meta()
-                );
-                out.extend_from_slice(head.as_bytes());
-                for (i, item) in self.items.iter().enumerate() {
-                    if i > 0 {
-                        out.push(b',');
-                    }
-                    out.extend_from_slice(&bytes_of(resource, item));
+        let mut out;
+        if form.shape == Shape::Table {
+            let items: Vec<Arc<Stored>> = self.items.iter().map(|i| shown(resource, i)).collect();
+            let rows = items.iter().map(|i| &**i);
+            out = machinery::table(resource, rows, &self.list_meta(), include, true);
+        } else {
+            let (kind, version) = match form.shape {
+                Shape::Metadata => ("PartialObjectMetadataList", "meta.k8s.io/v1".to_owned()),
+                _ => (resource.list_kind.as_str(), resource.api_version()),
+            };
+            let size: usize = self.items.iter().map(|i| i.bytes.len() + 1).sum();
+            out = Vec::with_capacity(size + 256);
+            let head = format!(
+                "{{\"kind\":\"{kind}\",\"apiVersion\":\"{version}\",\"metadata\":{},\"items\":[",
+                self.list_meta()
+            );
+            out.extend_from_slice(head.as_bytes());
+            for (i, item) in self.items.iter().enumerate() {
+                if i > 0 {
+                    out.push(b',');
                 }
-                out.extend_from_slice(b"]}\n");
+                match form.shape {
+                    Shape::Metadata => put_metadata(&mut out, item),
+                    _ => out.extend_from_slice(&shown(resource, item).bytes),
+                }
+            }
+            out.extend_from_slice(b"]}");
+        }
+        match form.encoding {
+            Encoding::Json => {
+                out.push(b'\n');
                 bytes_answer(StatusCode::OK, "application/json", out)
             }
-            Shape::Plain => {
-                let items: Vec<Value> = self.items.iter().map(|i| value_of(resource, i)).collect();
-                let list = json!({
-                    "kind": resource.list_kind, "apiVersion": resource.api_version(),
-                    "metadata": self.list_meta(), "items": items,
-                });
-                encode(form.encoding, StatusCode::OK, &list)
-            }
-            Shape::Metadata => {
-                let items: Vec<Value> =
-                    self.items.iter().map(|i| metadata_only(&i.value)).collect();
-                let list = json!({
-                    "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1",
-                    "metadata": self.list_meta(), "items": items,
-                });
-                encode(form.encoding, StatusCode::OK, &list)
-            }
-            Shape::Table => {
-                let values: Vec<Value> = self.items.iter().map(|i| value_of(resource, i)).collect();
-                let refs: Vec<&Value> = values.iter().collect();
-                let table = machinery::table(resource, &refs, self.list_meta(), include, true);
-                encode(form.encoding, StatusCode::OK, &table)
-            }
+            Encoding::Yaml => encode(form.encoding, StatusCode::OK, &out),
         }
     }
 }

@@ -62,26 +62,22 @@ fn status_is_cleared(r: &Resource) -> bool {
     }
 }
 
-/// The part of an object whose change is a new generation.
-fn wanted(r: &Resource, object: &Value) -> Map<String, Value> {
+/// Is something else wanted than before? That is a new generation.
+fn wants_another(r: &Resource, new: &Value, old: &Value) -> bool {
     let keeps_status = r.custom.as_ref().is_some_and(|c| !c.status);
-    let mut out = Map::new();
-    for (k, v) in object.as_object().into_iter().flatten() {
-        match k.as_str() {
-            "kind" | "apiVersion" | "metadata" => {}
-            "status" if !keeps_status => {}
-            _ => {
-                out.insert(k.clone(), v.clone());
-            }
-        }
-    }
-    if r.is("apps", "deployments") {
-        out.insert(
-            "annotations".into(),
-            object["metadata"]["annotations"].clone(),
-        );
-    }
-    out
+    let said = |key: &str| {
+        !matches!(key, "kind" | "apiVersion" | "metadata") && (key != "status" || keeps_status)
+    };
+    let other = |one: &Value, two: &Value| {
+        one.as_object()
+            .into_iter()
+            .flatten()
+            .any(|(k, v)| said(k) && two.get(k) != Some(v))
+    };
+    other(new, old)
+        || other(old, new)
+        || r.is("apps", "deployments")
+            && new["metadata"]["annotations"] != old["metadata"]["annotations"]
 }
 
 /// Fills in what a new object gets from the server.
@@ -347,7 +343,7 @@ pub(crate) fn prepare_update(r: &Resource, object: &mut Value, old: &Value, subr
         }
     }
     mirror_addresses(r, object);
-    if counts_generations(r) && subresource != "status" && wanted(r, object) != wanted(r, old) {
+    if counts_generations(r) && subresource != "status" && wants_another(r, object, old) {
         let next = api::meta::generation(old) + 1;
         api::meta::set(object, "generation", next);
     }
@@ -361,19 +357,44 @@ pub(crate) fn unchanged(new: &Value, old: &Value) -> bool {
     let same_body = a.len() == b.len()
         && a.iter()
             .all(|(k, v)| k == "metadata" || b.get(k) == Some(v));
-    let essence = |o: &Value| -> Map<String, Value> {
-        let mut meta = o["metadata"].as_object().cloned().unwrap_or_default();
-        meta.shift_remove("resourceVersion");
-        if let Some(fields) = meta.get_mut("managedFields").and_then(Value::as_array_mut) {
-            for entry in fields {
-                if let Some(entry) = entry.as_object_mut() {
-                    entry.shift_remove("time");
-                }
-            }
-        }
-        meta
+    same_body && same_metadata(&new["metadata"], &old["metadata"])
+}
+
+/// Is metadata the same but for the revision, and the times of managed fields?
+fn same_metadata(new: &Value, old: &Value) -> bool {
+    let counted = |meta: &Value| {
+        meta.as_object()
+            .map_or(0, |m| m.keys().filter(|k| *k != "resourceVersion").count())
     };
-    same_body && essence(new) == essence(old)
+    let same = |key: &str, v: &Value| match key {
+        "resourceVersion" => true,
+        "managedFields" => same_managers(v, &old[key]),
+        _ => old.get(key) == Some(v),
+    };
+    counted(new) == counted(old)
+        && new
+            .as_object()
+            .into_iter()
+            .flatten()
+            .all(|(k, v)| same(k, v))
+}
+
+fn same_managers(new: &Value, old: &Value) -> bool {
+    let (Some(a), Some(b)) = (new.as_array(), old.as_array()) else {
+        return new == old;
+    };
+    let fields = [
+        "manager",
+        "operation",
+        "apiVersion",
+        "fieldsType",
+        "fieldsV1",
+        "subresource",
+    ];
+    a.len() == b.len()
+        && a.iter()
+            .zip(b)
+            .all(|(x, y)| fields.iter().all(|field| x[field] == y[field]))
 }
 
 #[cfg(test)]

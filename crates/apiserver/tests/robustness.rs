@@ -269,3 +269,66 @@ async fn a_watch_neither_skips_nor_repeats_when_it_reconnects() {
     assert_eq!(seen, written);
     assert_eq!(seen.iter().collect::<HashSet<_>>().len(), WRITES);
 }
+
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
+
+/// What comes back on one connection for some requests sent one after the other. An answer that says that the connection ends is the last.
+async fn conversation(c: &support::Client, requests: &[(&str, usize)]) -> String {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let mut io = c.raw().await;
+    let mut all = String::new();
+    for (head, body) in requests {
+        let text = format!("{head}\r\nHost: x\r\nContent-Length: {body}\r\n\r\n");
+        io.write_all(text.as_bytes()).await.unwrap();
+        // The body comes later than the answer could.
+        io.flush().await.unwrap();
+        tokio::task::yield_now().await;
+        let _ = io.write_all(&vec![b'x'; *body]).await;
+        let mut answer = Vec::new();
+        loop {
+            let text = String::from_utf8_lossy(&answer);
+            let whole = text.split_once("\r\n\r\n").is_some_and(|(head, body)| {
+                let length = head
+                    .lines()
+                    .find_map(|l| l.strip_prefix("content-length: "));
+                length.is_some_and(|n| n.parse() == Ok(body.len()))
+            });
+            if whole && !text.contains("connection: close") {
+                break;
+            }
+            let mut buffer = [0; 4096];
+            let read = tokio::time::timeout(PATIENCE, io.read(&mut buffer));
+            match read.await.expect("neither an answer nor an end") {
+                Ok(0) | Err(_) => return all + &text,
+                Ok(n) => answer.extend_from_slice(&buffer[..n]),
+            }
+        }
+        all += &String::from_utf8_lossy(&answer);
+    }
+    all
+}
+
+#[tokio::test]
+async fn a_connection_whose_requests_were_answered_unread_serves_on_or_says_that_it_ends() {
+    let w = World::new().await;
+    let c = w.admin();
+    // Answered before the body is looked at: a wrong type of patch, a wrong option, a path that is none, one that is public.
+    let early = [
+        format!("PATCH {CMS}/a HTTP/1.1\r\nContent-Type: text/plain"),
+        format!("POST {CMS}?dryRun=x HTTP/1.1"),
+        "POST /nowhere HTTP/1.1".to_owned(),
+        "GET /version HTTP/1.1".to_owned(),
+    ];
+    for head in &early {
+        let text = conversation(&c, &[(head, 100_000), ("GET /version HTTP/1.1", 0)]).await;
+        assert_eq!(text.matches("HTTP/1.1 ").count(), 2, "{head}: {text}");
+        let text = conversation(&c, &[(head, 300_000)]).await;
+        assert!(text.contains("connection: close"), "{head}: {text}");
+    }
+    let expects = "POST /nowhere HTTP/1.1\r\nExpect: 100-continue";
+    let text = conversation(&c, &[(expects, 5)]).await;
+    assert!(
+        text.contains("connection: close") && !text.contains("100 Continue"),
+        "{text}"
+    );
+}

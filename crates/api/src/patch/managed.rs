@@ -135,7 +135,7 @@ fn cap(entries: &mut Vec<Entry>) {
         let e = &entries[*i];
         match buckets.iter_mut().find(|b| b.api_version == e.api_version) {
             Some(b) => {
-                b.set = b.set.union(&e.set);
+                b.set = std::mem::take(&mut b.set).union(e.set.clone());
                 b.time = b.time.clone().max(e.time.clone());
             }
             None => buckets.push(Entry {
@@ -156,14 +156,14 @@ fn cap(entries: &mut Vec<Entry>) {
 /// A schema with the metadata of custom resources at hand.
 struct Context<'a> {
     schema: &'a ObjectSchema,
-    meta: (Arc<Document>, NodeId),
+    meta: Option<(Arc<Document>, NodeId)>,
 }
 
 impl<'a> Context<'a> {
     fn new(schema: &'a ObjectSchema) -> Self {
         Self {
             schema,
-            meta: schema::object_meta(),
+            meta: (!schema.builtin).then(schema::object_meta),
         }
     }
     fn place(&self) -> Place<'_> {
@@ -171,7 +171,7 @@ impl<'a> Context<'a> {
             doc: &self.schema.doc,
             id: (!self.schema.preserve_all).then_some(self.schema.root),
             builtin: self.schema.builtin,
-            meta: (!self.schema.builtin).then_some((&*self.meta.0, self.meta.1)),
+            meta: self.meta.as_ref().map(|(doc, id)| (&**doc, *id)),
         }
     }
     fn api_version(&self) -> String {
@@ -237,11 +237,11 @@ pub fn track_update(schema: &ObjectSchema, old: Option<&Value>, new: &mut Value,
             l.len() <= 1 && l.iter().all(|e| e.as_object().is_some_and(Map::is_empty))
         });
     let mut entries = decode(new);
+    meta::unset(new, "managedFields");
     if entries.is_empty() {
         entries = old.map(decode).unwrap_or_default();
     }
     if cleared && old.is_some() {
-        meta::unset(new, "managedFields");
         return;
     }
     let empty;
@@ -260,48 +260,38 @@ pub fn track_update(schema: &ObjectSchema, old: Option<&Value>, new: &mut Value,
         time: Some(writer.now.into()),
         set: FieldSet::default(),
     };
-    update(
-        &cx,
-        &without_managed(before),
-        &without_managed(new),
-        &mut entries,
-        &me,
-    );
+    // That the object before has managedFields, and the new one not yet, is of no account: nobody manages those.
+    let mut diff = ownership::compare(cx.place(), before, new);
+    take(&mut entries, &me, &diff);
     let mine = entries.iter().position(|e| e.same_manager(&me));
-    let mut diff = ownership::compare(cx.place(), &without_managed(before), &without_managed(new));
     cx.strip(&mut diff.added, writer.subresource);
     cx.strip(&mut diff.modified, writer.subresource);
-    let had = mine.map(|i| entries[i].set.clone()).unwrap_or_default();
-    let set = had
-        .minus(&diff.removed)
-        .union(&diff.modified)
-        .union(&diff.added);
+    let written = diff.modified.union(diff.added);
     match mine {
-        Some(i) if set == had => {
-            let _ = i;
-        }
         Some(i) => {
-            entries[i].set = set;
-            entries[i].time = Some(writer.now.into());
+            let set = entries[i].set.minus(&diff.removed).union(written);
+            if set != entries[i].set {
+                entries[i].set = set;
+                entries[i].time = Some(writer.now.into());
+            }
         }
-        None => entries.push(Entry { set, ..me }),
+        None => entries.push(Entry { set: written, ..me }),
     }
     encode(new, entries);
 }
 
 /// Takes changed and removed fields from all managers but `me`; returns what was taken (the conflicts).
-fn update(
-    cx: &Context,
-    old: &Value,
-    new: &Value,
+fn take(
     entries: &mut Vec<Entry>,
     me: &Entry,
+    diff: &ownership::Comparison,
 ) -> Vec<(Entry, FieldSet)> {
-    let diff = ownership::compare(cx.place(), old, new);
-    let changed = diff.modified.union(&diff.added);
     let mut conflicts = Vec::new();
     for e in entries.iter_mut().filter(|e| !e.same_manager(me)) {
-        let lost = e.set.intersection(&changed);
+        let lost = e
+            .set
+            .intersection(&diff.modified)
+            .union(e.set.intersection(&diff.added));
         if !lost.is_empty() {
             conflicts.push((e.clone(), lost.clone()));
             e.set = e.set.minus(&lost);
@@ -392,7 +382,7 @@ pub fn apply(
         // What this manager applied before and nobody owns now goes away.
         let owned = entries
             .iter()
-            .fold(FieldSet::default(), |u, e| u.union(&e.set))
+            .fold(FieldSet::default(), |u, e| u.union(e.set.clone()))
             .with_named_ancestors();
         let gone = last.set.minus(&owned);
         ownership::remove(cx.place(), &mut merged, &gone);
@@ -401,12 +391,12 @@ pub fn apply(
         crate::prune::prune(schema, &mut merged);
     }
     let mut after = entries.clone();
-    let conflicts = update(&cx, &before, &merged, &mut after, &me);
+    let diff = ownership::compare(cx.place(), &before, &merged);
+    let conflicts = take(&mut after, &me, &diff);
     if !force && !conflicts.is_empty() {
         return Err(conflict(&conflicts));
     }
-    let changed =
-        last.as_ref().is_none_or(|l| l.set != me.set) || without_managed(&before) != merged;
+    let changed = last.as_ref().is_none_or(|l| l.set != me.set) || before != merged;
     if let Some(i) = after.iter().position(|e| e.same_manager(&me))
         && changed
     {

@@ -6,6 +6,7 @@
 use crate::schema::{Additional, Document, NodeId, Type};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 /// A set of fields.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -54,22 +55,28 @@ impl FieldSet {
     pub fn insert(&mut self, path: &[String]) {
         let mut at = self;
         for p in path {
-            at = at.children.entry(p.clone()).or_default();
+            if !at.children.contains_key(p) {
+                at.children.insert(p.clone(), Self::default());
+            }
+            at = at.children.get_mut(p).expect("it is there now");
         }
         at.member = true;
     }
     /// In either.
-    pub fn union(&self, o: &Self) -> Self {
-        let mut out = self.clone();
-        out.member |= o.member;
-        for (k, c) in &o.children {
-            let merged = out
-                .children
-                .get(k)
-                .map_or_else(|| c.clone(), |mine| mine.union(c));
-            out.children.insert(k.clone(), merged);
+    pub fn union(mut self, o: Self) -> Self {
+        self.member |= o.member;
+        for (k, c) in o.children {
+            match self.children.entry(k) {
+                Entry::Vacant(free) => {
+                    free.insert(c);
+                }
+                Entry::Occupied(mut mine) => {
+                    let both = std::mem::take(mine.get_mut()).union(c);
+                    mine.insert(both);
+                }
+            }
         }
-        out
+        self
     }
     /// In this one, not in the other.
     pub fn minus(&self, o: &Self) -> Self {
@@ -391,14 +398,13 @@ fn compare_at(
                     .filter(|k| !n.is_some_and(|n| n.contains_key(*k))),
             );
             for k in keys {
+                let (before, now) = (o.and_then(|m| m.get(k)), n.and_then(|m| m.get(k)));
+                // Most of an object stays as it was: that is seen without naming its fields.
+                if before == now {
+                    continue;
+                }
                 path.push(format!("f:{k}"));
-                compare_at(
-                    place.member(k).0,
-                    o.and_then(|m| m.get(k)),
-                    n.and_then(|m| m.get(k)),
-                    path,
-                    out,
-                );
+                compare_at(place.member(k).0, before, now, path, out);
                 path.pop();
             }
         }

@@ -24,10 +24,29 @@ static GO: LazyLock<GoFields> = LazyLock::new(|| {
         .expect("data/go_fields.json is well formed")
 });
 
-fn listed(table: &HashMap<String, Vec<String>>, name: &str, field: &str) -> bool {
-    table
-        .get(name)
-        .is_some_and(|l| l.iter().any(|f| f == field))
+/// How Go writes a field of a struct, where the schema does not tell.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct GoField {
+    /// A pointer: zero is a value and not absence.
+    pub pointer: bool,
+    /// A list without omitempty: an absent one is null.
+    pub always: bool,
+    /// A time without omitempty: an absent one is null.
+    pub time: bool,
+}
+
+/// How Go writes the field of the struct with this component name.
+pub fn go_field(component: &str, field: &str) -> GoField {
+    let listed = |table: &HashMap<String, Vec<String>>| {
+        table
+            .get(component)
+            .is_some_and(|l| l.iter().any(|f| f == field))
+    };
+    GoField {
+        pointer: listed(&GO.pointers),
+        always: listed(&GO.always),
+        time: listed(&GO.times),
+    }
 }
 
 /// The name of a JSON type as Go's decoder says it.
@@ -42,19 +61,71 @@ pub fn json_type(v: &Value) -> &'static str {
     }
 }
 
-/// Where the walk is.
-#[derive(Clone)]
+/// One step of the walk.
+enum Step<'a> {
+    /// The beginning, at a path.
+    Start(&'a str),
+    /// A field of a struct.
+    Field(&'a str),
+    /// A key of a map.
+    Key(&'a str),
+    /// An entry of a list.
+    Entry(usize),
+}
+
+/// Where the walk is. Paths are put together when there is something to say of a place.
 struct At<'a> {
-    /// Short name of the struct that has the field.
-    owner: &'a str,
-    /// Component name of that struct.
-    component: &'a str,
+    /// The place this one is in; nowhere at the beginning.
+    outer: Option<&'a At<'a>>,
+    step: Step<'a>,
+    /// The struct that has the field; for what is in a map or list, the struct that has those.
+    owner: Option<&'a Node>,
     /// The field's own name.
     field: &'a str,
-    /// Path with indices, for unknown fields.
-    path: String,
-    /// Path without indices, for type errors.
-    bare: String,
+}
+
+impl<'a> At<'a> {
+    fn start(path: &'a str, field: &'a str) -> Self {
+        Self {
+            outer: None,
+            step: Step::Start(path),
+            owner: None,
+            field,
+        }
+    }
+    fn field(&'a self, owner: &'a Node, field: &'a str) -> Self {
+        Self {
+            outer: Some(self),
+            step: Step::Field(field),
+            owner: Some(owner),
+            field,
+        }
+    }
+    fn inner(&'a self, step: Step<'a>) -> Self {
+        Self {
+            outer: Some(self),
+            step,
+            owner: self.owner,
+            field: self.field,
+        }
+    }
+    /// With indices and keys, for unknown fields.
+    fn path(&self) -> String {
+        let outer = self.outer.map(At::path).unwrap_or_default();
+        match self.step {
+            Step::Start(path) => path.to_owned(),
+            Step::Field(name) | Step::Key(name) => child(&outer, name),
+            Step::Entry(i) => format!("{outer}[{i}]"),
+        }
+    }
+    /// Of fields alone, for type errors. Where not the whole object is decoded, they count from the start.
+    fn fields(&self) -> String {
+        let outer = self.outer.map(At::fields).unwrap_or_default();
+        match self.step {
+            Step::Field(name) => child(&outer, name),
+            _ => outer,
+        }
+    }
 }
 
 /// Decodes a whole object. The error is the text after "cannot be handled as a ...: ".
@@ -67,14 +138,7 @@ pub fn walk_object(
         doc: &schema.doc,
         unknown,
     };
-    let at = At {
-        owner: "",
-        component: "",
-        field: "",
-        path: String::new(),
-        bare: String::new(),
-    };
-    w.walk(schema.root, obj, &at)
+    w.walk(schema.root, obj, &At::start("", ""))
 }
 
 /// Decodes the metadata of an object at `path` that is not built in.
@@ -87,17 +151,7 @@ pub fn walk_metadata(obj: &mut Value, path: &str, unknown: &mut Vec<String>) -> 
     let had_time = meta.get("creationTimestamp").is_some();
     let mut w = Walk { doc: &doc, unknown };
     // Only the metadata is decoded as a struct: type errors count from there.
-    let result = w.walk(
-        id,
-        meta,
-        &At {
-            owner: "",
-            component: "",
-            field: "metadata",
-            bare: String::new(),
-            path,
-        },
-    );
+    let result = w.walk(id, meta, &At::start(&path, "metadata"));
     if !had_time && let Some(m) = meta.as_object_mut() {
         m.shift_remove("creationTimestamp");
     }
@@ -141,14 +195,10 @@ impl Walk<'_> {
                     return Ok(());
                 };
                 for (i, v) in items.iter_mut().enumerate() {
-                    let at = At {
-                        path: format!("{}[{i}]", at.path),
-                        ..at.clone()
-                    };
                     if v.is_null() {
                         *v = self.zero(item);
                     }
-                    self.walk(item, v, &at)?;
+                    self.walk(item, v, &at.inner(Step::Entry(i)))?;
                 }
                 Ok(())
             }
@@ -165,14 +215,10 @@ impl Walk<'_> {
             ));
         };
         for (k, v) in map.iter_mut() {
-            let at = At {
-                path: child(&at.path, k),
-                ..at.clone()
-            };
             if v.is_null() {
                 *v = self.zero(value);
             }
-            self.walk(value, v, &at)?;
+            self.walk(value, v, &at.inner(Step::Key(k)))?;
         }
         Ok(())
     }
@@ -181,53 +227,46 @@ impl Walk<'_> {
         let Value::Object(map) = v else {
             return Err(mismatch(v, at, &format!("v1.{}", node.short_name())));
         };
-        let keys: Vec<String> = map.keys().cloned().collect();
-        for key in keys {
-            let Some(&id) = node.properties.get(&key) else {
-                map.shift_remove(&key);
-                self.unknown.push(child(&at.path, &key));
-                continue;
-            };
-            if map[&key].is_null() {
-                map.shift_remove(&key);
-                continue;
+        let mut result = Ok(());
+        map.retain(|key, v| {
+            if result.is_err() {
+                return true;
             }
-            let at = At {
-                owner: node.short_name(),
-                component: &node.name,
-                field: &key,
-                path: child(&at.path, &key),
-                bare: child(&at.bare, &key),
+            let Some(&id) = node.properties.get(key) else {
+                self.unknown.push(at.field(node, key).path());
+                return false;
             };
-            self.walk(id, &mut map[&key], &at)?;
-            if self.left_out(node, &key, id, &map[&key]) {
-                map.shift_remove(&key);
-            } else if map[&key].as_array().is_some_and(Vec::is_empty)
-                && listed(&GO.always, &node.name, &key)
-            {
+            if v.is_null() {
+                return false;
+            }
+            result = self.walk(id, v, &at.field(node, key));
+            if result.is_ok() && self.left_out(node, key, id, v) {
+                return false;
+            }
+            if v.as_array().is_some_and(Vec::is_empty) && self.doc.node(id).go.always {
                 // An empty list does not survive the real server's storage.
-                map[&key] = Value::Null;
+                *v = Value::Null;
             }
-        }
+            true
+        });
+        result?;
         self.complete(node, map);
         Ok(())
     }
 
     /// `omitempty`: an empty value that Go would not write.
     fn left_out(&self, node: &Node, key: &str, id: NodeId, v: &Value) -> bool {
-        let field = self.doc.resolve(id);
+        let (field, go) = (self.doc.resolve(id), self.doc.node(id).go);
         let empty = match v {
-            Value::Array(a) => a.is_empty() && !listed(&GO.always, &node.name, key),
+            Value::Array(a) => a.is_empty() && !go.always,
             Value::Object(m) => {
                 m.is_empty() && field.properties.is_empty() && field.additional.is_some()
             }
-            Value::String(s) => {
-                s.is_empty() && !listed(&GO.pointers, &node.name, key) && field.ty == Type::String
-            }
-            Value::Bool(b) => !b && !listed(&GO.pointers, &node.name, key),
+            Value::String(s) => s.is_empty() && !go.pointer && field.ty == Type::String,
+            Value::Bool(b) => !b && !go.pointer,
             Value::Number(n) => {
                 n.as_f64() == Some(0.0)
-                    && !listed(&GO.pointers, &node.name, key)
+                    && !go.pointer
                     && field.ty != Type::Any
                     && !field.int_or_string
             }
@@ -239,23 +278,20 @@ impl Walk<'_> {
     /// What Go writes although nobody said it: empty structs, zero values without omitempty, null times and lists.
     fn complete(&mut self, node: &Node, map: &mut Map<String, Value>) {
         for (key, id) in &node.properties {
-            if map.contains_key(key) {
+            let field = self.doc.node(*id);
+            let null = field.go.time || field.go.always;
+            if (!null && field.default.is_null()) || map.contains_key(key) {
                 continue;
             }
-            let default = &self.doc.node(*id).default;
-            if !default.is_null() {
-                let mut v = default.clone();
-                // An empty struct has empty structs in it.
-                let target = self.doc.resolve(*id);
-                if let Value::Object(m) = &mut v
-                    && !target.properties.is_empty()
-                {
-                    self.complete(target, m);
-                }
-                map.insert(key.clone(), v);
-            } else if listed(&GO.times, &node.name, key) || listed(&GO.always, &node.name, key) {
-                map.insert(key.clone(), Value::Null);
+            let mut v = field.default.clone();
+            // An empty struct has empty structs in it.
+            let target = self.doc.resolve(*id);
+            if let Value::Object(m) = &mut v
+                && !target.properties.is_empty()
+            {
+                self.complete(target, m);
             }
+            map.insert(key.clone(), v);
         }
     }
 
@@ -310,7 +346,8 @@ fn mismatch(v: &Value, at: &At, ty: &str) -> String {
     };
     format!(
         "json: cannot unmarshal {what} into Go struct field {}.{} of type {ty}",
-        at.owner, at.bare
+        at.owner.map_or("", Node::short_name),
+        at.fields()
     )
 }
 
@@ -340,7 +377,8 @@ fn scalar(node: &Node, v: &mut Value, at: &At) -> Result<(), String> {
     if ok {
         return Ok(());
     }
-    let named = GO.named.get(at.component).and_then(|m| m.get(at.field));
+    let component = at.owner.map_or("", |owner| owner.name.as_str());
+    let named = GO.named.get(component).and_then(|m| m.get(at.field));
     Err(mismatch(
         v,
         at,

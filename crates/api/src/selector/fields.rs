@@ -4,6 +4,7 @@ use crate::field::quote;
 use crate::scheme::ResourceInfo;
 use crate::status::StatusError;
 use serde_json::Value;
+use std::borrow::Cow;
 
 /// A field selector; all terms must hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -164,16 +165,17 @@ fn supports(resource: &ResourceInfo, field: &str) -> bool {
 }
 
 /// The first text that is not empty.
-fn first_text(values: [&Value; 3]) -> String {
+fn first_text<'a>(values: [&'a Value; 3]) -> Cow<'a, str> {
     values
         .into_iter()
         .filter_map(Value::as_str)
         .find(|text| !text.is_empty())
         .unwrap_or("")
-        .to_owned()
+        .into()
 }
 
-fn field_of(obj: &Value, field: &str) -> String {
+fn field_of<'a>(obj: &'a Value, field: &str) -> Cow<'a, str> {
+    let count = |v: &Value| v.as_i64().unwrap_or(0).to_string().into();
     // Fields whose value is not simply what the path says.
     match field {
         // Old and new form of events keep their source under different names.
@@ -191,22 +193,22 @@ fn field_of(obj: &Value, field: &str) -> String {
                 &obj["source"]["component"],
             ]);
         }
-        "status.successful" => return obj["status"]["succeeded"].as_i64().unwrap_or(0).to_string(),
+        "status.successful" => return count(&obj["status"]["succeeded"]),
         "spec.unschedulable" | "spec.hostNetwork"
             if crate::jsonpath::field(obj, field).is_null() =>
         {
             return "false".into();
         }
-        "status.replicas" => return obj["status"]["replicas"].as_i64().unwrap_or(0).to_string(),
+        "status.replicas" => return count(&obj["status"]["replicas"]),
         "reportingComponent" if obj["reportingComponent"].as_str().unwrap_or("").is_empty() => {
             return obj["source"]["component"].as_str().unwrap_or("").into();
         }
         _ => {}
     }
     match crate::jsonpath::field(obj, field) {
-        Value::Null => String::new(),
-        Value::String(s) => s.clone(),
-        other => other.to_string(),
+        Value::Null => "".into(),
+        Value::String(s) => s.into(),
+        other => other.to_string().into(),
     }
 }
 

@@ -143,10 +143,10 @@ fn params(
     a: &Attributes<'_>,
     policy: &Value,
     binding: &Value,
-) -> Result<Vec<Value>, String> {
+) -> Result<Vec<Arc<Value>>, String> {
     let (kind, reference) = (&policy["spec"]["paramKind"], &binding["spec"]["paramRef"]);
     if kind.is_null() || reference.is_null() {
-        return Ok(vec![Value::Null]);
+        return Ok(vec![Arc::new(Value::Null)]);
     }
     let (group, version) = api::meta::group_version(kind["apiVersion"].as_str().unwrap_or(""));
     let kind = kind["kind"].as_str().unwrap_or("");
@@ -171,7 +171,7 @@ fn params(
         (true, own) => own,
     };
     let cache = server.storage.cache();
-    let found: Vec<Value> = match reference["name"].as_str().filter(|n| !n.is_empty()) {
+    let found: Vec<Arc<Value>> = match reference["name"].as_str().filter(|n| !n.is_empty()) {
         Some(name) => cache
             .get(&resource.key(namespace, name))
             .iter()

@@ -99,7 +99,7 @@ pub(crate) async fn admit(
     };
     let growth = growth(a, object);
     let (group, plural) = (a.resource.group.as_str(), a.resource.plural.as_str());
-    let concerned: Vec<String> = quotas
+    let concerned: Vec<Arc<str>> = quotas
         .into_iter()
         .filter(|(_, quota)| quota::is_about(&quota.value, group, plural, object))
         .map(|(path, _)| path)

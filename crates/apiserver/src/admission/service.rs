@@ -135,7 +135,7 @@ fn in_use(storage: &Storage, except: &str) -> Used {
     let (services, _) = storage.cache().list("core/services", "");
     let mut out = Used::default();
     for (key, service) in services {
-        if key != except {
+        if *key != *except {
             let h = held(&service.value);
             out.ips.extend(h.ips);
             out.ports.extend(h.ports);

@@ -1,12 +1,14 @@
 //! Deletion: at once, or step by step where finalizers, grace or dependents ask for it.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use super::write::Writer;
 use crate::admission::{self, Attributes, Operation};
 use crate::error::{ApiError, ApiResult};
 use crate::registry::Resource;
-use crate::storage::Expect;
+use crate::storage::{Expect, Stored};
 use crate::target::Query;
 
 /// `DeleteOptions`, from body and query together.
@@ -182,7 +184,7 @@ pub(crate) fn step(
 
 /// What the deletion answers.
 pub(crate) struct Deleted {
-    pub object: Value,
+    pub object: Arc<Stored>,
     /// It is gone, not only marked.
     pub gone: bool,
 }
@@ -263,19 +265,19 @@ impl Writer<'_> {
             let (result, gone) = match step(resource, &old, options, &later) {
                 Step::Nothing => {
                     return Ok(Deleted {
-                        object: old,
+                        object: crate::shape::shown(resource, &current),
                         gone: false,
                     });
                 }
                 Step::Remove(last) if options.dry_run => {
                     return Ok(Deleted {
-                        object: last,
+                        object: Arc::new(Stored::of(last, 0)),
                         gone: true,
                     });
                 }
                 Step::Mark(new) if options.dry_run => {
                     return Ok(Deleted {
-                        object: new,
+                        object: Arc::new(Stored::of(new, 0)),
                         gone: false,
                     });
                 }
@@ -292,7 +294,7 @@ impl Writer<'_> {
             match result {
                 Ok(stored) => {
                     return Ok(Deleted {
-                        object: crate::shape::value_of(resource, &stored),
+                        object: crate::shape::shown(resource, &stored),
                         gone,
                     });
                 }

@@ -23,6 +23,7 @@ use crate::negotiate::{self, Form};
 use crate::registry::Resource;
 use crate::shape;
 use crate::state::Server;
+use crate::storage::Stored;
 use crate::target::{self, Target};
 
 /// One request for objects, with everything looked up.
@@ -179,9 +180,9 @@ impl<'a> Call<'a> {
         }
     }
 
-    pub fn answer(&self, code: StatusCode, value: &Value) -> Answer {
+    pub fn answer(&self, code: StatusCode, object: &Stored) -> Answer {
         let include = self.request.query.text("includeObject");
-        shape::object(&self.resource, self.form, include, code, value)
+        shape::object(&self.resource, self.form, include, code, object)
     }
 
     /// The object in the body.
@@ -211,7 +212,7 @@ impl<'a> Call<'a> {
                 return Err(ApiError::not_acceptable(negotiate::MEDIA));
             }
             let reviewed = crate::review::answer(self, object).await?;
-            return Ok(self.answer(StatusCode::CREATED, &reviewed));
+            return Ok(self.answer(StatusCode::CREATED, &Stored::of(reviewed, 0)));
         }
         let created = self
             .writer(options)
@@ -257,7 +258,7 @@ impl<'a> Call<'a> {
                 let created = writer.create(&self.resource, &namespace, object).await?;
                 Ok(self.answer(StatusCode::CREATED, &created))
             }
-            other => Ok(self.answer(StatusCode::OK, &other?)),
+            other => Ok(self.answer(StatusCode::OK, &*other?)),
         }
     }
 
@@ -290,7 +291,7 @@ impl<'a> Call<'a> {
             &r.group,
             &r.plural,
             &self.target.name,
-            api::meta::uid(&deleted.object),
+            api::meta::uid(&deleted.object.value),
         );
         Ok(json_answer(StatusCode::OK, &status))
     }
@@ -315,7 +316,7 @@ impl<'a> Call<'a> {
             let ns = api::meta::namespace(&item.value).to_owned();
             let name = api::meta::name(&item.value).to_owned();
             match writer.delete(r, &ns, &name, &options).await {
-                Ok(deleted) => gone.push(deleted.object),
+                Ok(deleted) => gone.push(deleted.object.value.clone()),
                 Err(e) if e.code == 404 => {}
                 Err(e) => return Err(e),
             }

@@ -113,7 +113,7 @@ impl Call<'_> {
                     .await
                 {
                     Err(e) if e.code == 404 => continue,
-                    other => return Ok(self.answer(StatusCode::OK, &other?)),
+                    other => return Ok(self.answer(StatusCode::OK, &*other?)),
                 }
             }
             if !subresource.is_empty() {
@@ -123,7 +123,7 @@ impl Call<'_> {
                 machinery::applied(&self.resource, None, &wanted, &writer.options, "", &at)?;
             match writer.create(&self.resource, &namespace, object).await {
                 Err(e) if e.reason == "AlreadyExists" => {}
-                other => return Ok(self.answer(StatusCode::CREATED, &other?)),
+                other => return Ok(self.answer(StatusCode::CREATED, &*other?)),
             }
         }
         Err(ApiError::modified(

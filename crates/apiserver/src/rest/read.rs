@@ -160,16 +160,16 @@ pub(crate) fn list(
             }
         }
     };
-    let mut matching: Vec<(String, Arc<Stored>)> = items
+    let mut matching: Vec<(Arc<str>, Arc<Stored>)> = items
         .into_iter()
-        .filter(|(key, item)| key.as_str() >= start.as_str() && filter.matches(&item.value))
+        .filter(|(key, item)| **key >= *start && filter.matches(&item.value))
         .collect();
     let mut continue_token = String::new();
     let mut remaining = None;
     if limit > 0 && matching.len() > limit {
         continue_token = Continue {
             revision: Some(at),
-            start: matching[limit].0.clone(),
+            start: matching[limit].0.as_ref().to_owned(),
         }
         .encode();
         if filter.is_empty() {
@@ -201,13 +201,12 @@ pub(crate) fn get(
         .cache()
         .get(&resource.key(namespace, name))
         .ok_or_else(|| resource.not_found(name))?;
-    let value = shape::value_of(resource, &stored);
     Ok(shape::object(
         resource,
         form,
         request.query.text("includeObject"),
         StatusCode::OK,
-        &value,
+        &shape::shown(resource, &stored),
     ))
 }
 

@@ -274,7 +274,7 @@ async fn scale(call: &Call<'_>, verb: &str) -> ApiResult<Answer> {
             .update(&call.resource, &namespace, name, "scale", &edit)
             .await?
     };
-    Ok(json_answer(StatusCode::OK, &paths.view(&new)))
+    Ok(json_answer(StatusCode::OK, &paths.view(&new.value)))
 }
 
 /// `namespaces/<name>/finalize`: the namespace controller says which contents are gone.

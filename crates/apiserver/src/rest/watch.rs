@@ -1,5 +1,6 @@
 //! Watches: a resource's history as an endless answer.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,11 +9,12 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::{BufMut, Bytes, BytesMut};
 use http::StatusCode;
 use serde_json::json;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use crate::error::{ApiError, ApiResult};
 use crate::http_types::{Answer, BoxError, Request, bytes_answer, stream_body};
-use crate::machinery::{self, Filter};
+use crate::machinery::Filter;
 use crate::negotiate::{Form, Shape};
 use crate::registry::Resource;
 use crate::shape;
@@ -98,6 +100,9 @@ pub(crate) fn seen(before: bool, now: bool, deleted: bool) -> Seen {
 
 struct Watcher {
     server: Arc<Server>,
+    stopped: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// Until the client wants a sign of life.
+    quiet: Pin<Box<Sleep>>,
     resource: Arc<Resource>,
     prefix: String,
     filter: Filter,
@@ -108,12 +113,12 @@ struct Watcher {
     start: Option<Start>,
     cursor: u64,
     changed: tokio::sync::watch::Receiver<u64>,
-    ends: Instant,
+    ends: Pin<Box<Sleep>>,
     over: bool,
 }
 
 impl Watcher {
-    fn line(&mut self, out: &mut BytesMut, kind: &str, object: &[u8]) {
+    fn line(&self, out: &mut BytesMut, kind: &str, object: &[u8]) {
         out.put_slice(b"{\"type\":\"");
         out.put_slice(kind.as_bytes());
         out.put_slice(b"\",\"object\":");
@@ -121,23 +126,12 @@ impl Watcher {
         out.put_slice(b"}\n");
     }
 
-    fn shaped(&mut self, object: &Stored) -> Bytes {
-        match self.form.shape {
-            Shape::Plain => shape::bytes_of(&self.resource, object),
-            Shape::Metadata => shape::metadata_only(&object.value).to_string().into(),
-            Shape::Table => {
-                let value = shape::value_of(&self.resource, object);
-                let table = machinery::table(
-                    &self.resource,
-                    &[&value],
-                    machinery::table_metadata(&value),
-                    &self.include,
-                    self.headers,
-                );
-                self.headers = false;
-                table.to_string().into()
-            }
-        }
+    fn put(&mut self, out: &mut BytesMut, kind: &str, object: &Arc<Stored>) {
+        let object = shape::shown(&self.resource, object);
+        let (shape, headers) = (self.form.shape, self.headers);
+        self.headers = false;
+        let text = shape::text(&self.resource, shape, &self.include, headers, &object);
+        self.line(out, kind, &text);
     }
 
     fn event(&mut self, out: &mut BytesMut, event: &Event) {
@@ -150,24 +144,14 @@ impl Watcher {
             .is_some_and(|p| self.filter.matches(&p.value));
         let now = self.filter.matches(&event.object.value);
         match seen(before, now, event.deleted) {
-            Seen::Added => {
-                let bytes = self.shaped(&event.object);
-                self.line(out, "ADDED", &bytes);
-            }
-            Seen::Modified => {
-                let bytes = self.shaped(&event.object);
-                self.line(out, "MODIFIED", &bytes);
-            }
-            Seen::Deleted { left: false } => {
-                let bytes = self.shaped(&event.object);
-                self.line(out, "DELETED", &bytes);
-            }
+            Seen::Added => self.put(out, "ADDED", &event.object),
+            Seen::Modified => self.put(out, "MODIFIED", &event.object),
+            Seen::Deleted { left: false } => self.put(out, "DELETED", &event.object),
             Seen::Deleted { left: true } => {
                 // The last state the watcher could see, at the revision at which it left.
                 if let Some(previous) = &event.previous {
                     let last = Stored::restamped(previous, event.revision);
-                    let bytes = self.shaped(&last);
-                    self.line(out, "DELETED", &bytes);
+                    self.put(out, "DELETED", &Arc::new(last));
                 }
             }
             Seen::Nothing => {}
@@ -233,8 +217,7 @@ impl Watcher {
                     let mut out = BytesMut::new();
                     for (_, item) in items {
                         if self.filter.matches(&item.value) {
-                            let bytes = self.shaped(&item);
-                            self.line(&mut out, "ADDED", &bytes);
+                            self.put(&mut out, "ADDED", &item);
                         }
                     }
                     if with == Start::PresentMarked {
@@ -275,14 +258,14 @@ impl Watcher {
                     }
                 }
             }
-            let server = self.server.clone();
+            // The timers live as long as the watch: setting them anew for each event is most of what an event costs.
             tokio::select! {
                 change = self.changed.changed() => {
                     if change.is_err() {
                         return None;
                     }
                 }
-                () = tokio::time::sleep_until(self.ends) => {
+                () = &mut self.ends => {
                     self.over = true;
                     if !self.bookmarks {
                         return None;
@@ -291,7 +274,8 @@ impl Watcher {
                     self.bookmark(&mut out, false);
                     return Some(out.freeze());
                 }
-                () = tokio::time::sleep(BOOKMARKS), if self.bookmarks => {
+                () = &mut self.quiet, if self.bookmarks => {
+                    self.quiet.as_mut().reset(Instant::now() + BOOKMARKS);
                     let mut out = BytesMut::new();
                     // Nothing of this resource may have happened, but time has passed elsewhere.
                     if let Ok(batch) = self.server.storage.cache().since(&self.resource.table, self.cursor)
@@ -302,7 +286,7 @@ impl Watcher {
                         return Some(out.freeze());
                     }
                 }
-                () = server.shutdown.cancelled() => return None,
+                () = &mut self.stopped => return None,
             }
         }
     }
@@ -343,7 +327,9 @@ pub(crate) fn watch(
         bookmarks: request.query.flag("allowWatchBookmarks"),
         start: Some(start),
         cursor: 0,
-        ends: Instant::now() + Duration::from_secs(seconds),
+        ends: Box::pin(tokio::time::sleep(Duration::from_secs(seconds))),
+        quiet: Box::pin(tokio::time::sleep(BOOKMARKS)),
+        stopped: Box::pin(server.shutdown.clone().cancelled_owned()),
         over: false,
     };
     let guard = server.counters.watching();

@@ -12,6 +12,7 @@ use crate::convert;
 use crate::error::{ApiError, ApiResult, from_write};
 use crate::machinery;
 use crate::registry::Resource;
+use crate::shape;
 use crate::state::{Server, now};
 use crate::storage::{Change, Expect, Stored};
 use crate::strategy;
@@ -149,7 +150,7 @@ impl Writer<'_> {
         resource: &Resource,
         namespace: &str,
         mut object: Value,
-    ) -> ApiResult<Value> {
+    ) -> ApiResult<Arc<Stored>> {
         if let Some(text) = resource.custom.as_ref().and_then(|c| c.deprecation.clone()) {
             self.warn(text);
         }
@@ -164,17 +165,14 @@ impl Writer<'_> {
             ));
         }
         let generate = api::meta::generate_name(&object).to_owned();
-        let mut attempts = if api::meta::name(&object).is_empty() && !generate.is_empty() {
-            8
-        } else {
-            1
-        };
+        if generate.is_empty() || !api::meta::name(&object).is_empty() {
+            return self.create_named(resource, namespace, object).await;
+        }
+        let mut attempts = 8;
         loop {
             let mut candidate = object.clone();
-            if attempts > 0 && api::meta::name(&candidate).is_empty() && !generate.is_empty() {
-                let name = api::meta::generated_name(&generate, rand::random());
-                api::meta::set(&mut candidate, "name", name);
-            }
+            let name = api::meta::generated_name(&generate, rand::random());
+            api::meta::set(&mut candidate, "name", name);
             match self.create_named(resource, namespace, candidate).await {
                 Err(e) if e.reason == "AlreadyExists" && attempts > 1 => attempts -= 1,
                 other => return other,
@@ -187,7 +185,7 @@ impl Writer<'_> {
         resource: &Resource,
         namespace: &str,
         mut object: Value,
-    ) -> ApiResult<Value> {
+    ) -> ApiResult<Arc<Stored>> {
         let storage = &self.server.storage;
         let uid = uuid::Uuid::new_v4().to_string();
         let at = now();
@@ -222,13 +220,13 @@ impl Writer<'_> {
                     &name,
                 ));
             }
-            return Ok(object);
+            return Ok(Arc::new(Stored::of(object, 0)));
         }
         let stored = self
             .put(resource, namespace, &name, Expect::Absent, object)
             .await?;
         drop(reserved);
-        Ok(crate::shape::value_of(resource, &stored))
+        Ok(shape::shown(resource, &stored))
     }
 
     /// Writes and does what follows from the write at once.
@@ -260,7 +258,7 @@ impl Writer<'_> {
         name: &str,
         subresource: &str,
         edit: &Edit<'_>,
-    ) -> ApiResult<Value> {
+    ) -> ApiResult<Arc<Stored>> {
         let key = resource.key(namespace, name);
         let mut attempt = 0;
         let mut turn = None;
@@ -272,7 +270,7 @@ impl Writer<'_> {
                 .cache()
                 .get(&key)
                 .ok_or_else(|| resource.not_found(name))?;
-            let old = crate::shape::value_of(resource, &current);
+            let old = shape::value_of(resource, &current);
             let mut object = edit(&old)?;
             let asked = api::meta::resource_version(&object).to_owned();
             let pinned =
@@ -342,10 +340,10 @@ impl Writer<'_> {
             machinery::validate_update(resource, &object, &old, subresource)?;
             admission::validate(self.server, &attributes, &object).await?;
             if strategy::unchanged(&object, &old) {
-                return Ok(old);
+                return Ok(shape::shown(resource, &current));
             }
             if self.options.dry_run {
-                return Ok(object);
+                return Ok(Arc::new(Stored::of(object, 0)));
             }
             let expect = Expect::Revision(current.revision);
             let done = if super::delete::is_over(&object) {
@@ -357,7 +355,7 @@ impl Writer<'_> {
             };
             drop(reserved);
             match done {
-                Ok(stored) => return Ok(crate::shape::value_of(resource, &stored)),
+                Ok(stored) => return Ok(shape::shown(resource, &stored)),
                 // Tried again on the newer object; a version the caller pinned is stale by then.
                 Err(e) if e.reason == "Conflict" && attempt < ATTEMPTS => {
                     if turn.is_none() {

@@ -32,14 +32,14 @@ pub(super) struct Applied {
 pub(crate) struct Event {
     pub revision: u64,
     /// `namespace/name`, or `name`.
-    pub key: String,
+    pub key: Arc<str>,
     pub object: Arc<Stored>,
     pub previous: Option<Arc<Stored>>,
     pub deleted: bool,
 }
 
 struct Table {
-    items: BTreeMap<String, Arc<Stored>>,
+    items: BTreeMap<Arc<str>, Arc<Stored>>,
     history: VecDeque<Arc<Event>>,
     history_bytes: usize,
     /// Every event after this revision is in `history`.
@@ -71,7 +71,10 @@ impl Table {
         }
     }
 
-    fn scan<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a String, &'a Arc<Stored>)> {
+    fn scan<'a>(
+        &'a self,
+        prefix: &'a str,
+    ) -> impl Iterator<Item = (&'a Arc<str>, &'a Arc<Stored>)> {
         self.items
             .range::<str, _>((Bound::Included(prefix), Bound::Unbounded))
             .take_while(move |(key, _)| key.starts_with(prefix))
@@ -175,7 +178,7 @@ impl Cache {
     }
 
     /// Objects whose key starts with `prefix`, in key order, and the revision they are of.
-    pub fn list(&self, table: &str, prefix: &str) -> (Vec<(String, Arc<Stored>)>, u64) {
+    pub fn list(&self, table: &str, prefix: &str) -> (Vec<(Arc<str>, Arc<Stored>)>, u64) {
         let state = self.state.read();
         let items = state.tables.get(table).map_or_else(Vec::new, |t| {
             t.scan(prefix)
@@ -206,7 +209,7 @@ impl Cache {
         table: &str,
         prefix: &str,
         revision: u64,
-    ) -> Result<Vec<(String, Arc<Stored>)>, TooOld> {
+    ) -> Result<Vec<(Arc<str>, Arc<Stored>)>, TooOld> {
         let state = self.state.read();
         let Some(t) = state.tables.get(table) else {
             return Ok(Vec::new());
@@ -218,7 +221,7 @@ impl Cache {
                 oldest,
             });
         }
-        let mut items: BTreeMap<String, Arc<Stored>> = t
+        let mut items: BTreeMap<Arc<str>, Arc<Stored>> = t
             .scan(prefix)
             .map(|(k, v)| (k.clone(), v.clone()))
             .collect();

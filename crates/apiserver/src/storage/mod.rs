@@ -4,6 +4,7 @@ mod cache;
 mod disk;
 
 use std::fmt;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -23,7 +24,7 @@ pub(crate) struct Key {
     /// `apps/deployments`, `core/pods`.
     pub table: Arc<str>,
     /// `namespace/name`, or `name` where the resource has no namespaces.
-    pub path: String,
+    pub path: Arc<str>,
 }
 
 impl Key {
@@ -31,9 +32,9 @@ impl Key {
         Self {
             table: table.clone(),
             path: if namespace.is_empty() {
-                name.to_owned()
+                name.into()
             } else {
-                format!("{namespace}/{name}")
+                format!("{namespace}/{name}").into()
             },
         }
     }
@@ -44,7 +45,7 @@ impl Key {
         let (group, plural, path) = (parts.next()?, parts.next()?, parts.next()?);
         Some(Self {
             table: format!("{group}/{plural}").into(),
-            path: path.to_owned(),
+            path: path.into(),
         })
     }
 }
@@ -62,6 +63,37 @@ pub(crate) struct Stored {
     pub value: Arc<Value>,
     /// The object as JSON, ready to be sent.
     pub bytes: Bytes,
+    /// Where its `metadata` is in them.
+    metadata: Range<usize>,
+}
+
+/// An object as JSON, and where its `metadata` is in it (nowhere: an empty range).
+fn encode(value: &Value) -> (Vec<u8>, Range<usize>) {
+    let mut out = Vec::with_capacity(1024);
+    let mut metadata = 0..0;
+    let put = |out: &mut Vec<u8>, value: &Value| {
+        // Writing into memory does not fail, and a value has no keys that are no texts.
+        serde_json::to_writer(out, value).expect("a value is serialisable");
+    };
+    let Some(map) = value.as_object() else {
+        put(&mut out, value);
+        return (out, metadata);
+    };
+    for (key, value) in map {
+        out.push(if out.is_empty() { b'{' } else { b',' });
+        serde_json::to_writer(&mut out, key).expect("a text is serialisable");
+        out.push(b':');
+        let start = out.len();
+        put(&mut out, value);
+        if key == "metadata" {
+            metadata = start..out.len();
+        }
+    }
+    if out.is_empty() {
+        out.push(b'{');
+    }
+    out.push(b'}');
+    (out, metadata)
 }
 
 impl Stored {
@@ -75,12 +107,23 @@ impl Stored {
                 meta.insert("resourceVersion".into(), revision.to_string().into());
             }
         }
-        let bytes = Bytes::from(value.to_string());
+        Self::of(value, revision)
+    }
+
+    /// An object as it is, of a revision; 0 for one that is not stored.
+    pub fn of(value: Value, revision: u64) -> Self {
+        let (bytes, metadata) = encode(&value);
         Self {
             revision,
             value: Arc::new(value),
-            bytes,
+            bytes: bytes.into(),
+            metadata,
         }
+    }
+
+    /// Its `metadata` as JSON.
+    pub fn metadata(&self) -> &[u8] {
+        &self.bytes[self.metadata.clone()]
     }
 
     /// The same object, shown as of another revision.
@@ -100,11 +143,7 @@ impl Stored {
             .split_first_chunk::<8>()
             .ok_or("shorter than its header")?;
         let value = serde_json::from_slice(body).map_err(|e| e.to_string())?;
-        Ok(Self {
-            revision: u64::from_be_bytes(*head),
-            value: Arc::new(value),
-            bytes: Bytes::copy_from_slice(body),
-        })
+        Ok(Self::of(value, u64::from_be_bytes(*head)))
     }
 }
 

@@ -28,6 +28,24 @@ fn keys_survive_the_way_to_disk_and_back() {
     assert_eq!(Key::parse("/other/x"), None);
 }
 
+#[test]
+fn the_metadata_of_an_object_is_found_in_its_text() {
+    for value in [
+        json!({"kind": "K", "metadata": {"name": "a \"b\"", "labels": {}}, "spec": {"metadata": 1}}),
+        json!({"spec": [], "metadata": {}}),
+        json!({"kind": "K"}),
+        json!({}),
+        json!([1]),
+    ] {
+        let (text, metadata) = encode(&value);
+        assert_eq!(String::from_utf8(text.clone()).unwrap(), value.to_string());
+        let expected = value
+            .get("metadata")
+            .map_or(String::new(), Value::to_string);
+        assert_eq!(std::str::from_utf8(&text[metadata]).unwrap(), expected);
+    }
+}
+
 #[tokio::test]
 async fn compare_and_swap_lets_one_of_two_writers_win() {
     let dir = tempfile::tempdir().unwrap();
@@ -87,7 +105,7 @@ async fn the_past_can_be_listed_while_it_is_in_the_history() {
     )
     .await
     .unwrap();
-    let names = |rev| -> Vec<(String, u64)> {
+    let names = |rev| -> Vec<(Arc<str>, u64)> {
         s.cache()
             .list_at("core/configmaps", "d/", rev)
             .unwrap()
@@ -95,18 +113,12 @@ async fn the_past_can_be_listed_while_it_is_in_the_history() {
             .map(|(k, v)| (k, v.revision))
             .collect()
     };
-    assert_eq!(names(a.revision), [("d/a".to_owned(), a.revision)]);
+    assert_eq!(names(a.revision), [("d/a".into(), a.revision)]);
     assert_eq!(
         names(b.revision),
-        [
-            ("d/a".to_owned(), a.revision),
-            ("d/b".to_owned(), b.revision)
-        ]
+        [("d/a".into(), a.revision), ("d/b".into(), b.revision)]
     );
-    assert_eq!(
-        names(s.cache().revision()),
-        [("d/a".to_owned(), a2.revision)]
-    );
+    assert_eq!(names(s.cache().revision()), [("d/a".into(), a2.revision)]);
 }
 
 #[tokio::test]

@@ -197,6 +197,16 @@ impl Client {
         }
     }
 
+    /// A connection of its own, to write to and read from as one likes.
+    pub async fn raw(&self) -> tokio_rustls::client::TlsStream<tokio::net::TcpStream> {
+        let tcp = tokio::net::TcpStream::connect(self.address).await.unwrap();
+        let name = rustls::pki_types::ServerName::from(self.address.ip());
+        tokio_rustls::TlsConnector::from(self.tls.clone())
+            .connect(name, tcp)
+            .await
+            .unwrap()
+    }
+
     pub async fn open(
         &self,
         method: &str,
@@ -204,15 +214,8 @@ impl Client {
         headers: &[(&str, &str)],
         body: Vec<u8>,
     ) -> http::Response<Incoming> {
-        let tcp = tokio::net::TcpStream::connect(self.address).await.unwrap();
-        let name = rustls::pki_types::ServerName::from(self.address.ip());
-        let tls = tokio_rustls::TlsConnector::from(self.tls.clone())
-            .connect(name, tcp)
-            .await
-            .unwrap();
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tls))
-            .await
-            .unwrap();
+        let tls = TokioIo::new(self.raw().await);
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(tls).await.unwrap();
         tokio::spawn(connection.with_upgrades());
         let mut request = http::Request::builder()
             .method(method)
