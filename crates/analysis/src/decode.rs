@@ -74,18 +74,23 @@ pub fn check(kind: Kind, value: &Value) -> Result<(), String> {
 }
 
 fn decode(schema: &ObjectSchema, mut value: Value) -> Result<(), String> {
-    prune::decode(schema, &mut value, &[], FieldValidation::Ignore)
-        .map(|_| ())
-        .map_err(|error| {
-            let text = error.message;
-            match text.split_once(" cannot be handled as a ") {
-                Some((_, rest)) => rest
-                    .split_once(": ")
-                    .map_or(rest, |(_, why)| why)
-                    .to_owned(),
-                None => text,
-            }
-        })
+    prune::decode(
+        schema,
+        &mut value,
+        &prune::Duplicates::default(),
+        FieldValidation::Ignore,
+    )
+    .map(|_| ())
+    .map_err(|error| {
+        let text = error.message;
+        match text.split_once(" cannot be handled as a ") {
+            Some((_, rest)) => rest
+                .split_once(": ")
+                .map_or(rest, |(_, why)| why)
+                .to_owned(),
+            None => text,
+        }
+    })
 }
 
 #[cfg(test)]

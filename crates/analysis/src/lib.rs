@@ -27,7 +27,7 @@ mod print;
 mod proxy_config;
 mod services;
 mod validation;
-pub mod yaml;
+pub use api::go::yaml;
 
 pub use analyze::{Options, Report, analyze, kinds, offer_files};
 pub use context::{Context, Store};

@@ -214,6 +214,9 @@ fn daemon_set(obj: &mut Value) {
     }
     set(spec, "revisionHistoryLimit", 10);
     template(spec);
+    meta::map_mut(struct_mut(obj, "metadata"), "annotations")
+        .entry(meta::TEMPLATE_GENERATION)
+        .or_insert_with(|| "1".into());
 }
 
 fn replication_controller(obj: &mut Value) {

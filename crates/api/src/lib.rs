@@ -25,6 +25,7 @@ pub mod patch;
 pub mod prune;
 pub mod quantity;
 pub mod quota;
+pub mod rbac;
 pub mod schema;
 pub mod scheme;
 pub mod selector;

@@ -2,6 +2,9 @@
 
 use serde_json::{Map, Value, json};
 
+/// The annotation of a DaemonSet that counts its templates; the server's own, which nobody can change.
+pub const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+
 /// `metadata.name`, empty when absent.
 pub fn name(obj: &Value) -> &str {
     str_at(obj, "name")

@@ -1,5 +1,6 @@
 //! The OpenAPI v3 document of a group-version of custom resources.
 
+use super::descriptions;
 use crate::meta;
 use crate::scheme::ResourceInfo;
 use serde_json::{Map, Value, json};
@@ -7,13 +8,12 @@ use std::sync::Arc;
 
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";
 
-/// What `kubectl explain` says of the members that all objects have.
-const API_VERSION: &str = "APIVersion defines the group and version whose schema this object has.";
-const KIND: &str = "Kind names what sort of object this is.";
-const METADATA: &str = "Name, labels and what else all objects have.";
-
-fn described(text: &str) -> Value {
-    json!({"type": "string", "description": text})
+/// A member that all objects have, as `kubectl explain` shows it.
+fn described(text: Option<Value>, mut schema: Value) -> Value {
+    if let Some(text) = text {
+        schema["description"] = text;
+    }
+    schema
 }
 
 /// The document for resources of one group-version.
@@ -28,6 +28,7 @@ pub fn document(resources: &[&Arc<ResourceInfo>]) -> Value {
             &mut schemas,
         );
     }
+    descriptions::describe(&mut schemas);
     for r in resources {
         let crd = r.crd.as_deref().unwrap_or(&Value::Null);
         let version = crd["spec"]["versions"]
@@ -95,11 +96,14 @@ fn add_schemas(r: &ResourceInfo, schema: &Value, schemas: &mut Map<String, Value
     if schema.is_object() {
         object = schema.clone();
         let properties = meta::map_mut(&mut object, "properties");
-        properties.insert("apiVersion".into(), described(API_VERSION));
-        properties.insert("kind".into(), described(KIND));
+        for field in ["apiVersion", "kind"] {
+            let text = descriptions::of_type(&field.to_ascii_lowercase());
+            properties.insert(field.into(), described(text, json!({"type": "string"})));
+        }
+        let metadata = json!({"allOf": [reference(&format!("{META}ObjectMeta"))]});
         properties.insert(
             "metadata".into(),
-            json!({"allOf": [reference(&format!("{META}ObjectMeta"))], "description": METADATA}),
+            described(descriptions::of_metadata(), metadata),
         );
         properties.sort_keys();
     }

@@ -10,7 +10,7 @@ pub use strategic::strategic;
 use crate::field::FieldError;
 use crate::go;
 use crate::status::StatusError;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// Kind of a patch, by the media type of the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,8 +50,54 @@ impl PatchKind {
 }
 
 /// A patched object that does not decode: 422 on the pseudo field `patch`, with the object and the reason.
-pub(crate) fn undecodable(patched: &Value, why: &str) -> StatusError {
-    undecodable_value(patched.to_string().into(), why)
+pub(crate) fn undecodable(patched: &Value, patch: &Value, why: &str) -> StatusError {
+    let shown = as_patched(patched, patch);
+    undecodable_value(shown.to_string().into(), why)
+}
+
+/// An object as it leaves the real server's patching: what a merge patch has looked into is a map, whose keys are sorted; all else is as
+/// it was written, which for metadata is the order of the struct.
+fn as_patched(object: &Value, patch: &Value) -> Value {
+    let Some(fields) = object.as_object() else {
+        return object.clone();
+    };
+    let mut out: Map<String, Value> = fields
+        .iter()
+        .map(|(key, value)| {
+            let shown = match patch.get(key) {
+                Some(inner) => as_patched(value, inner),
+                None if key == "metadata" => in_order(value),
+                None => value.clone(),
+            };
+            (key.clone(), shown)
+        })
+        .collect();
+    out.sort_keys();
+    Value::Object(out)
+}
+
+/// Metadata in the order of ObjectMeta.
+fn in_order(metadata: &Value) -> Value {
+    const ORDER: [&str; 14] = [
+        "name",
+        "generateName",
+        "namespace",
+        "uid",
+        "resourceVersion",
+        "generation",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "labels",
+        "annotations",
+        "ownerReferences",
+        "finalizers",
+        "managedFields",
+    ];
+    let known = ORDER
+        .iter()
+        .filter_map(|key| Some(((*key).to_owned(), metadata.get(key)?.clone())));
+    Value::Object(known.collect())
 }
 
 fn undecodable_value(shown: Value, why: &str) -> StatusError {

@@ -4,7 +4,10 @@ mod custom;
 mod duplicates;
 pub(crate) mod typed;
 
+pub use duplicates::parse as json;
+
 use crate::field::quote;
+use crate::patch::PatchKind;
 use crate::schema::ObjectSchema;
 use crate::status::StatusError;
 use crate::{meta, scheme};
@@ -44,6 +47,21 @@ impl FieldValidation {
     }
 }
 
+/// Fields that a body has twice.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Duplicates {
+    /// Their paths in a JSON body.
+    Paths(Vec<String>),
+    /// What is said of them in a YAML body.
+    Lines(Vec<String>),
+}
+
+impl Default for Duplicates {
+    fn default() -> Self {
+        Self::Paths(Vec::new())
+    }
+}
+
 /// Drops unknown fields without a word, and brings a built-in object into its wire form: for what patches, webhooks and
 /// stored objects bring. Values of a wrong type stay for [`crate::validate`] to name.
 pub fn prune(schema: &ObjectSchema, obj: &mut Value) {
@@ -62,7 +80,7 @@ pub fn prune(schema: &ObjectSchema, obj: &mut Value) {
 pub fn decode(
     schema: &ObjectSchema,
     obj: &mut Value,
-    duplicates: &[String],
+    duplicates: &Duplicates,
     validation: FieldValidation,
 ) -> Result<Vec<String>, StatusError> {
     check_kind(schema, obj)?;
@@ -76,30 +94,35 @@ pub fn decode(
     })
 }
 
-/// [`decode`] for the outcome of a patch: what is wrong is a 422 on the patch, with the patched object, or, when it was a
-/// strategic merge patch, with the patch itself.
+/// [`decode`] for the outcome of a patch: what is wrong is a 422 on the patch, with the patched object (`patched` makes it once more), or,
+/// when it was a strategic merge patch, with the patch itself.
 pub fn decode_patched(
     schema: &ObjectSchema,
     obj: &mut Value,
-    strategic: Option<&Value>,
+    patch: (PatchKind, &Value),
+    patched: &dyn Fn() -> Value,
     validation: FieldValidation,
 ) -> Result<Vec<String>, StatusError> {
     check_kind(schema, obj)?;
-    let patched = obj.clone();
-    walk(schema, obj, &[], validation).map_err(|why| match strategic {
-        Some(patch) => crate::patch::unconvertible(patch, &why),
-        None => crate::patch::undecodable(&patched, &why),
+    walk(schema, obj, &Duplicates::default(), validation).map_err(|why| match patch {
+        (PatchKind::Strategic, patch) => crate::patch::unconvertible(patch, &why),
+        (PatchKind::Merge, patch) => crate::patch::undecodable(&patched(), patch, &why),
+        _ => crate::patch::undecodable(&patched(), &Value::Null, &why),
     })
 }
 
 fn walk(
     schema: &ObjectSchema,
     obj: &mut Value,
-    duplicates: &[String],
+    duplicates: &Duplicates,
     validation: FieldValidation,
 ) -> Result<Vec<String>, String> {
     let mut unknown = Vec::new();
-    let original = (!duplicates.is_empty()).then(|| obj.clone());
+    let paths = match duplicates {
+        Duplicates::Paths(paths) => paths.as_slice(),
+        Duplicates::Lines(_) => &[],
+    };
+    let original = (!paths.is_empty()).then(|| obj.clone());
     if schema.builtin {
         typed::walk_object(schema, obj, &mut unknown)?;
     } else {
@@ -108,7 +131,18 @@ fn walk(
     if validation == FieldValidation::Ignore {
         return Ok(Vec::new());
     }
-    let problems = merge(original.as_ref(), duplicates, unknown);
+    let mut problems = merge(original.as_ref(), paths, unknown);
+    if let Duplicates::Lines(lines) = duplicates
+        && !lines.is_empty()
+    {
+        let first = match validation {
+            FieldValidation::Strict => {
+                vec![format!("yaml: unmarshal errors:\n  {}", lines.join("\n  "))]
+            }
+            _ => lines.clone(),
+        };
+        problems.splice(0..0, first);
+    }
     if validation == FieldValidation::Strict && !problems.is_empty() {
         return Err(format!("strict decoding error: {}", problems.join(", ")));
     }
@@ -211,46 +245,62 @@ fn check_kind(schema: &ObjectSchema, obj: &mut Value) -> Result<(), StatusError>
     )))
 }
 
-/// Parses a JSON (or, with `yaml`, YAML) body of the kind; also returns the paths of duplicate fields.
+/// Parses a JSON (or, with `yaml`, YAML) body of the kind; also returns the fields that are there twice.
 pub fn parse(
     schema: &ObjectSchema,
     body: &[u8],
     yaml: bool,
-) -> Result<(Value, Vec<String>), StatusError> {
-    let unrecognized = |why: String| {
+) -> Result<(Value, Duplicates), StatusError> {
+    let unrecognized = |why: &str| {
         StatusError::bad_request(format!(
-            "the object provided is unrecognized (must be of type {}): couldn't get version/kind; json parse error: {why}",
-            schema.kind
+            "the object provided is unrecognized (must be of type {}): {why} ({})",
+            schema.kind,
+            summary(body)
         ))
     };
-    let parsed = if yaml {
-        yaml_serde::from_slice::<Value>(body)
-            .map(|v| (v, Vec::new()))
-            .map_err(|e| e.to_string())
-    } else {
-        duplicates::parse(body).map_err(|e| {
-            if body.iter().all(u8::is_ascii_whitespace) {
-                "unexpected end of JSON input (<empty>)".to_string()
-            } else {
-                format!("{e} ({})", snippet(body))
-            }
-        })
+    let unkind = |why: String| {
+        unrecognized(&format!(
+            "couldn't get version/kind; json parse error: {why}"
+        ))
     };
-    let (value, duplicates) = parsed.map_err(unrecognized)?;
+    let (value, duplicates) = if yaml {
+        let text = std::str::from_utf8(body).map_err(|e| unrecognized(&format!("yaml: {e}")))?;
+        let (value, lines) =
+            crate::go::yaml::read(text).map_err(|e| unrecognized(&e.to_string()))?;
+        (value, Duplicates::Lines(lines))
+    } else {
+        let (value, paths) = duplicates::parse(body).map_err(|e| {
+            unkind(if body.iter().all(u8::is_ascii_whitespace) {
+                "unexpected end of JSON input".to_owned()
+            } else {
+                e.to_string()
+            })
+        })?;
+        (value, Duplicates::Paths(paths))
+    };
     if !value.is_object() {
         let what = typed::json_type(&value);
-        return Err(unrecognized(format!(
-            "json: cannot unmarshal {what} into Go value of type struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }} ({})",
-            snippet(body)
+        return Err(unkind(format!(
+            "json: cannot unmarshal {what} into Go value of type struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}"
         )));
     }
     Ok((value, duplicates))
 }
 
-/// The beginning of an unreadable body.
-fn snippet(body: &[u8]) -> String {
-    let text = String::from_utf8_lossy(body);
-    text.chars().take(1024).collect()
+/// The beginning of an unreadable body: JSON as it is, anything else as hexadecimal digits.
+fn summary(body: &[u8]) -> String {
+    const MAX: usize = 30;
+    let start = &body[..body.len().min(MAX)];
+    let text = match body.first() {
+        None => "<empty>".to_owned(),
+        Some(b'{') => String::from_utf8_lossy(start).into_owned(),
+        Some(_) => start.iter().map(|b| format!("{b:02x}")).collect(),
+    };
+    if body.len() > MAX {
+        text + " ..."
+    } else {
+        text
+    }
 }
 
 #[cfg(test)]
@@ -316,7 +366,7 @@ mod tests {
             let e = decode(
                 &s,
                 &mut json!({"metadata": {"name": "x"}, "spec": spec}),
-                &[],
+                &Duplicates::default(),
                 FieldValidation::Warn,
             )
             .unwrap_err();
@@ -333,7 +383,7 @@ mod tests {
         let e = decode(
             &s,
             &mut json!({"apiVersion": "v1", "kind": "Pod"}),
-            &[],
+            &Duplicates::default(),
             FieldValidation::Warn,
         )
         .unwrap_err();
@@ -349,7 +399,7 @@ mod tests {
         let mut o = json!({"metadata": {"name": "x", "labels": {}}, "spec": {"hostNetwork": false, "nodeName": "", "volumes": [],
             "containers": [{"name": "a", "resources": {"limits": {"cpu": 0.1, "memory": "1024Mi"}}, "securityContext": {"privileged": false},
                             "ports": [{"containerPort": 80}]}]}});
-        decode(&s, &mut o, &[], FieldValidation::Warn).unwrap();
+        decode(&s, &mut o, &Duplicates::default(), FieldValidation::Warn).unwrap();
         assert_eq!(
             o,
             json!({"kind": "Pod", "apiVersion": "v1", "metadata": {"name": "x", "creationTimestamp": null}, "status": {},
@@ -368,7 +418,7 @@ mod tests {
         let s = ObjectSchema::from_crd(&crd, "v1").unwrap();
         let mut o = json!({"apiVersion": "g.io/v1", "kind": "W", "metadata": {"name": "x", "zz": 1}, "top": 1,
             "spec": {"a": "b", "c": 1, "any": {"x": 1, "k": {"y": 1}}, "list": [{"n": 1, "m": 2}], "map": {"q": {"n": 1, "m": 2}}}});
-        let w = decode(&s, &mut o, &[], FieldValidation::Warn).unwrap();
+        let w = decode(&s, &mut o, &Duplicates::default(), FieldValidation::Warn).unwrap();
         assert_eq!(
             w,
             [

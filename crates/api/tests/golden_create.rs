@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use std::sync::Arc;
-use theater_api::prune::FieldValidation;
+use theater_api::prune::{Duplicates, FieldValidation};
 use theater_api::schema::ObjectSchema;
 use theater_api::scheme::{self, ResourceInfo};
 use theater_api::status::StatusError;
@@ -75,7 +75,12 @@ fn create(
     input: &Value,
 ) -> Result<(Value, Vec<String>), StatusError> {
     let mut o = input.clone();
-    let warnings = theater_api::prune::decode(schema, &mut o, &[], FieldValidation::Warn)?;
+    let warnings = theater_api::prune::decode(
+        schema,
+        &mut o,
+        &Duplicates::default(),
+        FieldValidation::Warn,
+    )?;
     if r.namespaced {
         theater_api::meta::set(&mut o, "namespace", "probe");
     }
@@ -138,10 +143,6 @@ fn sorted_causes(status: &Value) -> Vec<String> {
 const ELSEWHERE: &[(&str, &str)] = &[
     ("name-generate-bad", "the generated name is random"),
     ("service-mixed", "node ports are allocated elsewhere"),
-    (
-        "daemonset-minimal",
-        "the deprecated count of a DaemonSet's templates, an annotation, is not kept",
-    ),
 ];
 
 #[test]

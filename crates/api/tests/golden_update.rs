@@ -28,7 +28,14 @@ fn update(r: &ResourceInfo, schema: &ObjectSchema, case: &Value) -> Result<Value
         PatchKind::Strategic => patch::strategic(schema, old, p)?,
         PatchKind::Apply => unreachable!("update.yaml has no applies"),
     };
-    prune::decode_patched(schema, &mut new, None, FieldValidation::Warn)?;
+    let patched = new.clone();
+    prune::decode_patched(
+        schema,
+        &mut new,
+        (kind, p),
+        &|| patched.clone(),
+        FieldValidation::Warn,
+    )?;
     theater_api::defaults::apply(schema, &mut new);
     // The strategies' part: each door writes its own half.
     if r.subresource("status").is_some() {

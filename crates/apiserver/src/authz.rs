@@ -108,24 +108,6 @@ impl Rbac<'_> {
             .get(&Key::new(&format!("{GROUP}/{plural}").into(), ns, name))
     }
 
-    /// The roles whose rules a role has: itself, or those that an aggregating role selects.
-    fn sources(&self, role: Arc<Stored>) -> Vec<Arc<Stored>> {
-        let Some(selectors) = role.value["aggregationRule"]["clusterRoleSelectors"].as_array()
-        else {
-            return vec![role];
-        };
-        let (all, _) = self.0.list(&format!("{GROUP}/clusterroles"), "");
-        all.into_iter()
-            .map(|(_, other)| other)
-            .filter(|other| {
-                selectors.iter().any(|s| {
-                    api::meta::pairs(&s["matchLabels"])
-                        .all(|(k, v)| api::meta::label(&other.value, k) == Some(v))
-                })
-            })
-            .collect()
-    }
-
     /// Calls `visit` with each rule that holds for the user in the namespace (and cluster-wide)
     /// until it says stop.
     fn visit(
@@ -139,28 +121,24 @@ impl Rbac<'_> {
             scopes.push(("rolebindings", format!("{namespace}/")));
         }
         for (plural, prefix) in scopes {
-            let (bindings, _) = self.0.list(&format!("{GROUP}/{plural}"), &prefix);
-            for (key, binding) in bindings {
-                let b = &binding.value;
-                let bound = b["subjects"]
+            let bound = |binding: &Stored| {
+                binding.value["subjects"]
                     .as_array()
                     .into_iter()
                     .flatten()
-                    .any(|s| subject_matches(s, user, namespace));
-                if !bound {
-                    continue;
-                }
+                    .any(|s| subject_matches(s, user, namespace))
+            };
+            for (key, binding) in self.0.select(&format!("{GROUP}/{plural}"), &prefix, bound) {
+                let b = &binding.value;
                 let kind = b["roleRef"]["kind"].as_str().unwrap_or("");
                 let name = b["roleRef"]["name"].as_str().unwrap_or("");
                 let Some(role) = self.role(kind, namespace, name) else {
                     continue;
                 };
                 let because = || format!("RBAC: allowed by {plural} {key:?} of {kind} {name:?}");
-                for source in self.sources(role) {
-                    for rule in source.value["rules"].as_array().into_iter().flatten() {
-                        if visit(rule, &because) {
-                            return;
-                        }
+                for rule in role.value["rules"].as_array().into_iter().flatten() {
+                    if visit(rule, &because) {
+                        return;
                     }
                 }
             }

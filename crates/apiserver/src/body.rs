@@ -18,69 +18,11 @@ pub(crate) fn parse(content_type: &str, bytes: &Bytes, kind: &str) -> ApiResult<
         PROTOBUF => crate::protobuf::decode(bytes).map_err(|why| unreadable(kind, &why)),
         "application/yaml" => {
             let text = std::str::from_utf8(bytes).map_err(|e| unreadable(kind, &e.to_string()))?;
-            yaml_serde::from_str(text).map_err(|e| unreadable(kind, &format!("yaml: {e}")))
+            let read = api::go::yaml::read(text).map_err(|e| unreadable(kind, &e.to_string()))?;
+            Ok(read.0)
         }
         other => Err(ApiError::unsupported_media_type(other, ACCEPTED)),
     }
-}
-
-/// Keys that a YAML text has twice in one mapping, with their lines, as Go's decoder complains of them. Mappings in block style are
-/// looked at; those in braces are not.
-pub(crate) fn yaml_duplicates(text: &str) -> Vec<String> {
-    let mut out = Vec::new();
-    // Mappings that are open: where their keys begin, and which they have.
-    let mut open: Vec<(usize, Vec<&str>)> = Vec::new();
-    let mut scalar: Option<usize> = None;
-    for (number, line) in text.lines().enumerate() {
-        let content = line.trim_start_matches(' ');
-        let mut column = line.len() - content.len();
-        if content.is_empty() || content.starts_with('#') {
-            continue;
-        }
-        if scalar.is_some_and(|indent| column > indent) {
-            continue;
-        }
-        scalar = None;
-        if content.starts_with("---") {
-            open.clear();
-            continue;
-        }
-        let mut rest = content;
-        while let Some(after) = rest.strip_prefix("- ") {
-            // Each entry of a list begins a mapping of its own.
-            open.retain(|(indent, _)| *indent <= column);
-            let inner = after.trim_start_matches(' ');
-            column += rest.len() - inner.len();
-            rest = inner;
-            open.retain(|(indent, _)| *indent < column);
-        }
-        let Some((key, value)) = rest
-            .split_once(": ")
-            .or_else(|| rest.strip_suffix(':').map(|key| (key, "")))
-        else {
-            continue;
-        };
-        if key.contains(['"', '\'', '{', '[', '#']) {
-            continue;
-        }
-        open.retain(|(indent, _)| *indent <= column);
-        if open.last().is_none_or(|(indent, _)| *indent < column) {
-            open.push((column, Vec::new()));
-        }
-        if let Some((_, keys)) = open.last_mut() {
-            if keys.contains(&key) {
-                out.push(format!(
-                    "line {}: key {key:?} already set in map",
-                    number + 1
-                ));
-            }
-            keys.push(key);
-        }
-        if value.trim_start().starts_with(['|', '>']) {
-            scalar = Some(column);
-        }
-    }
-    out
 }
 
 /// Parses JSON.
@@ -149,22 +91,4 @@ pub(crate) fn check_type(resource: &Resource, object: &mut Value) -> ApiResult<(
     }
     *object = Value::Object(ordered);
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::yaml_duplicates;
-
-    #[test]
-    fn keys_that_are_there_twice_are_found_by_line() {
-        let text = "\na: 1\nspec:\n  foo: x\n  foo: y\n  list:\n  - name: a\n    port: 1\n  - name: b\n    name: c\n  text: |\n    k: 1\n    k: 2\nother:\n  foo: z\n# a: 2\n";
-        assert_eq!(
-            yaml_duplicates(text),
-            [
-                "line 5: key \"foo\" already set in map",
-                "line 10: key \"name\" already set in map"
-            ]
-        );
-        assert!(yaml_duplicates("a:\n  b:\n    c: 1\n  d: 1\nb: 2\nd: 3\n---\na: 1\n").is_empty());
-    }
 }

@@ -2,6 +2,7 @@
 //! patches, tables, selectors, looked up for a served resource.
 
 use api::patch::{PatchKind, Writer};
+use api::prune::{Duplicates, FieldValidation};
 use api::selector::{FieldSelector, LabelSelector};
 use api::table::{IncludeObject, Row};
 use bytes::Bytes;
@@ -70,13 +71,13 @@ pub(crate) fn parse(
     resource: &Resource,
     content_type: &str,
     bytes: &Bytes,
-) -> ApiResult<(Value, Vec<String>)> {
+) -> ApiResult<(Value, Duplicates)> {
     let yaml = match content_type {
         "" | "application/json" | "*/*" => false,
         "application/yaml" => true,
         crate::body::PROTOBUF if resource.custom.is_none() => {
             let object = crate::body::parse(content_type, bytes, &resource.kind)?;
-            return Ok((object, Vec::new()));
+            return Ok((object, Duplicates::default()));
         }
         other => {
             return Err(ApiError::unsupported_media_type(
@@ -87,26 +88,24 @@ pub(crate) fn parse(
     };
     match resource.schema() {
         Some(schema) => api::prune::parse(schema, bytes, yaml),
-        None => crate::body::parse(content_type, bytes, &resource.kind).map(|v| (v, Vec::new())),
+        None => crate::body::parse(content_type, bytes, &resource.kind)
+            .map(|v| (v, Duplicates::default())),
     }
 }
 
-/// Removes (or refuses) fields the schema does not know; returns what to warn about.
+/// Removes (or refuses) fields the schema does not know; returns what to warn about. `patched` makes the outcome of a patch once more.
 pub(crate) fn decode(
     resource: &Resource,
     object: &mut Value,
     options: &WriteOptions,
+    patched: &dyn Fn() -> Value,
 ) -> ApiResult<Vec<String>> {
     let Some(schema) = resource.schema() else {
         return Ok(Vec::new());
     };
-    if let Some(patch) = &options.patch {
-        return api::prune::decode_patched(
-            schema,
-            object,
-            patch.strategic.as_ref(),
-            options.field_validation,
-        );
+    if let Some((kind, patch)) = &options.patch {
+        let validation = options.field_validation;
+        return api::prune::decode_patched(schema, object, (*kind, patch), patched, validation);
     }
     api::prune::decode(
         schema,
@@ -209,7 +208,12 @@ pub(crate) fn declared(resource: &Resource, namespace: &str, wanted: &Value) -> 
         return Ok(());
     };
     let mut copy = wanted.clone();
-    let told = api::prune::decode(schema, &mut copy, &[], api::prune::FieldValidation::Warn)?;
+    let told = api::prune::decode(
+        schema,
+        &mut copy,
+        &Duplicates::default(),
+        FieldValidation::Warn,
+    )?;
     let unknown: Vec<String> = told
         .iter()
         .filter_map(|text| text.strip_prefix("unknown field \"")?.strip_suffix('"'))

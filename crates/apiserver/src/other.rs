@@ -188,7 +188,7 @@ fn openapi(
 ) -> Option<Answer> {
     let zipped = request.header(header::ACCEPT_ENCODING).contains("gzip");
     if zipped && let Some(bytes) = api::openapi::builtin_gzip(group, version) {
-        let mut answer = bytes_answer(StatusCode::OK, "application/json", bytes);
+        let mut answer = bytes_answer(StatusCode::OK, "application/json", bytes.to_vec());
         answer
             .headers_mut()
             .insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));

@@ -1,442 +1,83 @@
-//! The roles a fresh cluster has, under the names people and manifests bind to.
+//! The roles a fresh cluster has, under the names people and manifests bind to: those of a real one (`data/rbac.json`, made by
+//! `data/rbac.py`), and what the parts of this one need besides.
 
 use serde_json::{Value, json};
 
 const GROUP: &str = "rbac.authorization.k8s.io";
+const VERSION: &str = "rbac.authorization.k8s.io/v1";
 const READ: &[&str] = &["get", "list", "watch"];
-const WRITE: &[&str] = &["create", "delete", "deletecollection", "patch", "update"];
 
 fn rule(groups: &[&str], resources: &[&str], verbs: &[&str]) -> Value {
     json!({"apiGroups": groups, "resources": resources, "verbs": verbs})
 }
 
-fn paths(paths: &[&str], verbs: &[&str]) -> Value {
-    json!({"nonResourceURLs": paths, "verbs": verbs})
-}
-
-fn role(name: &str, labels: &[(&str, &str)], rules: Vec<Value>) -> Value {
-    let mut out = json!({
-        "kind": "ClusterRole", "apiVersion": "rbac.authorization.k8s.io/v1",
-        "metadata": {"name": name,
-            "labels": {"kubernetes.io/bootstrapping": "rbac-defaults"},
-            "annotations": {"rbac.authorization.kubernetes.io/autoupdate": "true"}},
-        "rules": rules,
-    });
-    for (k, v) in labels {
-        out["metadata"]["labels"][*k] = (*v).into();
-    }
-    out
-}
-
-/// A role whose rules are those of all roles with the label.
-fn aggregate(name: &str, labels: &[(&str, &str)], selected: &str, rules: Vec<Value>) -> Value {
-    let mut out = role(name, labels, rules);
-    out["aggregationRule"] = json!({"clusterRoleSelectors": [{"matchLabels": {
-        format!("rbac.authorization.k8s.io/aggregate-to-{selected}"): "true"}}]});
-    out
-}
-
-fn bind(name: &str, role: &str, subjects: &[(&str, &str)]) -> Value {
-    let subjects: Vec<Value> = subjects
-        .iter()
-        .map(|(kind, name)| json!({"kind": kind, "name": name, "apiGroup": GROUP}))
-        .collect();
+/// A role of a user or group, and the binding to it.
+fn bound(name: &str, role: &str, subject: (&str, &str)) -> Value {
     json!({
-        "kind": "ClusterRoleBinding", "apiVersion": "rbac.authorization.k8s.io/v1",
-        "metadata": {"name": name,
-            "labels": {"kubernetes.io/bootstrapping": "rbac-defaults"},
-            "annotations": {"rbac.authorization.kubernetes.io/autoupdate": "true"}},
+        "kind": "ClusterRoleBinding", "metadata": {"name": name},
         "roleRef": {"apiGroup": GROUP, "kind": "ClusterRole", "name": role},
-        "subjects": subjects,
+        "subjects": [{"apiGroup": GROUP, "kind": subject.0, "name": subject.1}],
     })
 }
 
-const CORE_VIEW: &[&str] = &[
-    "configmaps",
-    "endpoints",
-    "persistentvolumeclaims",
-    "persistentvolumeclaims/status",
-    "pods",
-    "replicationcontrollers",
-    "replicationcontrollers/scale",
-    "serviceaccounts",
-    "services",
-    "services/status",
-    "bindings",
-    "events",
-    "limitranges",
-    "namespaces/status",
-    "pods/log",
-    "pods/status",
-    "replicationcontrollers/status",
-    "resourcequotas",
-    "resourcequotas/status",
-    "namespaces",
-];
-const CORE_EDIT: &[&str] = &[
-    "configmaps",
-    "events",
-    "persistentvolumeclaims",
-    "pods",
-    "replicationcontrollers",
-    "replicationcontrollers/scale",
-    "secrets",
-    "serviceaccounts",
-    "services",
-    "services/proxy",
-    "endpoints",
-];
-const APPS: &[&str] = &[
-    "daemonsets",
-    "deployments",
-    "deployments/scale",
-    "replicasets",
-    "replicasets/scale",
-    "statefulsets",
-    "statefulsets/scale",
-];
-
-fn view_rules() -> Vec<Value> {
-    vec![
-        rule(&[""], CORE_VIEW, READ),
+/// What the parts of this cluster need that are other parts, or serve under other names, than the real ones.
+fn own() -> Vec<Value> {
+    let nodes = ("Group", "system:nodes");
+    let besides = [
+        rule(&[""], &["endpoints", "namespaces", "serviceaccounts"], READ),
         rule(&["discovery.k8s.io"], &["endpointslices"], READ),
-        rule(&["apps"], APPS, READ),
-        rule(
-            &["apps"],
-            &[
-                "controllerrevisions",
-                "deployments/status",
-                "replicasets/status",
-            ],
-            READ,
-        ),
-        rule(
-            &["batch"],
-            &["cronjobs", "jobs", "cronjobs/status", "jobs/status"],
-            READ,
-        ),
-        rule(
-            &["networking.k8s.io"],
-            &["ingresses", "networkpolicies"],
-            READ,
-        ),
-        rule(&["policy"], &["poddisruptionbudgets"], READ),
-        rule(&["metrics.k8s.io"], &["pods", "nodes"], READ),
-    ]
-}
-
-fn edit_rules() -> Vec<Value> {
-    vec![
-        rule(
-            &[""],
-            &[
-                "pods/attach",
-                "pods/exec",
-                "pods/portforward",
-                "pods/proxy",
-                "secrets",
-                "services/proxy",
-            ],
-            READ,
-        ),
-        rule(&[""], &["serviceaccounts"], &["impersonate"]),
-        rule(&[""], CORE_EDIT, WRITE),
-        rule(
-            &[""],
-            &["pods/attach", "pods/exec", "pods/portforward", "pods/proxy"],
-            &["create", "delete", "deletecollection", "patch", "update"],
-        ),
-        rule(
-            &[""],
-            &["pods/eviction", "serviceaccounts/token"],
-            &["create"],
-        ),
-        rule(&["apps"], APPS, WRITE),
-        rule(&["apps"], &["deployments/rollback"], WRITE),
-        rule(&["batch"], &["cronjobs", "jobs"], WRITE),
-        rule(
-            &["networking.k8s.io"],
-            &["ingresses", "networkpolicies"],
-            WRITE,
-        ),
-        rule(&["policy"], &["poddisruptionbudgets"], WRITE),
-        rule(
-            &["coordination.k8s.io"],
-            &["leases"],
-            &[
-                "create",
-                "delete",
-                "deletecollection",
-                "get",
-                "list",
-                "patch",
-                "update",
-                "watch",
-            ],
-        ),
-    ]
-}
-
-fn admin_rules() -> Vec<Value> {
-    let all = [WRITE, READ].concat();
-    vec![
-        rule(
-            &["authorization.k8s.io"],
-            &["localsubjectaccessreviews"],
-            &["create"],
-        ),
-        rule(&[GROUP], &["rolebindings", "roles"], &all),
-    ]
-}
-
-fn discovery_paths() -> Value {
-    paths(
-        &[
-            "/api",
-            "/api/*",
-            "/apis",
-            "/apis/*",
-            "/healthz",
-            "/livez",
-            "/openapi",
-            "/openapi/*",
-            "/readyz",
-            "/version",
-            "/version/",
-        ],
-        &["get"],
-    )
-}
-
-fn node_rules() -> Vec<Value> {
-    let all = [
-        "create", "delete", "get", "list", "patch", "update", "watch",
+        rule(&["coordination.k8s.io"], &["leases"], &["list", "watch"]),
+        // The node agent removes the directories of volumes that are given up.
+        rule(&[""], &["persistentvolumes"], &["list", "watch", "patch"]),
     ];
+    // What manifests of metrics-server bring along: its API is served here.
+    let metrics = rule(&["metrics.k8s.io"], &["pods", "nodes"], READ);
+    let to = |role: &str| format!("{GROUP}/aggregate-to-{role}");
     vec![
-        rule(&["authentication.k8s.io"], &["tokenreviews"], &["create"]),
-        rule(
-            &["authorization.k8s.io"],
-            &["localsubjectaccessreviews", "subjectaccessreviews"],
-            &["create"],
+        json!({
+            "kind": "ClusterRole",
+            "metadata": {"name": "system:aggregated-metrics-reader", "labels": {
+                "k8s-app": "metrics-server", to("admin"): "true", to("edit"): "true", to("view"): "true"}},
+            "rules": [metrics],
+        }),
+        // There is no node authorizer: a node agent has the rights of all nodes. It is kube-proxy, cluster DNS and provisioner as well.
+        bound("theater:nodes", "system:node", nodes),
+        json!({"kind": "ClusterRole", "metadata": {"name": "theater:node-agent"}, "rules": besides}),
+        bound("theater:node-agent", "theater:node-agent", nodes),
+        // One process runs all controllers under one name, so it has all their duties.
+        bound(
+            "theater:kube-controller-manager",
+            "cluster-admin",
+            ("User", "system:kube-controller-manager"),
         ),
-        rule(&[""], &["services", "endpoints", "namespaces"], READ),
-        rule(&["discovery.k8s.io"], &["endpointslices"], READ),
-        rule(
-            &[""],
-            &["nodes"],
-            &["create", "get", "list", "watch", "update", "patch"],
-        ),
-        rule(&[""], &["nodes/status"], &["patch", "update"]),
-        rule(&[""], &["events"], &["create", "patch", "update"]),
-        rule(
-            &[""],
-            &["pods"],
-            &["get", "list", "watch", "create", "delete"],
-        ),
-        rule(&[""], &["pods/status"], &["patch", "update"]),
-        rule(&[""], &["pods/eviction"], &["create"]),
-        rule(&[""], &["configmaps", "secrets"], READ),
-        rule(&[""], &["serviceaccounts"], READ),
-        rule(&[""], &["serviceaccounts/token"], &["create"]),
-        rule(&["coordination.k8s.io"], &["leases"], &all),
     ]
 }
 
 /// All roles and bindings.
 pub(crate) fn objects() -> Vec<Value> {
-    let to = |name: &'static str| [(name, "true")];
-    const TO_ADMIN: &str = "rbac.authorization.k8s.io/aggregate-to-admin";
-    const TO_EDIT: &str = "rbac.authorization.k8s.io/aggregate-to-edit";
-    const TO_VIEW: &str = "rbac.authorization.k8s.io/aggregate-to-view";
-    let (view, edit, admin) = (view_rules(), edit_rules(), admin_rules());
-    let edit_all = [edit.clone(), view.clone()].concat();
-    let admin_all = [admin.clone(), edit_all.clone()].concat();
-    let reviews = vec![
-        rule(
-            &["authorization.k8s.io"],
-            &["selfsubjectaccessreviews", "selfsubjectrulesreviews"],
-            &["create"],
-        ),
-        rule(
-            &["authentication.k8s.io"],
-            &["selfsubjectreviews"],
-            &["create"],
-        ),
-    ];
-    vec![
-        role(
-            "cluster-admin",
-            &[],
-            vec![rule(&["*"], &["*"], &["*"]), paths(&["*"], &["*"])],
-        ),
-        bind(
-            "cluster-admin",
-            "cluster-admin",
-            &[("Group", "system:masters")],
-        ),
-        aggregate("admin", &[], "admin", admin_all),
-        aggregate("edit", &to(TO_ADMIN), "edit", edit_all),
-        aggregate("view", &to(TO_EDIT), "view", view.clone()),
-        role("system:aggregate-to-admin", &to(TO_ADMIN), admin),
-        role("system:aggregate-to-edit", &to(TO_EDIT), edit),
-        role("system:aggregate-to-view", &to(TO_VIEW), view),
-        role("system:discovery", &[], vec![discovery_paths()]),
-        bind(
-            "system:discovery",
-            "system:discovery",
-            &[("Group", "system:authenticated")],
-        ),
-        role("system:basic-user", &[], reviews),
-        bind(
-            "system:basic-user",
-            "system:basic-user",
-            &[("Group", "system:authenticated")],
-        ),
-        role(
-            "system:public-info-viewer",
-            &[],
-            vec![paths(
-                &["/healthz", "/livez", "/readyz", "/version", "/version/"],
-                &["get"],
-            )],
-        ),
-        bind(
-            "system:public-info-viewer",
-            "system:public-info-viewer",
-            &[
-                ("Group", "system:authenticated"),
-                ("Group", "system:unauthenticated"),
-            ],
-        ),
-        role(
-            "system:service-account-issuer-discovery",
-            &[],
-            vec![paths(
-                &[
-                    "/.well-known/openid-configuration",
-                    "/.well-known/openid-configuration/",
-                    "/openid/v1/jwks",
-                    "/openid/v1/jwks/",
-                ],
-                &["get"],
-            )],
-        ),
-        bind(
-            "system:service-account-issuer-discovery",
-            "system:service-account-issuer-discovery",
-            &[("Group", "system:serviceaccounts")],
-        ),
-        role(
-            "system:monitoring",
-            &[],
-            vec![paths(
-                &[
-                    "/healthz",
-                    "/healthz/*",
-                    "/livez",
-                    "/livez/*",
-                    "/metrics",
-                    "/metrics/slis",
-                    "/readyz",
-                    "/readyz/*",
-                ],
-                &["get"],
-            )],
-        ),
-        bind(
-            "system:monitoring",
-            "system:monitoring",
-            &[("Group", "system:monitoring")],
-        ),
-        role("system:node", &[], node_rules()),
-        bind("system:node", "system:node", &[("Group", "system:nodes")]),
-        role(
-            "system:node-proxier",
-            &[],
-            vec![
-                rule(&[""], &["services", "endpoints"], &["list", "watch"]),
-                rule(&[""], &["nodes"], READ),
-                rule(&[""], &["events"], &["create", "patch", "update"]),
-                rule(
-                    &["discovery.k8s.io"],
-                    &["endpointslices"],
-                    &["list", "watch"],
-                ),
-            ],
-        ),
-        bind(
-            "system:node-proxier",
-            "system:node-proxier",
-            &[("User", "system:kube-proxy")],
-        ),
-        role(
-            "system:auth-delegator",
-            &[],
-            vec![
-                rule(&["authentication.k8s.io"], &["tokenreviews"], &["create"]),
-                rule(
-                    &["authorization.k8s.io"],
-                    &["subjectaccessreviews"],
-                    &["create"],
-                ),
-            ],
-        ),
-        // One process runs all controllers under one name, so it has all their duties.
-        role(
-            "system:kube-controller-manager",
-            &[],
-            vec![rule(&["*"], &["*"], &["*"]), paths(&["*"], &["get"])],
-        ),
-        bind(
-            "system:kube-controller-manager",
-            "system:kube-controller-manager",
-            &[("User", "system:kube-controller-manager")],
-        ),
-        role(
-            "system:kube-scheduler",
-            &[],
-            vec![
-                rule(
-                    &["", "events.k8s.io"],
-                    &["events"],
-                    &["create", "patch", "update"],
-                ),
-                rule(
-                    &["coordination.k8s.io"],
-                    &["leases"],
-                    &["create", "get", "list", "update", "watch"],
-                ),
-                rule(
-                    &[""],
-                    &[
-                        "nodes",
-                        "namespaces",
-                        "persistentvolumeclaims",
-                        "persistentvolumes",
-                        "services",
-                        "replicationcontrollers",
-                    ],
-                    READ,
-                ),
-                rule(&[""], &["pods"], &["delete", "get", "list", "watch"]),
-                rule(&[""], &["bindings", "pods/binding"], &["create"]),
-                rule(&[""], &["pods/status"], &["patch", "update"]),
-                rule(&["apps"], &["replicasets", "statefulsets"], READ),
-                rule(&["policy"], &["poddisruptionbudgets"], READ),
-                rule(&["storage.k8s.io"], &["*"], READ),
-            ],
-        ),
-        bind(
-            "system:kube-scheduler",
-            "system:kube-scheduler",
-            &[("User", "system:kube-scheduler")],
-        ),
-        role(
-            "system:kube-dns",
-            &[],
-            vec![rule(&[""], &["endpoints", "services"], &["list", "watch"])],
-        ),
-    ]
+    let mut all: Vec<Value> = serde_json::from_str(include_str!("../data/rbac.json"))
+        .expect("data/rbac.json is well formed");
+    all.extend(own());
+    for object in &mut all {
+        object["apiVersion"] = VERSION.into();
+        let meta = &mut object["metadata"];
+        meta["labels"]["kubernetes.io/bootstrapping"] = "rbac-defaults".into();
+        meta["annotations"] = json!({"rbac.authorization.kubernetes.io/autoupdate": "true"});
+    }
+    // A sum may be a part of the next one: view of edit, edit of admin.
+    for name in ["view", "edit", "admin"] {
+        let roles = || all.iter().filter(|o| o["kind"] == "ClusterRole");
+        let rules = roles()
+            .find(|role| api::meta::name(role) == name)
+            .and_then(|role| api::rbac::aggregated_rules(role, roles()));
+        let role = all
+            .iter_mut()
+            .find(|o| o["kind"] == "ClusterRole" && api::meta::name(o) == name);
+        if let (Some(role), Some(rules)) = (role, rules) {
+            role["rules"] = rules.into();
+        }
+    }
+    all
 }
 
 #[cfg(test)]
@@ -446,20 +87,42 @@ mod tests {
     #[test]
     fn names_are_unique_and_bindings_lead_to_roles() {
         let all = objects();
-        let names = |kind: &str| -> Vec<String> {
-            all.iter()
-                .filter(|o| o["kind"] == kind)
-                .map(|o| api::meta::name(o).to_owned())
-                .collect()
-        };
-        let roles = names("ClusterRole");
-        for o in all.iter().filter(|o| o["kind"] == "ClusterRoleBinding") {
-            let role = o["roleRef"]["name"].as_str().unwrap();
-            assert!(roles.iter().any(|r| r == role), "{role}");
+        let key = |kind: &str, namespace: &str, name: &str| format!("{kind} {namespace}/{name}");
+        let keys: std::collections::HashSet<String> = all
+            .iter()
+            .map(|o| {
+                key(
+                    api::meta::kind(o),
+                    api::meta::namespace(o),
+                    api::meta::name(o),
+                )
+            })
+            .collect();
+        assert_eq!(keys.len(), all.len());
+        for o in all.iter().filter(|o| o["roleRef"].is_object()) {
+            let kind = o["roleRef"]["kind"].as_str().unwrap();
+            let namespace = if kind == "Role" {
+                api::meta::namespace(o)
+            } else {
+                ""
+            };
+            let role = key(kind, namespace, o["roleRef"]["name"].as_str().unwrap());
+            assert!(keys.contains(&role), "{role}");
         }
-        for list in [roles, names("ClusterRoleBinding")] {
-            let unique: std::collections::HashSet<_> = list.iter().collect();
-            assert_eq!(unique.len(), list.len());
+    }
+
+    #[test]
+    fn sums_of_roles_are_filled_and_complete() {
+        let all = objects();
+        let roles = || all.iter().filter(|o| o["kind"] == "ClusterRole");
+        let mut sums = Vec::new();
+        for role in roles() {
+            assert!(!role["rules"].as_array().unwrap().is_empty(), "{role}");
+            if let Some(rules) = api::rbac::aggregated_rules(role, roles()) {
+                assert_eq!(role["rules"], Value::from(rules));
+                sums.push(api::meta::name(role));
+            }
         }
+        assert_eq!(sums, ["admin", "edit", "view"]);
     }
 }

@@ -434,6 +434,22 @@ mod tests {
     }
 
     #[test]
+    fn the_port_of_a_node_is_read() {
+        // NodeStatus.daemonEndpoints.kubeletEndpoint.Port, whose name in JSON begins with a capital.
+        let mut endpoints = Vec::new();
+        put(&mut endpoints, 1, &[1 << 3, 0x8a, 0x50]);
+        let mut status = Vec::new();
+        put(&mut status, 6, &endpoints);
+        let mut raw = Vec::new();
+        put(&mut raw, 3, &status);
+        let node = decode(&body("v1", "Node", &raw)).unwrap();
+        assert_eq!(
+            node["status"],
+            json!({"daemonEndpoints": {"kubeletEndpoint": {"Port": 10250}}})
+        );
+    }
+
+    #[test]
     fn garbage_is_refused_with_a_reason() {
         assert!(
             decode(b"{}")

@@ -264,14 +264,14 @@ pub(crate) fn prepare_update(r: &Resource, object: &mut Value, old: &Value, subr
     let empty = Map::new();
     let old_meta = old["metadata"].as_object().unwrap_or(&empty);
     if subresource == "status" {
-        let status = object.get("status").cloned();
-        let meta = object["metadata"].clone();
+        let status = object.get_mut("status").map(Value::take);
+        let meta = object["metadata"].take();
         let mut kept = old.clone();
-        copy_field(&mut kept, &json!({"status": status}), "status");
-        if status.is_none()
-            && let Some(map) = kept.as_object_mut()
-        {
-            map.shift_remove("status");
+        if let Some(map) = kept.as_object_mut() {
+            match status {
+                Some(status) => map.insert("status".into(), status),
+                None => map.shift_remove("status"),
+            };
         }
         if r.custom.is_none() {
             // Built-in kinds let labels, annotations and finalizers through with the status.
@@ -349,6 +349,24 @@ pub(crate) fn prepare_update(r: &Resource, object: &mut Value, old: &Value, subr
     }
 }
 
+/// Counts the templates of a DaemonSet, in the annotation that old clients look at. Nobody owns that count, so it is set when all else is
+/// settled.
+pub(crate) fn count_templates(r: &Resource, object: &mut Value, old: &Value) {
+    if !r.is("apps", "daemonsets") {
+        return;
+    }
+    let mut count: i64 = api::meta::annotation(old, api::meta::TEMPLATE_GENERATION)
+        .and_then(|count| count.parse().ok())
+        .unwrap_or(1);
+    if object["spec"]["template"] != old["spec"]["template"] {
+        count += 1;
+    }
+    api::meta::map_mut(&mut object["metadata"], "annotations").insert(
+        api::meta::TEMPLATE_GENERATION.into(),
+        count.to_string().into(),
+    );
+}
+
 /// Is nothing of importance different? Such writes are answered without being written.
 pub(crate) fn unchanged(new: &Value, old: &Value) -> bool {
     let (Some(a), Some(b)) = (new.as_object(), old.as_object()) else {
@@ -404,6 +422,23 @@ mod tests {
     fn resource(group: &str, plural: &str) -> std::sync::Arc<Resource> {
         let registry = crate::registry::Registry::build(std::iter::empty());
         registry.find(group, "v1", plural).unwrap().clone()
+    }
+
+    #[test]
+    fn the_templates_of_a_daemon_set_are_counted_whatever_its_author_says() {
+        let r = resource("apps", "daemonsets");
+        let set = |count: &str, image: &str| {
+            json!({"metadata": {"annotations": {api::meta::TEMPLATE_GENERATION: count}},
+            "spec": {"template": {"image": image}}})
+        };
+        for (new, expected) in [(set("9", "a"), "3"), (set("3", "b"), "4")] {
+            let mut new = new;
+            count_templates(&r, &mut new, &set("3", "a"));
+            assert_eq!(
+                api::meta::annotation(&new, api::meta::TEMPLATE_GENERATION),
+                Some(expected)
+            );
+        }
     }
 
     #[test]

@@ -54,10 +54,12 @@ fn node_of(pod: &Value) -> &str {
 /// A pod for one node; the scheduler can put it nowhere else.
 fn pod_for(set: &Value, node: &str, hash: &str) -> Value {
     let mut pod = pod_from_template(set);
-    let generation = int(&set["metadata"]["generation"]).to_string();
+    let generation = api::meta::annotation(set, api::meta::TEMPLATE_GENERATION).map(str::to_owned);
     let labels = api::meta::map_mut(&mut pod["metadata"], "labels");
     labels.insert(HASH_LABEL.into(), hash.into());
-    labels.insert("pod-template-generation".into(), generation.into());
+    if let Some(generation) = generation {
+        labels.insert("pod-template-generation".into(), generation.into());
+    }
     let field = json!([{"key": "metadata.name", "operator": "In", "values": [node]}]);
     let required = &mut pod["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"];
     match required["nodeSelectorTerms"].as_array_mut() {

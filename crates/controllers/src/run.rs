@@ -1,5 +1,6 @@
 //! Starts all controllers of a cluster.
 
+mod cluster_role_aggregation;
 mod cron_job;
 mod daemon_set;
 mod deployment;
@@ -20,9 +21,9 @@ use std::sync::Arc;
 
 use kube_client::events::Recorder;
 use kube_client::{
-    CONFIG_MAPS, CRON_JOBS, Client, DAEMON_SETS, DEPLOYMENTS, ENDPOINT_SLICES, ENDPOINTS, JOBS,
-    LEASES, ListParams, NAMESPACES, NODES, POD_DISRUPTION_BUDGETS, PODS, REPLICA_SETS, Resource,
-    SECRETS, SERVICE_ACCOUNTS, SERVICES, STATEFUL_SETS, Store,
+    CLUSTER_ROLES, CONFIG_MAPS, CRON_JOBS, Client, DAEMON_SETS, DEPLOYMENTS, ENDPOINT_SLICES,
+    ENDPOINTS, JOBS, LEASES, ListParams, NAMESPACES, NODES, POD_DISRUPTION_BUDGETS, PODS,
+    REPLICA_SETS, Resource, SECRETS, SERVICE_ACCOUNTS, SERVICES, STATEFUL_SETS, Store,
 };
 use runtime::CancellationToken;
 use serde_json::Value;
@@ -74,6 +75,7 @@ struct Context {
     cron_jobs: Store,
     budgets: Store,
     quotas: Store,
+    cluster_roles: Store,
     token: CancellationToken,
 }
 
@@ -104,6 +106,7 @@ pub async fn run(config: Config, token: CancellationToken) {
             disruption::run(&context),
             quota::run(&context),
             garbage::run(&context),
+            cluster_role_aggregation::run(&context),
         );
     };
     tokio::select! {
@@ -145,11 +148,12 @@ impl Context {
             cron_jobs: all(CRON_JOBS),
             budgets: all(POD_DISRUPTION_BUDGETS),
             quotas: all(QUOTAS),
+            cluster_roles: all(CLUSTER_ROLES),
             token: token.clone(),
         }
     }
 
-    fn stores(&self) -> [&Store; 20] {
+    fn stores(&self) -> [&Store; 21] {
         [
             &self.pods,
             &self.replica_sets,
@@ -171,6 +175,7 @@ impl Context {
             &self.cron_jobs,
             &self.budgets,
             &self.quotas,
+            &self.cluster_roles,
         ]
     }
 

@@ -1,4 +1,4 @@
-//! Everything that a real istiod sent must compile.
+//! Everything that a real istiod sent must compile; with a few bytes of it changed, it compiles or is refused.
 //!
 //! `THEATER_RECORDED_XDS` names a folder of JSON files `{listeners: {name: ...}, routes, clusters, endpoints}`
 //! (or the same under `changed`); without it there is nothing to check.
@@ -134,5 +134,86 @@ fn what_a_real_istiod_sends_compiles() {
             .iter()
             .map(|(problem, at)| (problem, at.len(), &at[0]))
             .collect::<Vec<_>>()
+    );
+}
+
+/// Always the same numbers (xorshift): a failure can be repeated.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 % limit.max(1) as u64).expect("below a usize")
+    }
+
+    /// The message as it would come with a few bytes changed, removed, doubled or cut off; `None` when it is no message any more.
+    fn spoiled<M: prost::Message + Default>(&mut self, message: &M) -> Option<M> {
+        let mut bytes = message.encode_to_vec();
+        for _ in 0..=self.below(3) {
+            if bytes.is_empty() {
+                break;
+            }
+            let at = self.below(bytes.len());
+            match self.below(4) {
+                0 => bytes[at] = u8::try_from(self.below(256)).expect("a byte"),
+                1 => drop(bytes.remove(at)),
+                2 => bytes.insert(at, bytes[at]),
+                _ => bytes[at] ^= 1 << self.below(8),
+            }
+        }
+        M::decode(bytes.as_slice()).ok()
+    }
+}
+
+#[test]
+fn broken_resources_compile_or_are_refused() {
+    let folder =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/data/xds/base/mini");
+    let mut found = Vec::new();
+    files(&folder, &mut found);
+    assert!(!found.is_empty(), "no recordings in {}", folder.display());
+    let (mut random, mut compiled, mut refused) = (Random(0x5eed), 0, 0);
+    for file in &found {
+        let text = std::fs::read(file).expect("a readable file");
+        let document: Value = serde_json::from_slice(&text).expect("JSON");
+        let mut problems = Problems::new();
+        let good = Resources {
+            listeners: list(&document, "listeners", &mut problems),
+            routes: list(&document, "routes", &mut problems),
+            clusters: list(&document, "clusters", &mut problems),
+            endpoints: list(&document, "endpoints", &mut problems),
+        };
+        for _ in 0..8 {
+            let broken = Resources {
+                listeners: good
+                    .listeners
+                    .iter()
+                    .filter_map(|m| random.spoiled(m))
+                    .collect(),
+                routes: good
+                    .routes
+                    .iter()
+                    .filter_map(|m| random.spoiled(m))
+                    .collect(),
+                clusters: good
+                    .clusters
+                    .iter()
+                    .filter_map(|m| random.spoiled(m))
+                    .collect(),
+                endpoints: good
+                    .endpoints
+                    .iter()
+                    .filter_map(|m| random.spoiled(m))
+                    .collect(),
+            };
+            compiled += broken.listeners.len() + broken.routes.len() + broken.clusters.len();
+            refused += World::compile(&broken, 0).1.len();
+        }
+    }
+    assert!(
+        refused > 50 && compiled > 2 * refused,
+        "{compiled} compiled, {refused} refused"
     );
 }

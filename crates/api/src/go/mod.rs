@@ -11,6 +11,7 @@ pub mod regexp;
 pub mod strconv;
 pub mod time;
 pub mod url;
+pub mod yaml;
 
 use crate::field::quote;
 use serde_json::Value;

@@ -6,6 +6,29 @@ use crate::meta;
 use crate::selector::LabelSelector;
 use serde_json::Value;
 
+/// The template of pods that are found by their labels and always started again.
+fn template_of_selected_pods(template: &Value, selected: impl Fn(&Value) -> bool) -> Errors {
+    let mut out = Vec::new();
+    let labels = &template["metadata"]["labels"];
+    if !selected(labels) {
+        out.push(FieldError::invalid_go(
+            "spec.template.metadata.labels",
+            gostring::string_map(labels),
+            "`selector` does not match template `labels`",
+        ));
+    }
+    out.extend(template_errors(template));
+    let policy = &template["spec"]["restartPolicy"];
+    if *policy != "Always" && policy.is_string() {
+        out.push(FieldError::not_supported(
+            "spec.template.spec.restartPolicy",
+            policy,
+            &["Always"],
+        ));
+    }
+    out
+}
+
 /// Selector, template labels and pod template of a workload.
 fn selector_and_template(spec: &Value, kind: &str) -> Errors {
     let mut out = Vec::new();
@@ -43,24 +66,10 @@ fn selector_and_template(spec: &Value, kind: &str) -> Errors {
         return out;
     }
     let template = &spec["template"];
-    let found = &template["metadata"]["labels"];
     let wanted = LabelSelector::from_value(selector);
-    if !wanted.is_empty() && !wanted.matches_labels(found) {
-        out.push(FieldError::invalid_go(
-            "spec.template.metadata.labels",
-            gostring::string_map(found),
-            "`selector` does not match template `labels`",
-        ));
-    }
-    out.extend(template_errors(template));
-    let policy = &template["spec"]["restartPolicy"];
-    if *policy != "Always" && policy.is_string() {
-        out.push(FieldError::not_supported(
-            "spec.template.spec.restartPolicy",
-            policy,
-            &["Always"],
-        ));
-    }
+    out.extend(template_of_selected_pods(template, |labels| {
+        wanted.is_empty() || wanted.matches_labels(labels)
+    }));
     if !template["spec"]["activeDeadlineSeconds"].is_null() {
         out.push(FieldError::forbidden(
             "spec.template.spec.activeDeadlineSeconds",
@@ -335,23 +344,9 @@ pub fn replication_controller(obj: &Value) -> Errors {
         out.push(FieldError::required("spec.template", ""));
         return out;
     }
-    let found = &template["metadata"]["labels"];
-    if meta::pairs(selector).any(|(key, value)| found[key] != value) {
-        out.push(FieldError::invalid_go(
-            "spec.template.metadata.labels",
-            gostring::string_map(found),
-            "`selector` does not match template `labels`",
-        ));
-    }
-    out.extend(template_errors(template));
-    let policy = &template["spec"]["restartPolicy"];
-    if *policy != "Always" && policy.is_string() {
-        out.push(FieldError::not_supported(
-            "spec.template.spec.restartPolicy",
-            policy,
-            &["Always"],
-        ));
-    }
+    out.extend(template_of_selected_pods(template, |labels| {
+        meta::pairs(selector).all(|(key, value)| labels[key] == value)
+    }));
     out
 }
 

@@ -64,12 +64,12 @@ impl Attributes<'_> {
     }
 }
 
-/// Changes objects on their way in.
+/// Changes objects on their way in. True: it may have, so that what is written is to be looked at again.
 pub(crate) async fn mutate(
     server: &Arc<Server>,
     a: &Attributes<'_>,
     object: &mut Value,
-) -> ApiResult<()> {
+) -> ApiResult<bool> {
     namespace::check(&server.storage, a)?;
     if a.creates("pods") {
         service_account::admit(&server.storage, a, object).await?;
@@ -78,7 +78,7 @@ pub(crate) async fn mutate(
         runtime_class::admit(&server.storage, object)?;
         limits::default(&server.storage, a, object);
     }
-    webhook::mutate(server, a, object).await
+    Ok(webhook::mutate(server, a, object).await? || a.creates("pods"))
 }
 
 /// Gives addresses and ports to what needs them. The result holds what was promised to the

@@ -22,12 +22,13 @@ use crate::storage::Key;
 /// Largest answer of a webhook.
 const ANSWER_LIMIT: usize = 3 << 20;
 
-/// Calls the mutating webhooks that apply, in the order of their configurations' names.
+/// Calls the mutating webhooks that apply, in the order of their configurations' names. True: one of them has changed the object.
 pub(crate) async fn mutate(
     server: &Arc<Server>,
     a: &Attributes<'_>,
     object: &mut Value,
-) -> ApiResult<()> {
+) -> ApiResult<bool> {
+    let mut changed = false;
     for hook in applicable(server, a, object, "mutatingwebhookconfigurations") {
         if !conditions_hold(&hook, a, object)? {
             continue;
@@ -48,8 +49,9 @@ pub(crate) async fn mutate(
             .map_err(|e| fail(format!("the patch is not a JSON patch: {e}")))?;
         json_patch::patch(object, &patch)
             .map_err(|e| fail(format!("the patch does not fit: {e}")))?;
+        changed = true;
     }
-    Ok(())
+    Ok(changed)
 }
 
 /// Calls the validating webhooks that apply, all at once.

@@ -6,7 +6,6 @@ use http::StatusCode;
 use serde_json::Value;
 
 use super::Call;
-use super::write::Patched;
 use crate::error::{ApiError, ApiResult};
 use crate::http_types::Answer;
 use crate::machinery;
@@ -20,16 +19,27 @@ impl Call<'_> {
         let bytes = self.request.read_body().await?;
         let patch = match kind {
             PatchKind::Apply => {
-                let strict = self.options()?.field_validation == FieldValidation::Strict;
-                let text = std::str::from_utf8(&bytes).unwrap_or_default();
-                let twice = crate::body::yaml_duplicates(text);
-                if strict && !twice.is_empty() {
-                    return Err(ApiError::bad_request(format!(
-                        "error decoding YAML: error converting YAML to JSON: yaml: unmarshal errors:\n  {}",
-                        twice.join("\n  ")
-                    )));
+                let validation = self.options()?.field_validation;
+                let (patch, twice) = applied(&bytes).map_err(|why| {
+                    let strict = match validation {
+                        FieldValidation::Strict => "strict ",
+                        _ => "",
+                    };
+                    ApiError::bad_request(format!(
+                        "error {strict}decoding YAML: error converting YAML to JSON: {why}"
+                    ))
+                })?;
+                match validation {
+                    FieldValidation::Strict if !twice.is_empty() => {
+                        return Err(ApiError::bad_request(format!(
+                            "error strict decoding YAML: error converting YAML to JSON: yaml: unmarshal errors:\n  {}",
+                            twice.join("\n  ")
+                        )));
+                    }
+                    FieldValidation::Warn => self.request.warnings.lock().extend(twice),
+                    _ => {}
                 }
-                crate::body::parse("application/yaml", &bytes, &self.resource.kind)?
+                patch
             }
             _ => serde_json::from_slice(&bytes)
                 .map_err(|e| ApiError::bad_request(format!("error decoding patch: {e}")))?,
@@ -46,9 +56,7 @@ impl Call<'_> {
         let namespace = super::scope(self);
         let name = &self.target.name;
         let mut options = self.options()?;
-        options.patch = Some(Patched {
-            strategic: (kind == PatchKind::Strategic).then(|| patch.clone()),
-        });
+        options.patch = Some((kind, patch.clone()));
         if kind != PatchKind::Apply {
             let writer = self.writer(options);
             let edit = |old: &Value| machinery::patched(&self.resource, kind, old, &patch);
@@ -132,6 +140,18 @@ impl Call<'_> {
             name,
         ))
     }
+}
+
+/// An applied configuration, and what is said of the keys that it has twice. Most are JSON, which is YAML and quicker read as what it is.
+fn applied(bytes: &[u8]) -> Result<(Value, Vec<String>), String> {
+    if bytes.first() == Some(&b'{')
+        && let Ok((value, twice)) = api::prune::json(bytes)
+        && twice.is_empty()
+    {
+        return Ok((value, Vec::new()));
+    }
+    let text = std::str::from_utf8(bytes).map_err(|e| format!("yaml: {e}"))?;
+    api::go::yaml::read(text).map_err(|e| e.to_string())
 }
 
 /// A patch cannot turn an object into another one.

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use api::prune::FieldValidation;
+use api::patch::PatchKind;
+use api::prune::{Duplicates, FieldValidation};
 use parking_lot::Mutex;
 use serde_json::Value;
 
@@ -29,18 +30,11 @@ pub(crate) struct WriteOptions {
     pub manager: String,
     pub force: bool,
     /// Fields the body has twice.
-    pub duplicates: Vec<String>,
+    pub duplicates: Duplicates,
     /// A server-side apply keeps its own account of managed fields.
     pub apply: bool,
     /// The object is the outcome of a patch, and what is wrong with it is the patch's fault.
-    pub patch: Option<Patched>,
-}
-
-/// Of which patch an object is the outcome, as far as error texts tell.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub(crate) struct Patched {
-    /// A strategic merge patch of a built-in kind.
-    pub strategic: Option<Value>,
+    pub patch: Option<(PatchKind, Value)>,
 }
 
 impl Default for WriteOptions {
@@ -50,7 +44,7 @@ impl Default for WriteOptions {
             field_validation: FieldValidation::Warn,
             manager: String::new(),
             force: false,
-            duplicates: Vec::new(),
+            duplicates: Duplicates::default(),
             apply: false,
             patch: None,
         }
@@ -72,7 +66,7 @@ impl WriteOptions {
             field_validation,
             manager,
             force: query.flag("force"),
-            duplicates: Vec::new(),
+            duplicates: Duplicates::default(),
             apply: false,
             patch: None,
         })
@@ -136,8 +130,13 @@ impl Writer<'_> {
     }
 
     /// Removes or refuses what the schema does not know.
-    fn decode(&self, resource: &Resource, object: &mut Value) -> ApiResult<()> {
-        let texts = machinery::decode(resource, object, &self.options)?;
+    fn decode(
+        &self,
+        resource: &Resource,
+        object: &mut Value,
+        patched: &dyn Fn() -> Value,
+    ) -> ApiResult<()> {
+        let texts = machinery::decode(resource, object, &self.options, patched)?;
         for text in texts {
             self.warn(text);
         }
@@ -154,7 +153,12 @@ impl Writer<'_> {
         if let Some(text) = resource.custom.as_ref().and_then(|c| c.deprecation.clone()) {
             self.warn(text);
         }
-        self.decode(resource, &mut object)?;
+        let applied = self
+            .options
+            .apply
+            .then(|| object.clone())
+            .unwrap_or_default();
+        self.decode(resource, &mut object, &|| applied.clone())?;
         if let Some(text) = strategy::without_effect(resource, &object) {
             self.warn(text.to_owned());
         }
@@ -197,9 +201,10 @@ impl Writer<'_> {
         if !self.options.apply {
             machinery::manage(resource, None, &mut object, &self.options, "", &at);
         }
-        admission::mutate(self.server, &attributes, &mut object).await?;
-        machinery::prune(resource, &mut object);
-        machinery::default(resource, &mut object);
+        if admission::mutate(self.server, &attributes, &mut object).await? {
+            machinery::prune(resource, &mut object);
+            machinery::default(resource, &mut object);
+        }
         let reserved = admission::allocate(self.server, &attributes, &mut object)?;
         if crate::crd::is_definition(resource) {
             crate::crd::check_conversion(&object)?;
@@ -305,10 +310,10 @@ impl Writer<'_> {
                 ));
             }
             let at = now();
-            self.decode(resource, &mut object)?;
+            self.decode(resource, &mut object, &|| edit(&old).unwrap_or_default())?;
             place(resource, namespace, &mut object)?;
-            strategy::prepare_update(resource, &mut object, &old, subresource);
             machinery::default(resource, &mut object);
+            strategy::prepare_update(resource, &mut object, &old, subresource);
             let attributes = self.attributes(
                 Operation::Update,
                 resource,
@@ -327,11 +332,13 @@ impl Writer<'_> {
                     &at,
                 );
             }
-            admission::mutate(self.server, &attributes, &mut object).await?;
-            machinery::prune(resource, &mut object);
-            // A webhook may have touched what only the server may write.
-            strategy::prepare_update(resource, &mut object, &old, subresource);
-            machinery::default(resource, &mut object);
+            if admission::mutate(self.server, &attributes, &mut object).await? {
+                machinery::prune(resource, &mut object);
+                machinery::default(resource, &mut object);
+                // A webhook may have touched what only the server may write.
+                strategy::prepare_update(resource, &mut object, &old, subresource);
+            }
+            strategy::count_templates(resource, &mut object, &old);
             let reserved = admission::allocate(self.server, &attributes, &mut object)?;
             if crate::crd::is_definition(resource) && subresource.is_empty() {
                 crate::crd::check_conversion(&object)?;

@@ -188,6 +188,22 @@ impl Cache {
         (items, state.revision)
     }
 
+    /// Those of them that are wanted.
+    pub fn select(
+        &self,
+        table: &str,
+        prefix: &str,
+        wanted: impl Fn(&Stored) -> bool,
+    ) -> Vec<(Arc<str>, Arc<Stored>)> {
+        let state = self.state.read();
+        state.tables.get(table).map_or_else(Vec::new, |t| {
+            t.scan(prefix)
+                .filter(|(_, object)| wanted(object))
+                .map(|(k, v)| (k.clone(), v.clone()))
+                .collect()
+        })
+    }
+
     /// How many objects a table holds.
     pub fn count(&self, table: &str) -> usize {
         self.state

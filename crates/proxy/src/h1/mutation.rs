@@ -1,5 +1,5 @@
 //! Good messages with a few bytes changed, by a fixed seed: whatever comes, the parsers neither panic nor loop, and what
-//! they take apart can be written again. The same targets stand in `fuzz/` for longer runs.
+//! they take apart can be written again.
 
 use bytes::BytesMut;
 

@@ -112,6 +112,17 @@ pub fn parse(text: &str) -> Result<Option<Node>, Error> {
     }
 }
 
+/// The first document of `text` as JSON (nothing: null), and the keys that it has twice, as [`duplicate_keys`] tells of them.
+///
+/// # Errors
+/// The text is not YAML, or says something that JSON cannot.
+pub fn read(text: &str) -> Result<(Value, Vec<String>), Error> {
+    Ok(match parse(text)? {
+        None => (Value::Null, Vec::new()),
+        Some(node) => (to_json(&node)?, duplicate_keys(&node)),
+    })
+}
+
 /// Keys that a map has twice, in the words of Go's library: `line 9: key "hosts" already set in map`.
 #[must_use]
 pub fn duplicate_keys(node: &Node) -> Vec<String> {
@@ -123,18 +134,26 @@ pub fn duplicate_keys(node: &Node) -> Vec<String> {
             let mut keys = HashSet::new();
             for (key, value) in entries {
                 found.extend(duplicate_keys(value));
-                if let Data::Scalar {
+                let Data::Scalar {
                     text, plain, tag, ..
                 } = &key.data
-                    && !keys.insert(text)
-                {
-                    let shown = match resolve(text, *plain, tag.as_deref()) {
-                        Ok(Scalar::Text(_)) | Err(_) => crate::go::quote(text),
-                        Ok(_) => text.clone(),
-                    };
+                else {
+                    continue;
+                };
+                if *plain && text == "<<" {
+                    continue;
+                }
+                // A number and the text of it are two keys.
+                let shown = match resolve(text, *plain, tag.as_deref()) {
+                    Ok(Scalar::Text(_)) | Err(_) => crate::field::quote(text),
+                    Ok(Scalar::Bool(value)) => value.to_string(),
+                    Ok(_) => text.clone(),
+                };
+                if keys.contains(&shown) {
                     let line = value.line;
                     found.push(format!("line {line}: key {shown} already set in map"));
                 }
+                keys.insert(shown);
             }
             found
         }
@@ -215,7 +234,7 @@ fn go_syntax(node: &Node) -> Result<String, Error> {
         Value::Object(entries) => {
             let entries: Vec<_> = entries
                 .iter()
-                .map(|(key, value)| format!("{}:{value}", crate::go::quote(key)))
+                .map(|(key, value)| format!("{}:{value}", crate::field::quote(key)))
                 .collect();
             format!(
                 "map[interface {{}}]interface {{}}{{{}}}",
@@ -368,6 +387,25 @@ mod tests {
             read("8080: a\ntrue: b\nx: 1\nx: 2\n"),
             json!({"8080": "a", "true": "b", "x": 2})
         );
+    }
+
+    #[test]
+    fn keys_that_are_there_twice_are_told_of_where_their_value_begins() {
+        let text = "a: 1\nspec:\n  x: 1\nspec:\n\n  b: z\n  \"b\": w\n  c: [{d: 1, d:\n   2}]\n1: x\n\"1\": x\nyes: x\ntrue: y\n";
+        assert_eq!(
+            read_twice(text),
+            [
+                "line 7: key \"b\" already set in map",
+                "line 9: key \"d\" already set in map",
+                "line 6: key \"spec\" already set in map",
+                "line 13: key true already set in map",
+            ]
+        );
+        assert!(read_twice("a:\n  b:\n    c: 1\n  d: 1\nb: 2\nd: 3\n---\na: 1\na: 2\n").is_empty());
+    }
+
+    fn read_twice(text: &str) -> Vec<String> {
+        super::read(text).unwrap().1
     }
 
     #[test]
