@@ -130,6 +130,11 @@ impl ResponseFlags {
             .map(|number| Self(number as u64 + 1))
     }
 
+    /// As a number with one bit a flag: `response.flags` of expressions.
+    pub fn bits(self) -> u64 {
+        self.numbers().fold(0, |bits, number| bits | 1 << number)
+    }
+
     fn numbers(self) -> impl Iterator<Item = usize> {
         (0..u64::BITS / BITS)
             .map(move |place| (self.0 >> (place * BITS)) & MASK)

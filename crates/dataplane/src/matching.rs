@@ -503,13 +503,22 @@ impl MetadataMatch {
         })
     }
 
-    /// Whether the metadata matches.
-    pub fn matches(&self, metadata: &Metadata) -> bool {
+    fn value<'a>(&self, metadata: &'a Metadata) -> Option<&'a Value> {
         let mut value = metadata.get(&self.filter);
         for key in &self.path {
             value = value.and_then(|value| value.get(key));
         }
-        self.value.matches(value) != self.invert
+        value
+    }
+
+    /// Whether there is a value at its place.
+    pub fn finds(&self, metadata: &Metadata) -> bool {
+        self.value(metadata).is_some_and(|value| !value.is_null())
+    }
+
+    /// Whether the metadata matches.
+    pub fn matches(&self, metadata: &Metadata) -> bool {
+        self.value.matches(self.value(metadata)) != self.invert
     }
 }
 

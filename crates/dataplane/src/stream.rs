@@ -101,6 +101,8 @@ pub struct StreamInfo<'a> {
     pub start: SystemTime,
     /// Until the request was read.
     pub request_duration: Option<Duration>,
+    /// Until the last try was sent.
+    pub sent_duration: Option<Duration>,
     /// Until the first byte from the upstream.
     pub response_duration: Option<Duration>,
     /// Until the end.
@@ -163,6 +165,12 @@ pub struct StreamInfo<'a> {
     pub host_name: Option<&'a str>,
     /// The trace this request belongs to (`%TRACE_ID%`).
     pub trace_id: Option<&'a str>,
+    /// The number of the request's span in it.
+    pub span_id: Option<u64>,
+    /// Its spans are collected.
+    pub traced: bool,
+    /// It is a health check.
+    pub health_check: bool,
 }
 
 /// Bytes on the wire, heads included.
@@ -188,6 +196,7 @@ impl<'a> StreamInfo<'a> {
             response_trailers: None,
             start,
             request_duration: None,
+            sent_duration: None,
             response_duration: None,
             duration: None,
             protocol: None,
@@ -219,6 +228,9 @@ impl<'a> StreamInfo<'a> {
             local_reply_body: None,
             host_name: None,
             trace_id: None,
+            span_id: None,
+            traced: false,
+            health_check: false,
         }
     }
 

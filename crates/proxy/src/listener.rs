@@ -14,6 +14,7 @@ use runtime::CancellationToken;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::access_log::Moment;
 use crate::config::Shared;
 use crate::config::listener::{Chain, ChainKind, InspectorKind, Listener};
 use crate::http::connection::Connection;
@@ -196,7 +197,7 @@ async fn connection(
             stream.response_code_details = Some("filter_chain_not_found");
             stream.duration = Some(Duration::ZERO);
             for log in &listener.access_log {
-                log.log(&stream);
+                log.log(Moment::NotSet, &stream, &worker, &shared);
             }
         }
         // The peer shall see a reset, not an empty answer.

@@ -14,6 +14,7 @@ use dataplane::stream::Metadata;
 use dataplane::{ResponseFlags, StreamInfo};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use crate::access_log::Moment;
 use crate::config::Shared;
 use crate::config::listener::{Chain, Listener, NetworkFilter, TcpCluster, TcpProxy, Tunnel};
 use crate::http::istio::{Facts, TCP_MAGIC, Workload, labels};
@@ -39,6 +40,7 @@ struct Session {
     cluster: Option<Arc<Cluster>>,
     host: Option<Arc<Host>>,
     local: Option<std::net::SocketAddr>,
+    attempts: u32,
     received: u64,
     sent: u64,
     peer: Option<Arc<Workload>>,
@@ -68,6 +70,7 @@ pub async fn serve(
         cluster: None,
         host: None,
         local: None,
+        attempts: 0,
         received: 0,
         sent: 0,
         peer: None,
@@ -84,7 +87,7 @@ pub async fn serve(
         &mut session,
     )
     .await;
-    finish(&shared, &chain, &proxy, &info, session);
+    finish(&worker, &shared, &chain, &proxy, &info, session);
 }
 
 #[allow(clippy::too_many_arguments)]
@@ -146,6 +149,7 @@ async fn run(
     let mut attempt = 0;
     let (connected, lease) = loop {
         attempt += 1;
+        session.attempts = attempt;
         let host = match &cluster.config.discovery {
             Discovery::OriginalDst { port, .. } => {
                 let mut destination = info.local;
@@ -635,7 +639,8 @@ fn opened_stats(shared: &Shared, chain: &Chain, info: &dataplane::Connection, se
 }
 
 fn finish(
-    shared: &Shared,
+    worker: &Rc<Worker>,
+    shared: &Arc<Shared>,
     chain: &Chain,
     proxy: &TcpProxy,
     info: &dataplane::Connection,
@@ -674,6 +679,7 @@ fn finish(
     stream.duration = Some(session.start.elapsed());
     stream.upstream_host = session.host.as_ref().and_then(|host| host.address.socket());
     stream.upstream_local = session.local;
+    stream.attempts = Some(session.attempts).filter(|attempts| *attempts > 0);
     stream.upstream_cluster = session
         .cluster
         .as_ref()
@@ -681,6 +687,6 @@ fn finish(
     stream.upstream_cluster_raw = session.cluster_name.as_deref();
     stream.filter_chain_name = Some(&*chain.name).filter(|name| !name.is_empty());
     for log in &proxy.access_log {
-        log.log(&stream);
+        log.log(Moment::TcpConnectionEnd, &stream, worker, shared);
     }
 }

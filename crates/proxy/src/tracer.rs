@@ -1,6 +1,6 @@
 //! Spans on their way to a collector: gathered in memory, sent together, beside the traffic.
 
-mod otlp;
+pub(crate) mod otlp;
 mod zipkin;
 
 use std::net::IpAddr;
@@ -9,20 +9,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
 use dataplane::tracing::{Context, Propagation};
-use http::header::{self, HeaderName, HeaderValue};
-use http::{HeaderMap, Method, Uri};
 use parking_lot::Mutex;
-use xds::envoy::config::core::v3::HttpService;
-use xds::envoy::config::core::v3::http_uri::HttpUpstreamType;
 use xds::envoy::config::trace::v3::tracing::Http as Provider;
 use xds::envoy::config::trace::v3::tracing::http::ConfigType;
 use xds::envoy::config::trace::v3::{OpenTelemetryConfig, ZipkinConfig};
 
 use crate::config::Shared;
-use crate::http::callout::{self, GrpcTarget};
-use crate::http::record::Head;
+use crate::http::callout::{self, GrpcTarget, HttpTarget};
 use crate::stats::groups::TracerStats;
 use crate::worker::Worker;
 
@@ -70,26 +64,17 @@ pub struct Tracer {
 
 enum Collector {
     Zipkin {
-        to: Post,
+        to: HttpTarget,
         service: String,
     },
     OtlpHttp {
-        to: Post,
+        to: HttpTarget,
         resource: otlp::Resource,
     },
     OtlpGrpc {
         to: GrpcTarget,
         resource: otlp::Resource,
     },
-}
-
-/// Where to post.
-struct Post {
-    cluster: String,
-    authority: String,
-    path: String,
-    headers: HeaderMap,
-    timeout: Duration,
 }
 
 /// Spans wait so long for others.
@@ -135,20 +120,15 @@ impl Tracer {
             return Err("trace_context_option: is not supported".into());
         }
         let to = match &config.collector_service {
-            Some(service) => Post::compile(service, "collector_service", "application/json")?,
-            None => Post {
-                cluster: config.collector_cluster.clone(),
-                authority: if config.collector_hostname.is_empty() {
-                    config.collector_cluster.clone()
-                } else {
-                    config.collector_hostname.clone()
-                },
-                path: config.collector_endpoint.clone(),
-                headers: content_type("application/json"),
-                timeout: Duration::from_secs(5),
-            },
+            Some(service) => HttpTarget::compile(service, "collector_service", "application/json")?,
+            None => HttpTarget::new(
+                &config.collector_cluster,
+                &config.collector_hostname,
+                &config.collector_endpoint,
+                "application/json",
+            ),
         };
-        if to.cluster.is_empty() || to.path.is_empty() {
+        if !to.is_complete() {
             return Err("collector_cluster and collector_endpoint are needed".into());
         }
         Ok(Arc::new(Self {
@@ -177,20 +157,7 @@ impl Tracer {
         } else {
             &config.service_name
         };
-        let mut attributes = Vec::new();
-        for (index, detector) in config.resource_detectors.iter().enumerate() {
-            let known = detector.typed_config.as_ref().is_some_and(|any| {
-                xds::any::message_name(any).ends_with(".EnvironmentResourceDetectorConfig")
-            });
-            if !known {
-                return Err(format!(
-                    "resource_detectors[{index}]: {} is not supported",
-                    detector.name
-                ));
-            }
-            let variable = std::env::var("OTEL_RESOURCE_ATTRIBUTES").unwrap_or_default();
-            attributes.extend(otlp::attributes_of(&variable));
-        }
+        let attributes = otlp::detected(&config.resource_detectors)?;
         let resource = otlp::Resource::new(name, attributes);
         let collector = match (&config.grpc_service, &config.http_service) {
             (Some(grpc), None) => Collector::OtlpGrpc {
@@ -198,7 +165,7 @@ impl Tracer {
                 resource,
             },
             (None, Some(http)) => Collector::OtlpHttp {
-                to: Post::compile(http, "http_service", "application/x-protobuf")?,
+                to: HttpTarget::compile(http, "http_service", "application/x-protobuf")?,
                 resource,
             },
             _ => return Err("either grpc_service or http_service is needed".into()),
@@ -248,12 +215,12 @@ impl Tracer {
         self.stats.spans_sent.add(spans.len() as u64);
         let sent = match &self.collector {
             Collector::Zipkin { to, service } => {
-                to.send(worker, shared, zipkin::encode(&spans, service))
+                to.post(worker, shared, zipkin::encode(&spans, service))
                     .await
             }
             Collector::OtlpHttp { to, resource } => {
                 let body = prost::Message::encode_to_vec(&otlp::request(&spans, resource));
-                to.send(worker, shared, body).await
+                to.post(worker, shared, body).await
             }
             Collector::OtlpGrpc { to, resource } => to
                 .unary::<otlp::Exported>(
@@ -272,92 +239,6 @@ impl Tracer {
                 self.stats.reports_dropped.inc();
                 tracing::debug!("spans are lost: {error}");
             }
-        }
-    }
-}
-
-fn content_type(value: &'static str) -> HeaderMap {
-    HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(value))])
-}
-
-impl Post {
-    fn compile(service: &HttpService, field: &str, kind: &'static str) -> Result<Self, String> {
-        let uri = service
-            .http_uri
-            .as_ref()
-            .ok_or_else(|| format!("{field}.http_uri: is missing"))?;
-        let Some(HttpUpstreamType::Cluster(cluster)) = &uri.http_upstream_type else {
-            return Err(format!("{field}.http_uri.cluster: is missing"));
-        };
-        // Istio leaves the scheme out for OpenTelemetry.
-        let text = if uri.uri.contains("://") {
-            uri.uri.clone()
-        } else {
-            format!("http://{}", uri.uri)
-        };
-        let target: Uri = text
-            .parse()
-            .map_err(|_| format!("{field}.http_uri.uri: {:?} is no URI", uri.uri))?;
-        let mut headers = content_type(kind);
-        for option in &service.request_headers_to_add {
-            let header = option.header.clone().unwrap_or_default();
-            let (Ok(name), Ok(value)) = (
-                HeaderName::try_from(header.key.as_str()),
-                HeaderValue::try_from(header.value.as_str()),
-            ) else {
-                return Err(format!(
-                    "{field}.request_headers_to_add: {:?} is not a header",
-                    header.key
-                ));
-            };
-            headers.insert(name, value);
-        }
-        Ok(Self {
-            cluster: cluster.clone(),
-            authority: target
-                .authority()
-                .map_or_else(|| cluster.clone(), ToString::to_string),
-            path: target
-                .path_and_query()
-                .map_or_else(|| "/".to_owned(), ToString::to_string),
-            headers,
-            timeout: crate::config::listener::duration(uri.timeout.as_ref())
-                .filter(|timeout| !timeout.is_zero())
-                .unwrap_or(Duration::from_secs(5)),
-        })
-    }
-
-    async fn send(
-        &self,
-        worker: &Worker,
-        shared: &Shared,
-        body: Vec<u8>,
-    ) -> Result<(), callout::CallError> {
-        let mut headers = self.headers.clone();
-        headers.insert(header::CONTENT_LENGTH, body.len().into());
-        let head = Head {
-            method: Method::POST,
-            scheme: "http",
-            authority: self.authority.clone(),
-            path: self.path.clone(),
-            headers,
-        };
-        let reply = callout::http(
-            worker,
-            shared,
-            &self.cluster,
-            &head,
-            Bytes::from(body),
-            self.timeout,
-        )
-        .await?;
-        if reply.status.is_success() {
-            Ok(())
-        } else {
-            Err(callout::CallError::Failed(format!(
-                "HTTP status {}",
-                reply.status
-            )))
         }
     }
 }

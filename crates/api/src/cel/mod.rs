@@ -20,7 +20,7 @@ mod value;
 
 pub use check::{Checked, check};
 pub use parser::parse;
-pub use types::{Type, of_schema, to_value};
+pub use types::{Type, of_schema, plain, to_value};
 pub use value::{Key, Map, Value};
 
 /// A parsed expression.

@@ -266,7 +266,7 @@ pub fn to_value(doc: &Document, id: NodeId, json: &serde_json::Value, root: bool
 }
 
 /// A JSON value without a schema.
-pub(super) fn plain(json: &serde_json::Value) -> Value {
+pub fn plain(json: &serde_json::Value) -> Value {
     match json {
         serde_json::Value::Null => Value::Null,
         serde_json::Value::Bool(b) => Value::Bool(*b),

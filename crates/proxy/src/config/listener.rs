@@ -404,7 +404,7 @@ impl Listener {
             matcher,
             chains,
             default,
-            access_log: AccessLog::compile(&message.access_log, &shared.sinks)?,
+            access_log: AccessLog::compile(&message.access_log, shared)?,
             stats: shared
                 .stats
                 .group::<ListenerStats>(&format!("listener.{label}")),
@@ -815,7 +815,7 @@ impl HttpManager {
             rules,
             filters,
             routes,
-            access_log: AccessLog::compile(&message.access_log, &shared.sinks)?,
+            access_log: AccessLog::compile(&message.access_log, shared)?,
             local_replies: LocalReplies::compile(message.local_reply_config.as_ref())?,
             options,
             codec: message.codec_type,
@@ -903,7 +903,7 @@ impl TcpProxy {
             idle_timeout,
             max_duration: duration(message.max_downstream_connection_duration.as_ref()),
             connect_attempts: message.max_connect_attempts.unwrap_or(1).max(1),
-            access_log: AccessLog::compile(&message.access_log, &shared.sinks)?,
+            access_log: AccessLog::compile(&message.access_log, shared)?,
         })
     }
 }

@@ -9,15 +9,16 @@ use dataplane::cluster::{Discovery, UpstreamProtocol};
 use dataplane::lb::PickContext;
 use dataplane::outlier::HostResult;
 use http::header::{self, HeaderName, HeaderValue};
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode, Uri};
 use prost::Message;
-use xds::envoy::config::core::v3::GrpcService;
 use xds::envoy::config::core::v3::grpc_service::TargetSpecifier;
+use xds::envoy::config::core::v3::http_uri::HttpUpstreamType;
+use xds::envoy::config::core::v3::{GrpcService, HttpService};
 
 use super::message::Informational;
 use super::record::Head;
 use super::router;
-use crate::body::{Body, Frame, Replay};
+use crate::body::{Body, Frame, Replay, SharedReplay};
 use crate::config::Shared;
 use crate::worker::Worker;
 
@@ -69,7 +70,21 @@ pub async fn http(
     body: Bytes,
     timeout: Duration,
 ) -> Result<Reply, CallError> {
-    call(worker, shared, cluster, head, body, timeout, None).await
+    call(
+        worker,
+        shared,
+        cluster,
+        head,
+        whole(body),
+        Some(timeout),
+        None,
+    )
+    .await
+}
+
+/// A body that is there already.
+fn whole(body: Bytes) -> Option<SharedReplay> {
+    (!body.is_empty()).then(|| Replay::new(Body::full(body), 0))
 }
 
 async fn call(
@@ -77,8 +92,8 @@ async fn call(
     shared: &Shared,
     name: &str,
     head: &Head,
-    body: Bytes,
-    timeout: Duration,
+    body: Option<SharedReplay>,
+    timeout: Option<Duration>,
     http2: Option<bool>,
 ) -> Result<Reply, CallError> {
     let cluster = shared
@@ -98,7 +113,6 @@ async fn call(
         return Err(CallError::NoHost(name.to_owned()));
     };
     let http2 = http2.unwrap_or(cluster.config.protocol == UpstreamProtocol::Http2);
-    let body = (!body.is_empty()).then(|| Replay::new(Body::full(body), 0));
     let info = Informational::default();
     let exchange = async {
         let sent = router::send_to(
@@ -156,6 +170,9 @@ async fn call(
             trailers,
         })
     };
+    let Some(timeout) = timeout else {
+        return exchange.await;
+    };
     match tokio::time::timeout(timeout, exchange).await {
         Ok(reply) => reply,
         Err(_) => {
@@ -166,6 +183,127 @@ async fn call(
             });
             router::count_local(&cluster, 504);
             Err(CallError::Timeout)
+        }
+    }
+}
+
+fn content_type(value: &'static str) -> HeaderMap {
+    HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(value))])
+}
+
+/// Where to post something.
+#[derive(Debug)]
+pub struct HttpTarget {
+    cluster: String,
+    authority: String,
+    path: String,
+    headers: HeaderMap,
+    timeout: Duration,
+}
+
+impl HttpTarget {
+    /// A path in a cluster; an empty authority is the name of the cluster.
+    pub fn new(cluster: &str, authority: &str, path: &str, kind: &'static str) -> Self {
+        let authority = match authority {
+            "" => cluster,
+            authority => authority,
+        };
+        Self {
+            cluster: cluster.to_owned(),
+            authority: authority.to_owned(),
+            path: path.to_owned(),
+            headers: content_type(kind),
+            timeout: Duration::from_secs(5),
+        }
+    }
+
+    /// Whether there is a cluster and a path.
+    pub fn is_complete(&self) -> bool {
+        !self.cluster.is_empty() && !self.path.is_empty()
+    }
+
+    /// Compiles a service in a cluster that is sent something of this `kind`; `field` is its name for errors.
+    ///
+    /// # Errors
+    /// What of it cannot be followed.
+    pub fn compile(service: &HttpService, field: &str, kind: &'static str) -> Result<Self, String> {
+        let uri = service
+            .http_uri
+            .as_ref()
+            .ok_or_else(|| format!("{field}.http_uri: is missing"))?;
+        let Some(HttpUpstreamType::Cluster(cluster)) = &uri.http_upstream_type else {
+            return Err(format!("{field}.http_uri.cluster: is missing"));
+        };
+        // Istio leaves the scheme out for OpenTelemetry.
+        let text = if uri.uri.contains("://") {
+            uri.uri.clone()
+        } else {
+            format!("http://{}", uri.uri)
+        };
+        let target: Uri = text
+            .parse()
+            .map_err(|_| format!("{field}.http_uri.uri: {:?} is no URI", uri.uri))?;
+        let mut headers = content_type(kind);
+        for option in &service.request_headers_to_add {
+            let header = option.header.clone().unwrap_or_default();
+            let (Ok(name), Ok(value)) = (
+                HeaderName::try_from(header.key.as_str()),
+                HeaderValue::try_from(header.value.as_str()),
+            ) else {
+                return Err(format!(
+                    "{field}.request_headers_to_add: {:?} is not a header",
+                    header.key
+                ));
+            };
+            headers.insert(name, value);
+        }
+        Ok(Self {
+            cluster: cluster.clone(),
+            authority: target
+                .authority()
+                .map_or_else(|| cluster.clone(), ToString::to_string),
+            path: target
+                .path_and_query()
+                .map_or_else(|| "/".to_owned(), ToString::to_string),
+            headers,
+            timeout: crate::config::listener::duration(uri.timeout.as_ref())
+                .filter(|timeout| !timeout.is_zero())
+                .unwrap_or(Duration::from_secs(5)),
+        })
+    }
+
+    /// Posts a body.
+    ///
+    /// # Errors
+    /// Why it did not arrive, or the status other than a success.
+    pub async fn post(
+        &self,
+        worker: &Worker,
+        shared: &Shared,
+        body: Vec<u8>,
+    ) -> Result<(), CallError> {
+        let mut headers = self.headers.clone();
+        headers.insert(header::CONTENT_LENGTH, body.len().into());
+        let head = Head {
+            method: Method::POST,
+            scheme: "http",
+            authority: self.authority.clone(),
+            path: self.path.clone(),
+            headers,
+        };
+        let reply = http(
+            worker,
+            shared,
+            &self.cluster,
+            &head,
+            Bytes::from(body),
+            self.timeout,
+        )
+        .await?;
+        if reply.status.is_success() {
+            Ok(())
+        } else {
+            Err(CallError::Failed(format!("HTTP status {}", reply.status)))
         }
     }
 }
@@ -231,68 +369,104 @@ impl GrpcTarget {
         path: &str,
         message: &impl Message,
     ) -> Result<A, CallError> {
+        let message = message.encode_to_vec();
+        self.call(worker, shared, path, &message).await
+    }
+
+    /// The same with a message that is encoded already.
+    ///
+    /// # Errors
+    /// As for [`Self::unary`].
+    pub async fn call<A: Message + Default>(
+        &self,
+        worker: &Worker,
+        shared: &Shared,
+        path: &str,
+        message: &[u8],
+    ) -> Result<A, CallError> {
+        let mut head = self.head(path);
+        if let Ok(value) = HeaderValue::try_from(format!("{}m", self.timeout.as_millis())) {
+            head.headers.insert("grpc-timeout", value);
+        }
+        let body = whole(frame(message));
+        let timeout = Some(self.timeout);
+        let cluster = &self.cluster;
+        let reply = call(worker, shared, cluster, &head, body, timeout, Some(true)).await?;
+        answer(&reply)
+    }
+
+    /// Calls a method that takes many messages, each framed by [`frame`]; ends when the service or the body does.
+    ///
+    /// # Errors
+    /// Why the stream could not be opened, broke off, or the status of the service.
+    pub async fn stream(
+        &self,
+        worker: &Worker,
+        shared: &Shared,
+        path: &str,
+        messages: Body,
+    ) -> Result<(), CallError> {
+        let body = Some(Replay::new(messages, 0));
+        let (cluster, head) = (&self.cluster, self.head(path));
+        let reply = call(worker, shared, cluster, &head, body, None, Some(true)).await?;
+        status(&reply)
+    }
+
+    fn head(&self, path: &str) -> Head {
         let mut headers = HeaderMap::with_capacity(4 + self.metadata.len());
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
         headers.insert(
             header::CONTENT_TYPE,
             HeaderValue::from_static("application/grpc"),
         );
-        if let Ok(value) = HeaderValue::try_from(format!("{}m", self.timeout.as_millis())) {
-            headers.insert("grpc-timeout", value);
-        }
         for (name, value) in &self.metadata {
             headers.append(name, value.clone());
         }
-        let head = Head {
+        Head {
             method: Method::POST,
             scheme: "http",
             authority: self.authority.clone(),
             path: path.to_owned(),
             headers,
-        };
-        let reply = call(
-            worker,
-            shared,
-            &self.cluster,
-            &head,
-            frame(message),
-            self.timeout,
-            Some(true),
-        )
-        .await?;
-        answer(&reply)
+        }
     }
 }
 
-/// A message as gRPC frames it.
-fn frame(message: &impl Message) -> Bytes {
-    let length = message.encoded_len();
-    let mut out = BytesMut::with_capacity(5 + length);
+/// An encoded message as gRPC frames it.
+pub fn frame(message: &[u8]) -> Bytes {
+    let mut out = BytesMut::with_capacity(5 + message.len());
     out.put_u8(0);
-    out.put_u32(length as u32);
-    // The buffer grows as needed.
-    let _ = message.encode(&mut out);
+    out.put_u32(message.len() as u32);
+    out.put_slice(message);
     out.freeze()
+}
+
+/// Whether the service said that all is well.
+fn status(reply: &Reply) -> Result<(), CallError> {
+    if reply.status != StatusCode::OK {
+        return Err(CallError::Failed(format!("HTTP status {}", reply.status)));
+    }
+    let said = |name: &str| {
+        [&reply.trailers, &reply.headers]
+            .into_iter()
+            .find_map(|headers| headers.get(name))
+            .and_then(|value| value.to_str().ok())
+    };
+    match said("grpc-status").and_then(|status| status.parse::<u32>().ok()) {
+        Some(0) => Ok(()),
+        Some(status) => {
+            let message = said("grpc-message").unwrap_or_default().to_owned();
+            Err(CallError::Status(status, message))
+        }
+        None => Err(CallError::Failed(
+            "the answer has no grpc-status".to_owned(),
+        )),
+    }
 }
 
 /// The message of a unary answer.
 fn answer<A: Message + Default>(reply: &Reply) -> Result<A, CallError> {
-    if reply.status != StatusCode::OK {
-        return Err(CallError::Failed(format!("HTTP status {}", reply.status)));
-    }
-    let status = [&reply.trailers, &reply.headers]
-        .into_iter()
-        .find_map(|headers| headers.get("grpc-status"))
-        .and_then(|value| value.to_str().ok()?.parse::<u32>().ok())
-        .ok_or_else(|| CallError::Failed("the answer has no grpc-status".to_owned()))?;
-    if status != 0 {
-        let message = [&reply.trailers, &reply.headers]
-            .into_iter()
-            .find_map(|headers| headers.get("grpc-message"))
-            .and_then(|value| value.to_str().ok())
-            .unwrap_or_default();
-        return Err(CallError::Status(status, message.to_owned()));
-    }
+    status(reply)?;
     let broken = || CallError::Failed("the answer is not one gRPC message".to_owned());
     let (prefix, body) = reply.body.split_at_checked(5).ok_or_else(broken)?;
     let length = u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]) as usize;
@@ -326,7 +500,11 @@ mod tests {
     #[test]
     fn a_framed_message_is_read_back() {
         let message = "hello".to_owned();
-        let read: String = answer(&reply(frame(&message), &[("grpc-status", "0")])).expect("reads");
+        let read: String = answer(&reply(
+            frame(&message.encode_to_vec()),
+            &[("grpc-status", "0")],
+        ))
+        .expect("reads");
         assert_eq!(read, message);
     }
 

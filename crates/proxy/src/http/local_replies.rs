@@ -8,7 +8,7 @@ use xds::envoy::config::core::v3::substitution_format_string::Format;
 use xds::envoy::config::core::v3::{DataSource, SubstitutionFormatString, data_source};
 use xds::envoy::extensions::filters::network::http_connection_manager::v3::LocalReplyConfig;
 
-use crate::access_log::Filter;
+use crate::access_log::{Filter, Moment};
 
 /// The rules of a connection manager.
 #[derive(Default)]
@@ -125,13 +125,14 @@ impl LocalReplies {
         reply: &mut Reply,
         headers: &mut HeaderMap,
         info: impl Fn(u16, &str, &mut dyn FnMut(&StreamInfo<'_>)),
+        random: &mut dyn FnMut() -> u64,
     ) {
         let mut chosen = None;
         info(reply.status, &reply.body, &mut |info| {
             chosen = self
                 .mappers
                 .iter()
-                .find(|mapper| mapper.filter.passes(info));
+                .find(|mapper| mapper.filter.passes(Moment::NotSet, info, random));
         });
         if let Some(mapper) = chosen {
             if let Some(status) = mapper.status {

@@ -19,6 +19,7 @@ use super::connection::Connection;
 use super::filters::HttpFilter;
 use super::istio::{Facts, HttpSeries, Workload, labels};
 use super::message::{Ended, Observer, Protocol};
+use crate::access_log::Moment;
 use crate::body::{BodyError, SharedReplay};
 use crate::tracer::{Kind, Span, Tracer};
 use crate::upstream::{Cluster, Host};
@@ -241,6 +242,7 @@ impl Record {
         } else {
             Some(&self.transport_failure)
         };
+        info.sent_duration = self.sent.map(|at| at - self.start);
         info.response_duration = self.first_byte.map(|at| at - self.start);
         if let Some(host) = &self.host {
             info.upstream_host = host.address.socket();
@@ -258,7 +260,11 @@ impl Record {
             info.virtual_host_name = Some(&route.virtual_host);
             info.route_metadata = Some(&route.metadata);
         }
-        info.trace_id = self.trace.as_ref().map(|trace| trace.id.as_str());
+        if let Some(trace) = &self.trace {
+            info.trace_id = Some(&trace.id);
+            info.span_id = Some(trace.context.span);
+            info.traced = trace.context.sampled == Some(true);
+        }
         info.filter_chain_name = Some(&*self.conn.chain.name).filter(|name| !name.is_empty());
         info
     }
@@ -628,8 +634,9 @@ impl Observer for Record {
         if !self.conn.manager.access_log.is_empty() {
             let mut info = self.info();
             info.duration = Some(elapsed);
-            for log in &self.conn.manager.access_log {
-                log.log(&info);
+            let conn = &self.conn;
+            for log in &conn.manager.access_log {
+                log.log(Moment::DownstreamEnd, &info, &conn.worker, &conn.shared);
             }
         }
     }

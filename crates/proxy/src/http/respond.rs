@@ -3,6 +3,7 @@
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
+use dataplane::StreamInfo;
 use dataplane::local_reply;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, StatusCode};
@@ -55,12 +56,14 @@ impl Connection {
                 };
                 let replies = &self.manager.local_replies;
                 if !replies.is_empty() {
-                    replies.apply(&mut said, &mut headers, |status, body, with| {
+                    let info = |status, body: &str, with: &mut dyn FnMut(&StreamInfo<'_>)| {
                         let mut info = record.info();
                         info.response_code = Some(status);
                         info.local_reply_body = Some(body);
                         with(&info);
-                    });
+                    };
+                    let mut random = || self.worker.random();
+                    replies.apply(&mut said, &mut headers, info, &mut random);
                 }
                 let grpc_status = reply
                     .grpc_status

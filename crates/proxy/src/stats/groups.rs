@@ -246,6 +246,15 @@ group! {
 }
 
 group! {
+    /// `access_logs.grpc_access_log.*` and `access_logs.open_telemetry_access_log.*`
+    AccessLogStats {
+        counters { logs_written, logs_dropped }
+        gauges {}
+        histograms {}
+    }
+}
+
+group! {
     /// `connection_limit.<stat_prefix>.*`
     ConnectionLimitStats {
         counters { limited_connections }

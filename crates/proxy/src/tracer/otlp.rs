@@ -4,6 +4,7 @@
 use std::time::UNIX_EPOCH;
 
 use prost::Message;
+use xds::envoy::config::core::v3::TypedExtensionConfig;
 use xds::opentelemetry::proto::common::v1::any_value::Value as Kinds;
 use xds::opentelemetry::proto::common::v1::{AnyValue, KeyValue};
 
@@ -31,11 +32,11 @@ struct ResourceSpans {
     scope_spans: Vec<ScopeSpans>,
 }
 
-/// What all spans of this proxy have in common.
+/// What all spans, or records of a log, of this proxy have in common.
 #[derive(Clone, PartialEq, Message)]
 pub struct Resource {
     #[prost(message, repeated, tag = "1")]
-    attributes: Vec<KeyValue>,
+    pub attributes: Vec<KeyValue>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -74,7 +75,8 @@ struct Status {
     code: i32,
 }
 
-fn attribute(key: &str, value: &str) -> KeyValue {
+/// An attribute with a text.
+pub fn attribute(key: &str, value: &str) -> KeyValue {
     KeyValue {
         key: key.to_owned(),
         value: Some(AnyValue {
@@ -90,6 +92,28 @@ pub fn attributes_of(text: &str) -> Vec<(String, String)> {
         .filter_map(|pair| pair.split_once('='))
         .map(|(key, value)| (key.trim().to_owned(), value.trim().to_owned()))
         .collect()
+}
+
+/// What detectors find out about the resource.
+///
+/// # Errors
+/// A detector that is not there.
+pub fn detected(detectors: &[TypedExtensionConfig]) -> Result<Vec<(String, String)>, String> {
+    let mut attributes = Vec::new();
+    for (index, detector) in detectors.iter().enumerate() {
+        let known = detector.typed_config.as_ref().is_some_and(|any| {
+            xds::any::message_name(any).ends_with(".EnvironmentResourceDetectorConfig")
+        });
+        if !known {
+            return Err(format!(
+                "resource_detectors[{index}]: {} is not supported",
+                detector.name
+            ));
+        }
+        let variable = std::env::var("OTEL_RESOURCE_ATTRIBUTES").unwrap_or_default();
+        attributes.extend(attributes_of(&variable));
+    }
+    Ok(attributes)
 }
 
 impl Resource {

@@ -149,6 +149,12 @@ fn manager(scene: &Scene, case: &Case, name: &str, logs: &Path) -> Value {
         }}]);
     }
     let fields = config.as_object_mut().unwrap();
+    if let (Some(filter), Some(log)) = (&case.log_filter, fields.get_mut("access_log")) {
+        log[0]["filter"] = filter.clone();
+    }
+    if let Some(Value::Array(logs)) = fields.get_mut("access_log") {
+        logs.extend(case.access_logs.iter().cloned());
+    }
     fields.extend(scene.http.clone());
     fields.extend(case.http.clone());
     json!({"name": "envoy.filters.network.http_connection_manager", "typed_config": config})

@@ -73,6 +73,11 @@ pub struct Case {
     pub stats: Vec<String>,
     /// The access log format instead of the usual one; an empty one compares no log.
     pub log: Option<String>,
+    /// The filter of that log.
+    pub log_filter: Option<Value>,
+    /// Access logs beside it.
+    #[serde(default)]
+    pub access_logs: Vec<Value>,
     /// Ours is different on purpose.
     pub differs: Option<Differs>,
 }
@@ -102,6 +107,8 @@ pub struct Upstream {
     pub refused: bool,
     /// Sends every byte back.
     pub echo: bool,
+    /// It takes access logs over gRPC, Envoy's and OpenTelemetry's: what is seen are entries.
+    pub logs: bool,
 }
 
 /// One answer of an upstream: a status, or more.

@@ -16,6 +16,7 @@ mod certs;
 mod client;
 mod frames;
 mod generate;
+mod logs;
 mod outcome;
 mod peer;
 mod run;

@@ -90,9 +90,12 @@ pub async fn run(
             .lines()
             .map(str::to_owned)
             .collect();
-        let logged = case.log.as_deref() == Some("")
-            || case.network.is_some()
-            || lines.len() as i64 >= stats[&total] - before[&total];
+        let logged = match (&case.log_filter, hint) {
+            _ if case.log.as_deref() == Some("") || case.network.is_some() => true,
+            (None, _) => lines.len() as i64 >= stats[&total] - before[&total],
+            (Some(_), Some(hint)) => lines.len() >= hint.log.len(),
+            (Some(_), None) => start.elapsed() > Duration::from_millis(200),
+        };
         if start.elapsed() > lag || stats[&active] == 0 && logged {
             break lines;
         }

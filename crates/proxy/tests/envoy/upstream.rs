@@ -152,6 +152,8 @@ async fn serve<S>(
         let (mut read, mut write) = tokio::io::split(stream);
         let _ = tokio::io::copy(&mut read, &mut write).await;
         let _ = write.shutdown().await;
+    } else if kind.logs {
+        crate::logs::serve(stream, name, script).await;
     } else if kind.http2 {
         serve_http2(stream, name, script).await;
     } else {

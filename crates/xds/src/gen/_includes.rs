@@ -226,6 +226,16 @@ pub mod envoy {
                 }
             }
             pub mod http {
+                pub mod bandwidth_limit {
+                    pub mod v3 {
+                        include!("envoy.extensions.filters.http.bandwidth_limit.v3.rs");
+                    }
+                }
+                pub mod basic_auth {
+                    pub mod v3 {
+                        include!("envoy.extensions.filters.http.basic_auth.v3.rs");
+                    }
+                }
                 pub mod buffer {
                     pub mod v3 {
                         include!("envoy.extensions.filters.http.buffer.v3.rs");
@@ -239,6 +249,16 @@ pub mod envoy {
                 pub mod cors {
                     pub mod v3 {
                         include!("envoy.extensions.filters.http.cors.v3.rs");
+                    }
+                }
+                pub mod csrf {
+                    pub mod v3 {
+                        include!("envoy.extensions.filters.http.csrf.v3.rs");
+                    }
+                }
+                pub mod decompressor {
+                    pub mod v3 {
+                        include!("envoy.extensions.filters.http.decompressor.v3.rs");
                     }
                 }
                 pub mod dynamic_forward_proxy {
