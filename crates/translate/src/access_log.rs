@@ -3,7 +3,6 @@
 use crate::Snapshot;
 use crate::context::ListenerClass;
 use crate::proto::json_struct;
-use crate::sidecar_scope::Scope;
 use crate::telemetry::{AccessLogSpec, Telemetry};
 use api::istio::{AccessLogEncoding, ExtensionProvider, FileAccessLogProvider};
 use serde_json::{Map, Value, json};
@@ -85,30 +84,61 @@ struct Log {
     filter: Option<AccessLogFilter>,
 }
 
+/// Where a log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Http,
+    Tcp,
+    /// Connections without a filter chain.
+    Listener,
+}
+
 /// The logs of a proxy, by class of listener.
 #[derive(Debug, Default)]
 pub(crate) struct AccessLogs {
     outbound: Vec<Log>,
     inbound: Vec<Log>,
     gateway: Vec<Log>,
+    /// Classes for which the mesh configuration speaks and wants its log service (`enableEnvoyAccessLogService`), too.
+    mesh_service: Vec<ListenerClass>,
     listener_logs: bool,
 }
 
 impl AccessLogs {
-    pub(crate) fn new(snapshot: &Snapshot, telemetry: &Telemetry<'_>, scope: &Scope<'_>) -> Self {
-        let of = |class| match telemetry.access_logs(class) {
-            Some(specs) => specs
-                .iter()
-                .filter_map(|spec| from_spec(snapshot, scope, spec))
-                .collect(),
-            None => mesh_file(snapshot).into_iter().collect(),
-        };
-        Self {
-            outbound: of(ListenerClass::SidecarOutbound),
-            inbound: of(ListenerClass::SidecarInbound),
-            gateway: of(ListenerClass::Gateway),
+    pub(crate) fn new(snapshot: &Snapshot, telemetry: &Telemetry<'_>) -> Self {
+        let mut out = Self {
             listener_logs: !snapshot.mesh.disable_envoy_listener_log,
+            ..Self::default()
+        };
+        for class in [
+            ListenerClass::SidecarOutbound,
+            ListenerClass::SidecarInbound,
+            ListenerClass::Gateway,
+        ] {
+            let known: Vec<(Log, AccessLogSpec<'_>)> = telemetry
+                .access_logs(class)
+                .into_iter()
+                .filter_map(|spec| Some((provider_log(snapshot, spec.provider)?, spec)))
+                .collect();
+            let logs = if known.is_empty() {
+                if snapshot.mesh.enable_envoy_access_log_service {
+                    out.mesh_service.push(class);
+                }
+                mesh_file(snapshot).into_iter().collect()
+            } else {
+                known
+                    .into_iter()
+                    .filter(|(_, spec)| !spec.disabled)
+                    .map(|(log, spec)| filtered(log, spec.filter))
+                    .collect()
+            };
+            match class {
+                ListenerClass::SidecarOutbound => out.outbound = logs,
+                ListenerClass::SidecarInbound => out.inbound = logs,
+                ListenerClass::Gateway => out.gateway = logs,
+            }
         }
+        out
     }
 
     fn of(&self, class: ListenerClass) -> &[Log] {
@@ -119,11 +149,26 @@ impl AccessLogs {
         }
     }
 
-    /// Logs of a filter chain.
-    pub(crate) fn chain(&self, class: ListenerClass) -> Vec<AccessLog> {
-        self.of(class)
-            .iter()
-            .map(|log| with_filter(log, log.filter.clone()))
+    fn service(&self, class: ListenerClass, place: Place) -> Option<AccessLog> {
+        self.mesh_service
+            .contains(&class)
+            .then(|| mesh_service(place))
+    }
+
+    /// Logs of requests.
+    pub(crate) fn http(&self, class: ListenerClass) -> Vec<AccessLog> {
+        self.chain(class, Place::Http)
+    }
+
+    /// Logs of connections.
+    pub(crate) fn tcp(&self, class: ListenerClass) -> Vec<AccessLog> {
+        self.chain(class, Place::Tcp)
+    }
+
+    fn chain(&self, class: ListenerClass, place: Place) -> Vec<AccessLog> {
+        let own = self.of(class).iter();
+        own.map(|log| with_filter(log, log.filter.clone()))
+            .chain(self.service(class, place))
             .collect()
     }
 
@@ -132,25 +177,59 @@ impl AccessLogs {
         if !self.listener_logs {
             return Vec::new();
         }
-        let no_route = AccessLogFilter {
-            filter_specifier: Some(FilterSpecifier::ResponseFlagFilter(ResponseFlagFilter {
-                flags: vec!["NR".to_owned()],
-            })),
+        let own = self.of(class).iter();
+        own.map(|log| {
+            let filter = match &log.filter {
+                None => no_chain(),
+                Some(own) => AccessLogFilter {
+                    filter_specifier: Some(FilterSpecifier::AndFilter(AndFilter {
+                        filters: vec![no_chain(), own.clone()],
+                    })),
+                },
+            };
+            with_filter(log, Some(filter))
+        })
+        .chain(self.service(class, Place::Listener))
+        .collect()
+    }
+}
+
+/// There was no filter chain for a connection.
+fn no_chain() -> AccessLogFilter {
+    AccessLogFilter {
+        filter_specifier: Some(FilterSpecifier::ResponseFlagFilter(ResponseFlagFilter {
+            flags: vec!["NR".to_owned()],
+        })),
+    }
+}
+
+/// The log service of the mesh configuration. Its cluster is one of the bootstrap.
+fn mesh_service(place: Place) -> AccessLog {
+    let name = match place {
+        Place::Http => "http_envoy_accesslog",
+        Place::Tcp => "tcp_envoy_accesslog",
+        Place::Listener => "listener_envoy_accesslog",
+    };
+    let grpc = grpc_service::EnvoyGrpc {
+        cluster_name: "envoy_accesslog_service".to_owned(),
+        ..Default::default()
+    };
+    let common_config = Some(common_config(
+        grpc,
+        name,
+        OTEL_FILTER_STATE.map(str::to_owned).to_vec(),
+    ));
+    if place == Place::Http {
+        let config = HttpGrpcAccessLogConfig {
+            common_config,
+            ..Default::default()
         };
-        self.of(class)
-            .iter()
-            .map(|log| {
-                let filter = match &log.filter {
-                    None => no_route.clone(),
-                    Some(own) => AccessLogFilter {
-                        filter_specifier: Some(FilterSpecifier::AndFilter(AndFilter {
-                            filters: vec![no_route.clone(), own.clone()],
-                        })),
-                    },
-                };
-                with_filter(log, Some(filter))
-            })
-            .collect()
+        return log("envoy.access_loggers.http_grpc", xds::any::pack(&config));
+    }
+    let config = TcpGrpcAccessLogConfig { common_config };
+    AccessLog {
+        filter: (place == Place::Listener).then(no_chain),
+        ..log("envoy.tcp_grpc_access_log", xds::any::pack(&config))
     }
 }
 
@@ -219,35 +298,26 @@ fn text_format(format: &str) -> SubstitutionFormatString {
 }
 
 fn json_format(fields: &Map<String, Value>) -> SubstitutionFormatString {
-    let all = Value::Object(fields.clone()).to_string();
+    let texts: Vec<&str> = fields.values().filter_map(Value::as_str).collect();
     SubstitutionFormatString {
         format: Some(Format::JsonFormat(json_struct(fields))),
         json_format_options: Some(JsonFormatOptions::default()),
-        formatters: formatters(&all),
+        formatters: formatters(&texts.join("\n")),
         ..Default::default()
     }
 }
 
 /// Commands that need an extension of their own.
 fn formatters(format: &str) -> Vec<TypedExtensionConfig> {
-    let mut out = Vec::new();
-    if format.contains("%REQ_WITHOUT_QUERY") {
-        out.push(TypedExtensionConfig {
-            name: "envoy.formatter.req_without_query".to_owned(),
-            typed_config: Some(xds::any::pack(
-                &xds::envoy::extensions::formatter::req_without_query::v3::ReqWithoutQuery {},
-            )),
-        });
+    if !format.contains("%REQ_WITHOUT_QUERY") {
+        return Vec::new();
     }
-    if format.contains("%METADATA(") {
-        out.push(TypedExtensionConfig {
-            name: "envoy.formatter.metadata".to_owned(),
-            typed_config: Some(xds::any::pack(
-                &xds::envoy::extensions::formatter::metadata::v3::Metadata {},
-            )),
-        });
-    }
-    out
+    vec![TypedExtensionConfig {
+        name: "envoy.formatter.req_without_query".to_owned(),
+        typed_config: Some(xds::any::pack(
+            &xds::envoy::extensions::formatter::req_without_query::v3::ReqWithoutQuery {},
+        )),
+    }]
 }
 
 fn file(path: &str, format: SubstitutionFormatString) -> Log {
@@ -261,37 +331,33 @@ fn file(path: &str, format: SubstitutionFormatString) -> Log {
     }
 }
 
-fn from_spec(snapshot: &Snapshot, scope: &Scope<'_>, spec: &AccessLogSpec<'_>) -> Option<Log> {
-    let provider = spec.provider;
-    let mut log = provider_log(snapshot, scope, provider)?;
-    if let Some(expression) = spec.filter.filter(|expression| !expression.is_empty()) {
-        let cel = ExpressionFilter {
-            expression: expression.to_owned(),
-            ..Default::default()
-        };
-        log.filter = Some(AccessLogFilter {
-            filter_specifier: Some(FilterSpecifier::ExtensionFilter(ExtensionFilter {
-                name: "envoy.access_loggers.extension_filters.cel".to_owned(),
-                config_type: Some(extension_filter::ConfigType::TypedConfig(xds::any::pack(
-                    &cel,
-                ))),
-            })),
-        });
-    }
-    Some(log)
+fn filtered(mut log: Log, expression: Option<&str>) -> Log {
+    let Some(expression) = expression else {
+        return log;
+    };
+    let cel = ExpressionFilter {
+        expression: expression.to_owned(),
+        ..Default::default()
+    };
+    log.filter = Some(AccessLogFilter {
+        filter_specifier: Some(FilterSpecifier::ExtensionFilter(ExtensionFilter {
+            name: "envoy.access_loggers.extension_filters.cel".to_owned(),
+            config_type: Some(extension_filter::ConfigType::TypedConfig(xds::any::pack(
+                &cel,
+            ))),
+        })),
+    });
+    log
 }
 
-fn provider_log(
-    snapshot: &Snapshot,
-    scope: &Scope<'_>,
-    provider: &ExtensionProvider,
-) -> Option<Log> {
+/// The log of a provider; `None` for providers of other things, and where the service is not known.
+fn provider_log(snapshot: &Snapshot, provider: &ExtensionProvider) -> Option<Log> {
     if let Some(settings) = &provider.envoy_file_access_log {
         return Some(provider_file(snapshot, &provider.name, settings));
     }
     if let Some(als) = &provider.envoy_http_als {
         let common = grpc_config(
-            scope,
+            snapshot,
             &als.service,
             als.port,
             &als.log_name,
@@ -309,7 +375,7 @@ fn provider_log(
     }
     if let Some(als) = &provider.envoy_tcp_als {
         let common = grpc_config(
-            scope,
+            snapshot,
             &als.service,
             als.port,
             &als.log_name,
@@ -324,7 +390,7 @@ fn provider_log(
     }
     if let Some(als) = &provider.envoy_otel_als {
         let common = grpc_config(
-            scope,
+            snapshot,
             &als.service,
             als.port,
             &als.log_name,
@@ -357,12 +423,17 @@ fn provider_log(
             .collect::<std::collections::BTreeMap<_, _>>()
             .into_values()
             .collect::<Vec<_>>();
+        let texts = labels.into_iter().flat_map(|labels| labels.values());
+        let mut texts: Vec<&str> = texts.filter_map(Value::as_str).collect();
+        texts.push(&body);
+        let formatters = formatters(&texts.join("\n"));
         #[allow(deprecated)] // istiod still writes common_config
         let config = OpenTelemetryAccessLogConfig {
             common_config: Some(common),
             disable_builtin_labels: true,
             body: Some(string(body)),
             attributes: (!values.is_empty()).then_some(otel::KeyValueList { values }),
+            formatters,
             ..Default::default()
         };
         let log = log(
@@ -396,35 +467,45 @@ fn provider_file(snapshot: &Snapshot, name: &str, settings: &FileAccessLogProvid
 }
 
 fn grpc_config(
-    scope: &Scope<'_>,
+    snapshot: &Snapshot,
     service: &str,
     port: u32,
     log_name: &str,
     default_name: &str,
     filter_state: &[String],
 ) -> Option<CommonGrpcAccessLogConfig> {
-    let (cluster, authority) = crate::telemetry::provider_cluster(scope, service, port)?;
+    let (cluster, authority) = crate::telemetry::provider_cluster(snapshot, service, port)?;
     let grpc = grpc_service::EnvoyGrpc {
         cluster_name: cluster,
         authority,
         ..Default::default()
     };
-    Some(CommonGrpcAccessLogConfig {
-        log_name: if log_name.is_empty() {
-            default_name.to_owned()
-        } else {
-            log_name.to_owned()
-        },
+    let log_name = if log_name.is_empty() {
+        default_name
+    } else {
+        log_name
+    };
+    let filter_state = if filter_state.is_empty() {
+        PEERS.map(str::to_owned).to_vec()
+    } else {
+        filter_state.to_vec()
+    };
+    Some(common_config(grpc, log_name, filter_state))
+}
+
+fn common_config(
+    grpc: grpc_service::EnvoyGrpc,
+    log_name: &str,
+    filter_state: Vec<String>,
+) -> CommonGrpcAccessLogConfig {
+    CommonGrpcAccessLogConfig {
+        log_name: log_name.to_owned(),
         grpc_service: Some(GrpcService {
             target_specifier: Some(grpc_service::TargetSpecifier::EnvoyGrpc(grpc)),
             ..Default::default()
         }),
         transport_api_version: xds::envoy::config::core::v3::ApiVersion::V3 as i32,
-        filter_state_objects_to_log: if filter_state.is_empty() {
-            PEERS.map(str::to_owned).to_vec()
-        } else {
-            filter_state.to_vec()
-        },
+        filter_state_objects_to_log: filter_state,
         ..Default::default()
-    })
+    }
 }

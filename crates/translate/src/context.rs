@@ -57,7 +57,7 @@ impl<'a> Context<'a> {
             (None, None) => Cow::Owned(MeshProxyConfig::default()),
         };
         let telemetry = Telemetry::new(snapshot, proxy);
-        let logs = AccessLogs::new(snapshot, &telemetry, &scope);
+        let logs = AccessLogs::new(snapshot, &telemetry);
         Self {
             snapshot,
             proxy,

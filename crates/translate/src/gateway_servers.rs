@@ -121,16 +121,116 @@ pub(crate) struct MergedServers<'a> {
     pub(crate) auto_passthrough: bool,
 }
 
+/// What tells servers of one gateway proxy apart: port of the listener, protocol as it is written, and bind.
+type ServerPort = (u32, String, String);
+
+/// The servers of a proxy while they are merged, in the order in which they come.
+#[derive(Default)]
+struct Merging<'a> {
+    order: Vec<ServerPort>,
+    merged: HashMap<ServerPort, Vec<GatewayServer<'a>>>,
+    /// By port: the last address with a server without TLS.
+    plain: HashMap<u32, ServerPort>,
+    /// By port: binds of further servers on ports without a plain one.
+    other_binds: HashMap<u32, HashSet<String>>,
+    ports: HashSet<u32>,
+    route_names: HashSet<String>,
+    /// By port: hosts with TLS and the bind that had them last.
+    tls_hosts: HashMap<u32, HashMap<String, String>>,
+}
+
+impl<'a> Merging<'a> {
+    /// Takes a server, or says why it is left out.
+    fn add(&mut self, entry: GatewayServer<'a>) -> Result<(), String> {
+        let port = entry.bound_port;
+        let kind = entry.kind();
+        let key: ServerPort = (
+            port,
+            entry
+                .server
+                .port
+                .as_ref()
+                .map(|port| port.protocol.clone())
+                .unwrap_or_default(),
+            entry.server.bind.clone(),
+        );
+        let has_tls = !matches!(kind, Kind::PlainHttp | Kind::PlainTcp);
+        if self.ports.insert(port) {
+            self.start(key, entry);
+            return Ok(());
+        }
+        let taken = || {
+            Err(format!(
+                "port {port} is used by a server of another kind; the server is left out"
+            ))
+        };
+        if let Some(current) = self.plain.get(&port).cloned() {
+            let http = |protocol: &str| Protocol::parse(protocol).is_http();
+            if current.2 == key.2 {
+                if !(http(&key.1) && http(&current.1)) || entry.route_name.is_empty() {
+                    return taken();
+                }
+                self.merged.entry(current).or_default().push(entry);
+            } else if let Some(servers) = self.merged.get_mut(&key) {
+                self.route_names.insert(entry.route_name.clone());
+                servers.push(entry);
+            } else {
+                self.start(key, entry);
+            }
+            return Ok(());
+        }
+        if !has_tls {
+            self.start(key, entry);
+            return Ok(());
+        }
+        if kind == Kind::Https && !self.route_names.insert(entry.route_name.clone()) {
+            return Err("its port name is not unique; the server is left out".to_owned());
+        }
+        let new_bind = self
+            .other_binds
+            .entry(port)
+            .or_default()
+            .insert(key.2.clone());
+        if entry.server.tls.is_none() && !new_bind {
+            return taken();
+        }
+        if !self.merged.contains_key(&key) {
+            self.order.push(key.clone());
+        }
+        self.merged.entry(key).or_default().push(entry);
+        Ok(())
+    }
+
+    fn start(&mut self, key: ServerPort, entry: GatewayServer<'a>) {
+        if matches!(entry.kind(), Kind::PlainHttp | Kind::PlainTcp) {
+            self.plain.insert(key.0, key.clone());
+        }
+        if !entry.route_name.is_empty() {
+            self.route_names.insert(entry.route_name.clone());
+        }
+        self.order.push(key.clone());
+        self.merged.insert(key, vec![entry]);
+    }
+
+    /// A host of the server that has TLS on this port and bind already; else all of them have it from now on.
+    fn repeated_host(&mut self, port: u32, bind: &str, hosts: &[String]) -> Option<String> {
+        let known = self.tls_hosts.entry(port).or_default();
+        let repeated = hosts
+            .iter()
+            .find(|host| known.get(*host).is_some_and(|own| own == bind));
+        if repeated.is_none() {
+            known.extend(hosts.iter().map(|host| (host.clone(), bind.to_owned())));
+        }
+        repeated.cloned()
+    }
+}
+
 impl<'a> MergedServers<'a> {
     pub(crate) fn new(context: &Context<'a>) -> Self {
         let snapshot = context.snapshot;
-        let mut out = Self {
-            listeners: BTreeMap::new(),
-            auto_passthrough: false,
-        };
         let services = inbound_targets::services(context);
-        let mut tls_hosts: HashMap<(u32, String), HashSet<String>> = HashMap::new();
-        let mut route_names: HashSet<String> = HashSet::new();
+        let mut merging = Merging::default();
+        let mut auto_passthrough = false;
         for gateway in snapshot
             .gateways
             .iter()
@@ -138,7 +238,6 @@ impl<'a> MergedServers<'a> {
         {
             for (index, server) in gateway.spec.servers.iter().enumerate() {
                 let Some(port) = &server.port else { continue };
-                let object = || format!("Gateway/{}/{}", gateway.namespace, gateway.name);
                 let hosts: Vec<String> = server
                     .hosts
                     .iter()
@@ -147,68 +246,64 @@ impl<'a> MergedServers<'a> {
                         None => entry.clone(),
                     })
                     .collect();
-                let kind = kind(server);
+                let bound_port = bound_port(context, &services, port.number);
+                let problem = |message: String| {
+                    context.problem(Problem::new(
+                        format!("Gateway/{}/{}", gateway.namespace, gateway.name),
+                        format!("spec.servers[{index}]"),
+                        message,
+                    ));
+                };
+                if server.tls.is_some()
+                    && let Some(host) = merging.repeated_host(bound_port, &server.bind, &hosts)
                 {
-                    let bound_port = bound_port(context, &services, port.number);
-                    let problem = |message: String| {
-                        context.problem(Problem::new(
-                            object(),
-                            format!("spec.servers[{index}]"),
-                            message,
-                        ));
-                    };
-                    if context.proxy.unprivileged && bound_port < 1024 {
-                        problem(format!(
-                            "port {bound_port} cannot be bound by this gateway, which is not privileged; the server is left out"
-                        ));
-                        continue;
-                    }
-                    let has_tls = server.tls.is_some() && kind != Kind::PlainHttp;
-                    if server.tls.is_some() {
-                        let taken = tls_hosts
-                            .entry((bound_port, server.bind.clone()))
-                            .or_default();
-                        if let Some(host) = hosts.iter().find(|host| taken.contains(*host)) {
-                            problem(format!(
-                                "host {host} has TLS on port {bound_port} already; the server is left out"
-                            ));
-                            continue;
-                        }
-                        taken.extend(hosts.iter().cloned());
-                    }
-                    let name = format!("{}/{}", gateway.namespace, gateway.name);
-                    let entry = GatewayServer {
-                        server,
-                        gateway: name,
-                        hosts: hosts.clone(),
-                        bound_port,
-                        route_name: route_name(
-                            server,
-                            kind,
-                            bound_port,
-                            &gateway.name,
-                            &gateway.namespace,
-                        ),
-                    };
-                    let key = (server.bind.clone(), bound_port);
-                    let existing = out.listeners.entry(key).or_default();
-                    if !fits(existing, kind, has_tls) {
-                        problem(format!(
-                            "port {bound_port} is used by a server of another kind; the server is left out"
-                        ));
-                        continue;
-                    }
-                    if kind == Kind::Https && !route_names.insert(entry.route_name.clone()) {
-                        problem("its port name is not unique; the server is left out".to_owned());
-                        continue;
-                    }
-                    out.auto_passthrough |= kind == Kind::AutoPassthrough;
-                    existing.push(entry);
+                    problem(format!(
+                        "host {host} has TLS on port {bound_port} already; the server is left out"
+                    ));
+                    continue;
+                }
+                let tls = server.tls.as_ref();
+                auto_passthrough |=
+                    tls.is_some_and(|tls| tls.mode == ServerTlsMode::AutoPassthrough);
+                if context.proxy.unprivileged && bound_port < 1024 {
+                    problem(format!(
+                        "port {bound_port} cannot be bound by this gateway, which is not privileged; the server is left out"
+                    ));
+                }
+                let route_name = route_name(
+                    server,
+                    kind(server),
+                    bound_port,
+                    &gateway.name,
+                    &gateway.namespace,
+                );
+                let added = merging.add(GatewayServer {
+                    server,
+                    gateway: format!("{}/{}", gateway.namespace, gateway.name),
+                    hosts,
+                    bound_port,
+                    route_name,
+                });
+                if let Err(message) = added {
+                    problem(message);
                 }
             }
         }
-        out.listeners.retain(|_, servers| !servers.is_empty());
-        out
+        let mut listeners: BTreeMap<(String, u32), Vec<GatewayServer<'a>>> = BTreeMap::new();
+        for key in &merging.order {
+            if context.proxy.unprivileged && key.0 < 1024 {
+                continue;
+            }
+            let servers = merging.merged.get(key).into_iter().flatten().cloned();
+            listeners
+                .entry((key.2.clone(), key.0))
+                .or_default()
+                .extend(servers);
+        }
+        Self {
+            listeners,
+            auto_passthrough,
+        }
     }
 
     /// The servers that share a route configuration.
@@ -223,18 +318,6 @@ impl<'a> MergedServers<'a> {
             out.entry(&server.route_name).or_default().push(server);
         }
         out
-    }
-}
-
-/// Whether a further server may share a port. Plain HTTP takes plain HTTP only; servers with TLS are told apart by server name.
-fn fits(existing: &[GatewayServer<'_>], kind: Kind, has_tls: bool) -> bool {
-    let Some(first) = existing.first() else {
-        return true;
-    };
-    match first.kind() {
-        Kind::PlainHttp => kind == Kind::PlainHttp,
-        Kind::PlainTcp => kind == Kind::PlainTcp,
-        _ => has_tls || kind == Kind::PlainHttp,
     }
 }
 

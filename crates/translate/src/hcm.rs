@@ -78,7 +78,7 @@ fn manager(context: &Context<'_>, spec: HcmSpec) -> HttpConnectionManager {
         stat_prefix: spec.stat_prefix,
         http_filters,
         tracing,
-        access_log: context.logs.chain(class),
+        access_log: context.logs.http(class),
         stream_idle_timeout: Some(seconds(0)),
         use_remote_address: Some(gateway),
         proxy_100_continue: true,

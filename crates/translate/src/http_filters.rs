@@ -53,8 +53,9 @@ pub(crate) fn all(
         "envoy.filters.http.cors",
         xds::any::pack(&filters::cors::v3::Cors {}),
     ));
-    if !plain && let Some(stats) = context.telemetry.stats(class, false) {
-        out.push(http_filter("istio.stats", xds::any::pack(&stats)));
+    if !plain {
+        let stats = context.telemetry.stats(class).into_iter();
+        out.extend(stats.map(|config| http_filter("istio.stats", xds::any::pack(&config))));
     }
     out
 }

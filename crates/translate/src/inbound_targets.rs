@@ -111,9 +111,7 @@ pub(crate) fn services(
             push(service, port, *target);
         }
     }
-    out.sort_by(|(a, ..), (b, ..)| {
-        (&a.created, &a.name, &a.namespace).cmp(&(&b.created, &b.name, &b.namespace))
-    });
+    out.sort_by(|(a, ..), (b, ..)| (&a.created, &a.host).cmp(&(&b.created, &b.host)));
     out
 }
 

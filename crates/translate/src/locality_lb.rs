@@ -94,8 +94,18 @@ pub(crate) fn apply(
     let locality = &context.proxy.locality;
     if let Some(zone) = zone_aware(context, service, policy) {
         if zone.enabled != Some(false) {
+            if !zone.failover_priority.is_empty() {
+                failover_priority(context, groups, &zone.failover_priority);
+            }
+            let next = zone.failover.iter().find(|own| own.from == locality.region);
             for group in groups.iter_mut() {
-                group.priority = u32::from(group.locality.region != locality.region);
+                let region = &group.locality.region;
+                let rank = match next {
+                    _ if *region == locality.region => 0,
+                    Some(next) if *region == next.to => 1,
+                    _ => 2,
+                };
+                group.priority = group.priority * 3 + rank;
             }
             compact(groups);
         }
@@ -166,20 +176,22 @@ fn failover(client: &Locality, groups: &mut [Group<'_>], settings: &[LocalityFai
 
 /// The first label that differs decides: the earlier it stands, the lower the priority. One locality may be split.
 fn failover_priority(context: &Context<'_>, groups: &mut Vec<Group<'_>>, labels: &[String]) {
+    // The last value that is written for a label counts wherever the label stands.
+    let wanted: BTreeMap<&str, &str> = labels
+        .iter()
+        .filter_map(|label| label.split_once('='))
+        .filter(|(_, value)| !value.contains('='))
+        .collect();
     let mut out = Vec::new();
     for group in groups.drain(..) {
         let mut by_priority: BTreeMap<u32, Vec<_>> = BTreeMap::new();
-        if group.members.is_empty() {
-            out.push(group);
-            continue;
-        }
         for member in group.members {
             let differs = |label: &String| {
-                let (key, wanted) = match label.split_once('=') {
-                    Some((key, value)) if !value.contains('=') => (key, value),
-                    Some((key, _)) => (key, context.proxy.label(key)),
-                    None => (label.as_str(), context.proxy.label(label)),
-                };
+                let key = label.split('=').next().unwrap_or_default();
+                let wanted = wanted
+                    .get(key)
+                    .copied()
+                    .unwrap_or_else(|| context.proxy.label(key));
                 member.labels.get(key) != wanted
             };
             // Another network comes after everything in this one, and is ordered by the other labels, too.

@@ -35,14 +35,14 @@ pub(crate) fn metadata_exchange(context: &Context<'_>) -> Option<Filter> {
 }
 
 /// Statistics of connections.
-pub(crate) fn stats(context: &Context<'_>, class: ListenerClass) -> Option<Filter> {
+pub(crate) fn stats(context: &Context<'_>, class: ListenerClass) -> Vec<Filter> {
     if context.proxy.plain_envoy {
-        return None;
+        return Vec::new();
     }
-    context
-        .telemetry
-        .stats(class, true)
+    let configs = context.telemetry.stats(class).into_iter();
+    configs
         .map(|config| network_filter("istio.stats", xds::any::pack(&config)))
+        .collect()
 }
 
 /// A TCP proxy to a cluster, with a log.
@@ -50,7 +50,7 @@ pub(crate) fn logged_proxy(context: &Context<'_>, class: ListenerClass, cluster:
     TcpProxy {
         stat_prefix: cluster.to_owned(),
         cluster_specifier: Some(tcp_proxy::ClusterSpecifier::Cluster(cluster.to_owned())),
-        access_log: context.logs.chain(class),
+        access_log: context.logs.tcp(class),
         idle_timeout: context
             .proxy
             .idle_timeout

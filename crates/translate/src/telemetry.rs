@@ -4,7 +4,6 @@ use crate::context::ListenerClass;
 use crate::names;
 use crate::objects::{Config, selects};
 use crate::proto::duration;
-use crate::sidecar_scope::Scope;
 use crate::{ProxyInfo, Snapshot};
 use api::istio::{self, CustomTag, ExtensionProvider, IstioMetric, TagOperation, WorkloadMode};
 use std::collections::BTreeMap;
@@ -41,6 +40,8 @@ pub(crate) struct Telemetry<'a> {
 pub(crate) struct AccessLogSpec<'a> {
     pub(crate) provider: &'a ExtensionProvider,
     pub(crate) filter: Option<&'a str>,
+    /// The last word about the provider is that it does not log.
+    pub(crate) disabled: bool,
 }
 
 /// How requests are traced.
@@ -53,31 +54,33 @@ pub(crate) struct TracingSpec<'a> {
     pub(crate) use_request_id: Option<bool>,
     pub(crate) istio_tags: Option<bool>,
     pub(crate) no_context_propagation: Option<bool>,
-    /// Whether some stanza or default names a provider or sampling at all.
+    /// Whether there is a stanza for any class, or a default provider.
     pub(crate) configured: bool,
 }
 
 impl<'a> Telemetry<'a> {
     pub(crate) fn new(snapshot: &'a Snapshot, proxy: &ProxyInfo) -> Self {
         let root = snapshot.mesh.root_namespace();
+        let selector = |config: &'a Config<istio::Telemetry>| {
+            let selector = config.spec.selector.as_ref();
+            selector.filter(|selector| !selector.match_labels.is_empty())
+        };
+        let targeted = |config: &Config<istio::Telemetry>| {
+            !config.spec.target_refs.is_empty() || config.spec.target_ref.is_some()
+        };
         let plain = |namespace: &str| {
             snapshot.telemetries.iter().find(|config| {
-                config.namespace == namespace
-                    && config.spec.selector.is_none()
-                    && config.spec.target_refs.is_empty()
-                    && config.spec.target_ref.is_none()
+                config.namespace == namespace && selector(config).is_none() && !targeted(config)
             })
         };
         let mut layers: Vec<&Config<istio::Telemetry>> = plain(root).into_iter().collect();
         if proxy.namespace != root {
             layers.extend(plain(&proxy.namespace));
         }
-        layers.extend(snapshot.telemetries.iter().find(|config| {
+        layers.extend(snapshot.telemetries.iter().filter(|config| {
             config.namespace == proxy.namespace
-                && config
-                    .spec
-                    .selector
-                    .as_ref()
+                && !targeted(config)
+                && selector(config)
                     .is_some_and(|selector| selects(&selector.match_labels, &proxy.labels))
         }));
         Self { snapshot, layers }
@@ -85,8 +88,11 @@ impl<'a> Telemetry<'a> {
 
     fn provider(&self, name: &str) -> Option<&'a ExtensionProvider> {
         self.snapshot
-            .provider(name)
-            .or_else(|| BUILT_IN.iter().find(|provider| provider.name == name))
+            .mesh
+            .extension_providers
+            .iter()
+            .chain(BUILT_IN.iter())
+            .find(|provider| provider.name.eq_ignore_ascii_case(name))
     }
 
     fn defaults(&self, of: fn(&istio::DefaultProviders) -> &Vec<String>) -> &'a [String] {
@@ -97,8 +103,8 @@ impl<'a> Telemetry<'a> {
             .map_or(&[], |defaults| of(defaults))
     }
 
-    /// The statistics filter for a class of listener, if there is one.
-    pub(crate) fn stats(&self, class: ListenerClass, tcp: bool) -> Option<PluginConfig> {
+    /// The statistics filters for a class of listener: one for each provider of metrics, by name.
+    pub(crate) fn stats(&self, class: ListenerClass) -> Vec<PluginConfig> {
         let entries = || self.layers.iter().flat_map(|layer| &layer.spec.metrics);
         let own = |metrics: &'a istio::Metrics| -> Vec<&'a str> {
             let names = metrics.providers.iter();
@@ -110,147 +116,105 @@ impl<'a> Telemetry<'a> {
             .map(String::as_str)
             .collect();
         // The providers of the last entry that names some; what was said about others does not count.
-        let providers = entries().map(own).rfind(|names| !names.is_empty());
-        let providers = providers.unwrap_or_else(|| defaults.clone());
-        let provider = providers.into_iter().find(|name| {
-            self.provider(name)
-                .is_some_and(|provider| provider.prometheus.is_some())
-        })?;
-        // By metric: what the layers say, the last one wins field by field.
-        let mut overrides: BTreeMap<&'static str, Override<'_>> = BTreeMap::new();
-        let mut custom: BTreeMap<String, Override<'_>> = BTreeMap::new();
-        let mut interval = None;
-        let mut off = false;
+        let in_scope = entries().map(own).rfind(|names| !names.is_empty());
+        let in_scope = in_scope.unwrap_or_else(|| defaults.clone());
+        let mut found: BTreeMap<&str, Metrics<'_>> = BTreeMap::new();
+        if entries().next().is_none() {
+            found.extend(defaults.iter().map(|name| (*name, Metrics::default())));
+        }
         let mut inherited = defaults;
         for metrics in entries() {
             let names = own(metrics);
             if !names.is_empty() {
                 inherited = names;
             }
-            if !inherited.contains(&provider) {
-                continue;
-            }
-            interval = metrics.reporting_interval.or(interval);
-            for change in &metrics.overrides {
-                let selector = change.selector.as_ref();
-                if !applies(
-                    selector.map(|selector| selector.mode).unwrap_or_default(),
-                    class,
-                ) {
-                    continue;
-                }
-                let name = selector.and_then(|selector| selector.custom_metric.as_ref());
-                let metric = selector
-                    .and_then(|selector| selector.metric)
-                    .unwrap_or_default();
-                // All metrics off: no filter, until something else is said about some.
-                off = change.disabled == Some(true)
-                    && name.is_none()
-                    && metric == IstioMetric::AllMetrics;
-                if off {
-                    continue;
-                }
-                match name {
-                    Some(name) => custom.entry(name.clone()).or_default().add(change),
-                    None => {
-                        for name in metric_names(metric) {
-                            overrides.entry(name).or_default().add(change);
-                        }
-                    }
-                }
+            for name in inherited.iter().filter(|name| in_scope.contains(name)) {
+                found.entry(name).or_default().add(metrics, class);
             }
         }
-        if off {
-            return None;
-        }
-        let _ = tcp;
-        let mut metrics: Vec<MetricConfig> = Vec::new();
-        for (_, name) in ALL_METRICS {
-            if let Some(change) = overrides.get(name) {
-                metrics.push(change.config(name));
-            }
-        }
-        metrics.extend(custom.iter().map(|(name, change)| change.config(name)));
-        Some(PluginConfig {
-            disable_host_header_fallback: class != ListenerClass::SidecarOutbound,
-            tcp_reporting_duration: interval.map(duration),
-            metrics,
-            ..Default::default()
-        })
+        found
+            .into_iter()
+            .filter(|(name, metrics)| {
+                let provider = self.provider(name);
+                !metrics.off && provider.is_some_and(|provider| provider.prometheus.is_some())
+            })
+            .map(|(_, metrics)| metrics.config(class))
+            .collect()
     }
 
-    /// Access logs of a class; `None` leaves it to the mesh configuration's log file.
-    pub(crate) fn access_logs(&self, class: ListenerClass) -> Option<Vec<AccessLogSpec<'a>>> {
-        let mut names: Vec<&'a str> = self
+    /// What is said about the providers of access logs of a class, by name; some may be providers of other things. Without
+    /// any that logs, the log file of the mesh configuration counts.
+    pub(crate) fn access_logs(&self, class: ListenerClass) -> Vec<AccessLogSpec<'a>> {
+        let defaults: Vec<&'a str> = self
             .defaults(|defaults| &defaults.access_logging)
             .iter()
             .map(String::as_str)
             .collect();
-        let mut disabled: BTreeMap<&'a str, bool> = BTreeMap::new();
-        let mut filters: BTreeMap<&'a str, Option<&'a str>> = BTreeMap::new();
-        let mut named = false;
-        for layer in &self.layers {
-            let mut scoped: Option<Vec<&'a str>> = None;
-            for logging in &layer.spec.access_logging {
-                let mode = logging
-                    .selector
-                    .as_ref()
-                    .map(|selector| selector.mode)
-                    .unwrap_or_default();
-                if !applies(mode, class) {
-                    continue;
-                }
-                let own: Vec<&'a str> = if logging.providers.is_empty() {
-                    names.clone()
-                } else {
-                    logging
-                        .providers
-                        .iter()
-                        .map(|provider| provider.name.as_str())
-                        .collect()
-                };
-                for name in &own {
-                    disabled.insert(name, logging.disabled == Some(true));
-                    // A filter does not reach the default providers of the mesh.
-                    if !logging.providers.is_empty() || named {
-                        filters.insert(
-                            name,
-                            logging
-                                .filter
-                                .as_ref()
-                                .map(|filter| filter.expression.as_str()),
-                        );
-                    }
-                }
-                if !logging.providers.is_empty() {
-                    scoped.get_or_insert_default().extend(own);
-                }
-            }
-            if let Some(scoped) = scoped {
-                names = scoped;
-                named = true;
-            }
-        }
-        names.sort_unstable();
-        names.dedup();
-        let known: Vec<(&str, &ExtensionProvider)> = names
+        let layers: Vec<&'a Vec<istio::AccessLogging>> = self
+            .layers
             .iter()
-            .filter_map(|name| Some((*name, self.provider(name)?)))
-            .filter(|(_, provider)| is_log_provider(provider))
+            .map(|layer| &layer.spec.access_logging)
+            .filter(|logging| !logging.is_empty())
             .collect();
-        if known.is_empty() {
-            return None;
+        let applies = |logging: &istio::AccessLogging| {
+            let selector = logging.selector.as_ref();
+            applies(
+                selector.map(|selector| selector.mode).unwrap_or_default(),
+                class,
+            )
+        };
+        let own = |logging: &'a istio::AccessLogging| -> Vec<&'a str> {
+            let names = logging.providers.iter();
+            names.map(|provider| provider.name.as_str()).collect()
+        };
+        // Of the layers that name providers for this class, the last one says which count at all. A filter belongs to the
+        // names beside it.
+        let mut in_scope = defaults.clone();
+        let mut filters: BTreeMap<&'a str, Option<&'a str>> = BTreeMap::new();
+        for layer in &layers {
+            let mut names = Vec::new();
+            for logging in layer.iter().filter(|logging| applies(logging)) {
+                let filter = logging.filter.as_ref();
+                for name in own(logging) {
+                    filters.insert(name, filter.map(|filter| filter.expression.as_str()));
+                    names.push(name);
+                }
+            }
+            if !names.is_empty() {
+                in_scope = names;
+            }
         }
-        Some(
-            known
-                .into_iter()
-                .filter(|(name, _)| !disabled.get(name).copied().unwrap_or(false))
-                .map(|(name, provider)| AccessLogSpec {
-                    provider,
-                    filter: filters.get(name).copied().flatten(),
+        // By provider: its filter, or nothing where the last word is that it is off.
+        let mut specs: BTreeMap<&'a str, Option<Option<&'a str>>> = BTreeMap::new();
+        if layers.is_empty() {
+            specs.extend(defaults.iter().map(|name| (*name, Some(None))));
+        }
+        let mut inherited = defaults;
+        for logging in layers.into_iter().flatten() {
+            let names = own(logging);
+            if !names.is_empty() {
+                inherited = names;
+            }
+            if !applies(logging) {
+                continue;
+            }
+            for name in inherited.iter().filter(|name| in_scope.contains(name)) {
+                let filter = filters.get(name).copied().flatten();
+                specs.insert(name, (logging.disabled != Some(true)).then_some(filter));
+            }
+        }
+        let mut out: Vec<AccessLogSpec<'a>> = specs
+            .into_iter()
+            .filter_map(|(name, spec)| {
+                Some(AccessLogSpec {
+                    provider: self.provider(name)?,
+                    filter: spec.flatten(),
+                    disabled: spec.is_none(),
                 })
-                .collect(),
-        )
+            })
+            .collect();
+        out.sort_by(|a, b| a.provider.name.cmp(&b.provider.name));
+        out
     }
 
     /// Tracing of a class of listener.
@@ -260,8 +224,9 @@ impl<'a> Telemetry<'a> {
             .defaults(|defaults| &defaults.tracing)
             .first()
             .map(String::as_str);
-        out.configured = names.is_some();
-        for tracing in self.layers.iter().flat_map(|layer| &layer.spec.tracing) {
+        let entries = || self.layers.iter().flat_map(|layer| &layer.spec.tracing);
+        out.configured = names.is_some() || entries().next().is_some();
+        for tracing in entries() {
             let mode = tracing
                 .selector
                 .as_ref()
@@ -270,7 +235,6 @@ impl<'a> Telemetry<'a> {
             if !applies(mode, class) {
                 continue;
             }
-            out.configured = true;
             if let Some(provider) = tracing.providers.first() {
                 names = Some(&provider.name);
             }
@@ -294,13 +258,6 @@ impl<'a> Telemetry<'a> {
     }
 }
 
-fn is_log_provider(provider: &ExtensionProvider) -> bool {
-    provider.envoy_file_access_log.is_some()
-        || provider.envoy_http_als.is_some()
-        || provider.envoy_tcp_als.is_some()
-        || provider.envoy_otel_als.is_some()
-}
-
 /// Whether a mode covers a class of listener.
 fn applies(mode: WorkloadMode, class: ListenerClass) -> bool {
     match mode {
@@ -310,35 +267,100 @@ fn applies(mode: WorkloadMode, class: ListenerClass) -> bool {
     }
 }
 
-/// In the order of their enum names.
-const ALL_METRICS: [(IstioMetric, &str); 10] = [
-    (IstioMetric::GrpcRequestMessages, "request_messages_total"),
-    (IstioMetric::GrpcResponseMessages, "response_messages_total"),
-    (IstioMetric::RequestCount, "requests_total"),
+/// Each metric with the name of its enum and the name under which it is reported.
+const ALL_METRICS: [(IstioMetric, &str, &str); 10] = [
+    (
+        IstioMetric::GrpcRequestMessages,
+        "GRPC_REQUEST_MESSAGES",
+        "request_messages_total",
+    ),
+    (
+        IstioMetric::GrpcResponseMessages,
+        "GRPC_RESPONSE_MESSAGES",
+        "response_messages_total",
+    ),
+    (IstioMetric::RequestCount, "REQUEST_COUNT", "requests_total"),
     (
         IstioMetric::RequestDuration,
+        "REQUEST_DURATION",
         "request_duration_milliseconds",
     ),
-    (IstioMetric::RequestSize, "request_bytes"),
-    (IstioMetric::ResponseSize, "response_bytes"),
+    (IstioMetric::RequestSize, "REQUEST_SIZE", "request_bytes"),
+    (IstioMetric::ResponseSize, "RESPONSE_SIZE", "response_bytes"),
     (
         IstioMetric::TcpClosedConnections,
+        "TCP_CLOSED_CONNECTIONS",
         "tcp_connections_closed_total",
     ),
     (
         IstioMetric::TcpOpenedConnections,
+        "TCP_OPENED_CONNECTIONS",
         "tcp_connections_opened_total",
     ),
-    (IstioMetric::TcpReceivedBytes, "tcp_received_bytes_total"),
-    (IstioMetric::TcpSentBytes, "tcp_sent_bytes_total"),
+    (
+        IstioMetric::TcpReceivedBytes,
+        "TCP_RECEIVED_BYTES",
+        "tcp_received_bytes_total",
+    ),
+    (
+        IstioMetric::TcpSentBytes,
+        "TCP_SENT_BYTES",
+        "tcp_sent_bytes_total",
+    ),
 ];
 
-fn metric_names(metric: IstioMetric) -> Vec<&'static str> {
-    ALL_METRICS
-        .iter()
-        .filter(|(own, _)| metric == IstioMetric::AllMetrics || *own == metric)
-        .map(|(_, name)| *name)
-        .collect()
+/// What the layers say to one provider of metrics.
+#[derive(Default)]
+struct Metrics<'a> {
+    /// By the name of the enum or of the custom metric: what the layers say, the last one wins field by field.
+    overrides: BTreeMap<&'a str, Override<'a>>,
+    interval: Option<istio::Duration>,
+    /// All metrics are off, and nothing else was said about some since.
+    off: bool,
+}
+
+impl<'a> Metrics<'a> {
+    fn add(&mut self, metrics: &'a istio::Metrics, class: ListenerClass) {
+        self.interval = metrics.reporting_interval.or(self.interval);
+        for change in &metrics.overrides {
+            let selector = change.selector.as_ref();
+            let mode = selector.map(|selector| selector.mode).unwrap_or_default();
+            if !applies(mode, class) {
+                continue;
+            }
+            let custom = selector.and_then(|selector| selector.custom_metric.as_deref());
+            let metric = selector
+                .and_then(|selector| selector.metric)
+                .unwrap_or_default();
+            let all = custom.is_none() && metric == IstioMetric::AllMetrics;
+            self.off = all && change.disabled == Some(true);
+            if self.off {
+                continue;
+            }
+            match custom {
+                Some(name) => self.overrides.entry(name).or_default().add(change),
+                None => {
+                    for (_, name, _) in ALL_METRICS.iter().filter(|(own, ..)| all || *own == metric)
+                    {
+                        self.overrides.entry(name).or_default().add(change);
+                    }
+                }
+            }
+        }
+    }
+
+    fn config(&self, class: ListenerClass) -> PluginConfig {
+        let metric = |(name, change): (&&str, &Override<'_>)| {
+            let known = ALL_METRICS.iter().find(|(_, own, _)| own == name);
+            change.config(known.map_or(*name, |(.., reported)| reported))
+        };
+        PluginConfig {
+            disable_host_header_fallback: class != ListenerClass::SidecarOutbound,
+            tcp_reporting_duration: self.interval.map(duration),
+            metrics: self.overrides.iter().map(metric).collect(),
+            ..Default::default()
+        }
+    }
 }
 
 #[derive(Default)]
@@ -361,9 +383,6 @@ impl<'a> Override<'a> {
             drop: self.disabled == Some(true),
             ..Default::default()
         };
-        if out.drop {
-            return out;
-        }
         for (tag, change) in &self.tags {
             match change.operation {
                 TagOperation::Upsert => {
@@ -377,13 +396,24 @@ impl<'a> Override<'a> {
     }
 }
 
-/// The cluster of a provider's service and its host; `None` if the service is unknown.
+/// The cluster of a provider's service and its host, whoever may see it. `None` if the service is unknown, or if there are
+/// several of the name and the provider does not say the namespace.
 pub(crate) fn provider_cluster(
-    scope: &Scope<'_>,
+    snapshot: &Snapshot,
     service: &str,
     port: u32,
 ) -> Option<(String, String)> {
-    let name = service.split_once('/').map_or(service, |(_, name)| name);
-    let found = scope.service(name)?;
-    Some((names::outbound(port, "", &found.host), found.host.clone()))
+    let (namespace, name) = match service.split_once('/') {
+        Some((namespace, name)) if !name.contains('/') => (Some(namespace), name),
+        _ => (None, service),
+    };
+    let named = snapshot.registry.services_of(name);
+    let mut found = named.filter(|own| {
+        own.host == name && namespace.is_none_or(|namespace| own.namespace == namespace)
+    });
+    let first = found.next()?;
+    if found.any(|other| other.namespace != first.namespace) {
+        return None;
+    }
+    Some((names::outbound(port, "", &first.host), first.host.clone()))
 }

@@ -2,8 +2,8 @@
 
 use crate::context::{Context, ListenerClass};
 use crate::proto::{duration, percent, seconds};
-use crate::registry::{canonical_name, canonical_revision};
-use api::istio::{CustomTag, ProviderHttpHeader};
+use crate::registry::canonical_name;
+use api::istio::{CustomTag, OpenTelemetryProvider, OtlpHttp, ProviderHttpHeader};
 use std::collections::BTreeMap;
 use xds::envoy::config::core::v3::header_value_option::HeaderAppendAction;
 use xds::envoy::config::core::v3::{
@@ -11,6 +11,8 @@ use xds::envoy::config::core::v3::{
     http_uri,
 };
 use xds::envoy::config::trace::v3 as trace;
+use xds::envoy::extensions::tracers::opentelemetry::resource_detectors::v3 as detectors;
+use xds::envoy::extensions::tracers::opentelemetry::samplers::v3::DynatraceSamplerConfig;
 use xds::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::Tracing;
 use xds::envoy::r#type::metadata::v3::{MetadataKey, MetadataKind, metadata_key, metadata_kind};
 use xds::envoy::r#type::tracing::v3 as tags;
@@ -23,9 +25,13 @@ pub(crate) fn block(context: &Context<'_>, class: ListenerClass) -> (Option<Trac
         return (None, true);
     }
     let own = context.proxy_config.tracing.as_ref();
+    let configured = own
+        .and_then(|own| own.sampling)
+        .filter(|sampling| *sampling != 0.0)
+        .map(|sampling| if sampling > 100.0 { 1.0 } else { sampling });
     let sampling = spec
         .sampling
-        .or(own.and_then(|own| own.sampling))
+        .or(configured)
         .unwrap_or(context.snapshot.trace_sampling);
     let mut out = Tracing {
         client_sampling: Some(percent(100.0)),
@@ -50,6 +56,11 @@ pub(crate) fn block(context: &Context<'_>, class: ListenerClass) -> (Option<Trac
         out.provider = Some(config);
         if let Some(length) = max_length.filter(|length| *length != 0) {
             out.max_path_tag_length = Some(length);
+        }
+        let sampler = |otel: &OpenTelemetryProvider| otel.dynatrace_sampler.is_some();
+        if provider.opentelemetry.as_ref().is_some_and(sampler) {
+            // Every span reaches the sampler, which decides.
+            out.random_sampling = Some(percent(100.0));
         }
         if class == ListenerClass::Gateway || provider.skywalking.is_some() {
             out.spawn_upstream_span = Some(true);
@@ -77,24 +88,16 @@ fn custom_tags(
     };
     if istio_tags {
         let proxy = context.proxy;
-        let (name, revision) = (
-            canonical_name(&proxy.labels, &proxy.workload),
-            canonical_revision(&proxy.labels),
-        );
-        out.insert("istio.canonical_revision".to_owned(), literal(revision));
-        out.insert(
-            "istio.canonical_service".to_owned(),
-            literal(if name.is_empty() { "unknown" } else { name }),
-        );
-        for (tag, value) in [
-            ("istio.mesh_id", &proxy.mesh_id),
-            ("istio.namespace", &proxy.namespace),
-            ("istio.cluster_id", &proxy.cluster),
+        let label = |name: &str| proxy.label(&format!("service.istio.io/{name}"));
+        for (tag, value, without) in [
+            ("canonical_revision", label("canonical-revision"), "latest"),
+            ("canonical_service", label("canonical-name"), "unknown"),
+            ("mesh_id", &proxy.mesh_id, "unknown"),
+            ("namespace", &proxy.namespace, "default"),
+            ("cluster_id", &proxy.cluster, "unknown"),
         ] {
-            out.insert(
-                tag.to_owned(),
-                literal(if value.is_empty() { "unknown" } else { value }),
-            );
+            let value = if value.is_empty() { without } else { value };
+            out.insert(format!("istio.{tag}"), literal(value));
         }
         for action in ["allow", "deny"] {
             for (part, key) in [
@@ -162,7 +165,7 @@ fn provider_config(
         config_type: Some(trace::tracing::http::ConfigType::TypedConfig(config)),
     };
     let cluster = |service: &str, port: u32| {
-        crate::telemetry::provider_cluster(&context.scope, service, port)
+        crate::telemetry::provider_cluster(context.snapshot, service, port)
     };
     if let Some(zipkin) = &provider.zipkin {
         let (cluster, host) = cluster(&zipkin.service, zipkin.port)?;
@@ -199,57 +202,7 @@ fn provider_config(
         ));
     }
     if let Some(otel) = &provider.opentelemetry {
-        let (cluster, host) = cluster(&otel.service, otel.port)?;
-        let service_name = if otel.service_name.is_empty() {
-            service_name(context)
-        } else {
-            otel.service_name.clone()
-        };
-        let mut config = trace::OpenTelemetryConfig {
-            service_name,
-            ..Default::default()
-        };
-        match &otel.http {
-            Some(settings) => {
-                config.http_service = Some(xds::envoy::config::core::v3::HttpService {
-                    http_uri: Some(HttpUri {
-                        uri: format!("{host}{}", settings.path),
-                        timeout: settings.timeout.map(duration),
-                        http_upstream_type: Some(http_uri::HttpUpstreamType::Cluster(cluster)),
-                    }),
-                    request_headers_to_add: headers(&settings.headers),
-                    ..Default::default()
-                });
-            }
-            None => {
-                let grpc = grpc_service::EnvoyGrpc {
-                    cluster_name: cluster,
-                    authority: host,
-                    ..Default::default()
-                };
-                config.grpc_service = Some(GrpcService {
-                    timeout: otel
-                        .grpc
-                        .as_ref()
-                        .and_then(|grpc| grpc.timeout)
-                        .map(duration),
-                    target_specifier: Some(grpc_service::TargetSpecifier::EnvoyGrpc(grpc)),
-                    ..Default::default()
-                });
-            }
-        }
-        if otel
-            .resource_detectors
-            .as_ref()
-            .is_some_and(|detectors| detectors.environment.is_some())
-        {
-            config.resource_detectors.push(TypedExtensionConfig {
-                name: "envoy.tracers.opentelemetry.resource_detectors.environment".to_owned(),
-                typed_config: Some(xds::any::pack(
-                    &xds::envoy::extensions::tracers::opentelemetry::resource_detectors::v3::EnvironmentResourceDetectorConfig {},
-                )),
-            });
-        }
+        let config = open_telemetry(context, otel)?;
         return Some((
             http("envoy.tracers.opentelemetry", xds::any::pack(&config)),
             otel.max_tag_length,
@@ -294,20 +247,135 @@ fn provider_config(
     ))
 }
 
-/// Headers that are sent to a provider. Those with values from the environment are left out.
+fn open_telemetry(
+    context: &Context<'_>,
+    otel: &OpenTelemetryProvider,
+) -> Option<trace::OpenTelemetryConfig> {
+    let cluster = |service: &str, port: u32| {
+        crate::telemetry::provider_cluster(context.snapshot, service, port)
+    };
+    let to = cluster(&otel.service, otel.port)?;
+    let conventions = otel.service_attribute_enrichment == "OTEL_SEMANTIC_CONVENTIONS";
+    let mut config = trace::OpenTelemetryConfig {
+        service_name: if conventions {
+            conventional_name(context)
+        } else {
+            service_name(context)
+        },
+        ..Default::default()
+    };
+    match &otel.http {
+        Some(settings) => {
+            config.http_service = Some(http_service(&to, &settings.path, settings));
+        }
+        None => {
+            let (cluster_name, authority) = to.clone();
+            let grpc = grpc_service::EnvoyGrpc {
+                cluster_name,
+                authority,
+                ..Default::default()
+            };
+            let settings = otel.grpc.as_ref();
+            let metadata = settings.into_iter().flat_map(|own| &own.initial_metadata);
+            config.grpc_service = Some(GrpcService {
+                timeout: settings.and_then(|own| own.timeout).map(duration),
+                initial_metadata: metadata.map(header).collect(),
+                target_specifier: Some(grpc_service::TargetSpecifier::EnvoyGrpc(grpc)),
+                ..Default::default()
+            });
+        }
+    }
+    let detectors = otel.resource_detectors.as_ref();
+    let detector = |name: &str, config| TypedExtensionConfig {
+        name: format!("envoy.tracers.opentelemetry.resource_detectors.{name}"),
+        typed_config: Some(config),
+    };
+    let named = detectors.is_some_and(|own| own.environment.is_some());
+    let environment = || {
+        let config = detectors::EnvironmentResourceDetectorConfig {};
+        detector("environment", xds::any::pack(&config))
+    };
+    if named {
+        config.resource_detectors.push(environment());
+    }
+    if detectors.is_some_and(|own| own.dynatrace.is_some()) {
+        let own = detectors::DynatraceResourceDetectorConfig {};
+        let own = detector("dynatrace", xds::any::pack(&own));
+        config.resource_detectors.push(own);
+    }
+    if conventions && !named {
+        config.resource_detectors.push(environment());
+    }
+    if let Some(sampler) = &otel.dynatrace_sampler {
+        let http_service = match &sampler.http_service {
+            Some(api) => {
+                let settings = api.http.clone().unwrap_or_default();
+                let to = cluster(&api.service, api.port)?;
+                http_service(&to, &settings.path, &settings)
+            }
+            None => http_service(&to, "api/v2/samplingConfiguration", otel.http.as_ref()?),
+        };
+        let own = DynatraceSamplerConfig {
+            tenant: sampler.tenant.clone(),
+            cluster_id: sampler.cluster_id,
+            root_spans_per_minute: sampler.root_spans_per_minute,
+            http_service: Some(http_service),
+        };
+        config.sampler = Some(TypedExtensionConfig {
+            name: "envoy.tracers.opentelemetry.samplers.dynatrace".to_owned(),
+            typed_config: Some(xds::any::pack(&own)),
+        });
+    }
+    Some(config)
+}
+
+fn http_service(
+    (cluster, host): &(String, String),
+    path: &str,
+    settings: &OtlpHttp,
+) -> xds::envoy::config::core::v3::HttpService {
+    xds::envoy::config::core::v3::HttpService {
+        http_uri: Some(HttpUri {
+            uri: joined(host, path),
+            timeout: settings.timeout.map(duration),
+            http_upstream_type: Some(http_uri::HttpUpstreamType::Cluster(cluster.clone())),
+        }),
+        request_headers_to_add: headers(&settings.headers),
+        ..Default::default()
+    }
+}
+
+/// A host and a path with one slash between them, and none twice.
+fn joined(host: &str, path: &str) -> String {
+    let mut out = host.to_owned();
+    for part in path.split('/').filter(|part| !part.is_empty()) {
+        out.push('/');
+        out.push_str(part);
+    }
+    if path.ends_with('/') {
+        out.push('/');
+    }
+    out
+}
+
+/// Headers that are sent to a provider. Those with values from the environment are empty.
 fn headers(headers: &[ProviderHttpHeader]) -> Vec<HeaderValueOption> {
     headers
         .iter()
-        .map(|header| HeaderValueOption {
-            header: Some(HeaderValue {
-                key: header.name.clone(),
-                value: header.value.clone().unwrap_or_default(),
-                ..Default::default()
-            }),
+        .map(|own| HeaderValueOption {
+            header: Some(header(own)),
             append_action: HeaderAppendAction::OverwriteIfExistsOrAdd as i32,
             ..Default::default()
         })
         .collect()
+}
+
+fn header(own: &ProviderHttpHeader) -> HeaderValue {
+    HeaderValue {
+        key: own.name.clone(),
+        value: own.value.clone().unwrap_or_default(),
+        ..Default::default()
+    }
 }
 
 /// `<canonical service>.<namespace>`, the name of the proxy's own spans.
@@ -318,4 +386,29 @@ fn service_name(context: &Context<'_>) -> String {
         canonical_name(&proxy.labels, &proxy.workload),
         proxy.namespace
     )
+}
+
+/// The name of the proxy's own spans by OpenTelemetry's conventions for Kubernetes.
+fn conventional_name(context: &Context<'_>) -> String {
+    let proxy = context.proxy;
+    let annotation = proxy.metadata["ANNOTATIONS"]["resource.opentelemetry.io/service.name"]
+        .as_str()
+        .unwrap_or_default();
+    let containers = proxy.metadata_text("APP_CONTAINERS");
+    [
+        annotation,
+        proxy.label("app.kubernetes.io/instance"),
+        proxy.label("app.kubernetes.io/name"),
+        &proxy.workload,
+        &proxy.name,
+        if containers.contains(',') {
+            ""
+        } else {
+            containers
+        },
+    ]
+    .into_iter()
+    .find(|name| !name.is_empty())
+    .unwrap_or("unknown_service")
+    .to_owned()
 }

@@ -1,6 +1,23 @@
 //! Durations as text (Go's `time.ParseDuration`).
 
-use crate::field::quote;
+/// A text in quotes as Go's `time` writes it: byte by byte where it is not printable ASCII.
+fn quote(text: &str) -> String {
+    let mut out = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            ' '..='\u{7f}' => out.push(c),
+            _ => {
+                let mut bytes = [0; 4];
+                for byte in c.encode_utf8(&mut bytes).bytes() {
+                    out.push_str(&format!("\\x{byte:02x}"));
+                }
+            }
+        }
+    }
+    out.push('"');
+    out
+}
 
 /// The length in nanoseconds.
 ///
@@ -101,6 +118,7 @@ mod tests {
             ("fast", r#"time: invalid duration "fast""#),
             ("1d", r#"time: unknown unit "d" in duration "1d""#),
             ("", r#"time: invalid duration """#),
+            ("é", r#"time: invalid duration "\xc3\xa9""#),
             ("1000000000h", r#"time: invalid duration "1000000000h""#),
         ] {
             assert_eq!(parse_duration(text).unwrap_err(), want);

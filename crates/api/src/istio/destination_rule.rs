@@ -123,22 +123,12 @@ message! {
     pub struct ZoneAwareLbSetting {
         /// Whether it is on; true by default.
         pub enabled: Option<bool>,
+        /// Which region comes after that of the client.
+        pub failover: Vec<LocalityFailover>,
+        /// Labels by which endpoints are ranked before regions are.
+        pub failover_priority: Vec<String>,
         /// Least size of the upstream cluster.
-        pub min_cluster_size: Option<u64>,
-        /// Share of the requests to consider, in percent.
-        pub routing_enabled: Option<f64>,
-        /// Fail instead of falling back.
-        pub fail_traffic_on_panic: Option<bool>,
-        /// Force the local zone.
-        pub force_local_zone: Option<ForceLocalZone>,
-    }
-
-    /// Force the local zone.
-    pub struct ForceLocalZone {
-        /// Whether it is on.
-        pub enabled: Option<bool>,
-        /// Least number of healthy endpoints there.
-        pub min_size: Option<u32>,
+        pub min_cluster_size: Option<u32>,
     }
 
     /// A hash of the request picks the endpoint.

@@ -147,9 +147,31 @@ message! {
         /// What describes the proxy.
         pub resource_detectors: Option<ResourceDetectors>,
         /// Who decides on sampling.
-        pub dynatrace_sampler: Option<Value>,
-        /// The name of the service in spans.
-        pub service_name: String,
+        pub dynatrace_sampler: Option<DynatraceSampler>,
+        /// Which name the service has in spans: `OTEL_SEMANTIC_CONVENTIONS`, or Istio's own.
+        pub service_attribute_enrichment: String,
+    }
+
+    /// Dynatrace decides on sampling.
+    pub struct DynatraceSampler {
+        /// The tenant.
+        pub tenant: String,
+        /// The cluster of the tenant.
+        pub cluster_id: i32,
+        /// Root spans a minute.
+        pub root_spans_per_minute: u32,
+        /// Where it is asked; without, where spans are sent to by HTTP.
+        pub http_service: Option<DynatraceApi>,
+    }
+
+    /// Where Dynatrace is asked.
+    pub struct DynatraceApi {
+        /// The service, `[namespace/]host`.
+        pub service: String,
+        /// Its port.
+        pub port: u32,
+        /// How it is asked.
+        pub http: Option<OtlpHttp>,
     }
 
     /// OTLP over HTTP.

@@ -33,6 +33,8 @@ message! {
         pub access_log_encoding: AccessLogEncoding,
         /// No log for connections without a filter chain.
         pub disable_envoy_listener_log: bool,
+        /// A log service besides the log file.
+        pub enable_envoy_access_log_service: bool,
         /// Whether proxies trace.
         pub enable_tracing: Option<bool>,
         /// Whether mTLS is used wherever both sides can.

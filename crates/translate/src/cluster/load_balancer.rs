@@ -89,16 +89,12 @@ fn locality(
     policy: &Policy<'_>,
 ) -> Option<common::LocalityConfigSpecifier> {
     if let Some(zone) = locality_lb::zone_aware(context, service, policy) {
-        let routing_enabled = if zone.enabled == Some(false) {
-            Some(percent(0.0))
-        } else {
-            zone.routing_enabled.map(percent)
-        };
+        let routing_enabled = (zone.enabled == Some(false)).then(|| percent(0.0));
         return Some(common::LocalityConfigSpecifier::ZoneAwareLbConfig(
             common::ZoneAwareLbConfig {
                 routing_enabled,
-                min_cluster_size: zone.min_cluster_size,
-                fail_traffic_on_panic: zone.fail_traffic_on_panic.unwrap_or(false),
+                min_cluster_size: zone.min_cluster_size.map(u64::from),
+                ..Default::default()
             },
         ));
     }

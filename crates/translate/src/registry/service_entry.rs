@@ -43,11 +43,7 @@ pub(crate) fn services(
             },
         })
         .collect();
-    let addresses = spec.addresses.iter();
-    let mut addresses: Vec<String> = addresses.map(|address| plain_ip(address)).collect();
-    if addresses.is_empty() {
-        addresses.push(UNSPECIFIED.to_owned());
-    }
+    let addresses = addresses(spec);
     let mut out = Vec::new();
     for name in &spec.hosts {
         for address in &addresses {
@@ -94,6 +90,20 @@ pub(crate) fn services(
     out
 }
 
+/// The addresses of an entry, each once; each makes a service of its own.
+fn addresses(spec: &ServiceEntry) -> Vec<String> {
+    let mut out: Vec<String> = Vec::new();
+    for address in spec.addresses.iter().map(|address| plain_ip(address)) {
+        if !out.contains(&address) {
+            out.push(address);
+        }
+    }
+    if out.is_empty() {
+        out.push(UNSPECIFIED.to_owned());
+    }
+    out
+}
+
 /// A `/32` counts as an address.
 fn plain_ip(address: &str) -> String {
     match address.split_once('/') {
@@ -135,7 +145,7 @@ pub(crate) fn endpoints(
     if spec.resolution == istio::Resolution::None && spec.workload_selector.is_none() {
         return out;
     }
-    let copies = spec.addresses.len().max(1);
+    let copies = addresses(spec).len();
     for name in &spec.hosts {
         let key = (name.clone(), entry.namespace.clone());
         // Of a host whose answers are taken one at a time, one endpoint a port.

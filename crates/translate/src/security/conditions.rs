@@ -430,7 +430,7 @@ fn trust_domain(value: &str) -> Vec<principal::Identifier> {
     vec![authenticated(if value == "*" {
         prefix("spiffe://".to_owned())
     } else if value.contains('*') {
-        let parts: Vec<String> = value.split('*').map(quote).collect();
+        let parts: Vec<String> = value.splitn(2, '*').map(quote).collect();
         regex(&format!("spiffe://{}/.*", parts.join("[^/]*")))
     } else {
         prefix(format!("spiffe://{value}/"))
@@ -438,9 +438,10 @@ fn trust_domain(value: &str) -> Vec<principal::Identifier> {
 }
 
 fn namespace(value: &str) -> Vec<principal::Identifier> {
+    let parts: Vec<String> = value.split('*').map(quote).collect();
     vec![authenticated(regex(&format!(
         ".*/ns/{}/.*",
-        value.replace('*', ".*")
+        parts.join(".*")
     )))]
 }
 

@@ -85,7 +85,7 @@ fn address(context: &Context<'_>, provider: &ExtensionProvider) -> Option<(Strin
         (None, Some(grpc)) => (&grpc.service, grpc.port),
         (None, None) => return None,
     };
-    provider_cluster(&context.scope, service, port)
+    provider_cluster(context.snapshot, service, port)
 }
 
 fn rules(context: &Context<'_>, group: &Group<'_>, tcp: bool) -> Rbac {

@@ -13,7 +13,7 @@ use xds::envoy::extensions::filters::network::http_connection_manager::v3::HttpF
 pub(crate) fn filter(context: &Context<'_>, class: ListenerClass) -> Option<HttpFilter> {
     let root = context.snapshot.mesh.root_namespace();
     let proxy = context.proxy;
-    let mut rules: Vec<&JwtRule> = context
+    let mut policies: Vec<_> = context
         .snapshot
         .request_authentications
         .iter()
@@ -33,8 +33,10 @@ pub(crate) fn filter(context: &Context<'_>, class: ListenerClass) -> Option<Http
                     &proxy.labels,
                 )
         })
-        .flat_map(|policy| &policy.spec.jwt_rules)
         .collect();
+    policies.sort_by_key(|policy| policy.namespace != proxy.namespace);
+    let rules = policies.iter().flat_map(|policy| &policy.spec.jwt_rules);
+    let mut rules: Vec<&JwtRule> = rules.collect();
     if rules.is_empty() {
         return None;
     }

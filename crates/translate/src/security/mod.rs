@@ -48,10 +48,12 @@ type Policies<'a> = Vec<&'a Config<AuthorizationPolicy>>;
 fn policies<'a>(context: &Context<'a>) -> (Policies<'a>, Policies<'a>) {
     let root = context.snapshot.mesh.root_namespace();
     let proxy = context.proxy;
-    context
-        .snapshot
-        .authorization_policies
-        .iter()
+    let all = &context.snapshot.authorization_policies;
+    let (mut first, rest): (Policies<'a>, Policies<'a>) =
+        all.iter().partition(|policy| policy.namespace == root);
+    first.extend(rest);
+    first
+        .into_iter()
         .filter(|policy| {
             let selector = policy
                 .spec
