@@ -279,17 +279,7 @@ fn leave_traces(theater: &Theater, name: &str) {
     let body = format!(r#"{{"userId":"1","movieId":"1","seats":1,"note":"{name}"}}"#);
     let booking = theater.post("/bookings/", &body);
     assert_eq!(booking.status, 201, "{booking:?}");
-    theater.kubectl(
-        "ctx1",
-        &[
-            "patch",
-            "virtualservice",
-            "user-service-vs",
-            "--type=merge",
-            "-p",
-            PATCH,
-        ],
-    );
+    theater.merge_patch("ctx1", "virtualservice", "user-service-vs", PATCH);
     theater.kubectl("ctx2", &["create", "configmap", name, "--from-literal=a=b"]);
 }
 
@@ -355,17 +345,7 @@ fn the_supervisors_end_ends_everything(theater: &mut Theater) {
 }
 
 fn reset_brings_the_first_scene_back(theater: &Theater) {
-    theater.kubectl(
-        "ctx1",
-        &[
-            "patch",
-            "virtualservice",
-            "user-service-vs",
-            "--type=merge",
-            "-p",
-            PATCH,
-        ],
-    );
+    theater.merge_patch("ctx1", "virtualservice", "user-service-vs", PATCH);
     theater.kubectl(
         "ctx2",
         &["scale", "deployment", "movie-service", "--replicas=2"],

@@ -96,16 +96,11 @@ fn injected(answers: &[Answer]) -> usize {
 
 /// B30, B31, B34, B38, B39.
 fn aborts_are_the_callers(theater: &Theater) {
-    theater.kubectl(
+    theater.merge_patch(
         "ctx1",
-        &[
-            "patch",
-            "virtualservice",
-            "user-service-vs",
-            "--type=merge",
-            "-p",
-            &users(&abort(90), &abort(30), ""),
-        ],
+        "virtualservice",
+        "user-service-vs",
+        &users(&abort(90), &abort(30), ""),
     );
     eventually("the fault is there", LONG, || {
         expect(
@@ -153,16 +148,11 @@ fn aborts_are_the_callers(theater: &Theater) {
 /// B33 as a VirtualService says it: a part of the requests, whatever their destination.
 fn a_delay_delays_its_part(theater: &Theater) {
     let delay = r#"{"delay":{"percentage":{"value":50},"fixedDelay":"0.7s"}}"#;
-    theater.kubectl(
+    theater.merge_patch(
         "ctx1",
-        &[
-            "patch",
-            "virtualservice",
-            "user-service-vs",
-            "--type=merge",
-            "-p",
-            &users("", delay, ""),
-        ],
+        "virtualservice",
+        "user-service-vs",
+        &users("", delay, ""),
     );
     eventually("requests take longer", LONG, || {
         let slow = theater
@@ -213,17 +203,7 @@ fn a_delay_delays_its_part(theater: &Theater) {
 /// B08.
 fn a_blocked_cluster_gets_nothing(theater: &Theater) {
     let patch = r#"{"spec":{"http":[{"route":[{"destination":{"host":"booking-service","subset":"ctx1"},"weight":100},{"destination":{"host":"booking-service","subset":"ctx2"},"weight":0}]}]}}"#;
-    theater.kubectl(
-        "ctx1",
-        &[
-            "patch",
-            "virtualservice",
-            "booking-service-vs",
-            "--type=merge",
-            "-p",
-            patch,
-        ],
-    );
+    theater.merge_patch("ctx1", "virtualservice", "booking-service-vs", patch);
     let only_ctx1 = |limit| {
         let answers = theater.get_many("/bookings/", limit);
         expect(
@@ -410,17 +390,7 @@ fn switch(theater: &Theater, deployment: &str, port: u16, mode: &str) {
 /// A pod that answers too late, and one that answers at the second attempt only by another pod.
 fn a_timeout_is_a_504(theater: &Theater) {
     let patch = r#"{"spec":{"http":[{"timeout":"0.5s","route":[{"destination":{"host":"user-service","subset":"ctx1"}}]}]}}"#;
-    theater.kubectl(
-        "ctx1",
-        &[
-            "patch",
-            "virtualservice",
-            "user-service-vs",
-            "--type=merge",
-            "-p",
-            patch,
-        ],
-    );
+    theater.merge_patch("ctx1", "virtualservice", "user-service-vs", patch);
     switch(theater, "user-service", 8081, "hang");
     let answer = eventually("a timeout", LONG, || {
         let answers = theater.curl(&["--max-time", "5"], "/users/", 1);
@@ -472,28 +442,8 @@ fn movies(retries: &str) -> String {
 
 /// B42, B50: a pod that really fails answers 500, is taken out after two, and comes back; retries hide it.
 fn a_pod_that_fails_is_ejected(theater: &Theater) {
-    theater.kubectl(
-        "ctx1",
-        &[
-            "patch",
-            "destinationrule",
-            "movie-service-dr",
-            "--type=merge",
-            "-p",
-            EJECTION,
-        ],
-    );
-    theater.kubectl(
-        "ctx1",
-        &[
-            "patch",
-            "virtualservice",
-            "movie-service-vs",
-            "--type=merge",
-            "-p",
-            &movies(""),
-        ],
-    );
+    theater.merge_patch("ctx1", "destinationrule", "movie-service-dr", EJECTION);
+    theater.merge_patch("ctx1", "virtualservice", "movie-service-vs", &movies(""));
     eventually("ctx1 alone serves", LONG, || {
         let answers = theater.get_many("/movies/", 20);
         expect(
@@ -550,17 +500,7 @@ fn a_pod_that_fails_is_ejected(theater: &Theater) {
         &["scale", "deployment", "movie-service", "--replicas=2"],
     );
     theater.wait_pods_ready("ctx1", "app=movie-service");
-    theater.kubectl(
-        "ctx1",
-        &[
-            "patch",
-            "virtualservice",
-            "movie-service-vs",
-            "--type=merge",
-            "-p",
-            &movies(""),
-        ],
-    );
+    theater.merge_patch("ctx1", "virtualservice", "movie-service-vs", &movies(""));
     eventually("both pods serve", LONG, || {
         let answers = theater.get_many("/movies/", 20);
         let pods = count(&answers, |answer| answer.pod.as_str());
@@ -601,16 +541,11 @@ fn a_pod_that_fails_is_ejected(theater: &Theater) {
         "in turns every second one fails: {failed} of 40"
     );
     let retries = r#""retries":{"attempts":3,"perTryTimeout":"2s","retryOn":"5xx"},"#;
-    theater.kubectl(
+    theater.merge_patch(
         "ctx1",
-        &[
-            "patch",
-            "virtualservice",
-            "movie-service-vs",
-            "--type=merge",
-            "-p",
-            &movies(retries),
-        ],
+        "virtualservice",
+        "movie-service-vs",
+        &movies(retries),
     );
     eventually("retries find the other pod", LONG, || {
         expect(

@@ -441,17 +441,7 @@ fn applying_the_manifests_again_breaks_nothing(theater: &Theater) {
 /// B06 and the second half of B04.
 fn a_patch_takes_effect_without_a_lost_request(theater: &Theater) {
     let load = theater.load("/users/");
-    theater.kubectl(
-        "ctx1",
-        &[
-            "patch",
-            "virtualservice",
-            "user-service-vs",
-            "--type=merge",
-            "-p",
-            CANARY,
-        ],
-    );
+    theater.merge_patch("ctx1", "virtualservice", "user-service-vs", CANARY);
     let patched = Instant::now();
     eventually("x-canary leads to ctx2", Duration::from_secs(10), || {
         let answer = theater

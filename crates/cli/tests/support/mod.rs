@@ -299,6 +299,11 @@ impl Theater {
         stdout(&output)
     }
 
+    /// `kubectl patch KIND NAME --type=merge -p PATCH`.
+    pub fn merge_patch(&self, context: &str, kind: &str, name: &str, patch: &str) -> String {
+        self.kubectl(context, &["patch", kind, name, "--type=merge", "-p", patch])
+    }
+
     /// kubectl that must fail with exit code 1; what it printed on standard error.
     pub fn kubectl_fails(&self, context: &str, arguments: &[&str]) -> String {
         let output = self.kubectl_output(context, arguments);
