@@ -149,41 +149,45 @@ async fn renew(
     Ok(())
 }
 
+/// What the volumes of a pod were made from.
+pub(super) struct Sources {
+    pod: Arc<Pod>,
+    versions: Vec<String>,
+}
+
+impl Sources {
+    /// As they are now. Looked at before the volumes are made, so that a change in between is noticed afterwards.
+    pub(super) fn now(engine: &Engine, handle: &PodHandle) -> Self {
+        let pod = handle.pod.read().clone();
+        let versions = versions(engine, &handle.namespace, &pod);
+        Self { pod, versions }
+    }
+}
+
 /// Follows configmaps, secrets, the pod's own labels and the age of tokens until the pod is over.
-pub(super) async fn keep_current(engine: Arc<Engine>, handle: Arc<PodHandle>, mut tokens: Tokens) {
-    let refers = !references(&handle.pod.read()).is_empty();
-    let downward = has_downward(&handle.pod.read());
+pub(super) async fn keep_current(
+    engine: Arc<Engine>,
+    handle: Arc<PodHandle>,
+    mut tokens: Tokens,
+    mut made_from: Sources,
+) {
+    let refers = !references(&made_from.pod).is_empty();
+    let downward = has_downward(&made_from.pod);
     if !refers && !downward && tokens.0.is_empty() {
         return;
     }
     let mut maps = engine.stores.config_maps.changed();
     let mut secrets = engine.stores.secrets.changed();
     let mut labels = tokio::time::interval(Duration::from_secs(1));
-    let mut seen = Vec::new();
     loop {
-        let renewal = tokens
-            .next_renewal()
-            .map_or(Duration::from_secs(86_400), |at| {
-                Duration::from_millis(at.saturating_sub(clock::now()))
-            });
-        tokio::select! {
-            () = handle.token.cancelled() => return,
-            changed = maps.changed(), if refers => if changed.is_err() { return },
-            changed = secrets.changed(), if refers => if changed.is_err() { return },
-            () = tokio::time::sleep(renewal) => {}
-            _ = labels.tick(), if downward => {}
-        }
-        tokio::time::sleep(SETTLE).await;
-        maps.mark_unchanged();
-        secrets.mark_unchanged();
-        let now = versions(&engine, &handle);
+        let now = Sources::now(&engine, &handle);
         let due = tokens.next_renewal().is_some_and(|at| at <= clock::now());
-        if now == seen && !due {
-            continue;
-        }
-        seen = now;
+        let changed = now.versions != made_from.versions;
+        made_from = now;
         // A configmap that was deleted leaves the files as they are, as in Kubernetes.
-        if let Err((volume, problem)) = mount(&engine, &handle, &mut tokens).await {
+        if (changed || due)
+            && let Err((volume, problem)) = mount(&engine, &handle, &mut tokens).await
+        {
             tracing::warn!(
                 pod = handle.name,
                 volume,
@@ -194,6 +198,31 @@ pub(super) async fn keep_current(engine: Arc<Engine>, handle: Arc<PodHandle>, mu
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
         }
+        let renewal = tokens
+            .next_renewal()
+            .map_or(Duration::from_secs(86_400), |at| {
+                Duration::from_millis(at.saturating_sub(clock::now()))
+            });
+        let renewal = tokio::time::sleep(renewal);
+        tokio::pin!(renewal);
+        loop {
+            tokio::select! {
+                () = handle.token.cancelled() => return,
+                changed = maps.changed(), if refers => if changed.is_err() { return },
+                changed = secrets.changed(), if refers => if changed.is_err() { return },
+                () = &mut renewal => {}
+                _ = labels.tick(), if downward => {
+                    // The same object as before: so are its labels.
+                    if Arc::ptr_eq(&handle.pod.read(), &made_from.pod) {
+                        continue;
+                    }
+                }
+            }
+            break;
+        }
+        tokio::time::sleep(SETTLE).await;
+        maps.mark_unchanged();
+        secrets.mark_unchanged();
     }
 }
 
@@ -216,16 +245,15 @@ fn has_downward(pod: &Pod) -> bool {
 }
 
 /// The versions of everything the volumes are made from.
-fn versions(engine: &Engine, handle: &PodHandle) -> Vec<String> {
-    let pod = handle.pod.read().clone();
-    let mut versions: Vec<String> = references(&pod)
+fn versions(engine: &Engine, namespace: &str, pod: &Pod) -> Vec<String> {
+    let mut versions: Vec<String> = references(pod)
         .iter()
         .map(|(kind, name)| {
             let store = match kind {
                 crate::env::RefKind::ConfigMap => &engine.stores.config_maps,
                 crate::env::RefKind::Secret => &engine.stores.secrets,
             };
-            let version = store.get(&handle.namespace, name).and_then(|object| {
+            let version = store.get(namespace, name).and_then(|object| {
                 object["metadata"]["resourceVersion"]
                     .as_str()
                     .map(str::to_owned)

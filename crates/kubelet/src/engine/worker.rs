@@ -119,11 +119,12 @@ impl Worker<'_> {
                 self.began = true;
                 tokio::spawn(async move {
                     let mut tokens = volumes::Tokens::default();
+                    let sources = volumes::Sources::now(&engine, &handle);
                     let result = volumes::mount(&engine, &handle, &mut tokens).await;
                     let mounted = result.is_ok();
                     handle.tell(Input::VolumesMounted(result));
                     if mounted {
-                        volumes::keep_current(engine, handle, tokens).await;
+                        volumes::keep_current(engine, handle, tokens, sources).await;
                     }
                 });
             }
