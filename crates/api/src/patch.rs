@@ -203,6 +203,16 @@ mod tests {
     use serde_json::json;
 
     #[test]
+    fn what_a_merge_patch_has_looked_into_is_shown_sorted() {
+        let object = json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"namespace": "n", "name": "c", "resourceVersion": "3", "uid": "u"},
+            "data": {"size": 3, "a": "b"}, "spec": {"b": 1, "a": 2}});
+        assert_eq!(
+            as_patched(&object, &json!({"data": {"size": 3}})).to_string(),
+            r#"{"apiVersion":"v1","data":{"a":"b","size":3},"kind":"ConfigMap","metadata":{"name":"c","namespace":"n","uid":"u","resourceVersion":"3"},"spec":{"b":1,"a":2}}"#
+        );
+    }
+
+    #[test]
     fn json_patches_apply_or_are_refused() {
         let o = json!({"data": {"a": "b"}});
         let out = json(

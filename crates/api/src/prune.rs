@@ -331,6 +331,29 @@ mod tests {
     }
 
     #[test]
+    fn keys_that_a_yaml_body_has_twice_are_named_with_their_line() {
+        let s = ObjectSchema::builtin("", "v1", "ConfigMap").unwrap();
+        let body = b"apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: dup\n  name: dup2\n  foo: x\ndata:\n  a: \"1\"\n  a: \"3\"\noops: 1\n";
+        let (mut o, dup) = parse(&s, body, true).unwrap();
+        let e = decode(&s, &mut o.clone(), &dup, FieldValidation::Strict).unwrap_err();
+        assert_eq!(
+            e.message,
+            "ConfigMap in version \"v1\" cannot be handled as a ConfigMap: strict decoding error: yaml: unmarshal errors:\n  line 5: key \"name\" already set in map\n  line 9: key \"a\" already set in map, unknown field \"metadata.foo\", unknown field \"oops\""
+        );
+        let warnings = decode(&s, &mut o, &dup, FieldValidation::Warn).unwrap();
+        assert_eq!(
+            (warnings.len(), warnings[1].as_str()),
+            (4, "line 9: key \"a\" already set in map")
+        );
+        assert_eq!(o["data"], json!({"a": "3"}));
+        let e = parse(&s, b"apiVersion: v1\n kind: ConfigMap\n", true).unwrap_err();
+        assert_eq!(
+            e.message,
+            "the object provided is unrecognized (must be of type ConfigMap): yaml: line 2: mapping values are not allowed in this context (61706956657273696f6e3a2076310a206b696e643a20436f6e6669674d61 ...)"
+        );
+    }
+
+    #[test]
     fn wrong_types_are_refused_in_the_words_of_go() {
         let s = deployment();
         for (spec, want) in [

@@ -153,11 +153,11 @@ impl Writer<'_> {
         if let Some(text) = resource.custom.as_ref().and_then(|c| c.deprecation.clone()) {
             self.warn(text);
         }
-        let applied = self
-            .options
-            .apply
-            .then(|| object.clone())
-            .unwrap_or_default();
+        let applied = if self.options.apply {
+            object.clone()
+        } else {
+            Value::Null
+        };
         self.decode(resource, &mut object, &|| applied.clone())?;
         if let Some(text) = strategy::without_effect(resource, &object) {
             self.warn(text.to_owned());

@@ -103,6 +103,9 @@ pub(crate) struct TooOld {
     pub oldest: u64,
 }
 
+/// Objects with their keys, in the order of the keys.
+pub(crate) type Listed = Vec<(Arc<str>, Arc<Stored>)>;
+
 /// What a watcher gets when it looks.
 pub(crate) struct Batch {
     pub events: Vec<Arc<Event>>,
@@ -178,7 +181,7 @@ impl Cache {
     }
 
     /// Objects whose key starts with `prefix`, in key order, and the revision they are of.
-    pub fn list(&self, table: &str, prefix: &str) -> (Vec<(Arc<str>, Arc<Stored>)>, u64) {
+    pub fn list(&self, table: &str, prefix: &str) -> (Listed, u64) {
         let state = self.state.read();
         let items = state.tables.get(table).map_or_else(Vec::new, |t| {
             t.scan(prefix)
@@ -189,12 +192,7 @@ impl Cache {
     }
 
     /// Those of them that are wanted.
-    pub fn select(
-        &self,
-        table: &str,
-        prefix: &str,
-        wanted: impl Fn(&Stored) -> bool,
-    ) -> Vec<(Arc<str>, Arc<Stored>)> {
+    pub fn select(&self, table: &str, prefix: &str, wanted: impl Fn(&Stored) -> bool) -> Listed {
         let state = self.state.read();
         state.tables.get(table).map_or_else(Vec::new, |t| {
             t.scan(prefix)
@@ -220,12 +218,7 @@ impl Cache {
     }
 
     /// The objects as they were at `revision`: the present with later events undone.
-    pub fn list_at(
-        &self,
-        table: &str,
-        prefix: &str,
-        revision: u64,
-    ) -> Result<Vec<(Arc<str>, Arc<Stored>)>, TooOld> {
+    pub fn list_at(&self, table: &str, prefix: &str, revision: u64) -> Result<Listed, TooOld> {
         let state = self.state.read();
         let Some(t) = state.tables.get(table) else {
             return Ok(Vec::new());
