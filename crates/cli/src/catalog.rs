@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use kubelet::catalog::{Image, ImageCatalog};
+use kubelet::catalog::{Image, ImageCatalog, ImageMount};
 
 /// Where a machine's own Redis may be.
 const REAL_REDIS: [&str; 3] = [
@@ -14,9 +14,9 @@ const REAL_REDIS: [&str; 3] = [
 /// What every application image has beside its program, as small images do.
 const TOOLS: [&str; 2] = ["curl", "wget"];
 
-/// The catalogue of this program.
+/// The catalogue of this program; with `envoy`, a program of this machine, also the image whose sidecar is that Envoy.
 #[must_use]
-pub fn images() -> ImageCatalog {
+pub fn images(envoy: Option<&Path>) -> ImageCatalog {
     let mut images = Vec::new();
     for name in [
         "user-service",
@@ -109,8 +109,28 @@ pub fn images() -> ImageCatalog {
         &[],
         &["pilot-discovery"],
     ));
+    images.extend(envoy.map(proxy_with_envoy));
     images.extend(conformance());
     ImageCatalog { images }
+}
+
+/// The agent beside an Envoy of this machine, which may need the machine's libraries.
+fn proxy_with_envoy(program: &Path) -> Image {
+    const INSIDE: &str = "/opt/envoy/envoy";
+    Image {
+        host_programs: true,
+        env: vec![(proxy::agent::ENVOY_VARIABLE.to_owned(), INSIDE.to_owned())],
+        mounts: vec![ImageMount {
+            source: program.to_string_lossy().into_owned(),
+            target: INSIDE.to_owned(),
+        }],
+        ..image(
+            &["istio/proxyv2-envoy", "proxyv2-envoy"],
+            &["pilot-agent"],
+            &[],
+            &["pilot-agent", "istio-iptables"],
+        )
+    }
 }
 
 /// Images of Kubernetes' own conformance suite.

@@ -8,6 +8,7 @@ use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 use kube_client::{Auth, Client, Config};
+use kubelet::catalog::ImageCatalog;
 use runtime::CancellationToken;
 use sandbox::Cidr;
 use sandbox::node::NodeNetwork;
@@ -27,11 +28,11 @@ const KUBELET_PORT: u16 = 10250;
 /// Size at which a container's log is rotated.
 const LOG_BYTES: u64 = 10 * 1024 * 1024;
 
-/// Runs the cluster `name` until it is told to end. The process is alone in its namespaces already.
+/// Runs the cluster `name` until it is told to end, with the image of this Envoy if there is one. The process is alone in its namespaces already.
 ///
 /// # Errors
 /// When a part cannot start.
-pub fn main(state: &StateDir, name: &str) -> Result<()> {
+pub fn main(state: &StateDir, name: &str, envoy: Option<&Path>) -> Result<()> {
     let facts =
         ClusterFacts::named(name).with_context(|| format!("there is no cluster {name:?}"))?;
     runtime::log::init(runtime::log::Level::INFO);
@@ -49,10 +50,10 @@ pub fn main(state: &StateDir, name: &str) -> Result<()> {
         .worker_threads(2)
         .enable_all()
         .build()?;
-    runner.block_on(run(state, facts))
+    runner.block_on(run(state, facts, catalog::images(envoy)))
 }
 
-async fn run(state: &StateDir, facts: &'static ClusterFacts) -> Result<()> {
+async fn run(state: &StateDir, facts: &'static ClusterFacts, images: ImageCatalog) -> Result<()> {
     let now = SystemTime::now();
     let directory = state.cluster(facts.name);
     let authorities = authorities::load_or_create(&state.authorities(), now)?;
@@ -74,7 +75,7 @@ async fn run(state: &StateDir, facts: &'static ClusterFacts) -> Result<()> {
     };
     let node_user = format!("system:node:{}", facts.node_name());
     let node_client = client(&node_user, &["system:nodes"])?;
-    let agent = node_agent(&directory, facts, keys, now, node_client)?;
+    let agent = node_agent(&directory, facts, keys, now, node_client, images)?;
     tokio::select! {
         () = controllers::run(manager, token.clone()) => {}
         result = kubelet::run(agent, token.clone()) => result.context("node agent")?,
@@ -157,6 +158,7 @@ fn node_agent(
     keys: &ClusterKeys,
     now: SystemTime,
     client: Client,
+    catalog: ImageCatalog,
 ) -> Result<kubelet::Config> {
     let serving = authorities::kubelet_server(keys, facts, now)?;
     let labels = [
@@ -187,7 +189,7 @@ fn node_agent(
             .into_iter()
             .collect::<BTreeMap<_, _>>(),
         pod_cidr: format!("{}/{CLUSTER_PREFIX}", facts.pod_network()),
-        catalog: catalog::images(),
+        catalog,
         data_dir: directory.join("node"),
         volumes_dir,
         dns_ip: facts.dns_ip(),

@@ -90,6 +90,8 @@ messages! {
     cluster_died(cluster, status) { "Cluster {cluster} ended ({status}); the other one keeps serving. `theater up` starts it again." "클러스터 {cluster}가 종료되었습니다({status}). 다른 클러스터는 계속 동작합니다. `theater up`으로 다시 시작하세요." }
     /// A port given by the user cannot be bound.
     port_taken(port, option, error) { "port {port} cannot be opened: {error}; choose another one with {option}" "포트 {port}를 열 수 없습니다: {error}. {option}로 다른 포트를 지정하세요" }
+    /// An option names a program that is none.
+    no_program(path, error) { "{path} is not a program that can be started: {error}" "{path}은(는) 실행할 수 있는 프로그램이 아닙니다: {error}" }
     /// A wish that could not be had.
     port_skipped(port, error) { "  (port {port} is not available: {error})" "  (포트 {port}를 쓸 수 없습니다: {error})" }
     /// The scene has been put back.

@@ -43,6 +43,9 @@ enum Command {
         /// Port of the first cluster's API server; the second has the next one [default: 6443]
         #[arg(long)]
         api_port: Option<u16>,
+        /// An Envoy for pods that ask for it: annotation sidecar.istio.io/proxyImage: proxyv2-envoy
+        #[arg(long, value_name = "PROGRAM")]
+        envoy: Option<PathBuf>,
     },
     /// Print what a shell needs: eval "$(theater env)"
     Env,
@@ -117,6 +120,9 @@ enum Command {
     Cluster {
         /// Its name
         name: String,
+        /// The Envoy of the image proxyv2-envoy
+        #[arg(long)]
+        envoy: Option<PathBuf>,
     },
     /// A program of a built-in image
     #[command(hide = true, disable_help_flag = true)]
@@ -175,13 +181,18 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
         return commands::analyze::analyze(&state, args);
     }
     match arguments.command {
-        Command::Up { port, api_port } => up(
+        Command::Up {
+            port,
+            api_port,
+            envoy,
+        } => up(
             state,
             &supervisor::Options {
                 wishes: Wishes {
                     entry: port,
                     api: api_port,
                 },
+                envoy: envoy.map(supervisor::program).transpose()?,
             },
         )?,
         Command::Env => commands::env(&state)?,
@@ -202,7 +213,7 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
         Command::Fault { scenario, context } => {
             commands::fault::run(&state, scenario, context.as_deref())?;
         }
-        Command::Cluster { name } => cluster::main(&state, &name)?,
+        Command::Cluster { name, envoy } => cluster::main(&state, &name, envoy.as_deref())?,
         Command::Applet { .. }
         | Command::Proxy { .. }
         | Command::Istioctl { .. }

@@ -1,9 +1,13 @@
 //! `theater proxy -c FILE`: the proxy from an Envoy bootstrap, without an agent.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
-use std::process::ExitCode;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
+
+use prost::Message as _;
+use xds::envoy::config::bootstrap::v3::Bootstrap;
 
 use crate::bootstrap;
 use crate::server::{Options, Proxy};
@@ -29,7 +33,7 @@ fn run(args: Vec<OsString>) -> Result<(), String> {
         concurrency: 0,
         ..Options::default()
     };
-    let mut validate = false;
+    let (mut validate, mut encode) = (false, false);
     let mut args = args.into_iter();
     while let Some(arg) = args.next() {
         let arg = arg.to_string_lossy().into_owned();
@@ -51,9 +55,11 @@ fn run(args: Vec<OsString>) -> Result<(), String> {
             "--concurrency" => options.concurrency = number(&value()?)? as usize,
             "--drain-time-s" => options.drain_time = Duration::from_secs(number(&value()?)?),
             "--mode" => {
-                validate = match value()?.as_str() {
-                    "validate" => true,
-                    "serve" => false,
+                (validate, encode) = match value()?.as_str() {
+                    "validate" => (true, false),
+                    "serve" => (false, false),
+                    // For this program itself: see `read_apart`.
+                    "encode" => (false, true),
                     other => {
                         return Err(format!("--mode: {other:?} is neither serve nor validate"));
                     }
@@ -83,7 +89,13 @@ fn run(args: Vec<OsString>) -> Result<(), String> {
         }
     }
     let file = file.ok_or(USAGE)?;
-    let bootstrap = bootstrap::read(&file)?;
+    if encode {
+        let bytes = bootstrap::read(&file)?.encode_to_vec();
+        return std::io::stdout()
+            .write_all(&bytes)
+            .map_err(|error| error.to_string());
+    }
+    let bootstrap = read_apart(&file)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -109,6 +121,25 @@ fn run(args: Vec<OsString>) -> Result<(), String> {
         proxy.shutdown();
         Ok(())
     })
+}
+
+/// Reads a bootstrap in a process of its own: reading JSON takes the descriptors of all of Envoy's messages, tens of megabytes that a
+/// proxy need not hold for the rest of its life. Where that does not work, and to say what is wrong, it is read here.
+fn read_apart(file: &Path) -> Result<Bootstrap, String> {
+    let child = Command::new("/proc/self/exe")
+        .args(std::env::args_os().skip(1))
+        .args(["--mode", "encode"])
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output();
+    if let Ok(output) = child
+        && output.status.success()
+        && let Ok(bootstrap) = Bootstrap::decode(output.stdout.as_slice())
+        && !output.stdout.is_empty()
+    {
+        return Ok(bootstrap);
+    }
+    bootstrap::read(file)
 }
 
 fn number(text: &str) -> Result<u64, String> {

@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use rand::rngs::SmallRng;
 use rand::{RngCore, SeedableRng};
@@ -58,8 +58,8 @@ pub fn start(index: usize) -> std::io::Result<(Handle, std::thread::JoinHandle<(
                 let sweeper = worker.clone();
                 tokio::task::spawn_local(async move {
                     loop {
-                        tokio::time::sleep(Duration::from_secs(1)).await;
-                        sweeper.pools.sweep(Instant::now());
+                        let pause = sweeper.pools.sweep(Instant::now());
+                        tokio::time::sleep(pause).await;
                     }
                 });
                 while let Some(Command::Run(work)) = receive.recv().await {

@@ -11,4 +11,4 @@ pub mod scene;
 mod progress;
 mod run;
 
-pub use run::{Options, RunFile, open_and_enter, run};
+pub use run::{Options, RunFile, open_and_enter, program, run};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -50,6 +50,25 @@ const POLL: Duration = Duration::from_millis(10);
 pub struct Options {
     /// Ports.
     pub wishes: Wishes,
+    /// The Envoy of the image `proxyv2-envoy`.
+    pub envoy: Option<PathBuf>,
+}
+
+/// The program at this path, as a path that is true wherever it is used.
+///
+/// # Errors
+/// When there is no file that can be executed.
+pub fn program(path: PathBuf) -> Result<PathBuf> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let found = path.canonicalize().and_then(|real| {
+        let about = std::fs::metadata(&real)?;
+        if about.is_file() && about.permissions().mode() & 0o111 != 0 {
+            Ok(real)
+        } else {
+            Err(std::io::ErrorKind::PermissionDenied.into())
+        }
+    });
+    found.map_err(|error| anyhow::anyhow!(language::no_program(path.display(), error)))
 }
 
 /// What a run tells the commands that come after it (`theater env`, `status`).
@@ -76,6 +95,7 @@ pub struct Doors {
     entry: ports::Entry,
     apis: Vec<Vec<TcpListener>>,
     world: World,
+    envoy: Option<PathBuf>,
     _lock: StateLock,
 }
 
@@ -93,6 +113,7 @@ pub fn open_and_enter(options: &Options, lock: StateLock) -> Result<Doors> {
         entry,
         apis,
         world,
+        envoy: options.envoy.clone(),
         _lock: lock,
     })
 }
@@ -108,6 +129,8 @@ struct Running {
 struct Supervisor {
     state: StateDir,
     world: World,
+    /// The Envoy of the image `proxyv2-envoy`.
+    envoy: Option<PathBuf>,
     authorities: Authorities,
     clusters: Vec<Running>,
     run: RunFile,
@@ -171,6 +194,7 @@ pub async fn run(state: StateDir, doors: Doors) -> Result<()> {
     let supervisor = Arc::new(Supervisor {
         state,
         world: doors.world,
+        envoy: doors.envoy,
         authorities,
         clusters,
         run,
@@ -317,14 +341,18 @@ impl Supervisor {
             .append(true)
             .open(&log_path)
             .with_context(|| format!("cannot open {}", log_path.display()))?;
+        let mut args = vec![
+            "cluster".into(),
+            facts.name.into(),
+            "--state-dir".into(),
+            self.state.root().into(),
+        ];
+        if let Some(envoy) = &self.envoy {
+            args.extend(["--envoy".into(), envoy.into()]);
+        }
         let process = self.world.spawn_cluster(ClusterCommand {
             name: facts.name.to_owned(),
-            args: vec![
-                "cluster".into(),
-                facts.name.into(),
-                "--state-dir".into(),
-                self.state.root().into(),
-            ],
+            args,
             env: Vec::new(),
             stdin: None,
             stdout: Some(OwnedFd::from(log.try_clone()?)),

@@ -168,16 +168,23 @@ pub struct Theater {
     supervisor: Option<Child>,
     env: BTreeMap<String, String>,
     starts: usize,
+    options: Vec<String>,
 }
 
 impl Theater {
     /// Starts a new one and waits until it says that it is ready.
     pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// The same with further options of `theater up`.
+    pub fn start_with(options: &[&str]) -> Self {
         let mut theater = Self {
             directory: tempfile::tempdir().expect("a temporary directory"),
             supervisor: None,
             env: BTreeMap::new(),
             starts: 0,
+            options: options.iter().map(|&option| option.to_owned()).collect(),
         };
         theater.up();
         theater
@@ -206,6 +213,7 @@ impl Theater {
         let child = program()
             .args(["up", "--port", "0", "--api-port", "0", "--state-dir"])
             .arg(self.state())
+            .args(&self.options)
             .stdout(log.try_clone().expect("the log"))
             .stderr(log)
             .spawn()

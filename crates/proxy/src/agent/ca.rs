@@ -17,7 +17,6 @@ use xds::istio::v1::auth::IstioCertificateRequest;
 use xds::istio::v1::auth::istio_certificate_service_client::IstioCertificateServiceClient;
 
 use super::Environment;
-use crate::config::manager::Manager;
 use crate::tls::client::ClientContext;
 use crate::tls::secrets::Secrets;
 use crate::xds_client::Target;
@@ -85,12 +84,20 @@ pub fn istiod(
     })
 }
 
-/// Gets certificates for as long as the proxy lives.
-pub async fn keep(environment: Arc<Environment>, manager: Arc<Manager>, mark: Option<u32>) {
+/// Takes a secret with its version in use, or says why it cannot be used.
+pub type Taker = Box<dyn Fn(Secret, &str) -> Result<(), String> + Send + Sync>;
+
+/// Gets certificates for as long as the proxy lives. `secrets` is where `take` puts them.
+pub async fn keep(
+    environment: Arc<Environment>,
+    secrets: Arc<Secrets>,
+    take: Taker,
+    mark: Option<u32>,
+) {
     let mut delay = Duration::from_millis(25);
     let mut reported = String::new();
     loop {
-        match request(&environment, &manager, mark).await {
+        match request(&environment, &secrets, &take, mark).await {
             Ok(life) => {
                 delay = Duration::from_millis(25);
                 let share = GRACE + rand::rng().random_range(-JITTER..JITTER);
@@ -121,15 +128,11 @@ pub async fn keep(environment: Arc<Environment>, manager: Arc<Manager>, mark: Op
 /// Gets one certificate, takes it in use and says how long it lasts.
 async fn request(
     environment: &Environment,
-    manager: &Manager,
+    secrets: &Arc<Secrets>,
+    take: &Taker,
     mark: Option<u32>,
 ) -> Result<Duration, String> {
-    let target = istiod(
-        environment,
-        &environment.ca_address,
-        &manager.shared.secrets,
-        mark,
-    )?;
+    let target = istiod(environment, &environment.ca_address, secrets, mark)?;
     let key = KeyPair::generate().map_err(|error| error.to_string())?;
     let csr =
         pki::csr::create(&key, &[environment.spiffe_id()]).map_err(|error| error.to_string())?;
@@ -190,7 +193,7 @@ async fn request(
             name: "ROOTCA".into(),
             r#type: Some(secret::Type::ValidationContext(trust)),
         };
-        manager.set_local_secret(secret, &version)?;
+        take(secret, &version)?;
     }
     let certificate = TlsCertificate {
         certificate_chain: Some(inline(chain)),
@@ -201,7 +204,7 @@ async fn request(
         name: "default".into(),
         r#type: Some(secret::Type::TlsCertificate(certificate)),
     };
-    manager.set_local_secret(secret, &version)?;
+    take(secret, &version)?;
     Ok(identity
         .not_after
         .duration_since(SystemTime::now())

@@ -8,9 +8,11 @@ use std::time::{Duration, Instant};
 
 use http::Method;
 
+use super::envoy::{self, Envoy};
 use super::fetch::Fetch;
 use super::{Environment, ISTIO_VERSION, ca, status};
 use crate::server::{Options, Proxy};
+use crate::tls::secrets::Secrets;
 use crate::upstream::connect::MARK;
 use crate::xds_client::TargetSource;
 
@@ -97,7 +99,82 @@ fn proxy(args: &[String]) -> Result<(), String> {
         .enable_all()
         .build()
         .map_err(|error| format!("cannot start: {error}"))?;
-    runtime.block_on(run(environment, concurrency.min(cores)))
+    let concurrency = concurrency.min(cores);
+    runtime.block_on(async {
+        match envoy::program(&environment) {
+            Some(program) => {
+                let level = option(args, "--proxyLogLevel");
+                run_envoy(environment, &program, concurrency, level.as_deref()).await
+            }
+            None => run(environment, concurrency).await,
+        }
+    })
+}
+
+/// Runs an Envoy beside this agent.
+async fn run_envoy(
+    environment: Arc<Environment>,
+    program: &std::path::Path,
+    concurrency: usize,
+    level: Option<&str>,
+) -> Result<(), String> {
+    let signal = runtime::shutdown::on_signal().map_err(|error| error.to_string())?;
+    let secrets = Arc::new(Secrets::default());
+    let started = Envoy::start(
+        program,
+        &environment,
+        &secrets,
+        concurrency,
+        level.unwrap_or("warning"),
+        Some(MARK),
+    )?;
+    let (envoy, mut process) = started;
+    status::serve(
+        status::Subject::Envoy(envoy.clone()),
+        environment.clone(),
+        Some(MARK),
+    )?;
+    let take = {
+        let secrets = secrets.clone();
+        move |secret, version: &str| {
+            secrets
+                .set(secret, version)
+                .map_err(|error| error.to_string())
+        }
+    };
+    let certificates = tokio::spawn(ca::keep(
+        environment.clone(),
+        secrets,
+        Box::new(take),
+        Some(MARK),
+    ));
+    let ended = tokio::select! {
+        status = process.wait() => Some(status),
+        () = signal.cancelled() => {
+            envoy.drain().await;
+            let active = async || envoy.active_connections().await.unwrap_or(0);
+            linger(&environment, &envoy.stop, active).await;
+            None
+        }
+        () = envoy.stop.cancelled() => None,
+    };
+    certificates.abort();
+    match ended {
+        Some(status) => Err(format!(
+            "{} ended: {}",
+            program.display(),
+            status.map_or_else(|error| error.to_string(), |status| status.to_string())
+        )),
+        None => {
+            // What it has logged is written when it is told to end.
+            if let Some(pid) = process.id() {
+                // SAFETY: a signal to a child that has not been waited for; no memory is involved.
+                unsafe { libc::kill(pid as libc::pid_t, libc::SIGTERM) };
+            }
+            let _ = process.wait().await;
+            Ok(())
+        }
+    }
 }
 
 async fn run(environment: Arc<Environment>, concurrency: usize) -> Result<(), String> {
@@ -111,7 +188,7 @@ async fn run(environment: Arc<Environment>, concurrency: usize) -> Result<(), St
     };
     let bootstrap = super::bootstrap(&environment);
     // The target needs the certificates of the proxy that is only being made.
-    let secrets: Arc<std::sync::OnceLock<Arc<crate::tls::secrets::Secrets>>> = Arc::default();
+    let secrets: Arc<std::sync::OnceLock<Arc<Secrets>>> = Arc::default();
     let control: TargetSource = {
         let (environment, secrets) = (environment.clone(), secrets.clone());
         Arc::new(move || {
@@ -129,14 +206,23 @@ async fn run(environment: Arc<Environment>, concurrency: usize) -> Result<(), St
     for name in ["default", "ROOTCA"] {
         proxy.manager.expect_local_secret(name);
     }
-    status::serve(proxy.clone(), environment.clone(), Some(MARK))?;
+    status::serve(
+        status::Subject::Here(proxy.clone()),
+        environment.clone(),
+        Some(MARK),
+    )?;
+    let manager = proxy.manager.clone();
     let certificates = tokio::spawn(ca::keep(
         environment.clone(),
-        proxy.manager.clone(),
+        proxy.shared.secrets.clone(),
+        Box::new(move |secret, version| manager.set_local_secret(secret, version)),
         Some(MARK),
     ));
     tokio::select! {
-        () = signal.cancelled() => drain(&proxy, &environment).await,
+        () = signal.cancelled() => {
+            proxy.drain();
+            linger(&environment, &proxy.stop, async || proxy.active_connections()).await;
+        }
         () = proxy.stop.cancelled() => {}
     }
     certificates.abort();
@@ -144,9 +230,12 @@ async fn run(environment: Arc<Environment>, concurrency: usize) -> Result<(), St
     Ok(())
 }
 
-/// Lets requests under way end.
-async fn drain(proxy: &Proxy, environment: &Environment) {
-    proxy.drain();
+/// Lets requests under way end, once the proxy drains. `active` counts connections; `stop` cuts it short.
+async fn linger(
+    environment: &Environment,
+    stop: &runtime::CancellationToken,
+    active: impl AsyncFn() -> u64,
+) {
     if environment.flag("EXIT_ON_ZERO_ACTIVE_CONNECTIONS") {
         let least = environment
             .variables
@@ -154,7 +243,7 @@ async fn drain(proxy: &Proxy, environment: &Environment) {
             .and_then(|text| super::environment::parse_duration(text))
             .unwrap_or(Duration::from_secs(5));
         tokio::time::sleep(least).await;
-        while proxy.active_connections() > 0 {
+        while active().await > 0 {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
         return;
@@ -163,7 +252,7 @@ async fn drain(proxy: &Proxy, environment: &Environment) {
     tracing::info!("graceful termination, draining for {drain:?}");
     tokio::select! {
         () = tokio::time::sleep(drain) => {}
-        () = proxy.stop.cancelled() => {}
+        () = stop.cancelled() => {}
     }
 }
 

@@ -195,6 +195,11 @@ impl Environment {
         if self.flag("EXIT_ON_ZERO_ACTIVE_CONNECTIONS") {
             all.insert("EXIT_ON_ZERO_ACTIVE_CONNECTIONS".into(), "true".into());
         }
+        if super::envoy::program(self).is_some() {
+            // It has no filters of Istio's own; somebody who built one with them says so (proxyMetadata).
+            all.entry("THEATER_PLAIN_ENVOY".into())
+                .or_insert_with(|| "true".into());
+        }
         let mut labels = self.labels.clone();
         labels.remove("pod-template-hash");
         let discovery = self.config("discoveryAddress").to_owned();

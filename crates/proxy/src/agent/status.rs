@@ -8,6 +8,7 @@ use http::{Method, StatusCode};
 use serde::Deserialize;
 
 use super::Environment;
+use super::envoy::Envoy;
 use super::fetch::Fetch;
 use super::probes::Probes;
 use crate::server::Proxy;
@@ -25,8 +26,25 @@ struct Scrape {
     port: String,
 }
 
+/// The proxy the agent looks after.
+pub enum Subject {
+    /// The built-in one, in this process.
+    Here(Arc<Proxy>),
+    /// An Envoy.
+    Envoy(Arc<Envoy>),
+}
+
+impl Subject {
+    fn stop(&self) -> &runtime::CancellationToken {
+        match self {
+            Self::Here(proxy) => &proxy.stop,
+            Self::Envoy(envoy) => &envoy.stop,
+        }
+    }
+}
+
 struct Status {
-    proxy: Arc<Proxy>,
+    proxy: Subject,
     environment: Arc<Environment>,
     probes: Probes,
     scrape: Option<Scrape>,
@@ -38,7 +56,7 @@ struct Status {
 /// # Errors
 /// When the port is taken.
 pub fn serve(
-    proxy: Arc<Proxy>,
+    proxy: Subject,
     environment: Arc<Environment>,
     mark: Option<u32>,
 ) -> Result<(), String> {
@@ -61,7 +79,7 @@ pub fn serve(
         mark,
         proxy,
     });
-    let stop = status.proxy.stop.clone();
+    let stop = status.proxy.stop().clone();
     web::serve(socket, stop, move |request| {
         let status = status.clone();
         async move { status.answer(request).await }
@@ -72,7 +90,7 @@ pub fn serve(
 impl Status {
     async fn answer(&self, request: Request) -> Answer {
         match request.path.as_str() {
-            "/healthz/ready" => self.ready(),
+            "/healthz/ready" => self.ready().await,
             "/stats/prometheus" | "/metrics" => self.metrics().await,
             "/quitquitquit" => {
                 if !request.peer.ip().is_loopback() {
@@ -84,7 +102,7 @@ impl Status {
                 if request.method != Method::POST {
                     return Answer::text(StatusCode::METHOD_NOT_ALLOWED, "Only POST is allowed");
                 }
-                let stop = self.proxy.stop.clone();
+                let stop = self.proxy.stop().clone();
                 tokio::spawn(async move {
                     tokio::time::sleep(Duration::from_millis(50)).await;
                     stop.cancel();
@@ -95,7 +113,10 @@ impl Status {
                 if request.method != Method::POST {
                     return Answer::text(StatusCode::METHOD_NOT_ALLOWED, "Only POST is allowed");
                 }
-                self.proxy.drain();
+                match &self.proxy {
+                    Subject::Here(proxy) => proxy.drain(),
+                    Subject::Envoy(envoy) => envoy.drain().await,
+                }
                 Answer::ok("OK")
             }
             path if path.starts_with("/app-health/") || path.starts_with("/app-lifecycle/") => {
@@ -105,12 +126,24 @@ impl Status {
         }
     }
 
-    fn ready(&self) -> Answer {
-        let state = self.proxy.shared.state();
+    async fn ready(&self) -> Answer {
+        let proxy = match &self.proxy {
+            Subject::Here(proxy) => proxy,
+            Subject::Envoy(envoy) => {
+                return match envoy.ready().await {
+                    Ok(()) => Answer::ok(""),
+                    Err(why) => Answer::text(
+                        StatusCode::SERVICE_UNAVAILABLE,
+                        format!("Envoy proxy is NOT ready: {why}\n"),
+                    ),
+                };
+            }
+        };
+        let state = proxy.shared.state();
         if state == "LIVE" {
             return Answer::ok("");
         }
-        let (clusters, listeners) = self.proxy.manager.with_state(|state| {
+        let (clusters, listeners) = proxy.manager.with_state(|state| {
             (
                 state.warming_clusters.keys().next().cloned(),
                 state.warming_listeners.keys().next().cloned(),
@@ -163,11 +196,17 @@ impl Status {
                 Err(error) => tracing::warn!("metrics of the application: {error}"),
             }
         }
-        out.push_str(&render::prometheus(
-            &self.proxy.shared.stats,
-            self.proxy.tags(),
-            &Query::default(),
-        ));
+        match &self.proxy {
+            Subject::Here(proxy) => out.push_str(&render::prometheus(
+                &proxy.shared.stats,
+                proxy.tags(),
+                &Query::default(),
+            )),
+            Subject::Envoy(envoy) => match envoy.metrics().await {
+                Ok(text) => out.push_str(&String::from_utf8_lossy(&text)),
+                Err(error) => tracing::warn!("metrics of Envoy: {error}"),
+            },
+        }
         out.push_str(&format!(
             "# TYPE istio_build gauge\nistio_build{{component=\"proxy\",tag=\"{}\"}} 1\n",
             super::ISTIO_VERSION

@@ -1,6 +1,6 @@
 //! Connection pools: one per worker, host and protocol. No locks; the limits are the cluster's.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
@@ -45,11 +45,21 @@ pub enum AcquireError {
 #[derive(Default)]
 pub struct Pools {
     pools: RefCell<HashMap<Key, Rc<HostPool>>>,
+    /// Whether a pool was asked for since the last sweep.
+    used: Cell<bool>,
 }
+
+/// How often pools are swept while they are used, or promise to close connections soon.
+const BUSY: Duration = Duration::from_secs(1);
+/// How often otherwise: an idle proxy shall sleep.
+const QUIET: Duration = Duration::from_secs(5);
+/// What soon is.
+const SOON: Duration = Duration::from_secs(20);
 
 impl Pools {
     /// The pool for this key.
     pub fn get(&self, key: Key, cluster: &Arc<Cluster>, host: &Arc<Host>) -> Rc<HostPool> {
+        self.used.set(true);
         let mut pools = self.pools.borrow_mut();
         if let Some(pool) = pools.get(&key) {
             return pool.clone();
@@ -68,12 +78,14 @@ impl Pools {
         pool
     }
 
-    /// Closes what was idle for too long, is dead, or leads to a host or cluster that is gone. Called about once a second.
-    pub fn sweep(&self, now: Instant) {
+    /// Closes what was idle for too long, is dead, or leads to a host or cluster that is gone. Says when to do it again.
+    pub fn sweep(&self, now: Instant) -> Duration {
+        let mut busy = self.used.replace(false);
         let mut cx = Context::from_waker(std::task::Waker::noop());
         self.pools.borrow_mut().retain(|_, pool| {
             let gone = pool.host.is_removed() || pool.cluster.is_removed();
             let timeout = pool.cluster.config.idle_timeout;
+            busy |= timeout.is_some_and(|timeout| timeout < SOON);
             let idle_for = |since: Instant| now.saturating_duration_since(since);
             {
                 let mut idle = pool.idle.borrow_mut();
@@ -112,6 +124,7 @@ impl Pools {
                 || Rc::strong_count(pool) > 1
                 || (!gone && pool.host.created.elapsed() < Duration::from_secs(60))
         });
+        if busy { BUSY } else { QUIET }
     }
 
     /// The connections that are idle now, over all pools.

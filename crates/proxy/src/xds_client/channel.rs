@@ -37,8 +37,10 @@ pub enum TargetAddress {
     Pipe(PathBuf),
 }
 
-type BoxedIo = Box<dyn Io>;
-trait Io: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin {}
+/// A connection, in TLS or not.
+pub type BoxedIo = Box<dyn Io>;
+/// What carries bytes both ways.
+pub trait Io: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin {}
 impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin> Io for T {}
 
 impl Target {
@@ -71,7 +73,11 @@ impl Target {
             .map_err(|error| describe(&error))
     }
 
-    async fn open(&self) -> Result<BoxedIo, String> {
+    /// Opens a connection.
+    ///
+    /// # Errors
+    /// Why it could not be made.
+    pub async fn open(&self) -> Result<BoxedIo, String> {
         let (host, port) = match &self.address {
             TargetAddress::Pipe(path) => {
                 let stream = UnixStream::connect(path)
