@@ -41,12 +41,12 @@ def ask(stream, buffer, request):
     return head, rest, b""
 
 
-def client(port, host, until, out, number):
-    """A connection that asks until the time is over, opened again whenever the gateway says so."""
+def client(port, host, over, out, number):
+    """A connection that asks until it is over, opened again whenever the gateway says so."""
     counts, failures = collections.Counter(), []
     stream, buffer, fresh = None, b"", True
     for at in itertools.count(number):
-        if time.time() >= until:
+        if over.is_set():
             break
         path = PATHS[at % len(PATHS)]
         request = f"GET {path} HTTP/1.1\r\nhost: {host}\r\nuser-agent: changes/1.0\r\n\r\n".encode()
@@ -76,9 +76,9 @@ def client(port, host, until, out, number):
     out.append((counts, failures))
 
 
-def load(port, host, until, connections, first, pipe):
+def load(port, host, over, connections, first, pipe):
     out = []
-    threads = [threading.Thread(target=client, args=(port, host, until, out, first + n)) for n in range(connections)]
+    threads = [threading.Thread(target=client, args=(port, host, over, out, first + n)) for n in range(connections)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -242,11 +242,10 @@ def storm(given, state):
     gateway = next(g for g in gateways if any("theater" in h or h == "*" for s in g["spec"]["servers"] for h in s["hosts"]) and "cross" not in g["metadata"]["name"])
     servers = gateway["spec"]["servers"]
     where = f"/apis/networking.istio.io/v1/namespaces/{gateway['metadata']['namespace']}/gateways/{gateway['metadata']['name']}"
-    until = time.time() + given.seconds + 2
-    pipes = []
+    over, began, pipes = multiprocessing.Event(), time.time(), []
     for n in range(2):
         mine, theirs = multiprocessing.Pipe()
-        multiprocessing.Process(target=load, args=(port, host, until, given.connections // 2, n * 1000, theirs), daemon=True).start()
+        multiprocessing.Process(target=load, args=(port, host, over, given.connections // 2, n * 1000, theirs), daemon=True).start()
         pipes.append(mine)
     time.sleep(1)
     start, done, only = time.time(), [], [kind for kind in given.only.split(",") if kind]
@@ -260,6 +259,9 @@ def storm(given, state):
             cluster.send(method, path, value)
         done.append((time.time(), f"{kind} {number}"))
     took = time.time() - start
+    time.sleep(1)
+    over.set()
+    loaded = time.time() - began
     counts, failures = collections.Counter(), []
     for pipe in pipes:
         for some, failed in pipe.recv():
@@ -268,7 +270,7 @@ def storm(given, state):
     total = sum(counts.values())
     kinds = collections.Counter(name.split()[0] for _, name in done)
     print(f"{len(done)} changes in {took:.1f} s ({', '.join(f'{many} {kind}' for kind, many in kinds.items())})")
-    print(f"{total} requests, {total / (given.seconds + 2):.0f}/s; failed: {total - counts['200']}")
+    print(f"{total} requests, {total / loaded:.0f}/s; failed: {total - counts['200']}")
     for kind, many in counts.most_common():
         if kind != "200":
             print(f"  {many:6} {kind}")
