@@ -80,7 +80,7 @@ fn custom_tags(
     istio_tags: bool,
     custom: Option<&BTreeMap<String, CustomTag>>,
 ) -> Vec<tags::CustomTag> {
-    let mut out: BTreeMap<String, tags::custom_tag::Type> = BTreeMap::new();
+    let mut out: Vec<(String, tags::custom_tag::Type)> = Vec::new();
     let literal = |value: &str| {
         tags::custom_tag::Type::Literal(tags::custom_tag::Literal {
             value: value.to_owned(),
@@ -97,7 +97,7 @@ fn custom_tags(
             ("cluster_id", &proxy.cluster, "unknown"),
         ] {
             let value = if value.is_empty() { without } else { value };
-            out.insert(format!("istio.{tag}"), literal(value));
+            out.push((format!("istio.{tag}"), literal(value)));
         }
         for action in ["allow", "deny"] {
             for (part, key) in [
@@ -105,10 +105,8 @@ fn custom_tags(
                 ("result", "shadow_engine_result"),
             ] {
                 let path = format!("istio_dry_run_{action}_{key}");
-                out.insert(
-                    format!("istio.authorization.dry_run.{action}_policy.{part}"),
-                    rbac_metadata(&path),
-                );
+                let tag = format!("istio.authorization.dry_run.{action}_policy.{part}");
+                out.push((tag, rbac_metadata(&path)));
             }
         }
     }
@@ -130,8 +128,10 @@ fn custom_tags(
         } else {
             continue;
         };
-        out.insert(name.clone(), kind);
+        out.push((name.clone(), kind));
     }
+    // A tag of the same name as one of Istio's own comes after it.
+    out.sort_by(|(a, _), (b, _)| a.cmp(b));
     out.into_iter()
         .map(|(tag, kind)| tags::CustomTag {
             tag,

@@ -475,19 +475,30 @@ fn request_principals(values: &[String], not_values: &[String]) -> Vec<principal
         .collect()
 }
 
-/// `issuer/subject`, split at the last slash.
+/// `issuer/subject`, split at the last slash. A star counts at the beginning and at the end of the whole.
 fn request_principal(value: &str) -> principal::Identifier {
-    let (issuer, subject) = match value.rsplit_once('/') {
-        Some(parts) => parts,
-        None if value == "*" => ("*", "*"),
-        None if value.starts_with('*') => ("*", value),
-        None => (value.trim_end_matches('*'), "*"),
+    use xds::envoy::r#type::matcher::v3::string_matcher::MatchPattern::{Exact, Prefix, Suffix};
+    let matcher = |pattern| StringMatcher {
+        match_pattern: Some(pattern),
+        ..Default::default()
     };
-    let claim = |name: &str, value: &str| {
+    let exact = |value: &str| matcher(Exact(value.to_owned()));
+    let (issuer, subject) = match value.rsplit_once('/') {
+        Some((issuer, subject)) if issuer.starts_with('*') => (text(issuer), exact(subject)),
+        Some((issuer, subject)) if value.ends_with('*') => (exact(issuer), text(subject)),
+        Some((issuer, subject)) => (exact(issuer), exact(subject)),
+        None if value == "*" => (text("*"), text("*")),
+        None if value.starts_with('*') => (text("*"), matcher(Suffix(value[1..].to_owned()))),
+        None => match value.strip_suffix('*') {
+            Some(begin) => (matcher(Prefix(begin.to_owned())), text("*")),
+            None => (exact(value), exact("")),
+        },
+    };
+    let claim = |name: &str, value| {
         principal::Identifier::Metadata(MetadataMatcher {
             filter: JWT_FILTER.to_owned(),
             path: vec![segment("payload"), segment(name)],
-            value: Some(string_value(text(value))),
+            value: Some(string_value(value)),
             ..Default::default()
         })
     };
