@@ -338,3 +338,73 @@ fn one_cluster_with_services_of_every_kind() {
 fn two_clusters_and_two_networks() {
     walk("theater.json", 2, 16);
 }
+
+/// A cluster of services with one endpoint each.
+fn many_services(count: usize) -> SnapshotInput {
+    let mut objects = vec![json!({
+        "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"},
+    })];
+    for index in 0..count {
+        let name = format!("service-{index}");
+        let place = format!("{}.{}", index / 200, index % 200 + 1);
+        objects.push(json!({
+            "apiVersion": "v1", "kind": "Service",
+            "metadata": {"name": name, "namespace": "shop", "creationTimestamp": "2026-01-01T00:00:00Z"},
+            "spec": {
+                "clusterIP": format!("10.96.{place}"),
+                "selector": {"app": name},
+                "ports": [{"name": "http", "port": 80, "targetPort": 8080, "protocol": "TCP"}],
+            },
+        }));
+        objects.push(json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+            "metadata": {
+                "name": format!("{name}-1"), "namespace": "shop",
+                "labels": {"kubernetes.io/service-name": name},
+            },
+            "addressType": "IPv4",
+            "endpoints": [{"addresses": [format!("10.10.{place}")], "conditions": {"ready": true}}],
+            "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
+        }));
+    }
+    SnapshotInput {
+        config_cluster: "ctx1".to_owned(),
+        clusters: vec![ClusterObjects {
+            id: "ctx1".to_owned(),
+            network: None,
+            objects: objects.into_iter().map(Arc::new).collect(),
+        }],
+        ..SnapshotInput::default()
+    }
+}
+
+#[test]
+fn an_endpoint_of_one_service_among_a_thousand_rebuilds_that_service_alone() {
+    let proxy = &proxies(&scene("mini.json"))[0];
+    let mut input = many_services(1_000);
+    let before = Arc::new(Snapshot::from_objects(input.clone()));
+    let (mut built, everything) = Built::new(before.clone(), proxy);
+    assert!(everything.clusters.len() > 1_000);
+    let slice = input.clusters[0]
+        .objects
+        .iter_mut()
+        .find(|object| object["metadata"]["name"] == "service-7-1")
+        .unwrap();
+    let mut moved = Value::clone(slice);
+    moved["endpoints"][0]["addresses"][0] = json!("10.10.99.1");
+    *slice = Arc::new(moved);
+    let Change::Services {
+        made,
+        clusters_gone,
+        endpoints_gone,
+    } = built.advance(Arc::new(before.next(input)), proxy)
+    else {
+        panic!("everything was built again");
+    };
+    let name = "outbound|80||service-7.shop.svc.cluster.local";
+    let clusters: Vec<&str> = made.clusters.keys().map(String::as_str).collect();
+    let endpoints: Vec<&str> = made.endpoints.keys().map(String::as_str).collect();
+    assert_eq!((clusters, endpoints), (vec![name], vec![name]));
+    assert!(made.listeners.is_empty() && made.routes.is_empty());
+    assert!(clusters_gone.is_empty() && endpoints_gone.is_empty());
+}

@@ -10,7 +10,7 @@ use crate::proto::{ads, boolean, duration, seconds, text};
 use crate::protocol::Protocol;
 use crate::registry::{Resolution, Service, ServicePort, TrafficDistribution};
 use crate::traffic_policy::Policy;
-use api::istio::{Duration, SimpleLb, Subset, TrafficPolicy};
+use api::istio::{ClientTlsMode, Duration, SimpleLb, Subset, TrafficPolicy};
 use xds::envoy::config::cluster::v3::Cluster;
 use xds::envoy::config::cluster::v3::cluster::{
     ClusterDiscoveryType, DiscoveryType, DnsLookupFamily, EdsClusterConfig,
@@ -191,6 +191,11 @@ fn build(
             dynamic: false,
         };
         tls::apply(context, &mut cluster, &mut options, &upstream);
+    } else if policy
+        .tls
+        .is_some_and(|own| matches!(own.mode, ClientTlsMode::Simple | ClientTlsMode::Mutual))
+    {
+        tls::mark_no_alpn_override(&mut cluster);
     }
     if context
         .proxy_config

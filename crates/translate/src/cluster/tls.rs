@@ -304,7 +304,8 @@ fn own_tls(
     Some(tls_socket(common, settings.sni.clone()))
 }
 
-fn mark_no_alpn_override(cluster: &mut Cluster) {
+/// The protocols that the proxy offers stand as they are: TLS is the application's.
+pub(super) fn mark_no_alpn_override(cluster: &mut Cluster) {
     let metadata = cluster.metadata.get_or_insert_default();
     let istio = metadata
         .filter_metadata

@@ -249,6 +249,7 @@ fn http_asking(
     cluster: String,
     host: String,
 ) -> http::ExtAuthz {
+    // Istiod does not pass on `clearRouteCache`.
     let mut out = http::ExtAuthz {
         transport_api_version: ApiVersion::V3 as i32,
         filter_enabled_metadata: Some(marked("envoy.filters.http.rbac", name)),
@@ -257,7 +258,6 @@ fn http_asking(
     if let Some(settings) = &provider.envoy_ext_authz_http {
         out.failure_mode_allow = settings.fail_open;
         out.status_on_error = status(&settings.status_on_error);
-        out.clear_route_cache = settings.clear_route_cache.unwrap_or(false);
         out.with_request_body = settings.include_request_body_in_check.as_ref().map(body);
         out.allowed_headers = headers(
             settings
@@ -271,7 +271,6 @@ fn http_asking(
     } else if let Some(settings) = &provider.envoy_ext_authz_grpc {
         out.failure_mode_allow = settings.fail_open;
         out.status_on_error = status(&settings.status_on_error);
-        out.clear_route_cache = settings.clear_route_cache.unwrap_or(false);
         out.with_request_body = settings.include_request_body_in_check.as_ref().map(body);
         out.services = Some(http::ext_authz::Services::GrpcService(grpc(
             cluster,
