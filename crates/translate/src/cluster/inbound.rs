@@ -6,12 +6,12 @@ use crate::context::Context;
 use crate::inbound_targets::InboundTarget;
 use crate::names;
 use crate::proto::{address, text};
-use crate::registry::{Service, ServicePort};
+use crate::registry::{Resolution, Service, ServicePort, TargetPort};
 use crate::traffic_policy::Policy;
 use api::istio::InboundTrafficPolicyMode;
 use xds::envoy::config::cluster::v3::Cluster;
 use xds::envoy::config::cluster::v3::cluster::{
-    ClusterDiscoveryType, CommonLbConfig, DiscoveryType, LbPolicy,
+    ClusterDiscoveryType, CommonLbConfig, DiscoveryType, LbConfig, LbPolicy, OriginalDstLbConfig,
 };
 use xds::envoy::config::endpoint::v3::{
     ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint,
@@ -42,6 +42,7 @@ pub(crate) fn cluster(context: &Context<'_>, target: &InboundTarget<'_>) -> Clus
             });
             cluster.common_lb_config = Some(CommonLbConfig::default());
             cluster.upstream_bind_config = Some(passthrough::inbound_bind());
+            cluster.lb_config = port_override(target);
         }
         Some((host, port)) => {
             cluster.cluster_discovery_type =
@@ -53,7 +54,10 @@ pub(crate) fn cluster(context: &Context<'_>, target: &InboundTarget<'_>) -> Clus
             }
         }
     }
-    let rule = target.service().and_then(|service| {
+    // Also the rule of the own service counts only where the Sidecar object lets the proxy see that service.
+    let seen = target.service();
+    let seen = seen.and_then(|service| context.scope.service(&service.host));
+    let rule = seen.and_then(|service| {
         context.snapshot.destination_rules.inbound(
             context.namespace(),
             &service.host,
@@ -122,6 +126,21 @@ pub(crate) fn cluster(context: &Context<'_>, target: &InboundTarget<'_>) -> Clus
         set_http_options(&mut cluster, &options);
     }
     cluster
+}
+
+/// The target port that a ServiceEntry without resolution says.
+fn port_override(target: &InboundTarget<'_>) -> Option<LbConfig> {
+    let (service, port) = target.services.first()?;
+    let own = !service.kubernetes && service.resolution == Resolution::Passthrough;
+    match service.port(*port)?.target {
+        TargetPort::Number(number) if own && target.ingress.is_none() => {
+            Some(LbConfig::OriginalDstLbConfig(OriginalDstLbConfig {
+                upstream_port_override: Some(number),
+                ..OriginalDstLbConfig::default()
+            }))
+        }
+        _ => None,
+    }
 }
 
 /// The statistics name by the pattern of the mesh.
