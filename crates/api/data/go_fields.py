@@ -14,8 +14,9 @@ cache = subprocess.check_output(["go", "env", "GOMODCACHE"], text=True).strip() 
 META = "io.k8s.apimachinery.pkg.apis.meta.v1"
 ROOTS = {META: "apimachinery@v0.32.0/pkg/apis/meta/v1",
          "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1": "apiextensions-apiserver@v0.32.0/pkg/apis/apiextensions/v1"}
-for g in "core apps batch discovery events rbac coordination admissionregistration autoscaling policy authentication authorization scheduling node networking".split():
+for g in "core apps batch discovery events rbac coordination admissionregistration autoscaling policy authentication authorization scheduling node networking storage certificates".split():
     ROOTS[f"io.k8s.api.{g}.v1"] = f"api@v0.32.0/{g}/v1"
+ROOTS["io.k8s.api.autoscaling.v2"] = "api@v0.32.0/autoscaling/v2"
 
 schemas = {}
 for f in glob.glob(here + "/openapi_*.json.gz"):

@@ -24,12 +24,16 @@ SERVED = {
     "admissionregistration.k8s.io/v1": "mutatingwebhookconfigurations validatingwebhookconfigurations"
     " validatingadmissionpolicies validatingadmissionpolicybindings",
     "networking.k8s.io/v1": "ingresses ingressclasses",
+    "storage.k8s.io/v1": "storageclasses csidrivers csinodes csistoragecapacities volumeattachments",
+    "certificates.k8s.io/v1": "certificatesigningrequests",
+    "autoscaling/v2": "horizontalpodautoscalers",
+    "autoscaling/v1": "horizontalpodautoscalers",
     "apiregistration.k8s.io/v1": "apiservices",
     "authentication.k8s.io/v1": "tokenreviews selfsubjectreviews",
     "authorization.k8s.io/v1": "subjectaccessreviews selfsubjectaccessreviews selfsubjectrulesreviews localsubjectaccessreviews",
 }
 # What can only be read here: no other verbs, no subresources, no schema.
-READ_ONLY = {"apiservices", "persistentvolumes", "persistentvolumeclaims"}
+READ_ONLY = {"apiservices"}
 # Kinds that only appear as bodies of subresources.
 EXTRA_GROUPS = {"autoscaling/v1", "policy/v1", "meta/v1"}
 MEDIA = {

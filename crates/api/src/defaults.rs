@@ -3,8 +3,10 @@
 //! Measured against a real kube-apiserver 1.32 (`tests/data/create.json`). What depends on the cluster (cluster IPs,
 //! priorities, service account volumes) is admission, not a default.
 
+mod autoscaling;
 mod pod;
 mod schema_defaults;
+mod storage;
 
 use crate::meta;
 use crate::schema::ObjectSchema;
@@ -67,7 +69,15 @@ pub fn apply(schema: &ObjectSchema, obj: &mut Value) {
         ("apps", "StatefulSet") => stateful_set(obj),
         ("apps", "DaemonSet") => daemon_set(obj),
         ("", "ReplicationController") => replication_controller(obj),
+        ("", "PersistentVolume") => storage::volume(obj),
+        ("", "PersistentVolumeClaim") => storage::claim(obj),
+        ("storage.k8s.io", "StorageClass") => {
+            set(obj, "reclaimPolicy", "Delete");
+            set(obj, "volumeBindingMode", "Immediate");
+        }
+        ("storage.k8s.io", "CSIDriver") => storage::driver(obj),
         ("", "PodTemplate") => template(obj),
+        ("autoscaling", "HorizontalPodAutoscaler") => autoscaling::apply(schema, obj),
         ("", "LimitRange") => limit_range(obj),
         ("scheduling.k8s.io", "PriorityClass") => {
             set(obj, "preemptionPolicy", "PreemptLowerPriority");
@@ -200,6 +210,12 @@ fn stateful_set(obj: &mut Value) {
     let retention = struct_mut(spec, "persistentVolumeClaimRetentionPolicy");
     set_text(retention, "whenDeleted", "Retain");
     set_text(retention, "whenScaled", "Retain");
+    for claim in list_mut(spec, "volumeClaimTemplates") {
+        set_text(claim, "apiVersion", "v1");
+        set_text(claim, "kind", "PersistentVolumeClaim");
+        set_null_time(struct_mut(claim, "metadata"));
+        storage::claim(claim);
+    }
     template(spec);
 }
 

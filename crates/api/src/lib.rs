@@ -10,6 +10,7 @@
 
 pub use k8s_openapi as k8s;
 
+pub mod autoscaling;
 pub mod cel;
 pub mod cron;
 pub mod defaults;
@@ -30,6 +31,7 @@ pub mod schema;
 pub mod scheme;
 pub mod selector;
 pub mod status;
+pub mod storage;
 pub mod table;
 pub mod time;
 pub mod validate;

@@ -74,6 +74,26 @@ const DOCUMENTS: &[(&str, &str, &[u8])] = &[
         include_bytes!("../data/openapi_networking.k8s.io_v1.json.gz"),
     ),
     (
+        "storage.k8s.io",
+        "v1",
+        include_bytes!("../data/openapi_storage.k8s.io_v1.json.gz"),
+    ),
+    (
+        "certificates.k8s.io",
+        "v1",
+        include_bytes!("../data/openapi_certificates.k8s.io_v1.json.gz"),
+    ),
+    (
+        "autoscaling",
+        "v2",
+        include_bytes!("../data/openapi_autoscaling_v2.json.gz"),
+    ),
+    (
+        "autoscaling",
+        "v1",
+        include_bytes!("../data/openapi_autoscaling_v1.json.gz"),
+    ),
+    (
         "authentication.k8s.io",
         "v1",
         include_bytes!("../data/openapi_authentication.k8s.io_v1.json.gz"),

@@ -435,8 +435,8 @@ impl ObjectSchema {
     /// The schema of a built-in kind, subresource bodies (`autoscaling/v1 Scale`, `policy/v1 Eviction`, `v1 Binding`) included.
     pub fn builtin(group: &str, version: &str, kind: &str) -> Option<Self> {
         // Bodies of subresources live in the documents of the groups that use them.
-        let host = match group {
-            "autoscaling" => ("apps", "v1"),
+        let host = match (group, kind) {
+            ("autoscaling", "Scale") => ("apps", "v1"),
             _ => (group, version),
         };
         let mut doc = document(host.0, host.1)?;

@@ -3,9 +3,11 @@
 //! Columns are those of a real kube-apiserver 1.32 (`data/columns.json`); cells are tested against its answers
 //! (`tests/data/tables.json`).
 
+mod autoscaling;
 mod custom;
 mod pod;
 mod rows;
+mod storage;
 
 use crate::meta;
 use crate::scheme::ResourceInfo;

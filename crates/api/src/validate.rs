@@ -6,6 +6,8 @@
 
 mod access;
 mod admission;
+mod autoscaling;
+mod certificates;
 mod config;
 mod container;
 mod crd;
@@ -19,6 +21,7 @@ mod pod_update;
 pub mod policy;
 mod rules;
 mod service;
+pub mod storage;
 mod workload;
 
 use crate::field::FieldError;
@@ -50,6 +53,13 @@ pub fn update(
 ) -> Vec<FieldError> {
     let mut errors = metadata::update(obj, old);
     if schema.builtin && subresource.is_some() {
+        if resource.group == "certificates.k8s.io" {
+            errors.extend(certificates::request_update(
+                obj,
+                old,
+                subresource.unwrap_or(""),
+            ));
+        }
         // Subresources of built-in kinds write parts that the strategies keep apart.
         errors.extend(metadata::common(obj));
         return errors;
@@ -100,6 +110,19 @@ pub fn update(
             errors.extend(networking::ingress_class_update(obj, old));
             errors.extend(body(schema, obj));
         }
+        ("", "PersistentVolumeClaim") => {
+            errors.extend(body(schema, obj));
+            errors.extend(storage::claim_update(obj, old));
+        }
+        ("", "PersistentVolume") => {
+            errors.extend(body(schema, obj));
+            errors.extend(storage::volume_update(obj, old));
+        }
+        ("storage.k8s.io", "StorageClass") => {
+            errors.extend(body(schema, obj));
+            errors.extend(storage::class_update(obj, old));
+        }
+        ("certificates.k8s.io", _) => errors.extend(certificates::request_update(obj, old, "")),
         ("batch", "Job") => {
             errors.extend(body(schema, obj));
             errors.extend(workload::job_update(obj, old));
@@ -159,6 +182,11 @@ fn body(schema: &ObjectSchema, obj: &Value) -> Errors {
             admission::binding(obj)
         }
         ("admissionregistration.k8s.io", _) => access::webhooks(obj),
+        ("autoscaling", "HorizontalPodAutoscaler") => autoscaling::horizontal_pod_autoscaler(obj),
+        ("", "PersistentVolumeClaim") => storage::claim(obj),
+        ("", "PersistentVolume") => storage::volume(obj),
+        ("storage.k8s.io", "StorageClass") => storage::class(obj),
+        ("certificates.k8s.io", _) => certificates::request(obj),
         ("networking.k8s.io", "Ingress") => networking::ingress(obj),
         ("networking.k8s.io", "IngressClass") => networking::ingress_class(obj),
         ("apiextensions.k8s.io", _) => crd::create(obj),

@@ -28,6 +28,9 @@ fn mask(o: &mut Value) {
         if kind == "Namespace" || kind == "Job" {
             m.shift_remove("labels");
         }
+        if kind.starts_with("PersistentVolume") {
+            m.shift_remove("finalizers");
+        }
     }
     if let Some(m) = o.as_object_mut()
         && kind != "Node"
@@ -56,6 +59,11 @@ fn mask(o: &mut Value) {
                     .as_object_mut()
                     .unwrap()
                     .shift_remove("labels");
+            }
+            "CertificateSigningRequest" => {
+                for k in ["username", "groups", "extra"] {
+                    spec.shift_remove(k);
+                }
             }
             "Service" => {
                 // What the allocator gives.
@@ -147,7 +155,9 @@ const ELSEWHERE: &[(&str, &str)] = &[
 
 #[test]
 fn objects_are_answered_as_the_real_server_answers() {
-    let cases: Vec<Value> = serde_json::from_str(include_str!("data/create.json")).unwrap();
+    let mut cases: Vec<Value> = serde_json::from_str(include_str!("data/create.json")).unwrap();
+    let later: Vec<Value> = serde_json::from_str(include_str!("data/kinds.json")).unwrap();
+    cases.extend(later);
     let only = std::env::var("CASE").ok();
     let mut failures = Vec::new();
     for case in &cases {

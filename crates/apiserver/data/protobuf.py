@@ -15,6 +15,7 @@ roots = {"k8s.io/api": newest("api"), "k8s.io/apimachinery": newest("apimachiner
          "k8s.io/apiextensions-apiserver": newest("apiextensions-apiserver")}
 packages = ["k8s.io/api/%s/v1" % g for g in ("core", "apps", "batch", "rbac", "discovery", "events", "coordination",
             "authentication", "authorization", "admissionregistration", "networking", "policy", "autoscaling", "scheduling", "storage", "node", "certificates")]
+packages += ["k8s.io/api/autoscaling/v2"]
 packages += ["k8s.io/apimachinery/pkg/apis/meta/v1", "k8s.io/apimachinery/pkg/runtime", "k8s.io/apimachinery/pkg/types",
              "k8s.io/apimachinery/pkg/api/resource", "k8s.io/apimachinery/pkg/util/intstr",
              "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"]
@@ -22,8 +23,8 @@ scalars = {"string": "s", "bool": "b", "int": "i", "int32": "i", "int64": "i", "
            "float64": "d", "float32": "d", "[]byte": "y"}
 
 def short(package):
-    m = re.search(r"/([a-z0-9]+)/(v1)$", package)
-    return m.group(1) + "/v1" if m else package.rsplit("/", 1)[1]
+    m = re.search(r"/([a-z0-9]+)/(v[12])$", package)
+    return m.group(1) + "/" + m.group(2) if m else package.rsplit("/", 1)[1]
 
 structs, aliases, empty = {}, {}, set()
 for package in packages:

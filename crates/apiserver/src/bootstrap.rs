@@ -30,6 +30,7 @@ pub(crate) async fn run(server: &Arc<Server>) -> ApiResult<()> {
     objects.push(authentication_config());
     objects.push(token_tracking());
     objects.extend(priority_classes());
+    objects.push(standard_class());
     ensure_all(&writer, objects).await?;
     for object in [endpoints(server), endpoint_slice(server)] {
         if let Err(e) = replace(&writer, object).await {
@@ -77,6 +78,16 @@ fn endpoint_slice(server: &Server) -> Value {
         "addressType": "IPv4",
         "endpoints": [{"addresses": [server.advertise.ip().to_string()], "conditions": {"ready": true}}],
         "ports": [{"name": "https", "port": server.advertise.port(), "protocol": "TCP"}],
+    })
+}
+
+/// The class of claims that name none: directories of the node, made when the first pod that needs one has a node.
+fn standard_class() -> Value {
+    json!({
+        "kind": "StorageClass", "apiVersion": "storage.k8s.io/v1",
+        "metadata": {"name": "standard", "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}},
+        "provisioner": api::storage::PROVISIONER,
+        "reclaimPolicy": "Delete", "volumeBindingMode": "WaitForFirstConsumer",
     })
 }
 
@@ -142,13 +153,40 @@ async fn ensure(writer: &Writer<'_>, object: Value) -> ApiResult<()> {
     };
     let namespace = api::meta::namespace(&object).to_owned();
     let key = resource.key(&namespace, api::meta::name(&object));
-    if writer.server.storage.cache().get(&key).is_some() {
+    if let Some(stored) = writer.server.storage.cache().get(&key) {
+        let Some(rules) = completed_rules(&stored.value, &object) else {
+            return Ok(());
+        };
+        let edit = |old: &Value| {
+            let mut new = old.clone();
+            new["rules"] = rules.clone();
+            Ok(new)
+        };
+        let name = api::meta::name(&object);
+        writer.update(resource, "", name, "", &edit).await?;
         return Ok(());
     }
     match writer.create(resource, &namespace, object).await {
         Err(e) if e.reason != "AlreadyExists" => Err(e),
         _ => Ok(()),
     }
+}
+
+/// The rules of a role of an earlier start with those that have come since; `None` when it has them all, or when its owner
+/// wants it left alone.
+fn completed_rules(stored: &Value, wanted: &Value) -> Option<Value> {
+    let autoupdate = api::meta::annotation(stored, "rbac.authorization.kubernetes.io/autoupdate");
+    if api::meta::kind(stored) != "ClusterRole" || autoupdate != Some("true") {
+        return None;
+    }
+    let mut rules = stored["rules"].as_array().cloned().unwrap_or_default();
+    let before = rules.len();
+    for rule in wanted["rules"].as_array().into_iter().flatten() {
+        if !rules.contains(rule) {
+            rules.push(rule.clone());
+        }
+    }
+    (rules.len() > before).then(|| rules.into())
 }
 
 /// Creates or overwrites: the address may be another one than at the last start.
@@ -224,5 +262,30 @@ pub(crate) async fn expire_events(server: Arc<Server>) {
                     .await;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn roles_of_an_earlier_start_get_the_rules_that_have_come_since() {
+        let role = |rules: Value, autoupdate: &str| {
+            json!({"kind": "ClusterRole", "rules": rules,
+                "metadata": {"annotations": {"rbac.authorization.kubernetes.io/autoupdate": autoupdate}}})
+        };
+        let (a, b, own) = (
+            json!({"verbs": ["a"]}),
+            json!({"verbs": ["b"]}),
+            json!({"verbs": ["own"]}),
+        );
+        let wanted = role(json!([a, b]), "true");
+        assert_eq!(
+            completed_rules(&role(json!([a, own]), "true"), &wanted),
+            Some(json!([a, own, b]))
+        );
+        assert_eq!(completed_rules(&wanted, &wanted), None);
+        assert_eq!(completed_rules(&role(json!([a]), "false"), &wanted), None);
     }
 }

@@ -1,7 +1,8 @@
 //! One object in several versions.
 //!
-//! Versions of custom resources share their schema, so only `apiVersion` changes. The two
-//! event kinds are one kind under two sets of names.
+//! Versions of custom resources share their schema, so only `apiVersion` changes, unless a webhook converts them
+//! (`conversion`). The two
+//! event kinds are one kind under two sets of names; autoscalers are converted by `api::autoscaling`.
 
 use serde_json::{Map, Value};
 
@@ -20,6 +21,10 @@ const EVENT_FIELDS: &[(&str, &str)] = &[
 
 fn is_new_event(resource: &Resource) -> bool {
     resource.is("events.k8s.io", "events")
+}
+
+fn is_old_autoscaler(resource: &Resource) -> bool {
+    resource.is(api::autoscaling::GROUP, "horizontalpodautoscalers") && resource.version == "v1"
 }
 
 fn rename(object: &mut Value, names: impl Iterator<Item = (&'static str, &'static str)>) {
@@ -45,13 +50,22 @@ pub(crate) fn shown(resource: &Resource, stored: &Value) -> Option<Value> {
         copy["apiVersion"] = resource.api_version().into();
         return Some(copy);
     }
+    if is_old_autoscaler(resource) {
+        return Some(api::autoscaling::to_v1(stored));
+    }
     let custom = resource.custom.as_ref()?;
     // Objects written before the storage version changed are still in the version of then.
     let version = resource.api_version();
     if stored["apiVersion"] == version.as_str() && !custom.defaults {
         return None;
     }
-    let mut copy = stored.clone();
+    let mut copy = match &custom.conversion {
+        // What nobody has converted yet stays what it is: another name would make something else of it.
+        Some(conversion) if stored["apiVersion"] != version.as_str() => {
+            (*conversion.copy(stored)?).clone()
+        }
+        _ => stored.clone(),
+    };
     copy["apiVersion"] = version.into();
     if custom.defaults {
         // A default may be younger than the object.
@@ -65,6 +79,8 @@ pub(crate) fn to_stored(resource: &Resource, object: &mut Value) {
     if is_new_event(resource) {
         rename(object, EVENT_FIELDS.iter().map(|(a, b)| (*b, *a)));
         object["apiVersion"] = "v1".into();
+    } else if is_old_autoscaler(resource) {
+        *object = api::autoscaling::to_v2(object);
     } else if resource.version != resource.storage_version {
         object["apiVersion"] =
             api::meta::join_group_version(&resource.group, &resource.storage_version).into();

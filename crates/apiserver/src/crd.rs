@@ -119,17 +119,19 @@ fn clash(registry: &Registry, definition: &Value) -> Option<(&'static str, Strin
     None
 }
 
-/// Refuses a definition whose versions only a webhook can convert: none is called here, and an object in a version that it
-/// was not converted to would be a wrong answer.
+/// Refuses a definition whose versions a webhook converts, and which does not say where that is.
 pub(crate) fn check_conversion(definition: &Value) -> ApiResult<()> {
     let conversion = &definition["spec"]["conversion"];
     if conversion["strategy"] != "Webhook" {
         return Ok(());
     }
-    let e = api::field::FieldError::not_supported(
-        "spec.conversion.strategy",
-        &conversion["strategy"],
-        &["None"],
+    let client = &conversion["webhook"]["clientConfig"];
+    if client["url"].is_string() || client["service"].is_object() {
+        return Ok(());
+    }
+    let e = api::field::FieldError::required(
+        "spec.conversion.webhook.clientConfig",
+        "required when strategy is set to Webhook",
     );
     let name = api::meta::name(definition);
     Err(ApiError::invalid(
@@ -260,12 +262,16 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn definitions_that_need_a_conversion_webhook_are_refused() {
-        let of = |strategy: &str| json!({"metadata": {"name": "as.g.io"}, "spec": {"conversion": {"strategy": strategy}}});
-        assert!(check_conversion(&of("None")).is_ok());
+    fn a_conversion_webhook_needs_an_address() {
+        let of = |conversion: Value| json!({"metadata": {"name": "as.g.io"}, "spec": {"conversion": conversion}});
+        assert!(check_conversion(&of(json!({"strategy": "None"}))).is_ok());
+        let hook = json!({"strategy": "Webhook", "webhook": {"clientConfig": {"service": {"name": "s", "namespace": "n"}}}});
+        assert!(check_conversion(&of(hook)).is_ok());
         assert_eq!(
-            check_conversion(&of("Webhook")).unwrap_err().message,
-            "CustomResourceDefinition.apiextensions.k8s.io \"as.g.io\" is invalid: spec.conversion.strategy: Unsupported value: \"Webhook\": supported values: \"None\""
+            check_conversion(&of(json!({"strategy": "Webhook"})))
+                .unwrap_err()
+                .message,
+            "CustomResourceDefinition.apiextensions.k8s.io \"as.g.io\" is invalid: spec.conversion.webhook.clientConfig: Required value: required when strategy is set to Webhook"
         );
     }
 

@@ -12,6 +12,7 @@ mod authn;
 mod authz;
 mod body;
 mod bootstrap;
+mod conversion;
 mod convert;
 mod crd;
 mod error;

@@ -347,7 +347,9 @@ fn special(name: &str, bytes: &[u8], depth: usize) -> Parsed<Value> {
         "runtime.RawExtension" | "meta/v1.FieldsV1" | "apiextensions/v1.JSON" => {
             embedded(field_bytes(bytes, 1)?)?
         }
-        "authentication/v1.ExtraValue" | "authorization/v1.ExtraValue" => {
+        "authentication/v1.ExtraValue"
+        | "authorization/v1.ExtraValue"
+        | "certificates/v1.ExtraValue" => {
             let mut list = Vec::new();
             for (n, wire) in raw_fields(bytes)? {
                 if let (1, Wire::Bytes(b)) = (n, wire) {

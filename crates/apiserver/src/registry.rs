@@ -33,6 +33,8 @@ pub(crate) struct Custom {
     pub deprecation: Option<String>,
     /// The schema has default values.
     pub defaults: bool,
+    /// A webhook converts objects of other versions to this one.
+    pub conversion: Option<Arc<crate::conversion::Conversion>>,
 }
 
 impl Deref for Resource {
@@ -79,6 +81,7 @@ impl Resource {
                 deprecation,
                 defaults: has_defaults(&version["schema"]["openAPIV3Schema"]),
                 version,
+                conversion: crate::conversion::Conversion::of(definition).map(Arc::new),
             }),
             schema: OnceLock::new(),
             info: info.clone(),

@@ -18,6 +18,18 @@ pub(crate) fn value_of(resource: &Resource, stored: &Stored) -> Arc<Value> {
     convert::shown(resource, &stored.value).map_or_else(|| stored.value.clone(), Arc::new)
 }
 
+/// Whether a filter lets a stored object through: its fields are those of the version that is shown.
+pub(crate) fn passes(
+    filter: &machinery::Filter,
+    resource: &Resource,
+    stored: &Arc<Stored>,
+) -> bool {
+    if crate::conversion::of(resource).is_some() && !filter.is_empty() {
+        return filter.matches(&value_of(resource, stored));
+    }
+    filter.matches(&stored.value)
+}
+
 /// The same with its text, which is not built anew where that is not needed.
 pub(crate) fn shown(resource: &Resource, stored: &Arc<Stored>) -> Arc<Stored> {
     match convert::shown(resource, &stored.value) {

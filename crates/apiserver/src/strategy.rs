@@ -22,6 +22,20 @@ pub(crate) fn without_effect(r: &Resource, object: &Value) -> Option<&'static st
         ("networking.k8s.io", "ingresses" | "ingressclasses") => Some(
             "no ingress controller runs in this cluster: use a Gateway and a VirtualService to let requests in",
         ),
+        ("storage.k8s.io", "csidrivers" | "csinodes" | "csistoragecapacities" | "volumeattachments") => Some(
+            "no CSI driver runs on the nodes of this cluster: the object is kept and nothing acts on it",
+        ),
+        ("storage.k8s.io", "storageclasses") => {
+            let known = [api::storage::PROVISIONER, api::storage::NO_PROVISIONER];
+            (!known.iter().any(|p| object["provisioner"] == *p)).then_some(
+                "nothing in this cluster makes volumes for this provisioner: claims of this class wait until somebody makes a volume for them",
+            )
+        }
+        ("", "persistentvolumes") => (object["spec"]["hostPath"].is_null()
+            && object["spec"]["local"].is_null())
+        .then_some(
+            "the nodes of this cluster mount volumes of the types hostPath and local only: a pod that uses this one will not start",
+        ),
         ("admissionregistration.k8s.io", "validatingadmissionpolicies") => {
             object["spec"]["auditAnnotations"]
                 .as_array()
@@ -129,6 +143,17 @@ pub(crate) fn prepare_create(r: &Resource, object: &mut Value, uid: &str, now: &
                     "desiredNumberScheduled": 0, "numberReady": 0,
                 }),
                 _ => json!({}),
+            };
+        }
+        ("", "persistentvolumes") => {
+            object["status"] = json!({"phase": "Pending", "lastPhaseTransitionTime": now});
+        }
+        ("", "persistentvolumeclaims") => object["status"] = json!({"phase": "Pending"}),
+        ("certificates.k8s.io", _) => object["status"] = json!({}),
+        ("autoscaling", _) => {
+            object["status"] = match r.version.as_str() {
+                "v1" => json!({"currentReplicas": 0, "desiredReplicas": 0}),
+                _ => json!({"desiredReplicas": 0, "currentMetrics": null}),
             };
         }
         ("", "replicationcontrollers") => object["status"] = json!({"replicas": 0}),
@@ -293,6 +318,19 @@ pub(crate) fn prepare_update(r: &Resource, object: &mut Value, old: &Value, subr
             api::meta::set(&mut kept, "managedFields", fields.clone());
         }
         *object = kept;
+        if r.is("certificates.k8s.io", "certificatesigningrequests") {
+            date_conditions(object, old);
+        }
+    } else if subresource == "approval" {
+        // Nothing but who approved or denied, and what people write on it.
+        let conditions = object["status"]["conditions"].clone();
+        let mut kept = old.clone();
+        kept["metadata"] = object["metadata"].clone();
+        if conditions.is_array() {
+            kept["status"]["conditions"] = conditions;
+        }
+        *object = kept;
+        date_conditions(object, old);
     } else if subresource == "ephemeralcontainers" {
         // Nothing but containers that are added.
         let added = object["spec"]["ephemeralContainers"].clone();
@@ -311,6 +349,10 @@ pub(crate) fn prepare_update(r: &Resource, object: &mut Value, old: &Value, subr
         };
         if keep_status {
             copy_field(object, old, "status");
+        }
+        if r.is("certificates.k8s.io", "certificatesigningrequests") {
+            // What was asked for stays what was asked for.
+            copy_field(object, old, "spec");
         }
         if r.is("", "namespaces") {
             copy_field(object, old, "spec");
@@ -365,6 +407,30 @@ pub(crate) fn count_templates(r: &Resource, object: &mut Value, old: &Value) {
         api::meta::TEMPLATE_GENERATION.into(),
         count.to_string().into(),
     );
+}
+
+/// Times of a certificate request's conditions: of the change, where the writer names none.
+fn date_conditions(object: &mut Value, old: &Value) {
+    let now = crate::state::now();
+    let before = old["status"]["conditions"].clone();
+    let known =
+        |kind: &Value| -> Option<&Value> { before.as_array()?.iter().find(|c| c["type"] == *kind) };
+    for c in object["status"]["conditions"]
+        .as_array_mut()
+        .into_iter()
+        .flatten()
+    {
+        let same = known(&c["type"]).filter(|b| b["status"] == c["status"]);
+        if c["lastTransitionTime"].is_null() {
+            c["lastTransitionTime"] = match same {
+                Some(b) => b["lastTransitionTime"].clone(),
+                None => now.clone().into(),
+            };
+        }
+        if c["lastUpdateTime"].is_null() {
+            c["lastUpdateTime"] = now.clone().into();
+        }
+    }
 }
 
 /// Is nothing of importance different? Such writes are answered without being written.

@@ -24,6 +24,7 @@ pub fn run(name: &str, args: Vec<OsString>) -> Option<ExitCode> {
         "wget" => curl_image::wget_main(args),
         "istioctl" => istioctl::main(args),
         "httpd" | "httpd-foreground" => httpd_image::httpd_main(args),
+        "nginx" => httpd_image::nginx_main(args),
         "ab" => httpd_image::ab_main(args),
         "fortio" => fortio_image::main(args),
         "gunicorn" => httpbin_image::gunicorn_main(args),

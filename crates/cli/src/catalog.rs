@@ -47,6 +47,12 @@ pub fn images(envoy: Option<&Path>) -> ImageCatalog {
         &["httpd-foreground", "httpd", "ab"],
     ));
     images.push(image(
+        &["nginx"],
+        &[],
+        &["nginx", "-g", "daemon off;"],
+        &["nginx"],
+    ));
+    images.push(image(
         &["fortio/fortio", "fortio"],
         &["fortio"],
         &["server"],
@@ -235,6 +241,8 @@ mod tests {
             "curlimages/curl:8.5.0",
             "httpd:alpine",
             "docker.io/library/httpd:2.4",
+            "nginx:1.27",
+            "registry.k8s.io/e2e-test-images/nginx:1.15-4",
             "fortio/fortio:latest_release",
             "docker.io/kennethreitz/httpbin",
             "docker.io/mccutchen/go-httpbin:v2.15.0",
@@ -249,7 +257,7 @@ mod tests {
         ] {
             assert!(images.resolve(reference).is_some(), "{reference}");
         }
-        assert!(images.resolve("nginx").is_none());
+        assert!(images.resolve("mysql").is_none());
     }
 
     #[test]

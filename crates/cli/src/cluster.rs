@@ -72,6 +72,7 @@ async fn run(state: &StateDir, facts: &'static ClusterFacts, images: ImageCatalo
         scheduler: client("system:kube-scheduler", &[])?,
         root_ca_pem: keys.api.cert.clone(),
         service_account_key_pem: Some(keys.service_accounts.clone()),
+        signer: Some(std::sync::Arc::new(keys.api.authority()?)),
     };
     let node_user = format!("system:node:{}", facts.node_name());
     let node_client = client(&node_user, &["system:nodes"])?;

@@ -37,6 +37,7 @@ async fn start(
     let config = Config {
         root_ca_pem: manager.ca_pem.clone(),
         service_account_key_pem: signing_key.map(std::fs::read_to_string).transpose()?,
+        signer: None,
         controller_manager: Client::new(manager.user_agent("kube-controller-manager/v1.32"))?,
         scheduler: Client::new(scheduler.user_agent("kube-scheduler/v1.32"))?,
     };

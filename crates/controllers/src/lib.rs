@@ -4,6 +4,7 @@
 //! API server and carry the decisions out.
 
 pub mod action;
+pub mod certificates;
 mod claim;
 pub mod cron_job;
 pub mod daemon_set;
@@ -11,6 +12,7 @@ pub mod deployment;
 pub mod disruption;
 pub mod endpoints;
 pub mod graph;
+pub mod hpa;
 pub mod job;
 pub mod node;
 mod object;
@@ -23,6 +25,7 @@ mod run;
 pub mod scheduler;
 pub mod selector;
 pub mod stateful_set;
+pub mod volumes;
 mod work;
 
 pub use run::{Config, run};

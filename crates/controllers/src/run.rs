@@ -1,5 +1,6 @@
 //! Starts all controllers of a cluster.
 
+mod certificates;
 mod cluster_role_aggregation;
 mod cron_job;
 mod daemon_set;
@@ -7,6 +8,7 @@ mod deployment;
 mod disruption;
 mod endpoints;
 mod garbage;
+mod hpa;
 mod job;
 mod namespace;
 mod namespace_defaults;
@@ -16,14 +18,16 @@ mod replicaset;
 mod replication_controller;
 mod service_account_tokens;
 mod stateful_set;
+mod volumes;
 
 use std::sync::Arc;
 
 use kube_client::events::Recorder;
 use kube_client::{
     CLUSTER_ROLES, CONFIG_MAPS, CRON_JOBS, Client, DAEMON_SETS, DEPLOYMENTS, ENDPOINT_SLICES,
-    ENDPOINTS, JOBS, LEASES, ListParams, NAMESPACES, NODES, POD_DISRUPTION_BUDGETS, PODS,
-    REPLICA_SETS, Resource, SECRETS, SERVICE_ACCOUNTS, SERVICES, STATEFUL_SETS, Store,
+    ENDPOINTS, HORIZONTAL_POD_AUTOSCALERS, JOBS, LEASES, ListParams, NAMESPACES, NODES,
+    PERSISTENT_VOLUME_CLAIMS, POD_DISRUPTION_BUDGETS, PODS, REPLICA_SETS, Resource, SECRETS,
+    SERVICE_ACCOUNTS, SERVICES, STATEFUL_SETS, Store,
 };
 use runtime::CancellationToken;
 use serde_json::Value;
@@ -42,6 +46,8 @@ pub struct Config {
     /// The key (PEM, PKCS#8, ECDSA P-256) that signs the tokens in Secrets of type `kubernetes.io/service-account-token`; without it
     /// such Secrets stay empty.
     pub service_account_key_pem: Option<String>,
+    /// Signs the certificate requests of the cluster's own signers; without it they stay unsigned.
+    pub signer: Option<Arc<pki::Authority>>,
 }
 
 /// Namespace and name.
@@ -76,6 +82,11 @@ struct Context {
     budgets: Store,
     quotas: Store,
     cluster_roles: Store,
+    autoscalers: Store,
+    claims: Store,
+    volumes: Store,
+    storage_classes: Store,
+    certificate_requests: Store,
     token: CancellationToken,
 }
 
@@ -105,6 +116,13 @@ pub async fn run(config: Config, token: CancellationToken) {
             replication_controller::run(&context),
             disruption::run(&context),
             quota::run(&context),
+            hpa::run(&context),
+            volumes::run(&context),
+            async {
+                if let Some(signer) = config.signer.clone() {
+                    certificates::run(&context, signer).await;
+                }
+            },
             garbage::run(&context),
             cluster_role_aggregation::run(&context),
         );
@@ -149,11 +167,16 @@ impl Context {
             budgets: all(POD_DISRUPTION_BUDGETS),
             quotas: all(QUOTAS),
             cluster_roles: all(CLUSTER_ROLES),
+            autoscalers: all(HORIZONTAL_POD_AUTOSCALERS),
+            claims: all(PERSISTENT_VOLUME_CLAIMS),
+            volumes: all(crate::volumes::PERSISTENT_VOLUMES),
+            storage_classes: all(crate::volumes::STORAGE_CLASSES),
+            certificate_requests: all(crate::certificates::REQUESTS),
             token: token.clone(),
         }
     }
 
-    fn stores(&self) -> [&Store; 21] {
+    fn stores(&self) -> [&Store; 26] {
         [
             &self.pods,
             &self.replica_sets,
@@ -176,6 +199,11 @@ impl Context {
             &self.budgets,
             &self.quotas,
             &self.cluster_roles,
+            &self.autoscalers,
+            &self.claims,
+            &self.volumes,
+            &self.storage_classes,
+            &self.certificate_requests,
         ]
     }
 

@@ -8,6 +8,7 @@ mod resources;
 mod run;
 mod score;
 mod taints;
+mod volumes;
 
 #[cfg(test)]
 mod tests;
@@ -48,4 +49,17 @@ pub struct Snapshot {
     pub nodes: Vec<NodeInfo>,
     /// Labels of namespaces, for selectors of namespaces in pod affinity.
     pub namespaces: BTreeMap<String, Value>,
+    /// Claims of the pod's namespace, all volumes, and all classes; empty while the pod has no claims.
+    pub storage: Storage,
+}
+
+/// Claims, volumes and classes.
+#[derive(Debug, Clone, Default)]
+pub struct Storage {
+    /// Claims of the pod's namespace.
+    pub claims: Vec<Arc<Value>>,
+    /// All volumes.
+    pub volumes: Vec<Arc<Value>>,
+    /// All classes.
+    pub classes: Vec<Arc<Value>>,
 }

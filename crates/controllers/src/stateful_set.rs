@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::time::Time;
-use kube_client::{PODS, STATEFUL_SETS};
+use kube_client::{PERSISTENT_VOLUME_CLAIMS, PODS, STATEFUL_SETS};
 use serde_json::{Value, json};
 
 use crate::action::{Action, Event};
 use crate::claim::claim;
-use crate::object::{int, is_terminating, omit_empty, status_patch, text};
+use crate::object::{int, is_terminating, items, omit_empty, status_patch, text};
 use crate::pods::{self, Availability};
 use crate::replicaset::pod_from_template;
 use crate::revision::{self, HASH_LABEL, REVISIONS};
@@ -23,6 +23,8 @@ pub struct Observed {
     pub pods: Vec<Arc<Value>>,
     /// All ControllerRevisions of its namespace.
     pub revisions: Vec<Arc<Value>>,
+    /// All PersistentVolumeClaims of its namespace.
+    pub claims: Vec<Arc<Value>>,
     /// The present moment.
     pub now: Time,
 }
@@ -86,7 +88,8 @@ pub fn reconcile(observed: &Observed) -> (Vec<Action>, Option<Duration>) {
         mine,
         again: None,
     };
-    let mut actions = plan.pods();
+    let mut actions = plan.retention();
+    actions.extend(plan.pods());
     let (status, completes) = plan.status();
     if let Some(patch) = status_patch(set, &status) {
         actions.insert(0, Action::status(STATEFUL_SETS, set, patch));
@@ -157,6 +160,7 @@ impl Plan<'_> {
             let pod = self.mine.iter().find(|(n, _)| *n == number);
             match pod.map(|(_, pod)| pod.clone()) {
                 None => {
+                    actions.extend(self.claims_of(number));
                     actions.push(self.create(number));
                     if in_order {
                         return actions;
@@ -183,7 +187,15 @@ impl Plan<'_> {
             .filter(|(n, _)| !range.contains(n))
             .map(|(_, pod)| pod.clone())
             .collect();
+        // A pod that is not well halts the shrinking, unless it is the first of those: then it goes itself.
+        let unhealthy = surplus.iter().rev().find(|pod| !self.healthy(pod)).cloned();
         for pod in &surplus {
+            let first = unhealthy
+                .as_ref()
+                .is_some_and(|u| api::meta::uid(u) == api::meta::uid(pod));
+            if in_order && !first && !self.healthy(pod) {
+                return actions;
+            }
             if !is_terminating(pod) {
                 actions.push(self.delete(pod, "SuccessfulDelete"));
             }
@@ -269,6 +281,107 @@ impl Plan<'_> {
             )),
             ..Action::create(PODS, pod)
         }
+    }
+
+    /// Templates of claims with the name of this pod's claim of each.
+    fn claim_names(&self, number: i64) -> impl Iterator<Item = (&Value, String)> {
+        let pod = format!("{}-{number}", api::meta::name(self.set));
+        items(&self.set["spec"]["volumeClaimTemplates"])
+            .iter()
+            .map(move |template| (template, format!("{}-{pod}", api::meta::name(template))))
+    }
+
+    /// Makes the claims of a pod that are not there: they outlive pods, and are there when a pod comes again.
+    fn claims_of(&self, number: i64) -> Vec<Action> {
+        let (set, set_name) = (self.set, api::meta::name(self.set));
+        let missing = |name: &str| {
+            let known = &self.observed.claims;
+            !known.iter().any(|claim| api::meta::name(claim) == name)
+        };
+        self.claim_names(number)
+            .filter(|(_, name)| missing(name))
+            .map(|(template, name)| {
+                let mut claim = template.clone();
+                claim["apiVersion"] = "v1".into();
+                claim["kind"] = "PersistentVolumeClaim".into();
+                if let Some(map) = claim.as_object_mut() {
+                    map.shift_remove("status");
+                }
+                api::meta::unset(&mut claim, "creationTimestamp");
+                api::meta::set(&mut claim, "name", name.clone());
+                api::meta::set(&mut claim, "namespace", api::meta::namespace(set));
+                let labels = api::meta::map_mut(&mut claim["metadata"], "labels");
+                for (key, value) in api::meta::pairs(&set["spec"]["selector"]["matchLabels"]) {
+                    labels.insert(key.to_owned(), value.into());
+                }
+                if self.keeps("whenDeleted") == "Delete" {
+                    api::meta::set(&mut claim, "ownerReferences", json!([self.owner(None)]));
+                }
+                let told = |how: &str| format!("create Claim {name} Pod {set_name}-{number} in StatefulSet {set_name} {how}");
+                Action {
+                    on_success: Some(Event::normal(set, "SuccessfulCreate", told("success"))),
+                    on_failure: Some(Event::warning(set, "FailedCreate", told("failed error: {error}"))),
+                    ..Action::create(PERSISTENT_VOLUME_CLAIMS, claim)
+                }
+            })
+            .collect()
+    }
+
+    /// What becomes of claims `whenDeleted` or `whenScaled`: `Retain` or `Delete`.
+    fn keeps(&self, when: &str) -> &str {
+        text(&self.set["spec"]["persistentVolumeClaimRetentionPolicy"][when])
+    }
+
+    /// The owner that a claim goes with: the set, or one of its pods.
+    fn owner(&self, pod: Option<&Value>) -> Value {
+        let (api_version, kind, object) = match pod {
+            Some(pod) => ("v1", "Pod", pod),
+            None => ("apps/v1", "StatefulSet", self.set.as_ref()),
+        };
+        json!({"apiVersion": api_version, "kind": kind, "name": api::meta::name(object), "uid": api::meta::uid(object)})
+    }
+
+    /// Keeps the owners of claims as the set's policy says: what is owned goes with its owner.
+    fn retention(&self) -> Vec<Action> {
+        let (deleted, scaled) = (
+            self.keeps("whenDeleted") == "Delete",
+            self.keeps("whenScaled") == "Delete",
+        );
+        let range = self.start()..self.start() + self.wanted();
+        let mut actions = Vec::new();
+        for (number, pod) in &self.mine {
+            let surplus = !range.contains(number);
+            let wanted = match surplus && scaled {
+                true => Some(self.owner(Some(pod))),
+                false => deleted.then(|| self.owner(None)),
+            };
+            for (_, name) in self.claim_names(*number) {
+                let claim = self
+                    .observed
+                    .claims
+                    .iter()
+                    .find(|claim| api::meta::name(claim) == name);
+                let Some(claim) = claim.filter(|claim| !is_terminating(claim)) else {
+                    continue;
+                };
+                let is_ours = |owner: &Value| {
+                    owner["uid"] == api::meta::uid(self.set)
+                        || (owner["kind"] == "Pod" && owner["name"] == api::meta::name(pod))
+                };
+                let before = items(&claim["metadata"]["ownerReferences"]);
+                let mut after: Vec<Value> = before
+                    .iter()
+                    .filter(|owner| !is_ours(owner))
+                    .cloned()
+                    .collect();
+                after.extend(wanted.clone());
+                if after != before {
+                    let patch = json!({"metadata": {"ownerReferences": after, "resourceVersion": api::meta::resource_version(claim)}});
+                    actions.push(Action::patch(PERSISTENT_VOLUME_CLAIMS, claim, patch));
+                }
+            }
+        }
+        actions
     }
 
     fn delete(&self, pod: &Value, reason: &'static str) -> Action {
@@ -371,6 +484,7 @@ mod tests {
             set: Arc::new(set.clone()),
             pods,
             revisions: revisions.to_vec(),
+            claims: Vec::new(),
             now: Time::UNIX_EPOCH + time::Duration::days(30_000),
         };
         reconcile(&observed)
@@ -412,6 +526,18 @@ mod tests {
     }
 
     #[test]
+    fn scaling_down_halts_at_a_pod_that_is_not_well() {
+        let set = set(0);
+        let r = [revision_of(&set, &[])];
+        let name = api::meta::name(&r[0]).to_owned();
+        let pods = |ready: [bool; 3]| (0..3).map(|n| pod(n, &name, ready[n as usize])).collect();
+        assert!(run(&set, pods([false, false, false]), &r).is_empty());
+        assert_eq!(run(&set, pods([false, true, true]), &r), ["delete web-2"]);
+        assert_eq!(run(&set, pods([true, true, false]), &r), ["delete web-2"]);
+        assert!(run(&set, pods([true, false, false]), &r).is_empty());
+    }
+
+    #[test]
     fn an_update_rolls_down_to_the_partition() {
         let mut set = set(3);
         let old = revision_of(&set, &[]);
@@ -427,6 +553,52 @@ mod tests {
         let mut done = pods;
         done[2] = pod(2, &new_name, true);
         assert!(run(&set, done, &r).is_empty());
+    }
+
+    #[test]
+    fn claims_come_before_their_pod_and_outlive_it_unless_the_policy_says_so() {
+        let mut set = set(1);
+        set["spec"]["volumeClaimTemplates"] = json!([{"metadata": {"name": "www"}, "spec": {"x": 1}, "status": {"phase": "Pending"}}]);
+        let r = [revision_of(&set, &[])];
+        let name = api::meta::name(&r[0]).to_owned();
+        let judge = |set: &Value, pods: Vec<Arc<Value>>, claims: Vec<Value>| {
+            reconcile(&Observed {
+                set: Arc::new(set.clone()),
+                pods,
+                revisions: r.to_vec(),
+                claims: claims.into_iter().map(Arc::new).collect(),
+                now: Time::UNIX_EPOCH + time::Duration::days(30_000),
+            })
+            .0
+            .into_iter()
+            .filter(|a| a.target.resource == PERSISTENT_VOLUME_CLAIMS)
+            .map(|a| a.verb)
+            .collect::<Vec<_>>()
+        };
+        let made = judge(&set, vec![], vec![]);
+        let [Verb::Create(claim)] = made.as_slice() else {
+            panic!("{made:?}")
+        };
+        assert_eq!(claim["metadata"]["name"], "www-web-0");
+        assert_eq!(claim["metadata"]["labels"], json!({"a": "b"}));
+        assert!(
+            claim.get("status").is_none() && claim["metadata"].get("ownerReferences").is_none()
+        );
+        let there = json!({"metadata": {"name": "www-web-0"}});
+        assert!(judge(&set, vec![], vec![there.clone()]).is_empty());
+        let owners = |verbs: &[Verb]| match verbs {
+            [Verb::Patch(patch, None)] => patch["metadata"]["ownerReferences"].clone(),
+            other => panic!("{other:?}"),
+        };
+        set["spec"]["persistentVolumeClaimRetentionPolicy"] =
+            json!({"whenDeleted": "Delete", "whenScaled": "Retain"});
+        let seen = judge(&set, vec![pod(0, &name, true)], vec![there.clone()]);
+        assert_eq!(owners(&seen)[0]["kind"], "StatefulSet");
+        set["spec"]["persistentVolumeClaimRetentionPolicy"] =
+            json!({"whenDeleted": "Retain", "whenScaled": "Delete"});
+        set["spec"]["replicas"] = 0.into();
+        let seen = judge(&set, vec![pod(0, &name, true)], vec![there]);
+        assert_eq!(owners(&seen)[0]["kind"], "Pod");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use kube_client::{
     Auth, CONFIG_MAPS, Client, Config, DEPLOYMENTS, ENDPOINT_SLICES, ENDPOINTS, EVENTS, JOBS,
-    NAMESPACES, PODS, REPLICA_SETS, Resource, SECRETS, SERVICE_ACCOUNTS,
+    NAMESPACES, PERSISTENT_VOLUME_CLAIMS, PODS, REPLICA_SETS, Resource, SECRETS, SERVICE_ACCOUNTS,
 };
 use serde_json::{Value, json};
 use support::{Cluster, deployment};
@@ -511,4 +511,76 @@ async fn a_deployment_is_bound_in_no_time() {
     println!("from Deployment to bound pod: {best:?}");
     // Far above what it takes, far below what any polling would need.
     assert!(best < Duration::from_millis(500), "{best:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stateful_set_gets_volumes_that_outlive_it() {
+    let cluster = Cluster::start().await;
+    cluster
+        .until(
+            &SERVICE_ACCOUNTS,
+            "default",
+            "the default account",
+            |found| !found.is_empty(),
+        )
+        .await;
+    let set = json!({
+        "apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "web"},
+        "spec": {"serviceName": "web", "replicas": 1, "selector": {"matchLabels": {"app": "web"}},
+            "template": {"metadata": {"labels": {"app": "web"}}, "spec": {"terminationGracePeriodSeconds": 0,
+                "containers": [{"name": "c", "image": "v1", "volumeMounts": [{"name": "data", "mountPath": "/data"}]}]}},
+            "volumeClaimTemplates": [{"metadata": {"name": "data"},
+                "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}}]},
+    });
+    cluster.apply(&set.to_string()).await;
+    // The class is the default one and waits for the pod, the pod for its claim.
+    cluster
+        .kubectl("wait pod/web-0 --for=jsonpath={.spec.nodeName}=node-1 --timeout=50s")
+        .await;
+    let claim = cluster
+        .get(&PERSISTENT_VOLUME_CLAIMS, "default", "data-web-0")
+        .await;
+    assert_eq!(
+        (
+            &claim["status"]["phase"],
+            &claim["spec"]["storageClassName"]
+        ),
+        (&json!("Bound"), &json!("standard"))
+    );
+    let table = cluster.kubectl("get pvc,pv --no-headers").await;
+    assert_eq!(table.matches(" Bound ").count(), 2, "{table}");
+    cluster.kubectl("delete statefulset web").await;
+    cluster
+        .until(&PODS, "default", "the end of the pod", <[Value]>::is_empty)
+        .await;
+    let kept = cluster
+        .get(&PERSISTENT_VOLUME_CLAIMS, "default", "data-web-0")
+        .await;
+    assert_eq!(kept["metadata"]["uid"], claim["metadata"]["uid"]);
+    cluster.kubectl("delete pvc data-web-0 --timeout=50s").await;
+    // The node agent would remove the directory and let the volume go.
+    cluster
+        .kubectl("wait pv --all --for=jsonpath={.metadata.deletionTimestamp} --timeout=50s")
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_approved_request_is_signed() {
+    let cluster = Cluster::start().await;
+    let key = pki::KeyPair::generate().unwrap();
+    let request = pki::csr::create(&key, &[]).unwrap();
+    let encoded = base64::engine::general_purpose::STANDARD.encode(request);
+    let object = json!({
+        "apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest", "metadata": {"name": "jane"},
+        "spec": {"request": encoded, "signerName": "kubernetes.io/kube-apiserver-client", "usages": ["client auth"], "expirationSeconds": 3600},
+    });
+    cluster.apply(&object.to_string()).await;
+    let before = cluster.kubectl("get csr jane --no-headers").await;
+    assert!(before.contains(" Pending"), "{before}");
+    cluster.kubectl("certificate approve jane").await;
+    cluster
+        .kubectl("wait csr/jane --for=jsonpath={.status.certificate} --timeout=50s")
+        .await;
+    let after = cluster.kubectl("get csr jane --no-headers").await;
+    assert!(after.contains(" Approved,Issued"), "{after}");
 }

@@ -7,6 +7,7 @@
 //! - [`dns`] and [`service_proxy`]: the cluster's names and virtual addresses.
 //! - [`node`]: the Node object.
 
+pub mod admission;
 pub mod catalog;
 pub mod clock;
 pub mod cri;

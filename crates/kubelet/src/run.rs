@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use crate::catalog::ImageCatalog;
 use crate::cri::Runtime;
 use crate::dns;
+use crate::engine::claims::{PERSISTENT_VOLUMES, reclaim};
 use crate::engine::{Engine, EngineConfig, Stores, manage};
 use crate::events::Recorder;
 use crate::ipam::{Ipam, IpamError, parse_cidr};
@@ -147,6 +148,7 @@ pub async fn run_with(
     };
     let slices = follow(ENDPOINT_SLICES);
     let own = ListParams::fields(format!("spec.nodeName={}", config.node_name));
+    let volumes = follow(PERSISTENT_VOLUMES);
     let pods = Store::start(config.client.clone(), PODS, None, own, &token);
     let catalog = Arc::new(config.catalog);
     let listener = listen((config.node_ip, PORT).into(), network).await?;
@@ -166,11 +168,13 @@ pub async fn run_with(
         dirs: VolumeDirs {
             persistent: config.data_dir.join("volumes"),
             ephemeral: config.volumes_dir.clone(),
+            disk: config.data_dir.join("disk"),
         },
         ipam: Mutex::new(Ipam::new(&config.pod_cidr)?),
         stores: stores.clone(),
         recorder: Recorder::start(config.client.clone(), config.node_name.clone()),
         checker: Checker::default(),
+        refused: Mutex::default(),
         pods: RwLock::default(),
     });
     let info = NodeInfo {
@@ -233,6 +237,7 @@ pub async fn run_with(
             .map_err(Error::from)
     });
     tasks.spawn(done(node::run(config.client, info, catalog, token.clone())));
+    tasks.spawn(done(reclaim(engine.clone(), volumes, token.clone())));
     tasks.spawn(done(manage(engine, pods, token.clone())));
     while let Some(ended) = tasks.join_next().await {
         match ended {

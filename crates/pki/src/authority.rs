@@ -233,9 +233,6 @@ impl Authority {
     /// # Errors
     /// When the request is damaged or its signature is wrong.
     pub fn sign_csr(&self, csr_pem: &str, uris: &[String], validity: Validity) -> Result<String> {
-        let spki = csr::verified_public_key(csr_pem)?;
-        let public_key = SubjectPublicKeyInfo::from_der(&spki)
-            .map_err(|error| Error::Request(format!("public key: {error}")))?;
         let request = CertRequest {
             cn: String::new(),
             orgs: Vec::new(),
@@ -246,7 +243,19 @@ impl Authority {
             server: true,
             validity,
         };
-        let leaf = self.sign(&request, &public_key)?;
+        self.sign_key_of(csr_pem, &request)
+    }
+
+    /// Signs the public key of a request for what `granted` says, whatever names the request asks for. Returns the leaf
+    /// followed by the intermediates, without the root.
+    ///
+    /// # Errors
+    /// When the request is damaged or its signature is wrong, or a granted name cannot stand in a certificate.
+    pub fn sign_key_of(&self, csr_pem: &str, granted: &CertRequest) -> Result<String> {
+        let spki = csr::verified_public_key(csr_pem)?;
+        let public_key = SubjectPublicKeyInfo::from_der(&spki)
+            .map_err(|error| Error::Request(format!("public key: {error}")))?;
+        let leaf = self.sign(granted, &public_key)?;
         Ok(format!("{leaf}{}", self.chain_pem))
     }
 

@@ -101,7 +101,7 @@ fn rfc2253(subject: &x509_parser::x509::X509Name<'_>) -> String {
     parts.join(",")
 }
 
-fn address(bytes: &[u8]) -> Option<IpAddr> {
+pub(crate) fn address(bytes: &[u8]) -> Option<IpAddr> {
     if let Ok(v4) = <[u8; 4]>::try_from(bytes) {
         Some(v4.into())
     } else {

@@ -92,7 +92,7 @@ fn wording(resource: &ResourceInfo) -> Wording {
     match (resource.group.as_str(), resource.kind.as_str()) {
         _ if resource.crd.is_some() => Wording::Plain,
         ("", "Pod" | "Node" | "Service" | "Secret" | "Event" | "Namespace")
-        | ("events.k8s.io", _) => Wording::Plain,
+        | ("events.k8s.io" | "certificates.k8s.io", _) => Wording::Plain,
         ("batch", "Job") => Wording::Kind,
         _ => Wording::Default,
     }
@@ -159,6 +159,7 @@ fn supports(resource: &ResourceInfo, field: &str) -> bool {
             "type",
         ],
         ("batch", "Job") => &["status.successful"],
+        ("certificates.k8s.io", _) => &["spec.signerName"],
         _ => &[],
     };
     fields.contains(&field)

@@ -1,6 +1,6 @@
 //! Rows of the built-in kinds.
 
-use super::{age, list, pod, text_or};
+use super::{age, autoscaling, list, pod, storage, text_or};
 use crate::meta;
 use crate::scheme::ResourceInfo;
 use crate::selector::LabelSelector;
@@ -136,6 +136,7 @@ pub fn cells(resource: &ResourceInfo, o: &Value, now: Time) -> Vec<Value> {
             text_or(&o["preemptionPolicy"], "").into(),
         ],
         "RuntimeClass" => vec![name, text_or(&o["handler"], "").into(), age(o, now)],
+        "HorizontalPodAutoscaler" => autoscaling::cells(o, now),
         "Job" => job(o, now),
         "Service" => service(o, now),
         "Endpoints" => vec![name, endpoints(o).into(), age(o, now)],
@@ -256,7 +257,8 @@ pub fn cells(resource: &ResourceInfo, o: &Value, now: Time) -> Vec<Value> {
         "MutatingWebhookConfiguration" | "ValidatingWebhookConfiguration" => {
             vec![name, size(&o["webhooks"]).into(), age(o, now)]
         }
-        _ => vec![name, o["metadata"]["creationTimestamp"].clone()],
+        kind => storage::cells(kind, o, now)
+            .unwrap_or_else(|| vec![name, o["metadata"]["creationTimestamp"].clone()]),
     }
 }
 

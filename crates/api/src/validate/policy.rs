@@ -16,7 +16,7 @@ pub const SYSTEM_PRIORITIES: [(&str, i64); 2] = [
     ("system-node-critical", 2_000_001_000),
 ];
 
-fn quantity(v: &Value) -> Option<Quantity> {
+pub(super) fn quantity(v: &Value) -> Option<Quantity> {
     match v {
         Value::String(s) => Quantity::parse(s).ok(),
         Value::Number(n) => Quantity::parse(&n.to_string()).ok(),

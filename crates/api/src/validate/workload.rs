@@ -6,18 +6,26 @@ use crate::meta;
 use crate::selector::LabelSelector;
 use serde_json::Value;
 
-/// The template of pods that are found by their labels and always started again.
-fn template_of_selected_pods(template: &Value, selected: impl Fn(&Value) -> bool) -> Errors {
+/// The template of pods that are found by their labels and always started again; `whole`: with everything that is wrong in it.
+fn template_of_selected_pods(
+    template: &Value,
+    whole: bool,
+    selected: impl Fn(&Value) -> bool,
+) -> Errors {
     let mut out = Vec::new();
-    let labels = &template["metadata"]["labels"];
-    if !selected(labels) {
+    let found = &template["metadata"]["labels"];
+    if !selected(found) {
         out.push(FieldError::invalid_go(
             "spec.template.metadata.labels",
-            gostring::string_map(labels),
+            gostring::string_map(found),
             "`selector` does not match template `labels`",
         ));
     }
-    out.extend(template_errors(template));
+    if whole {
+        out.extend(template_errors(template));
+    } else {
+        out.extend(labels("spec.template.labels", found));
+    }
     let policy = &template["spec"]["restartPolicy"];
     if *policy != "Always" && policy.is_string() {
         out.push(FieldError::not_supported(
@@ -67,7 +75,9 @@ fn selector_and_template(spec: &Value, kind: &str) -> Errors {
     }
     let template = &spec["template"];
     let wanted = LabelSelector::from_value(selector);
-    out.extend(template_of_selected_pods(template, |labels| {
+    // A StatefulSet's pods have volumes that the template does not name; what is wrong with them is said when they are made.
+    let whole = kind != "StatefulSet";
+    out.extend(template_of_selected_pods(template, whole, |labels| {
         wanted.is_empty() || wanted.matches_labels(labels)
     }));
     if !template["spec"]["activeDeadlineSeconds"].is_null() {
@@ -344,7 +354,7 @@ pub fn replication_controller(obj: &Value) -> Errors {
         out.push(FieldError::required("spec.template", ""));
         return out;
     }
-    out.extend(template_of_selected_pods(template, |labels| {
+    out.extend(template_of_selected_pods(template, true, |labels| {
         meta::pairs(selector).all(|(key, value)| labels[key] == value)
     }));
     out

@@ -2,8 +2,9 @@
 """Asks a real kube-apiserver 1.32 about the cases of create.yaml and update.yaml (see README.md).
 
     measure.py            (kubectl's current context names the server; certificates are taken from the kubeconfig)
+    measure.py kinds      the cases of kinds.yaml only
 """
-import json, os, ssl, subprocess, time, urllib.request, urllib.error, yaml
+import json, os, ssl, subprocess, sys, time, urllib.request, urllib.error, yaml
 
 here = os.path.dirname(os.path.abspath(__file__))
 cfg = json.loads(subprocess.check_output(["kubectl", "config", "view", "--raw", "--minify", "-o", "json"]))
@@ -24,7 +25,8 @@ def call(method, path, body=None, content="application/json", accept="applicatio
 
 PLURALS = {}
 for gv in ["v1", "apps/v1", "batch/v1", "discovery.k8s.io/v1", "events.k8s.io/v1", "rbac.authorization.k8s.io/v1", "coordination.k8s.io/v1",
-           "apiextensions.k8s.io/v1", "admissionregistration.k8s.io/v1", "policy/v1", "scheduling.k8s.io/v1", "node.k8s.io/v1", "probe.io/v1"]:
+           "apiextensions.k8s.io/v1", "admissionregistration.k8s.io/v1", "policy/v1", "scheduling.k8s.io/v1", "node.k8s.io/v1", "probe.io/v1", "autoscaling/v2", "autoscaling/v1",
+           "storage.k8s.io/v1", "certificates.k8s.io/v1"]:
     for r in call("GET", ("/api/" if gv == "v1" else "/apis/") + gv)[3]["resources"]:
         if "/" not in r["name"]:
             PLURALS[gv, r["kind"]] = r
@@ -53,13 +55,16 @@ def answer(code, warnings, body):
 
 
 if __name__ == "__main__":
-    results = []
-    for case in yaml.safe_load(open(here + "/create.yaml")):
-        code, _, warnings, body = call("POST", path(case["o"]) + "?dryRun=All", case["o"])
-        results.append({"case": case["c"], "input": case["o"], **answer(code, warnings, body)})
-    json.dump(results, open(here + "/create.json", "w"), indent=1, ensure_ascii=False)
-    print(len(results), "create cases")
-    if os.path.exists(here + "/update.yaml"):
+    for file in sys.argv[1:] or ["create", "kinds"]:
+        results = []
+        for case in yaml.safe_load(open(f"{here}/{file}.yaml")):
+            code, _, warnings, body = call("POST", path(case["o"]) + "?dryRun=All", case["o"])
+            results.append({"case": case["c"], "input": case["o"], **answer(code, warnings, body)})
+            if file == "kinds":
+                results[-1].pop("managed", None)
+        json.dump(results, open(f"{here}/{file}.json", "w"), indent=1, ensure_ascii=False)
+        print(len(results), file, "cases")
+    if not sys.argv[1:] and os.path.exists(here + "/update.yaml"):
         results = []
         for case in yaml.safe_load(open(here + "/update.yaml")):
             p = path(case["o"])

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Records server-printed tables (tables.json) and the column definitions of all kinds (../../data/columns.json)."""
-import datetime, json, os, time, yaml
+import base64, datetime, json, os, subprocess, sys, time, yaml
 from email.utils import parsedate_to_datetime
 from measure import call, path, PLURALS, here
 
@@ -99,13 +99,34 @@ OTHERS = yaml.safe_load("""
 - {o: {apiVersion: probe.io/v1, kind: Widget, metadata: {name: tw}, spec: {size: 3, hosts: [a, b], ports: [{name: x}, {name: y}]}}}
 - {o: {apiVersion: probe.io/v1, kind: Widget, metadata: {name: tw2}, spec: {size: 3}}}
 - {o: {apiVersion: v1, kind: Node, metadata: {name: probe-node, labels: {node-role.kubernetes.io/control-plane: '', node-role.kubernetes.io/worker: '', kubernetes.io/role: x}}, spec: {unschedulable: true}}, s: {addresses: [{type: InternalIP, address: 10.0.0.1}, {type: ExternalIP, address: 9.9.9.9}], nodeInfo: {kubeletVersion: v1.32.0, osImage: Linux, kernelVersion: 6.1, containerRuntimeVersion: theater://1}, conditions: [{type: Ready, status: 'False'}]}}
+- {o: {apiVersion: autoscaling/v2, kind: HorizontalPodAutoscaler, metadata: {name: h0}, spec: {maxReplicas: 3, scaleTargetRef: {kind: Deployment, name: nobody}}}}
+- {o: {apiVersion: autoscaling/v2, kind: HorizontalPodAutoscaler, metadata: {name: h1}, spec: {minReplicas: 2, maxReplicas: 9, scaleTargetRef: {kind: Deployment, name: nobody}, metrics: [{type: Resource, resource: {name: cpu, target: {type: Utilization, averageUtilization: 50}}}, {type: Resource, resource: {name: memory, target: {type: AverageValue, averageValue: 100Mi}}}, {type: Pods, pods: {metric: {name: m}, target: {type: AverageValue, averageValue: '10'}}}]}}, s: {currentReplicas: 2, desiredReplicas: 2, currentMetrics: [{type: Resource, resource: {name: cpu, current: {averageUtilization: 7, averageValue: 14m}}}, {type: Resource, resource: {name: memory, current: {averageValue: '1048576'}}}]}}
+- {o: {apiVersion: autoscaling/v2, kind: HorizontalPodAutoscaler, metadata: {name: h2}, spec: {maxReplicas: 9, scaleTargetRef: {kind: Deployment, name: nobody}, metrics: [{type: External, external: {metric: {name: q}, target: {type: AverageValue, averageValue: '3'}}}, {type: Object, object: {describedObject: {kind: Ingress, name: i}, metric: {name: m}, target: {type: Value, value: 10k}}}]}}}
+- {o: {apiVersion: v1, kind: PersistentVolume, metadata: {name: probe-pv}, spec: {storageClassName: manual, capacity: {storage: 10Gi}, accessModes: [ReadWriteOnce, ReadOnlyMany], claimRef: {namespace: n, name: c}, hostPath: {path: /mnt/data}}}}
+- {o: {apiVersion: v1, kind: PersistentVolumeClaim, metadata: {name: c0}, spec: {storageClassName: slow, accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}}}
+- {o: {apiVersion: v1, kind: PersistentVolumeClaim, metadata: {name: c1}, spec: {storageClassName: '', volumeName: none-such, accessModes: [ReadWriteMany, ReadWriteOnce], resources: {requests: {storage: 1Gi}}}}, s: {phase: Bound, capacity: {storage: 2Gi}, accessModes: [ReadWriteMany, ReadWriteOnce]}}
+- {o: {apiVersion: storage.k8s.io/v1, kind: StorageClass, metadata: {name: probe-sc, annotations: {storageclass.kubernetes.io/is-default-class: 'true'}}, provisioner: a.b/c, allowVolumeExpansion: true}}
+- {o: {apiVersion: storage.k8s.io/v1, kind: StorageClass, metadata: {name: probe-sc2}, provisioner: a.b/c, reclaimPolicy: Retain, volumeBindingMode: WaitForFirstConsumer}}
+- {o: {apiVersion: storage.k8s.io/v1, kind: CSIDriver, metadata: {name: probe.driver}, spec: {}}}
+- {o: {apiVersion: storage.k8s.io/v1, kind: CSINode, metadata: {name: probe-node}, spec: {drivers: []}}}
+- {o: {apiVersion: storage.k8s.io/v1, kind: VolumeAttachment, metadata: {name: probe-va}, spec: {attacher: a, nodeName: n, source: {persistentVolumeName: p}}}}
+- {o: {apiVersion: storage.k8s.io/v1, kind: CSIStorageCapacity, metadata: {name: cap}, storageClassName: x, capacity: 1Gi}}
+- {o: {apiVersion: certificates.k8s.io/v1, kind: CertificateSigningRequest, metadata: {name: probe-csr}, spec: {signerName: example.com/x, expirationSeconds: 86400, usages: [client auth], request: CSR}}}
 """)
+# A certificate request that can be read.
+KEY = subprocess.run(["openssl", "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", "/dev/null", "-subj", "/CN=jane"],
+                     capture_output=True, check=True).stdout
+for o in OTHERS:
+    if o["o"]["kind"] == "CertificateSigningRequest":
+        o["o"]["spec"]["request"] = base64.b64encode(KEY).decode()
 for o in OTHERS:
     if o["o"]["kind"] == "Node":
         o["s"]["nodeInfo"].update({"kernelVersion": "6.1", "machineID": "", "systemUUID": "", "bootID": "", "kubeProxyVersion": "", "operatingSystem": "", "architecture": ""})
 
+# With names of kinds as arguments, only those are recorded, beside what is there.
+ONLY = sys.argv[1:]
 made = []
-for case in PODS + OTHERS:
+for case in [c for c in PODS + OTHERS if not ONLY or c["o"]["kind"] in ONLY]:
     p = path(case["o"])
     name = case["o"]["metadata"]["name"]
     call("PATCH", f"{p}/{name}", {"metadata": {"finalizers": None}}, "application/merge-patch+json")
@@ -122,7 +143,7 @@ for case in PODS + OTHERS:
 time.sleep(2)
 columns, tables = {}, []
 for (gv, kind), r in sorted(PLURALS.items()):
-    if "get" not in r["verbs"] or (kind != "Widget" and (gv, kind) not in SERVED):
+    if ONLY and kind not in ONLY or "get" not in r["verbs"] or (kind != "Widget" and (gv, kind) not in SERVED):
         continue
     base = ("/api/" if gv == "v1" else "/apis/") + gv
     p = base + ("/namespaces/probe" if r["namespaced"] else "") + "/" + r["name"]
@@ -141,6 +162,10 @@ for (gv, kind), r in sorted(PLURALS.items()):
         if kind == "CustomResourceDefinition":
             row["object"].pop("spec", None)
     tables.append({"resource": [gv, kind], "now": at, "columns": defs, "rows": rows})
+if ONLY:
+    columns = {**json.load(open(here + "/../../data/columns.json")), **columns}
+    new = [t["resource"] for t in tables]
+    tables = [t for t in json.load(open(here + "/tables.json")) if t["resource"] not in new] + tables
 json.dump(tables, open(here + "/tables.json", "w"), indent=1, ensure_ascii=False)
 print(len(tables), "tables", sum(len(t["rows"]) for t in tables), "rows")
 columns = {f"{gv}/{kind}": columns[f"{gv}/{kind}"] for gv, kind in dict.fromkeys(SERVED) if f"{gv}/{kind}" in columns}

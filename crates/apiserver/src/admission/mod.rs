@@ -1,5 +1,6 @@
 //! Admission: what happens to an object between its author and the store.
 
+pub(crate) mod certificates;
 pub(crate) mod limits;
 pub(crate) mod namespace;
 pub(crate) mod pod;
@@ -9,6 +10,7 @@ pub(crate) mod quota;
 pub(crate) mod runtime_class;
 pub(crate) mod service;
 pub(crate) mod service_account;
+pub(crate) mod storage;
 pub(crate) mod webhook;
 
 use std::sync::Arc;
@@ -78,7 +80,10 @@ pub(crate) async fn mutate(
         runtime_class::admit(&server.storage, object)?;
         limits::default(&server.storage, a, object);
     }
-    Ok(webhook::mutate(server, a, object).await? || a.creates("pods"))
+    storage::admit(&server.storage, a, object);
+    certificates::admit(a, object);
+    let touched = a.creates("pods") || a.creates("persistentvolumeclaims");
+    Ok(webhook::mutate(server, a, object).await? || touched)
 }
 
 /// Gives addresses and ports to what needs them. The result holds what was promised to the
@@ -103,6 +108,7 @@ pub(crate) async fn validate(
     if a.creates("pods") {
         limits::check(&server.storage, a, object)?;
     }
+    certificates::validate(&server.storage, a, object)?;
     policy::validate(server, a, object)?;
     webhook::validate(server, a, object).await?;
     // Last: what is charged should also be stored.

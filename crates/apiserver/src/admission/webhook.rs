@@ -253,7 +253,9 @@ async fn call(
         )));
     }
     let uid = uuid::Uuid::new_v4().to_string();
-    match exchange(server, hook, &review(a, object, &uid), &uid).await {
+    let seconds = hook["timeoutSeconds"].as_u64().unwrap_or(10).clamp(1, 30);
+    let review = review(a, object, &uid);
+    match exchange(server, &hook["clientConfig"], seconds, &review, &uid).await {
         Ok(response) => {
             for text in response["warnings"]
                 .as_array()
@@ -305,14 +307,15 @@ pub(crate) fn denied(name: &str, status: &Value) -> ApiError {
     e
 }
 
-async fn exchange(
+/// Sends a review to a webhook and takes the response out of its answer, which is a review of the same kind.
+pub(crate) async fn exchange(
     server: &Server,
-    hook: &Value,
+    client: &Value,
+    seconds: u64,
     review: &Value,
     uid: &str,
 ) -> Result<Value, String> {
-    let seconds = hook["timeoutSeconds"].as_u64().unwrap_or(10).clamp(1, 30);
-    let (peer, host, path) = peer(server, &hook["clientConfig"], seconds)?;
+    let (peer, host, path) = peer(server, client, seconds)?;
     let url = format!("https://{host}{path}");
     let run = async {
         let request = http::Request::post(&path)
@@ -339,8 +342,9 @@ async fn exchange(
         }
         let v: Value =
             serde_json::from_slice(&body).map_err(|e| format!("the answer is not JSON: {e}"))?;
-        if v["kind"] != "AdmissionReview" || !v["response"].is_object() {
-            return Err("the answer is no AdmissionReview with a response".to_owned());
+        if v["kind"] != review["kind"] || !v["response"].is_object() {
+            let kind = api::meta::kind(review);
+            return Err(format!("the answer is no {kind} with a response"));
         }
         if v["response"]["uid"] != uid {
             return Err(format!(

@@ -206,6 +206,7 @@ impl Writer<'_> {
                 .cache()
                 .get(&key)
                 .ok_or_else(|| resource.not_found(name))?;
+            crate::conversion::prepare(self.server, resource, [current.as_ref()]).await?;
             let old = crate::shape::value_of(resource, &current);
             let differs = |what: &str, wanted: &str, have: &str| {
                 ApiError::conflict(

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use self::delete::DeleteOptions;
 use self::write::{WriteOptions, Writer};
 use crate::authz::{Action, Rbac};
+use crate::conversion;
 use crate::error::{ApiError, ApiResult};
 use crate::http_types::{Answer, Request, json_answer};
 use crate::machinery::{self, Filter};
@@ -101,6 +102,9 @@ pub(crate) async fn handle(
         resource,
         form,
     };
+    if verb != "create" {
+        conversion::prepare_scope(server, &call.resource, &scope(&call), &target.name).await?;
+    }
     if !target.subresource.is_empty() {
         return subresource::handle(&call, verb).await;
     }
@@ -310,7 +314,7 @@ impl<'a> Call<'a> {
         let writer = self.writer(WriteOptions::default());
         let mut gone = Vec::new();
         for (_, item) in items {
-            if !filter.matches(&item.value) {
+            if !shape::passes(&filter, &self.resource, &item) {
                 continue;
             }
             let ns = api::meta::namespace(&item.value).to_owned();

@@ -162,7 +162,7 @@ pub(crate) fn list(
     };
     let mut matching: Vec<(Arc<str>, Arc<Stored>)> = items
         .into_iter()
-        .filter(|(key, item)| **key >= *start && filter.matches(&item.value))
+        .filter(|(key, item)| **key >= *start && shape::passes(filter, resource, item))
         .collect();
     let mut continue_token = String::new();
     let mut remaining = None;

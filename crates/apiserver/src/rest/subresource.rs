@@ -30,7 +30,7 @@ pub(crate) async fn handle(call: &Call<'_>, verb: &str) -> ApiResult<Answer> {
         ));
     }
     match (sub, verb) {
-        ("status", "get") | ("ephemeralcontainers", "get") => super::read::get(
+        ("status" | "approval" | "ephemeralcontainers", "get") => super::read::get(
             call.server,
             call.request,
             &call.resource,
@@ -38,6 +38,8 @@ pub(crate) async fn handle(call: &Call<'_>, verb: &str) -> ApiResult<Answer> {
             &call.target.name,
             call.form,
         ),
+        ("approval", "update") => call.update("approval").await,
+        ("approval", "patch") => call.patch("approval").await,
         ("status", "update") => call.update("status").await,
         ("status", "patch") => call.patch("status").await,
         ("scale", _) => scale(call, verb).await,

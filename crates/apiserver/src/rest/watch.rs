@@ -12,6 +12,7 @@ use serde_json::json;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
+use crate::conversion;
 use crate::error::{ApiError, ApiResult};
 use crate::http_types::{Answer, BoxError, Request, bytes_answer, stream_body};
 use crate::machinery::Filter;
@@ -117,6 +118,26 @@ struct Watcher {
     over: bool,
 }
 
+/// Has objects converted that are about to be shown. One that cannot be is shown in the version it is kept in.
+async fn converted(server: &Server, resource: &Resource, objects: &[Arc<Stored>]) {
+    let objects = objects.iter().map(AsRef::as_ref);
+    if let Err(e) = conversion::prepare(server, resource, objects).await {
+        tracing::warn!(error = %e, "objects for a watch were not converted");
+    }
+}
+
+/// What a watcher may be shown of events.
+fn shown_of(events: &[Arc<Event>], prefix: &str) -> Vec<Arc<Stored>> {
+    let mut objects = Vec::new();
+    for event in events.iter().filter(|event| event.key.starts_with(prefix)) {
+        objects.push(event.object.clone());
+        if let Some(previous) = &event.previous {
+            objects.push(previous.clone());
+        }
+    }
+    objects
+}
+
 impl Watcher {
     fn line(&self, out: &mut BytesMut, kind: &str, object: &[u8]) {
         out.put_slice(b"{\"type\":\"");
@@ -141,8 +162,8 @@ impl Watcher {
         let before = event
             .previous
             .as_ref()
-            .is_some_and(|p| self.filter.matches(&p.value));
-        let now = self.filter.matches(&event.object.value);
+            .is_some_and(|p| shape::passes(&self.filter, &self.resource, p));
+        let now = shape::passes(&self.filter, &self.resource, &event.object);
         match seen(before, now, event.deleted) {
             Seen::Added => self.put(out, "ADDED", &event.object),
             Seen::Modified => self.put(out, "MODIFIED", &event.object),
@@ -150,7 +171,8 @@ impl Watcher {
             Seen::Deleted { left: true } => {
                 // The last state the watcher could see, at the revision at which it left.
                 if let Some(previous) = &event.previous {
-                    let last = Stored::restamped(previous, event.revision);
+                    let previous = shape::shown(&self.resource, previous);
+                    let last = Stored::restamped(&previous, event.revision);
                     self.put(out, "DELETED", &Arc::new(last));
                 }
             }
@@ -215,8 +237,13 @@ impl Watcher {
                         .list(&self.resource.table, &self.prefix);
                     self.cursor = revision;
                     let mut out = BytesMut::new();
+                    if conversion::of(&self.resource).is_some() {
+                        let all: Vec<Arc<Stored>> =
+                            items.iter().map(|(_, item)| item.clone()).collect();
+                        converted(&self.server, &self.resource, &all).await;
+                    }
                     for (_, item) in items {
-                        if self.filter.matches(&item.value) {
+                        if shape::passes(&self.filter, &self.resource, &item) {
                             self.put(&mut out, "ADDED", &item);
                         }
                     }
@@ -245,6 +272,10 @@ impl Watcher {
                 Ok(batch) => {
                     let mut out = BytesMut::new();
                     self.cursor = batch.upto;
+                    if conversion::of(&self.resource).is_some() {
+                        let all = shown_of(&batch.events, &self.prefix);
+                        converted(&self.server, &self.resource, &all).await;
+                    }
                     for event in &batch.events {
                         self.event(&mut out, event);
                         if out.len() > CHUNK {

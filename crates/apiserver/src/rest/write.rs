@@ -9,7 +9,6 @@ use serde_json::Value;
 
 use crate::admission::{self, Attributes, Operation};
 use crate::authn::User;
-use crate::convert;
 use crate::error::{ApiError, ApiResult, from_write};
 use crate::machinery;
 use crate::registry::Resource;
@@ -18,6 +17,7 @@ use crate::state::{Server, now};
 use crate::storage::{Change, Expect, Stored};
 use crate::strategy;
 use crate::target::Query;
+use crate::{conversion, convert};
 
 /// How often a write that nobody pinned to a version is tried again after losing a race.
 const ATTEMPTS: usize = 50;
@@ -243,6 +243,7 @@ impl Writer<'_> {
         expect: Expect,
         mut object: Value,
     ) -> ApiResult<Arc<Stored>> {
+        conversion::to_stored(self.server, resource, &mut object).await?;
         convert::to_stored(resource, &mut object);
         let stored = self
             .server
@@ -251,6 +252,7 @@ impl Writer<'_> {
             .await
             .map_err(|e| from_write(e, &resource.group, &resource.plural, name))?;
         self.server.after_write(resource);
+        conversion::prepare(self.server, resource, [stored.as_ref()]).await?;
         Ok(stored)
     }
 
@@ -275,6 +277,7 @@ impl Writer<'_> {
                 .cache()
                 .get(&key)
                 .ok_or_else(|| resource.not_found(name))?;
+            conversion::prepare(self.server, resource, [current.as_ref()]).await?;
             let old = shape::value_of(resource, &current);
             let mut object = edit(&old)?;
             let asked = api::meta::resource_version(&object).to_owned();
@@ -383,10 +386,11 @@ impl Writer<'_> {
         expect: Expect,
         last: Option<Value>,
     ) -> ApiResult<Arc<Stored>> {
-        let last = last.map(|mut object| {
-            convert::to_stored(resource, &mut object);
-            object
-        });
+        let mut last = last;
+        if let Some(object) = &mut last {
+            conversion::to_stored(self.server, resource, object).await?;
+            convert::to_stored(resource, object);
+        }
         let stored = self
             .server
             .storage
@@ -394,6 +398,7 @@ impl Writer<'_> {
             .await
             .map_err(|e| from_write(e, &resource.group, &resource.plural, name))?;
         self.server.after_write(resource);
+        conversion::prepare(self.server, resource, [stored.as_ref()]).await?;
         Ok(stored)
     }
 }

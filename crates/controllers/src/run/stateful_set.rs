@@ -37,6 +37,7 @@ async fn work(context: Context, executor: Executor, (ns, name): Key) -> Worked {
         set,
         pods: context.pods.list_namespace(&ns),
         revisions: context.revisions.list_namespace(&ns),
+        claims: context.claims.list_namespace(&ns),
         now: Time::now_utc(),
     };
     let (actions, again) = reconcile(&observed);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{Snapshot, filter, score};
+use super::{Snapshot, filter, score, volumes};
 use crate::object::text;
 
 /// No node can take the pod.
@@ -22,6 +22,14 @@ pub fn decide<'a>(pod: &Value, snapshot: &'a Snapshot) -> Result<&'a str, Unfit>
     if snapshot.nodes.is_empty() {
         return Err(Unfit {
             message: "no nodes available to schedule pods".to_owned(),
+        });
+    }
+    if let Err(reason) = volumes::ready(pod, &snapshot.storage) {
+        let nodes = snapshot.nodes.len();
+        return Err(Unfit {
+            message: format!(
+                "0/{nodes} nodes are available: {reason}. preemption: 0/{nodes} nodes are available: {nodes} Preemption is not helpful for scheduling."
+            ),
         });
     }
     let mut best: Option<(f64, &str)> = None;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::affinity::{self, PodRule};
-use super::{NodeInfo, Snapshot, resources, taints};
+use super::{NodeInfo, Snapshot, resources, taints, volumes};
 use crate::object::{items, text};
 
 /// Why a node cannot take a pod.
@@ -67,6 +67,9 @@ pub fn filter(pod: &Value, info: &NodeInfo, snapshot: &Snapshot) -> Result<(), R
     if ports_taken(pod, &info.pods) {
         let reason = "node(s) didn't have free ports for the requested pod ports";
         return Err(Rejection::for_now(vec![reason.to_owned()]));
+    }
+    if let Some(reason) = volumes::conflict(pod, node, &snapshot.storage) {
+        return Err(Rejection::for_good(reason));
     }
     let shortages = resources::shortages(node, &info.pods, pod);
     if !shortages.is_empty() {

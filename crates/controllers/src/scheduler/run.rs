@@ -7,13 +7,14 @@ use std::time::Duration;
 use api::time::Time;
 use kube_client::events::{EventType, Note, Recorder};
 use kube_client::{
-    Client, DeleteOptions, Error, ListParams, NAMESPACES, NODES, PODS, PatchType, Store, StoreEvent,
+    Client, DeleteOptions, Error, ListParams, NAMESPACES, NODES, PERSISTENT_VOLUME_CLAIMS, PODS,
+    PatchType, Store, StoreEvent, Subscription,
 };
 use runtime::CancellationToken;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::{NodeInfo, Snapshot, decide, preempt};
+use super::{NodeInfo, Snapshot, Storage, decide, preempt, volumes};
 use crate::object::{condition, is_terminating, items, text};
 use crate::pods;
 
@@ -30,6 +31,8 @@ struct Scheduler {
     pods: Store,
     nodes: Store,
     namespaces: Store,
+    /// Followed from the first pod with a claim on.
+    storage: Option<Stores>,
     /// Pods to decide about.
     active: VecDeque<Key>,
     /// Pods that fitted nowhere; they come again when the cluster changes.
@@ -38,6 +41,27 @@ struct Scheduler {
     assumed: HashMap<String, Arc<Value>>,
     bindings: mpsc::UnboundedSender<(Key, String, Result<(), Error>)>,
     token: CancellationToken,
+}
+
+/// Local copies of what the claims of pods are about.
+struct Stores {
+    claims: Store,
+    volumes: Store,
+    classes: Store,
+    news: Subscription,
+}
+
+/// The next change of a claim; never, while no pod has one.
+async fn claim_news(stores: &mut Option<Stores>) {
+    match stores {
+        Some(stores) => {
+            if stores.news.recv().await.is_some() {
+                return;
+            }
+            std::future::pending().await
+        }
+        None => std::future::pending().await,
+    }
 }
 
 /// Runs until `token` is cancelled.
@@ -66,6 +90,7 @@ pub(crate) async fn run(client: Client, token: CancellationToken) {
         pods,
         nodes,
         namespaces,
+        storage: None,
         active: VecDeque::new(),
         waiting: HashSet::new(),
         assumed: HashMap::new(),
@@ -82,10 +107,12 @@ pub(crate) async fn run(client: Client, token: CancellationToken) {
                 }
             }
             Some(event) = node_events.recv() => scheduler.node_changed(&event),
+            () = claim_news(&mut scheduler.storage) => scheduler.retry_waiting(),
             Some((key, uid, result)) = bound.recv() => scheduler.binding_done(key, &uid, result),
             else => return,
         }
         while let Some(key) = scheduler.next() {
+            scheduler.know_storage(&key).await;
             scheduler.schedule(key);
         }
     }
@@ -175,6 +202,31 @@ impl Scheduler {
         self.active.remove(at)
     }
 
+    /// Begins to follow claims and volumes when this pod is the first that has some.
+    async fn know_storage(&mut self, (ns, name): &Key) {
+        let has_claims = |pod: &Value| volumes::claim_names(pod).next().is_some();
+        if self.storage.is_some() || !self.pods.get(ns, name).is_some_and(|pod| has_claims(&pod)) {
+            return;
+        }
+        let start = |resource| {
+            let params = ListParams::default();
+            Store::start(self.client.clone(), resource, None, params, &self.token)
+        };
+        let claims = start(PERSISTENT_VOLUME_CLAIMS);
+        let stores = Stores {
+            news: claims.subscribe(),
+            claims,
+            volumes: start(crate::volumes::PERSISTENT_VOLUMES),
+            classes: start(crate::volumes::STORAGE_CLASSES),
+        };
+        futures::join!(
+            stores.claims.wait_synced(),
+            stores.volumes.wait_synced(),
+            stores.classes.wait_synced()
+        );
+        self.storage = Some(stores);
+    }
+
     fn schedule(&mut self, key: Key) {
         let Some(pod) = self.pods.get(&key.0, &key.1) else {
             return;
@@ -184,10 +236,22 @@ impl Scheduler {
         }
         let snapshot = self.snapshot(&pod);
         match decide(&pod, &snapshot) {
-            Ok(node) => self.bind(key, &pod, node),
+            Ok(node) => {
+                let waiting = volumes::waiting(&pod, &snapshot.storage);
+                if waiting.is_empty() {
+                    self.bind(key, &pod, node);
+                } else {
+                    // It comes again when its claims are bound.
+                    self.waiting.insert(key);
+                    for claim in waiting {
+                        self.select_node(claim, node);
+                    }
+                }
+            }
             Err(unfit) => {
                 self.waiting.insert(key);
-                let found = if preempt::is_under_way(&pod, &snapshot) {
+                let hopeless = volumes::ready(&pod, &snapshot.storage).is_err();
+                let found = if hopeless || preempt::is_under_way(&pod, &snapshot) {
                     None
                 } else {
                     preempt::victims(&pod, &snapshot)
@@ -246,7 +310,36 @@ impl Scheduler {
                     )
                 })
                 .collect(),
+            storage: self
+                .storage
+                .as_ref()
+                .map_or_else(Storage::default, |stores| Storage {
+                    claims: stores.claims.list_namespace(api::meta::namespace(pod)),
+                    volumes: stores.volumes.list(),
+                    classes: stores.classes.list(),
+                }),
         }
+    }
+
+    /// Tells who makes volumes for which node a claim's first pod is.
+    fn select_node(&self, claim: &Arc<Value>, node: &str) {
+        if api::meta::annotation(claim, api::storage::SELECTED_NODE) == Some(node) {
+            return;
+        }
+        let patch = json!({"metadata": {"annotations": {api::storage::SELECTED_NODE: node}}});
+        let (client, claim) = (self.client.clone(), claim.clone());
+        tokio::spawn(async move {
+            let (ns, name) = (api::meta::namespace(&claim), api::meta::name(&claim));
+            let merge = PatchType::Merge;
+            let resource = &PERSISTENT_VOLUME_CLAIMS;
+            if let Err(error) = client
+                .patch(resource, Some(ns), name, &merge, &patch, None)
+                .await
+            {
+                // It changed or went meanwhile; its event brings the pod back here.
+                tracing::debug!(ns, name, %error, "node of a claim not written");
+            }
+        });
     }
 
     fn bind(&mut self, key: Key, pod: &Arc<Value>, node: &str) {

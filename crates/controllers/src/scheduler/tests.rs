@@ -22,6 +22,7 @@ fn snapshot(nodes: Vec<Value>) -> Snapshot {
             })
             .collect(),
         namespaces: BTreeMap::from([("a".to_owned(), json!({"team": "x"}))]),
+        ..Snapshot::default()
     }
 }
 

@@ -4,6 +4,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Output;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use kube_client::{
@@ -87,6 +88,9 @@ impl Cluster {
             scheduler: client("system:kube-scheduler", &[]),
             root_ca_pem: ca.root_pem().to_owned(),
             service_account_key_pem: Some(signing_key),
+            signer: Some(Arc::new(
+                pki::Authority::from_pem(ca.cert_pem(), ca.key_pem(), "").unwrap(),
+            )),
         };
         tokio::spawn(theater_controllers::run(controllers, token.clone()));
         let client = client("test", &["system:masters"]);

@@ -1,6 +1,6 @@
 //! What all pods of a node share.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
@@ -115,6 +115,8 @@ pub struct Engine {
     pub recorder: Recorder,
     /// Probes.
     pub checker: Checker,
+    /// Uids of pods that the node did not take.
+    pub refused: Mutex<HashSet<String>>,
     /// Pods by uid.
     pub pods: RwLock<HashMap<String, Arc<PodHandle>>>,
 }

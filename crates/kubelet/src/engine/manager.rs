@@ -7,11 +7,14 @@ use k8s_openapi::api::core::v1::Pod;
 use kube_client::{Store, StoreEvent};
 use parking_lot::RwLock;
 use runtime::CancellationToken;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::{Engine, PodHandle, worker};
+use crate::admission::{Refusal, admit};
+use crate::events::Happening;
 use crate::pod_sync::Input;
+use crate::status_writer::StatusWriter;
 
 /// Follows the pods of this node until `token` is cancelled.
 pub async fn manage(engine: Arc<Engine>, pods: Store, token: CancellationToken) {
@@ -31,13 +34,13 @@ pub async fn manage(engine: Arc<Engine>, pods: Store, token: CancellationToken) 
             },
         };
         match event {
-            StoreEvent::Added(object) => update(&engine, &object),
+            StoreEvent::Added(object) => update(&engine, &pods, &object),
             StoreEvent::Modified { old, new } => {
                 // Deleted and created again under the same name between two looks.
                 if old["metadata"]["uid"] != new["metadata"]["uid"] {
                     remove(&engine, &old);
                 }
-                update(&engine, &new);
+                update(&engine, &pods, &new);
             }
             StoreEvent::Deleted(object) => remove(&engine, &object),
         }
@@ -52,6 +55,7 @@ fn uid(object: &Value) -> String {
 }
 
 fn remove(engine: &Engine, object: &Value) {
+    engine.refused.lock().remove(&uid(object));
     if let Some(handle) = engine.pods.read().get(&uid(object)) {
         handle.tell(Input::Removed);
     } else {
@@ -59,7 +63,7 @@ fn remove(engine: &Engine, object: &Value) {
     }
 }
 
-fn update(engine: &Arc<Engine>, object: &Arc<Value>) {
+fn update(engine: &Arc<Engine>, pods: &Store, object: &Arc<Value>) {
     let pod: Arc<Pod> = match serde_json::from_value(with_ephemeral(object)) {
         Ok(pod) => Arc::new(pod),
         Err(problem) => {
@@ -77,8 +81,26 @@ fn update(engine: &Arc<Engine>, object: &Arc<Value>) {
         Some("Succeeded" | "Failed")
     );
     let deleting = object["metadata"]["deletionTimestamp"].is_string();
-    if ended && !deleting {
+    // One that was not taken is only looked at again to be deleted.
+    if !deleting && (ended || engine.refused.lock().contains(&uid)) {
         return;
+    }
+    if !ended && !deleting {
+        let (taken, all) = (engine.pods.read(), pods.list());
+        let others: Vec<&Value> = all
+            .iter()
+            .filter(|other| {
+                taken
+                    .get(other["metadata"]["uid"].as_str().unwrap_or_default())
+                    .is_some_and(|h| counts(h))
+            })
+            .map(AsRef::as_ref)
+            .collect();
+        if let Err(refusal) = admit(object, &others, &engine.config.allocatable) {
+            engine.refused.lock().insert(uid);
+            tokio::spawn(refuse(engine.clone(), object.clone(), refusal));
+            return;
+        }
     }
     let (inbox, receiver) = mpsc::unbounded_channel();
     let text = |value: &Option<String>| value.clone().unwrap_or_default();
@@ -97,6 +119,49 @@ fn update(engine: &Arc<Engine>, object: &Arc<Value>) {
     });
     engine.pods.write().insert(uid, handle.clone());
     tokio::spawn(worker::run(engine.clone(), handle, receiver));
+}
+
+/// Whether a pod that was taken still needs what it asked for.
+fn counts(handle: &PodHandle) -> bool {
+    let over = matches!(
+        handle.status.read()["phase"].as_str(),
+        Some("Succeeded" | "Failed")
+    );
+    !over && !handle.token.is_cancelled()
+}
+
+/// Ends a pod that is not taken.
+async fn refuse(engine: Arc<Engine>, object: Arc<Value>, refusal: Refusal) {
+    let text = |field: &str| {
+        object["metadata"][field]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    };
+    engine.recorder.record(Happening {
+        kind: "Pod",
+        namespace: text("namespace"),
+        name: text("name"),
+        uid: text("uid"),
+        field_path: String::new(),
+        warning: true,
+        reason: refusal.reason.clone(),
+        message: refusal.message.clone(),
+    });
+    let status = json!({
+        "phase": "Failed",
+        "reason": refusal.reason,
+        "message": format!("Pod was rejected: {}", refusal.message),
+        "startTime": crate::clock::rfc3339(crate::clock::now()),
+    });
+    let writer = StatusWriter::start(
+        engine.client.clone(),
+        text("namespace"),
+        text("name"),
+        text("uid"),
+    );
+    writer.set(status);
+    writer.finish().await;
 }
 
 /// The pod with its ephemeral containers beside its others: they are run the same way, and known by still being named among

@@ -1,6 +1,7 @@
 //! Carries out what the pods' state machines decide.
 
 mod attach;
+pub(crate) mod claims;
 mod container;
 mod context;
 mod hooks;

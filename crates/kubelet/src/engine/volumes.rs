@@ -74,6 +74,12 @@ pub(super) async fn mount(
     for volume in &volumes {
         let failed = |problem: String| (volume.name.clone(), problem);
         let dir = engine.dirs.volume(&pod, volume);
+        if let Some(claim) = &volume.persistent_volume_claim {
+            super::claims::mount(engine, handle, &claim.claim_name, &dir, group)
+                .await
+                .map_err(failed)?;
+            continue;
+        }
         match payload(volume, &context).map_err(failed)? {
             Some(files) => {
                 publish(&dir, &files, rand::random(), group)

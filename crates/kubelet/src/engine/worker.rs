@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kube_client::{DeleteOptions, PODS};
+use kube_client::{DeleteOptions, PODS, Resource};
 use tokio::sync::mpsc;
 
 use super::{Engine, PodHandle, container, volumes};
@@ -159,6 +159,7 @@ impl Worker<'_> {
 
 async fn create_sandbox(engine: &Engine, handle: &PodHandle) -> Result<std::net::Ipv4Addr, String> {
     let pod = handle.pod.read().clone();
+    known_runtime(engine, &pod).await?;
     let host_network = container::on_host_network(&pod);
     let ip = if host_network {
         engine.config.node_ip
@@ -192,6 +193,38 @@ async fn create_sandbox(engine: &Engine, handle: &PodHandle) -> Result<std::net:
             Err(problem.to_string())
         }
     }
+}
+
+/// Handlers of RuntimeClasses that mean this node's one way to run containers; the second is what Kubernetes' own tests name.
+const HANDLERS: [&str; 2] = ["runc", "test-handler"];
+
+/// Refuses a pod whose class asks for another way to run it.
+async fn known_runtime(
+    engine: &Engine,
+    pod: &k8s_openapi::api::core::v1::Pod,
+) -> Result<(), String> {
+    const RUNTIME_CLASSES: Resource =
+        Resource::fixed("node.k8s.io", "v1", "runtimeclasses", "RuntimeClass");
+    let class = pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.runtime_class_name.as_deref());
+    let Some(class) = class.filter(|class| !class.is_empty()) else {
+        return Ok(());
+    };
+    let class = engine
+        .client
+        .get(&RUNTIME_CLASSES, None, class)
+        .await
+        .map_err(|problem| format!("failed to get sandbox runtime: {problem}"))?;
+    let handler = class["handler"].as_str().unwrap_or_default();
+    if HANDLERS.contains(&handler) {
+        return Ok(());
+    }
+    Err(format!(
+        "failed to get sandbox runtime: no runtime for {handler:?} is configured; this node has {}",
+        HANDLERS[0]
+    ))
 }
 
 async fn destroy_sandbox(engine: &Engine, handle: &PodHandle) {

@@ -1,11 +1,13 @@
 //! A pod's volumes: what they contain, and putting them on disk.
 
 mod payload;
+mod persistent;
 mod write;
 
 pub use payload::{
     File, Payload, TokenKey, VolumeContext, VolumeError, payload, references, token_requests,
 };
+pub use persistent::{attach, discard, path_of};
 pub use write::{make_empty_dir, publish, remove};
 
 use std::path::{Component, Path, PathBuf};
@@ -21,6 +23,8 @@ pub struct VolumeDirs {
     pub persistent: PathBuf,
     /// For what must not reach a disk: secrets, tokens, configuration. Best a tmpfs.
     pub ephemeral: PathBuf,
+    /// The node's own tree of files: where volumes are that outlive pods.
+    pub disk: PathBuf,
 }
 
 impl VolumeDirs {
@@ -92,11 +96,21 @@ pub fn mounts(
                 })?;
             }
             // The file as it is now: a subPath mount does not follow updates, as in Kubernetes.
+            let root = dirs.volume(pod, volume).canonicalize();
             source = source
                 .canonicalize()
                 .map_err(|problem| problem.to_string())?;
+            // A container may have put a link there.
+            if !root.is_ok_and(|root| source.starts_with(root)) {
+                return Err(format!(
+                    "container {}: subPath {sub_path:?} leaves volume {:?}",
+                    container.name, mount.name
+                ));
+            }
         }
-        let writable = volume.empty_dir.is_some();
+        let claim = volume.persistent_volume_claim.as_ref();
+        let writable =
+            volume.empty_dir.is_some() || claim.is_some_and(|c| c.read_only != Some(true));
         mounts.push(Mount {
             source,
             target: mount.mount_path.clone(),

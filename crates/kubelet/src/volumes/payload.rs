@@ -202,7 +202,7 @@ pub fn payload(volume: &Volume, context: &VolumeContext<'_>) -> Result<Option<Pa
 
 fn unsupported(volume: &Volume) -> String {
     if volume.host_path.is_some() {
-        return "hostPath volumes are refused on this node: pods must not see the machine's files; use emptyDir, configMap, secret or projected".into();
+        return "hostPath volumes are refused on this node: pods must not see the machine's files; use emptyDir, configMap, secret, projected or a persistentVolumeClaim".into();
     }
     // The one key besides `name` says which type it is.
     let object = serde_json::to_value(volume).unwrap_or(Value::Null);
@@ -211,7 +211,7 @@ fn unsupported(volume: &Volume) -> String {
         .and_then(|fields| fields.keys().find(|key| *key != "name").cloned())
         .unwrap_or_else(|| "no type".into());
     format!(
-        "volume type {kind} is not offered on this node; use emptyDir, configMap, secret, downwardAPI or projected"
+        "volume type {kind} is not offered on this node; use emptyDir, configMap, secret, downwardAPI, projected or persistentVolumeClaim"
     )
 }
 

@@ -130,11 +130,11 @@ fn what_cannot_be_mounted_is_said() {
         ),
         (
             json!({"name": "v", "hostPath": {"path": "/"}}),
-            "hostPath volumes are refused on this node: pods must not see the machine's files; use emptyDir, configMap, secret or projected",
+            "hostPath volumes are refused on this node: pods must not see the machine's files; use emptyDir, configMap, secret, projected or a persistentVolumeClaim",
         ),
         (
-            json!({"name": "v", "persistentVolumeClaim": {"claimName": "x"}}),
-            "volume type persistentVolumeClaim is not offered on this node; use emptyDir, configMap, secret, downwardAPI or projected",
+            json!({"name": "v", "nfs": {"server": "x", "path": "/"}}),
+            "volume type nfs is not offered on this node; use emptyDir, configMap, secret, downwardAPI, projected or persistentVolumeClaim",
         ),
     ] {
         assert_eq!(content(volume).unwrap_err(), expected);
@@ -202,6 +202,7 @@ fn container_mounts_resolve_sub_paths_inside_the_volume() {
     let dirs = VolumeDirs {
         persistent: dir.path().join("disk"),
         ephemeral: dir.path().join("mem"),
+        disk: dir.path().join("node"),
     };
     let pod = pod(
         json!([{"name": "cfg", "configMap": {"name": "cfg"}}, {"name": "data", "emptyDir": {}},

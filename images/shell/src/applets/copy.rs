@@ -161,12 +161,20 @@ fn preserve(to: &Path, metadata: &fs::Metadata) -> std::io::Result<()> {
 }
 
 pub(super) fn mv(args: &[String]) -> Ended {
-    let options = Options::parse(args, "f")?;
+    let options = Options::parse(args, "fv")?;
     let mut status = 0;
     for (from, to) in places(&options.operands)? {
-        if let Err(failure) = check(&from, &to).and_then(|()| rename(&from, &to)) {
-            complain("mv", &failure);
-            status = 1;
+        match check(&from, &to).and_then(|()| rename(&from, &to)) {
+            Ok(()) if options.has('v') => {
+                let line = format!("'{}' -> '{}'\n", from.display(), to.display());
+                // Who reads it may have gone; the file has moved all the same.
+                let _ = crate::output::write_all(1, line.as_bytes());
+            }
+            Ok(()) => {}
+            Err(failure) => {
+                complain("mv", &failure);
+                status = 1;
+            }
         }
     }
     Ok(status)

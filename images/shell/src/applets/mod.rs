@@ -78,7 +78,7 @@ const TABLE: [Applet; 67] = [
     applet("ln", "[-sfn] TARGET... LINK|DIRECTORY", files::ln),
     applet("ls", "[-1AadFhlRrSt] [FILE]...", listing::ls),
     applet("mkdir", "[-p] [-m MODE] DIRECTORY...", files::mkdir),
-    applet("mv", "[-f] SOURCE... TARGET", copy::mv),
+    applet("mv", "[-fv] SOURCE... TARGET", copy::mv),
     applet("nc", "[-nvztu] [-w SECONDS] [-p PORT] HOST PORT | -l [-u] [-p] PORT", netcat::nc),
     applet("nslookup", "NAME [SERVER]", lookup::nslookup),
     applet("ping", "HOST", system::ping),
