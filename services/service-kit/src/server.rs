@@ -17,7 +17,11 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{Error, Identity, Json, Operation, fault, openapi};
 
-/// How long requests in flight may take after SIGTERM.
+/// How long requests are still taken after SIGTERM: that long it may take until every caller, in both clusters, knows that the pod
+/// goes. A second signal cuts it short.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// How long requests in flight may take after that.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 
 /// A service, ready to be served.
@@ -152,7 +156,7 @@ async fn sign_and_log(
     response
 }
 
-/// Serves until SIGTERM, then lets requests in flight finish.
+/// Serves until some time after SIGTERM, or until SIGINT, then lets requests in flight finish.
 ///
 /// # Errors
 /// When the port cannot be bound.
@@ -169,7 +173,11 @@ pub async fn serve(service: Service, port: u16) -> anyhow::Result<()> {
     let (ended, end) = tokio::sync::oneshot::channel::<()>();
     let server = axum::serve(listener, service.into_router()).with_graceful_shutdown(async move {
         tokio::select! {
-            _ = terminate.recv() => {}
+            _ = terminate.recv() => tokio::select! {
+                () = tokio::time::sleep(LINGER) => {}
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            },
             _ = interrupt.recv() => {}
         }
         let _ = ended.send(());

@@ -901,6 +901,7 @@ impl Sink for Manager {
         removed: Vec<String>,
     ) -> Result<(), String> {
         let mut state = self.state.lock();
+        let warming = state.warming_clusters.len();
         let outcome = match url {
             type_url::CLUSTER => self.apply_clusters(&mut state, updated, removed),
             type_url::LISTENER => self.apply_listeners(&mut state, updated, removed),
@@ -921,7 +922,10 @@ impl Sink for Manager {
         if let Some(url) = known.into_iter().find(|known| *known == url) {
             state.versions.insert(url, version.to_owned());
         }
-        self.publish(&state);
+        // A cluster in use has got its members already; all else is as it was, unless one has become warm.
+        if url != type_url::ENDPOINT || state.warming_clusters.len() != warming {
+            self.publish(&state);
+        }
         outcome
     }
 

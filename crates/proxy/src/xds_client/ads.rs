@@ -238,7 +238,10 @@ async fn delta(
         if send.send(ack).await.is_err() {
             return Ok(());
         }
-        subscribe_delta(&send, &mut states, sink).await;
+        // Endpoints name nothing that had to be asked for.
+        if url != type_url::ENDPOINT {
+            subscribe_delta(&send, &mut states, sink).await;
+        }
         if !states
             .get(type_url::LISTENER)
             .is_some_and(|state| state.started)
@@ -401,7 +404,10 @@ async fn state_of_the_world(
         if send.send(ack).await.is_err() {
             return Ok(());
         }
-        subscribe_all(&send, &mut states, sink, node).await;
+        // Endpoints name nothing that had to be asked for.
+        if url != type_url::ENDPOINT {
+            subscribe_all(&send, &mut states, sink, node).await;
+        }
         if !states
             .get(type_url::LISTENER)
             .is_some_and(|state| state.started)
