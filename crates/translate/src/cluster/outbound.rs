@@ -149,6 +149,7 @@ fn build(
     );
     load_balancer::apply(context, &mut cluster, service, &port.target, &policy);
     if subset.is_none()
+        && !source.sni_forwarding
         && service.keeps_draining()
         && let Some(shared) = &mut cluster.common_lb_config
     {
