@@ -10,7 +10,7 @@
 use crate::{Outcome, entries};
 use anyhow::{Context, ensure};
 use api::field::FieldError;
-use api::prune::{self, FieldValidation};
+use api::prune::{self, Duplicates, FieldValidation};
 use api::schema::ObjectSchema;
 use api::scheme::ResourceInfo;
 use istio_validation::Verdict;
@@ -195,7 +195,12 @@ impl Server {
         };
         let creating = format!("error when creating {file:?}");
         let mut object = document.clone();
-        let warned = prune::decode(schema, &mut object, &[], FieldValidation::Warn);
+        let warned = prune::decode(
+            schema,
+            &mut object,
+            &Duplicates::default(),
+            FieldValidation::Warn,
+        );
         let unknown_fields = warned.map_or_else(
             |_| Vec::new(),
             |warnings| warnings.iter().filter_map(|w| unknown(w)).collect(),
@@ -204,7 +209,12 @@ impl Server {
         let webhook = istio_validation::validate(&object);
         api::defaults::apply(schema, &mut object);
         let asked = istio_validation::validate(&object);
-        let strict = prune::decode(schema, &mut document.clone(), &[], FieldValidation::Strict);
+        let strict = prune::decode(
+            schema,
+            &mut document.clone(),
+            &Duplicates::default(),
+            FieldValidation::Strict,
+        );
         let errors = api::validate::create(resource, schema, &object);
         let kubectl = if let Err(status) = strict {
             Err(format!(
