@@ -16,6 +16,11 @@ pub(super) fn cells(o: &Value, now: Time) -> Vec<Value> {
         o
     };
     let spec = &v2["spec"];
+    let mut wanted = list(&spec["metrics"]).to_vec();
+    if !o["spec"]["targetCPUUtilizationPercentage"].is_null() && !wanted.is_empty() {
+        // v1 has it in a field of its own, which does not tell its place among the metrics: the first, as people write them.
+        wanted.rotate_right(1);
+    }
     let target = &spec["scaleTargetRef"];
     let least = spec["minReplicas"]
         .as_i64()
@@ -28,11 +33,7 @@ pub(super) fn cells(o: &Value, now: Time) -> Vec<Value> {
             text_or(&target["name"], "")
         )
         .into(),
-        metrics(
-            list(&spec["metrics"]),
-            list(&v2["status"]["currentMetrics"]),
-        )
-        .into(),
+        metrics(&wanted, list(&v2["status"]["currentMetrics"])).into(),
         least.into(),
         spec["maxReplicas"].as_i64().unwrap_or(0).into(),
         v2["status"]["currentReplicas"].as_i64().unwrap_or(0).into(),
