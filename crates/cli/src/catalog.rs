@@ -231,7 +231,7 @@ mod tests {
 
     #[test]
     fn images_are_found_whatever_their_registry_and_tag() {
-        let images = images();
+        let images = images(None);
         for reference in [
             "harbor.example.com/theater-msa/user-service:v3",
             "theater-msa/api-gateway:latest",

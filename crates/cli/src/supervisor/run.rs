@@ -16,7 +16,6 @@ use sandbox::Cidr;
 use sandbox::world::{ClusterCommand, ClusterProcess, LinkState, WanSubnet, World};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 
 use super::apply::{self, IfExists};
