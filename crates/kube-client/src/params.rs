@@ -56,6 +56,8 @@ pub struct WatchParams {
     pub timeout_seconds: Option<u32>,
     /// Ask for bookmarks.
     pub bookmarks: bool,
+    /// Ask for the present state as events, up to a bookmark that says so; not together with `resource_version`.
+    pub initial_events: bool,
 }
 
 impl WatchParams {
@@ -67,6 +69,10 @@ impl WatchParams {
         let timeout = self.timeout_seconds.map(|seconds| seconds.to_string());
         query.add("timeoutSeconds", timeout.as_deref());
         query.add("allowWatchBookmarks", self.bookmarks.then_some("true"));
+        if self.initial_events {
+            query.add("sendInitialEvents", Some("true"));
+            query.add("resourceVersionMatch", Some("NotOlderThan"));
+        }
     }
 }
 

@@ -67,6 +67,11 @@ impl WatchConnection {
         }
     }
 
+    /// The error of a watch that ended before it had told the present state.
+    pub(crate) fn cut_short(&self) -> Error {
+        self.protocol("the watch ended before the present state was told".to_owned())
+    }
+
     fn parse(&self, line: &[u8]) -> Result<Event> {
         let mut document: Value = serde_json::from_slice(line)
             .map_err(|error| self.protocol(format!("an event is not JSON: {error}")))?;

@@ -92,6 +92,38 @@ async fn it_lists_then_follows() {
 }
 
 #[tokio::test]
+async fn one_watch_brings_the_present_state_and_what_follows() {
+    let (sender, watch) = stream();
+    let answer = std::sync::Mutex::new(Some(watch));
+    let handler = move |_: &support::Seen| {
+        let first = answer.lock().unwrap().take();
+        first.unwrap_or_else(|| support::json(500, &json!({"kind": "Status", "code": 500})))
+    };
+    let server = Server::start(None, std::sync::Arc::new(handler)).await;
+    let token = CancellationToken::new();
+    let store = follow(&server, &token);
+    let end = json!({"metadata": {"resourceVersion": "10", "annotations": {"k8s.io/initial-events-end": "true"}}});
+    sender
+        .send(
+            line("ADDED", &pod("x", 3))
+                + &line("ADDED", &pod("y", 4))
+                + &line("MODIFIED", &pod("x", 5))
+                + &line("DELETED", &pod("y", 6)),
+        )
+        .unwrap();
+    assert!(!store.is_synced());
+    sender.send(line("BOOKMARK", &end)).unwrap();
+    store.wait_synced().await;
+    let mut events = store.subscribe();
+    assert_eq!(next(&mut events).await, "+x5");
+    sender.send(line("ADDED", &pod("z", 11))).unwrap();
+    assert_eq!(next(&mut events).await, "+z11");
+    assert!(store.wait_for_version("11", Duration::from_secs(5)).await);
+    assert_eq!(server.seen.lock().unwrap().len(), 1);
+    token.cancel();
+}
+
+#[tokio::test]
 async fn a_broken_watch_goes_on_where_it_stopped() {
     let (sender, last) = stream();
     let server = Server::scripted(vec![

@@ -71,8 +71,13 @@ fn inline_routes(value: &mut Value, routes: &Value) {
     }
 }
 
-/// Here istiod itself answers what Envoy refuses: an EnvoyFilter puts a filter behind the router.
-const REFUSED: &str = "f-envoyfilter-http-filter-positions/";
+/// Here istiod itself answers what Envoy refuses: an EnvoyFilter puts a filter behind the router, two servers of a gateway
+/// pass the same hosts through, and a key set holds no key.
+const REFUSED: [&str; 3] = [
+    "f-envoyfilter-http-filter-positions/",
+    "d-ew-protocols/",
+    "f-jwt-order/",
+];
 
 #[test]
 fn a_plain_envoy_takes_every_committed_answer() {
@@ -110,7 +115,8 @@ fn a_plain_envoy_takes_every_committed_answer() {
     std::fs::remove_dir_all(&directory).unwrap();
     let refused: Vec<String> = outcomes
         .iter()
-        .filter(|outcome| !outcome.differences.is_empty() && !outcome.case.starts_with(REFUSED))
+        .filter(|outcome| !outcome.differences.is_empty())
+        .filter(|outcome| !REFUSED.iter().any(|case| outcome.case.starts_with(case)))
         .map(|outcome| format!("{}: {}", outcome.case, outcome.differences.join("\n")))
         .collect();
     assert!(refused.is_empty(), "{}", refused.join("\n"));

@@ -1,14 +1,21 @@
-//! Keeps a store in step with the API server: list, watch, and again.
+//! Keeps a store in step with the API server: its present state, the changes from there, and again.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 use super::{Shared, content};
-use crate::{Backoff, Client, Error, Event, ListParams, WatchParams};
+use crate::{Backoff, Client, Error, Event, ListParams, WatchConnection, WatchParams};
+
+/// Annotation of the bookmark behind the present state.
+const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 
 /// Servers end watches after this many seconds (and up to half as many more), which spreads
 /// reconnects.
 const WATCH_SECONDS: u32 = 300;
+/// A server that has not told the present state by then does not know how to in a watch.
+const STATE_WITHIN: Duration = Duration::from_secs(30);
 /// A watch that lasted this long was a success: the next failure starts with a short delay.
 const HEALTHY: Duration = Duration::from_secs(5);
 
@@ -26,22 +33,42 @@ pub(super) async fn follow(
     shared: Arc<Shared>,
 ) {
     let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
+    // One watch that begins with the present state instead of a list and a watch; servers before 1.32 refuse it.
+    let mut in_one = true;
     loop {
-        match client.list(&shared.resource, ns.as_deref(), &params).await {
-            Ok(list) => {
-                shared.replace(list.items, &list.resource_version);
+        let ns = ns.as_deref();
+        let state = if in_one {
+            let state = streamed(&client, ns, &params, &shared);
+            match tokio::time::timeout(STATE_WITHIN, state).await {
+                Ok(state) => state,
+                Err(_) => {
+                    in_one = false;
+                    continue;
+                }
+            }
+        } else {
+            let list = client.list(&shared.resource, ns, &params).await;
+            list.map(|list| (list.items, list.resource_version, None))
+        };
+        match state {
+            Ok((items, version, watching)) => {
+                shared.replace(items, &version);
                 *shared.problem.write() = None;
-                let version = list.resource_version;
                 let error = watch(
                     &client,
-                    ns.as_deref(),
+                    ns,
                     &params,
                     &shared,
                     version,
+                    watching,
                     &mut backoff,
                 )
                 .await;
                 tracing::debug!(resource = %shared.resource.plural, %error, "listing again");
+            }
+            Err(error) if in_one && matches!(error.code(), Some(400 | 422)) => {
+                in_one = false;
+                continue;
             }
             Err(error) => note(&shared, &error),
         }
@@ -49,18 +76,90 @@ pub(super) async fn follow(
     }
 }
 
-/// Watches from `version` on until the version is too old.
+/// An open watch, and when it must have ended.
+struct Watching {
+    connection: WatchConnection,
+    deadline: Instant,
+}
+
+/// Opens a watch that lasts a while: from a version on, or with the present state first.
+async fn open(
+    client: &Client,
+    ns: Option<&str>,
+    params: &ListParams,
+    shared: &Shared,
+    version: Option<&str>,
+) -> Result<Watching, Error> {
+    let seconds = WATCH_SECONDS + (rand::random::<f64>() * f64::from(WATCH_SECONDS) / 2.0) as u32;
+    let watch = WatchParams {
+        label_selector: params.label_selector.clone(),
+        field_selector: params.field_selector.clone(),
+        resource_version: version.map(str::to_owned),
+        timeout_seconds: Some(seconds),
+        bookmarks: true,
+        initial_events: version.is_none(),
+    };
+    let connection = client.open_watch(&shared.resource, ns, &watch).await?;
+    Ok(Watching {
+        connection,
+        // The server ends the watch; if it does not, it is not there any more.
+        deadline: Instant::now() + Duration::from_secs(u64::from(seconds) + 30),
+    })
+}
+
+/// The present state, its version, and the watch that goes on from there.
+async fn streamed(
+    client: &Client,
+    ns: Option<&str>,
+    params: &ListParams,
+    shared: &Shared,
+) -> Result<(Vec<Value>, String, Option<Watching>), Error> {
+    let mut watching = open(client, ns, params, shared, None).await?;
+    let mut items: Vec<Value> = Vec::new();
+    let same = |a: &Value, b: &Value| {
+        let (a, b) = (&a["metadata"], &b["metadata"]);
+        a["name"] == b["name"] && a["namespace"] == b["namespace"]
+    };
+    loop {
+        let Some(event) = watching.connection.next().await else {
+            return Err(watching.connection.cut_short());
+        };
+        match event? {
+            Event::Added(object) => items.push(object),
+            Event::Modified(object) => {
+                items.retain(|item| !same(item, &object));
+                items.push(object);
+            }
+            Event::Deleted(object) => items.retain(|item| !same(item, &object)),
+            Event::Bookmark(object) => {
+                if object["metadata"]["annotations"][INITIAL_EVENTS_END] == "true" {
+                    return Ok((items, content::version_of(&object), Some(watching)));
+                }
+            }
+        }
+    }
+}
+
+/// Watches from `version` on, where a watch is open with that one, until the version is too old.
 async fn watch(
     client: &Client,
     ns: Option<&str>,
     params: &ListParams,
     shared: &Shared,
     mut version: String,
+    mut watching: Option<Watching>,
     backoff: &mut Backoff,
 ) -> Error {
     loop {
         let started = Instant::now();
-        let ended = watch_once(client, ns, params, shared, &mut version).await;
+        let opened = match watching.take() {
+            Some(watching) => Ok(watching),
+            None => open(client, ns, params, shared, Some(&version)).await,
+        };
+        let ended = match opened {
+            Ok(watching) => read(watching, shared, &mut version).await,
+            Err(error) => classify(error),
+        };
         if started.elapsed() > HEALTHY {
             backoff.reset();
         }
@@ -77,28 +176,11 @@ async fn watch(
     }
 }
 
-async fn watch_once(
-    client: &Client,
-    ns: Option<&str>,
-    params: &ListParams,
-    shared: &Shared,
-    version: &mut String,
-) -> Ended {
-    let seconds = WATCH_SECONDS + (rand::random::<f64>() * f64::from(WATCH_SECONDS) / 2.0) as u32;
-    let watch = WatchParams {
-        label_selector: params.label_selector.clone(),
-        field_selector: params.field_selector.clone(),
-        resource_version: Some(version.clone()),
-        timeout_seconds: Some(seconds),
-        bookmarks: true,
-    };
-    let mut connection = match client.open_watch(&shared.resource, ns, &watch).await {
-        Ok(connection) => connection,
-        Err(error) => return classify(error),
-    };
+/// Takes over the events of a watch until it ends.
+async fn read(watching: Watching, shared: &Shared, version: &mut String) -> Ended {
+    let mut connection = watching.connection;
     *shared.problem.write() = None;
-    // The server ends the watch; if it does not, it is not there any more.
-    let deadline = tokio::time::sleep(Duration::from_secs(u64::from(seconds) + 30));
+    let deadline = tokio::time::sleep_until(watching.deadline.into());
     tokio::pin!(deadline);
     loop {
         let next = tokio::select! {

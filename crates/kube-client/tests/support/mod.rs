@@ -19,6 +19,9 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 
+/// What a watch that shall begin with the present state has in its query.
+pub const INITIAL_EVENTS: &str = "sendInitialEvents=true";
+
 pub type Body = BoxBody<Bytes, Infallible>;
 
 /// What the server saw of a request.
@@ -78,10 +81,17 @@ impl Server {
         Self { url, seen }
     }
 
-    /// Answers from a list, in order; requests beyond it get 500.
+    /// Answers from a list, in order; requests beyond it get 500. Watches that shall begin with the present state are refused,
+    /// as servers before 1.32 do, and do not count.
     pub async fn scripted(answers: Vec<Response<Body>>) -> Self {
         let answers = Mutex::new(VecDeque::from(answers));
-        let handler = move |_: &Seen| {
+        let handler = move |seen: &Seen| {
+            if seen.target.contains(INITIAL_EVENTS) {
+                return json(
+                    422,
+                    &serde_json::json!({"kind": "Status", "code": 422, "reason": "Invalid"}),
+                );
+            }
             let next = answers.lock().unwrap().pop_front();
             next.unwrap_or_else(|| json(500, &serde_json::json!({"kind": "Status", "code": 500, "message": "script is over"})))
         };
@@ -93,6 +103,7 @@ impl Server {
             .lock()
             .unwrap()
             .iter()
+            .filter(|seen| !seen.target.contains(INITIAL_EVENTS))
             .map(|seen| format!("{} {}", seen.method, seen.target))
             .collect()
     }
