@@ -10,14 +10,26 @@ use serde::Serialize;
 
 use crate::Json;
 
-/// How long after a failure commands are refused at once, before one of them may try the store again.
-const PAUSE: Duration = Duration::from_secs(1);
+/// How long after a first failure commands are refused at once, before one of them may try the store again: not long, for a
+/// store that is only starting.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+
+/// Each failure after it doubles the pause, up to this. It is also how long the others leave a command alone that tries.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Whether the store is worth asking: a circuit breaker that lets one command at a time try a store
 /// that has failed. Decides only; the time is an argument.
 #[derive(Debug, Default)]
 pub struct Breaker {
-    failed: Option<(Instant, String)>,
+    failed: Option<Failure>,
+}
+
+#[derive(Debug)]
+struct Failure {
+    reason: String,
+    pause: Duration,
+    /// When the next command may try.
+    until: Instant,
 }
 
 impl Breaker {
@@ -27,12 +39,10 @@ impl Breaker {
     /// The reason of the last failure, while nobody should wait for the store.
     pub fn admit(&mut self, now: Instant) -> Result<(), String> {
         match &mut self.failed {
-            Some((since, reason)) if now.saturating_duration_since(*since) < PAUSE => {
-                Err(reason.clone())
-            }
-            Some((since, _)) => {
+            Some(failure) if now < failure.until => Err(failure.reason.clone()),
+            Some(failure) => {
                 // This one tries; the others go on without waiting until it has come back.
-                *since = now;
+                failure.until = now + LONGEST_PAUSE;
                 Ok(())
             }
             None => Ok(()),
@@ -46,7 +56,17 @@ impl Breaker {
 
     /// A command was not answered, for this reason.
     pub fn failed(&mut self, now: Instant, reason: String) {
-        self.failed = Some((now, reason));
+        let pause = match &self.failed {
+            // Of several commands that were under way together, only the first says something new.
+            Some(failure) if now < failure.until && failure.until - now <= failure.pause => return,
+            Some(failure) => (failure.pause * 2).min(LONGEST_PAUSE),
+            None => FIRST_PAUSE,
+        };
+        self.failed = Some(Failure {
+            reason,
+            pause,
+            until: now + pause,
+        });
     }
 }
 
@@ -130,18 +150,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn while_the_store_is_away_one_command_a_second_tries_it() {
+    fn a_store_that_is_away_is_tried_by_one_command_at_a_time_and_less_and_less_often() {
         let start = Instant::now();
         let at = |millis| start + Duration::from_millis(millis);
+        let refused = || Err("refused".to_owned());
         let mut breaker = Breaker::default();
         assert_eq!(breaker.admit(at(0)), Ok(()));
         assert_eq!(breaker.admit(at(0)), Ok(()), "a healthy store takes all");
         breaker.failed(at(10), "refused".into());
-        assert_eq!(breaker.admit(at(500)), Err("refused".into()));
-        assert_eq!(breaker.admit(at(1010)), Ok(()), "one tries");
-        assert_eq!(breaker.admit(at(1011)), Err("refused".into()), "only one");
+        breaker.failed(at(11), "another under way".into());
+        assert_eq!(breaker.admit(at(59)), refused());
+        let mut now = 60;
+        for pause in [100, 200, 400, 800, 1000, 1000] {
+            assert_eq!(breaker.admit(at(now)), Ok(()), "one tries");
+            assert_eq!(breaker.admit(at(now + 1)), refused(), "only one");
+            breaker.failed(at(now), "refused".into());
+            assert_eq!(breaker.admit(at(now + pause - 1)), refused(), "{pause}");
+            now += pause;
+        }
+        assert_eq!(breaker.admit(at(now)), Ok(()), "one tries");
+        assert_eq!(breaker.admit(at(now + 999)), refused(), "and takes long");
         breaker.succeeded();
-        assert_eq!(breaker.admit(at(1012)), Ok(()));
+        assert_eq!(breaker.admit(at(now + 999)), Ok(()));
     }
 
     #[test]
