@@ -38,14 +38,13 @@ pid=$!
 trap cleanup EXIT
 deadline=$((SECONDS + 60))
 # Asked without a program of its own each time: a curl every few milliseconds would take a quarter of two cores from the start.
-routed() {
-  local status=
-  { exec 3<>"/dev/tcp/127.0.0.1/$port"; } 2>/dev/null || return 1
+routed() (
+  status=
+  { exec 3<>"/dev/tcp/127.0.0.1/$port"; } 2>/dev/null || exit 1
   printf 'GET /users/ HTTP/1.1\r\nHost: theater.localhost:%s\r\nConnection: close\r\n\r\n' "$port" >&3
-  read -r -t 1 status <&3 2>/dev/null || true
-  exec 3>&-
+  read -r -t 1 status <&3 2>/dev/null
   [[ $status == HTTP/1.1\ 200* ]]
-}
+)
 until routed; do
   [ $SECONDS -lt $deadline ] || { cat "$state/up.log"; exit 1; }
   sleep 0.02
