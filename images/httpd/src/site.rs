@@ -64,12 +64,15 @@ impl Site {
 
     /// Whether these arguments only ask for what is done anyway: to stay in the foreground.
     pub fn takes(&self, args: &[&str]) -> bool {
-        match (self.program, args) {
-            (_, []) => true,
-            ("nginx", ["-g", "daemon off;" | "daemon off"]) => true,
-            ("httpd", ["-D" | "-DFOREGROUND", "FOREGROUND"] | ["-DFOREGROUND"]) => true,
-            _ => false,
-        }
+        matches!(
+            (self.program, args),
+            (_, [])
+                | ("nginx", ["-g", "daemon off;" | "daemon off"])
+                | (
+                    "httpd",
+                    ["-D" | "-DFOREGROUND", "FOREGROUND"] | ["-DFOREGROUND"]
+                )
+        )
     }
 
     /// The first piece of configuration somebody has put where the real program looks for it.
