@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use base64::Engine;
 use kube_client::{Auth, Client, Config, DEPLOYMENTS, ListParams, NAMESPACES, SERVICES};
 use runtime::CancellationToken;
@@ -216,6 +216,14 @@ pub async fn run(state: StateDir, doors: Doors) -> Result<()> {
     let outcome = tokio::select! {
         () = token.cancelled() => Ok(()),
         outcome = supervisor.bring_up(doors.entry.listeners, started) => outcome,
+        Some((index, _)) = endings.recv() => {
+            let cluster = &supervisor.clusters[index];
+            Err(anyhow!(
+                "cluster {} ended while starting; see {}",
+                cluster.facts.name,
+                supervisor.log_path(cluster).display()
+            ))
+        }
     };
     if outcome.is_ok() && !token.is_cancelled() {
         loop {
@@ -412,7 +420,7 @@ impl Supervisor {
             plain: (address, 80).into(),
         };
         serve_all(entry, target, &self.token);
-        self.wait_ready(started).await?;
+        self.wait_ready(started).await;
         self.wait_routed(address).await;
         self.print_screen(started);
         Ok(())

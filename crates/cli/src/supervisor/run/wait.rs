@@ -8,7 +8,7 @@ use kube_client::{DEPLOYMENTS, ENDPOINTS, ListParams, Store};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::{API_LIMIT, POLL, READY_LIMIT, Running, Supervisor, lock};
+use super::{API_LIMIT, POLL, READY_LIMIT, Running, Supervisor};
 use crate::language;
 use crate::supervisor::progress::{Pods, Progress};
 
@@ -24,13 +24,6 @@ impl Supervisor {
         let deadline = Instant::now() + API_LIMIT;
         let mut last = String::new();
         while Instant::now() < deadline {
-            if lock(&cluster.process).is_none() {
-                bail!(
-                    "cluster {} ended while starting; see {}",
-                    cluster.facts.name,
-                    self.log_path(cluster).display()
-                );
-            }
             match cluster
                 .client
                 .raw(http::Method::GET, "/readyz", None, None)
@@ -62,9 +55,7 @@ impl Supervisor {
         let mut changed = endpoints.changed();
         let found = async {
             while !endpoints.list().iter().any(|object| reachable(object)) {
-                if changed.changed().await.is_err() {
-                    return;
-                }
+                changed.changed().await.expect("the store is held here");
             }
         };
         if tokio::time::timeout(READY_LIMIT, found).await.is_ok() {
@@ -82,7 +73,7 @@ impl Supervisor {
     }
 
     /// Waits until all pods are ready, and shows how many are.
-    pub(super) async fn wait_ready(&self, started: Instant) -> Result<()> {
+    pub(super) async fn wait_ready(&self, started: Instant) {
         let deployments: Vec<(String, Store)> = self
             .clusters
             .iter()
@@ -114,9 +105,8 @@ impl Supervisor {
                 let next = changes
                     .iter_mut()
                     .map(|changes| Box::pin(changes.changed()));
-                if futures::future::select_all(next).await.0.is_err() {
-                    return;
-                }
+                let (changed, ..) = futures::future::select_all(next).await;
+                changed.expect("the stores are held here");
             }
         };
         let left = READY_LIMIT.saturating_sub(started.elapsed());
@@ -130,7 +120,6 @@ impl Supervisor {
                 )
             );
         }
-        Ok(())
     }
 
     /// Waits until requests through the public gateway find the services. The pods' states are those
