@@ -1,15 +1,15 @@
 //! Filter configurations: messages in an `Any`, or as JSON in a `TypedStruct` (what EnvoyFilters bring).
 
-use prost::{Message as _, Name};
 use prost_types::Any;
 use serde_json::Value;
+use xds::Wire;
 use xds::udpa::r#type::v1::TypedStruct;
 
 use crate::error::ConfigError;
 use crate::matching::struct_to_json;
 
 /// The message in an `Any`, directly or as a `TypedStruct`; `None` if it is of another type.
-pub fn unpack<M: Name + Default>(any: &Any) -> Result<Option<M>, ConfigError> {
+pub fn unpack<M: Wire>(any: &Any) -> Result<Option<M>, ConfigError> {
     let wrong = |problem: String| ConfigError::new("typed_config", problem);
     if xds::any::is::<M>(any) {
         return xds::any::unpack(any)
@@ -22,7 +22,7 @@ pub fn unpack<M: Name + Default>(any: &Any) -> Result<Option<M>, ConfigError> {
     ) {
         return Ok(None);
     }
-    let inner = TypedStruct::decode(any.value.as_slice())
+    let inner = TypedStruct::from_wire(&any.value)
         .map_err(|error| wrong(format!("is not a valid TypedStruct: {error}")))?;
     if xds::type_url::message_name(&inner.type_url) != M::full_name() {
         return Ok(None);
@@ -37,7 +37,7 @@ pub fn unpack<M: Name + Default>(any: &Any) -> Result<Option<M>, ConfigError> {
 pub fn message_name(any: &Any) -> String {
     match xds::any::message_name(any) {
         "udpa.type.v1.TypedStruct" | "xds.type.v3.TypedStruct" => {
-            TypedStruct::decode(any.value.as_slice())
+            TypedStruct::from_wire(&any.value)
                 .map(|inner| xds::type_url::message_name(&inner.type_url).to_owned())
                 .unwrap_or_default()
         }

@@ -19,7 +19,7 @@ fn random() -> impl FnMut() -> u64 {
     }
 }
 
-fn list<M: prost::Name + Default>(document: &Value, field: &str) -> Vec<M> {
+fn list<M: xds::Wire>(document: &Value, field: &str) -> Vec<M> {
     let values = document
         .get(field)
         .and_then(Value::as_array)

@@ -35,11 +35,7 @@ const KNOWN: [&str; 4] = [
 
 type Problems = BTreeMap<String, Vec<String>>;
 
-fn list<M: prost::Name + Default>(
-    document: &Value,
-    field: &str,
-    problems: &mut Problems,
-) -> Vec<M> {
+fn list<M: xds::Wire>(document: &Value, field: &str, problems: &mut Problems) -> Vec<M> {
     let values = document
         .get(field)
         .and_then(Value::as_object)

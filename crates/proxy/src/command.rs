@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
-use prost::Message as _;
+use xds::Wire as _;
 use xds::envoy::config::bootstrap::v3::Bootstrap;
 
 use crate::bootstrap;
@@ -90,7 +90,7 @@ fn run(args: Vec<OsString>) -> Result<(), String> {
     }
     let file = file.ok_or(USAGE)?;
     if encode {
-        let bytes = bootstrap::read(&file)?.encode_to_vec();
+        let bytes = bootstrap::read(&file)?.to_wire();
         return std::io::stdout()
             .write_all(&bytes)
             .map_err(|error| error.to_string());
@@ -134,7 +134,7 @@ fn read_apart(file: &Path) -> Result<Bootstrap, String> {
         .output();
     if let Ok(output) = child
         && output.status.success()
-        && let Ok(bootstrap) = Bootstrap::decode(output.stdout.as_slice())
+        && let Ok(bootstrap) = Bootstrap::from_wire(&output.stdout)
         && !output.stdout.is_empty()
     {
         return Ok(bootstrap);

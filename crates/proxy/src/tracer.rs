@@ -222,15 +222,10 @@ impl Tracer {
                 let body = prost::Message::encode_to_vec(&otlp::request(&spans, resource));
                 to.post(worker, shared, body).await
             }
-            Collector::OtlpGrpc { to, resource } => to
-                .unary::<otlp::Exported>(
-                    worker,
-                    shared,
-                    otlp::EXPORT,
-                    &otlp::request(&spans, resource),
-                )
-                .await
-                .map(|_| ()),
+            Collector::OtlpGrpc { to, resource } => {
+                let body = prost::Message::encode_to_vec(&otlp::request(&spans, resource));
+                to.call(worker, shared, otlp::EXPORT, &body).await.map(drop)
+            }
         };
         match sent {
             Ok(()) => self.stats.reports_sent.inc(),

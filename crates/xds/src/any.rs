@@ -1,21 +1,22 @@
 //! `google.protobuf.Any`: a message together with its type URL.
 
 use crate::type_url;
+use crate::wire::Wire;
 use prost::{DecodeError, Name};
 use prost_types::Any;
 
 /// Puts a message into an `Any`.
-pub fn pack<M: Name>(message: &M) -> Any {
+pub fn pack<M: Wire>(message: &M) -> Any {
     Any {
         type_url: M::type_url(),
-        value: message.encode_to_vec(),
+        value: message.to_wire(),
     }
 }
 
 /// Takes the message out of an `Any`; `None` if it holds a message of another type.
-pub fn unpack<M: Name + Default>(any: &Any) -> Result<Option<M>, DecodeError> {
+pub fn unpack<M: Wire>(any: &Any) -> Result<Option<M>, DecodeError> {
     if is::<M>(any) {
-        M::decode(any.value.as_slice()).map(Some)
+        M::from_wire(&any.value).map(Some)
     } else {
         Ok(None)
     }

@@ -8,11 +8,12 @@
 //! What is read here always becomes the same bytes: the entries of maps are encoded in order,
 //! also inside of an `Any`.
 
+use crate::Wire;
 use crate::type_url;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint};
-use prost::{Message, Name};
 use prost_reflect::{
     DescriptorPool, DeserializeOptions, DynamicMessage, EnumDescriptor, FieldDescriptor, Kind,
     MapKey, MessageDescriptor, ReflectMessage as _, SerializeOptions, Value as Field,
@@ -58,8 +59,8 @@ pub fn descriptor(name: &str) -> Result<MessageDescriptor, Error> {
 }
 
 /// A message as JSON.
-pub fn to_value<M: Name>(message: &M) -> Result<Value, Error> {
-    to_value_by_type_url(&M::full_name(), &message.encode_to_vec())
+pub fn to_value<M: Wire>(message: &M) -> Result<Value, Error> {
+    to_value_by_type_url(&M::full_name(), &message.to_wire())
 }
 
 /// An encoded message as JSON, without an `@type`.
@@ -73,9 +74,9 @@ pub fn any_to_value(any: &Any) -> Result<Value, Error> {
 }
 
 /// A message from JSON. Fields that it does not have are an error with `deny_unknown`, else skipped.
-pub fn from_value<M: Name + Default>(value: Value, deny_unknown: bool) -> Result<M, Error> {
+pub fn from_value<M: Wire>(value: Value, deny_unknown: bool) -> Result<M, Error> {
     let message = dynamic_from_value(&M::full_name(), &value, deny_unknown)?;
-    M::decode(encode(&message).as_slice()).map_err(|source| Error::Decode {
+    M::from_wire(&encode(&message)).map_err(|source| Error::Decode {
         name: M::full_name(),
         source,
     })

@@ -6,16 +6,19 @@
 //!
 //! - [`any`]: putting messages into `google.protobuf.Any` and taking them out again,
 //! - [`json`]: canonical protobuf JSON, as in Envoy's `/config_dump` and in its bootstrap file,
+//! - [`Wire`]: reading and writing whole messages,
 //! - [`type_url`]: the names of the resource types, and [`Resource`], what a resource is called.
 
 pub mod any;
 pub mod json;
 mod resource;
 pub mod type_url;
+mod wire;
 
 pub use prost_reflect;
 pub use prost_types;
-pub use resource::Resource;
+pub use resource::{Resource, name_inside};
+pub use wire::Wire;
 
 pub use generated::*;
 

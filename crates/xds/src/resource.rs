@@ -7,9 +7,12 @@ use crate::envoy::config::listener::v3::Listener;
 use crate::envoy::config::route::v3::{RouteConfiguration, ScopedRouteConfiguration};
 use crate::envoy::extensions::transport_sockets::tls::v3::Secret;
 use crate::type_url;
+use prost::bytes::Buf as _;
+use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
+use prost_types::Any;
 
 /// A message that is served by name over xDS.
-pub trait Resource: prost::Message + prost::Name + Default + Clone + PartialEq {
+pub trait Resource: crate::Wire + Clone + PartialEq {
     /// The type URL that it is subscribed with.
     const TYPE_URL: &'static str;
 
@@ -37,4 +40,48 @@ resources! {
     ScopedRouteConfiguration: SCOPED_ROUTE, name;
     Secret: SECRET, name;
     TypedExtensionConfig: EXTENSION_CONFIG, name;
+}
+
+/// The name inside of a resource, without reading the rest of it: state of the world does not put it outside. It is the
+/// first field of each of [`Resource`]'s types. Empty if there is none, or the bytes are no message.
+pub fn name_inside(resource: &Any) -> String {
+    fn name(mut bytes: &[u8]) -> Option<String> {
+        let mut found = None;
+        while !bytes.is_empty() {
+            let (number, kind) = decode_key(&mut bytes).ok()?;
+            if number == 1 && kind == WireType::LengthDelimited {
+                let length = usize::try_from(decode_varint(&mut bytes).ok()?).ok()?;
+                found = Some(bytes.get(..length)?);
+                bytes.advance(length);
+            } else {
+                skip_field(kind, number, &mut bytes, DecodeContext::default()).ok()?;
+            }
+        }
+        Some(std::str::from_utf8(found?).ok()?.to_owned())
+    }
+    name(&resource.value).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_is_found_without_reading_the_resource() {
+        let cluster = Cluster {
+            name: "outbound|80||a.b".into(),
+            alt_stat_name: "other".into(),
+            ..Cluster::default()
+        };
+        assert_eq!(name_inside(&crate::any::pack(&cluster)), "outbound|80||a.b");
+        let secret = Secret {
+            name: "ROOTCA".into(),
+            ..Secret::default()
+        };
+        let mut packed = crate::any::pack(&secret);
+        assert_eq!(name_inside(&packed), "ROOTCA");
+        packed.value.truncate(3);
+        assert_eq!(name_inside(&packed), "");
+        assert_eq!(name_inside(&Any::default()), "");
+    }
 }

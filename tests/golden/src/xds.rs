@@ -362,7 +362,7 @@ fn proxy_info(proxy: &Value) -> anyhow::Result<ProxyInfo> {
 }
 
 fn to_json(output: &Output) -> anyhow::Result<Value> {
-    fn all<M: prost::Name>(map: &BTreeMap<String, M>) -> anyhow::Result<Value> {
+    fn all<M: xds::Wire>(map: &BTreeMap<String, M>) -> anyhow::Result<Value> {
         let values = map
             .iter()
             .map(|(name, message)| Ok((name.clone(), ::xds::json::to_value(message)?)));

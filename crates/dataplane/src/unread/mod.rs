@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-use prost::Name;
+use xds::Wire;
 
 use crate::error::ConfigError;
 
@@ -163,7 +163,7 @@ fn varint(bytes: &mut &[u8]) -> Option<u64> {
     None
 }
 
-fn find<M: Name>(message: &M, wanted: Unread) -> Vec<String> {
+fn find<M: Wire>(message: &M, wanted: Unread) -> Vec<String> {
     let rules = &*RULES;
     let Some(index) = rules.by_name.get(M::full_name().as_str()) else {
         return Vec::new();
@@ -171,7 +171,7 @@ fn find<M: Name>(message: &M, wanted: Unread) -> Vec<String> {
     let mut found = Vec::new();
     rules.walk(
         &rules.messages[*index],
-        &message.encode_to_vec(),
+        &message.to_wire(),
         wanted,
         &mut found,
     );
@@ -181,7 +181,7 @@ fn find<M: Name>(message: &M, wanted: Unread) -> Vec<String> {
 }
 
 /// The fields of a message, also of messages inside of it, that are set and that nobody reads.
-pub fn unread<M: Name>(message: &M) -> Vec<ConfigError> {
+pub fn unread<M: Wire>(message: &M) -> Vec<ConfigError> {
     find(message, Unread::Refused)
         .into_iter()
         .map(|field| ConfigError::new(field, "is not carried out by this proxy; remove it"))
@@ -189,6 +189,6 @@ pub fn unread<M: Name>(message: &M) -> Vec<ConfigError> {
 }
 
 /// Those without which traffic flows all the same; they are worth a line in the log.
-pub fn ignored<M: Name>(message: &M) -> Vec<String> {
+pub fn ignored<M: Wire>(message: &M) -> Vec<String> {
     find(message, Unread::Ignored)
 }

@@ -12,6 +12,8 @@ use std::sync::Arc;
 
 use dataplane::StreamInfo;
 use dataplane::formatter::Formatter;
+use prost::Message as _;
+use xds::Wire as _;
 use xds::envoy::config::accesslog::v3::AccessLog as Config;
 use xds::envoy::config::accesslog::v3::access_log;
 use xds::envoy::extensions::access_loggers::file::v3::FileAccessLog;
@@ -85,13 +87,21 @@ impl AccessLog {
         match &self.to {
             Target::File(sink, formatter) => sink.line(|out| formatter.format(info, out)),
             Target::Http(service, headers) => {
-                service.take(&entry::http(moment, info, headers), worker, shared);
+                service.take(
+                    &entry::http(moment, info, headers).to_wire(),
+                    worker,
+                    shared,
+                );
             }
             Target::Tcp(service) => {
-                service.take(&entry::tcp(moment, info, worker.uuid()), worker, shared);
+                service.take(
+                    &entry::tcp(moment, info, worker.uuid()).to_wire(),
+                    worker,
+                    shared,
+                );
             }
             Target::OpenTelemetry(service, record) => {
-                service.take(&record.of(info), worker, shared);
+                service.take(&record.of(info).encode_to_vec(), worker, shared);
             }
         }
     }
@@ -107,7 +117,7 @@ impl Target {
                 formatter.map_err(|error| text(&error))?,
             ))
         };
-        fn unpack<M: xds::prost_reflect::prost::Name + Default>(any: &Any) -> Result<M, String> {
+        fn unpack<M: xds::Wire>(any: &Any) -> Result<M, String> {
             let message = xds::any::unpack::<M>(any).map_err(|error| error.to_string())?;
             Ok(message.unwrap_or_default())
         }

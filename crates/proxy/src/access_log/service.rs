@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use prost::Message;
+use prost::Message as _;
 use prost::encoding::{WireType, encode_key, encode_varint};
 use tokio::sync::{Notify, mpsc};
+use xds::Wire as _;
 use xds::envoy::config::core::v3::{ApiVersion, GrpcService};
 use xds::envoy::extensions::access_loggers::grpc::v3::CommonGrpcAccessLogConfig;
 use xds::envoy::extensions::access_loggers::open_telemetry::v3::OpenTelemetryAccessLogConfig;
@@ -22,7 +23,7 @@ use crate::body::{Body, BodyError, Frame, Source};
 use crate::config::Shared;
 use crate::http::callout::{self, CallError, GrpcTarget, HttpTarget};
 use crate::stats::groups::AccessLogStats;
-use crate::tracer::otlp::{Exported, Resource, attribute, detected};
+use crate::tracer::otlp::{Resource, attribute, detected};
 use crate::worker::Worker;
 
 /// The method that takes streams of entries.
@@ -91,7 +92,7 @@ impl Service {
             log_name: config.log_name.clone(),
             field: if http { 2 } else { 3 },
         };
-        let mut key = config.encode_to_vec();
+        let mut key = config.to_wire();
         key.push(u8::from(http));
         Ok(Self::shared(
             key,
@@ -154,7 +155,7 @@ impl Service {
             ),
         };
         Ok(Self::shared(
-            settings.encode_to_vec(),
+            settings.to_wire(),
             collector,
             (interval.or(common.buffer_flush_interval.as_ref()), size),
             &prefix,
@@ -192,8 +193,8 @@ impl Service {
         service
     }
 
-    /// Takes an entry; on a worker, which then hands it over.
-    pub fn take(self: &Arc<Self>, entry: &impl Message, worker: &Rc<Worker>, shared: &Arc<Shared>) {
+    /// Takes an encoded entry; on a worker, which then hands it over.
+    pub fn take(self: &Arc<Self>, entry: &[u8], worker: &Rc<Worker>, shared: &Arc<Shared>) {
         {
             let mut waiting = self.waiting.lock();
             if self.enough > 0 && waiting.len() >= self.enough {
@@ -210,7 +211,7 @@ impl Service {
                 Collector::Stream { .. } => 1,
                 Collector::Grpc { .. } | Collector::Http { .. } => 2,
             };
-            nested(&mut waiting, field, &entry.encode_to_vec());
+            nested(&mut waiting, field, entry);
             if waiting.len() >= self.enough {
                 self.full.notify_one();
             }
@@ -250,7 +251,7 @@ impl Service {
                             node: Some(shared.node.clone()),
                             log_name: log_name.clone(),
                         };
-                        nested(&mut message, 1, &identifier.encode_to_vec());
+                        nested(&mut message, 1, &identifier.to_wire());
                         OpenStream::start(to.clone(), worker.clone(), shared.clone())
                     }
                 };
@@ -261,9 +262,9 @@ impl Service {
             }
             Collector::Grpc { to, resource } => {
                 let request = request(&entries, resource);
-                to.call::<Exported>(worker, shared, otlp::EXPORT, &request)
+                to.call(worker, shared, otlp::EXPORT, &request)
                     .await
-                    .map(|_| ())
+                    .map(drop)
             }
             Collector::Http { to, resource } => {
                 to.post(worker, shared, request(&entries, resource)).await

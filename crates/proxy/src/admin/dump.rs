@@ -3,9 +3,9 @@
 use std::time::{Duration, SystemTime};
 
 use http::StatusCode;
-use prost::Name;
 use regex::Regex;
 use serde_json::{Map, Value, json};
+use xds::Wire;
 
 use crate::config::listener::{ChainKind, RouteSource};
 use crate::config::manager::Refused;
@@ -52,7 +52,7 @@ impl Section {
 }
 
 /// A message with its type.
-fn typed<M: Name>(message: &M) -> Value {
+fn typed<M: Wire>(message: &M) -> Value {
     let mut out = Map::new();
     out.insert("@type".into(), M::type_url().into());
     match xds::json::to_value(message) {

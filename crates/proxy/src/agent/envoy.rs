@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
-use prost::Message as _;
 use runtime::CancellationToken;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::process::{Child, Command};
 use tokio_stream::wrappers::UnixListenerStream;
+use xds::Wire as _;
 use xds::envoy::service::secret::v3::secret_discovery_service_server::SecretDiscoveryServiceServer;
 
 use super::fetch::Fetch;
@@ -73,7 +73,7 @@ impl Envoy {
         serve_secrets(secrets.clone())?;
         relay_discovery(environment.clone(), secrets.clone(), mark)?;
         let file = Path::new(environment.config("configPath")).join("envoy-rev.pb");
-        std::fs::write(&file, bootstrap::bootstrap(environment).encode_to_vec())
+        std::fs::write(&file, bootstrap::bootstrap(environment).to_wire())
             .map_err(|error| format!("{}: {error}", file.display()))?;
         let drain = environment.config_duration("drainDuration", Duration::from_secs(45));
         let child = Command::new(program)

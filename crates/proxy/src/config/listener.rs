@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use dataplane::http_conn::HttpConn;
-use prost::Message as _;
+use xds::Wire as _;
 use dataplane::listener::{FilterChainMatcher, FilterPredicate};
 use runtime::CancellationToken;
 use xds::envoy::config::core::v3::address::Address as AddressKind;
@@ -493,7 +493,7 @@ pub(crate) fn unwrap_struct(any: &xds::prost_types::Any) -> Result<xds::prost_ty
         return Ok(any.clone());
     }
     // Both kinds of TypedStruct have the same two fields.
-    let inner = xds::udpa::r#type::v1::TypedStruct::decode(any.value.as_slice())
+    let inner = xds::udpa::r#type::v1::TypedStruct::from_wire(&any.value)
         .map_err(|error| error.to_string())?;
     let (type_url, value) = (inner.type_url, inner.value);
     // The two that stand in every listener of a mesh are read here: going through the descriptors of all messages
@@ -587,9 +587,7 @@ fn peer_metadata(
     }
 }
 
-fn typed<M: xds::prost_reflect::prost::Name + Default>(
-    any: &xds::prost_types::Any,
-) -> Result<M, String> {
+fn typed<M: xds::Wire>(any: &xds::prost_types::Any) -> Result<M, String> {
     xds::any::unpack::<M>(any)
         .map_err(|error| error.to_string())?
         .ok_or_else(|| format!("not a {}", M::full_name()))

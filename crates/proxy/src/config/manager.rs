@@ -846,7 +846,7 @@ impl Manager {
 }
 
 fn decode<M: xds::Resource>(resource: &Received) -> Result<M, String> {
-    let message = M::decode(resource.body.value.as_slice()).map_err(|error| error.to_string())?;
+    let message = M::from_wire(&resource.body.value).map_err(|error| error.to_string())?;
     if message.resource_name().is_empty() {
         return Err("it has no name".into());
     }

@@ -403,6 +403,6 @@ impl PerRoute {
     }
 }
 
-fn decode<M: xds::prost_reflect::prost::Name + Default>(any: &Any) -> Result<M, String> {
-    M::decode(any.value.as_slice()).map_err(|error| error.to_string())
+fn decode<M: xds::Wire>(any: &Any) -> Result<M, String> {
+    M::from_wire(&any.value).map_err(|error| error.to_string())
 }

@@ -8,6 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use parking_lot::RwLock;
 use prost::Message as _;
+use xds::Wire as _;
 use xds::envoy::config::core::v3::Node;
 use xds::prost_types::value::Kind;
 use xds::prost_types::{Any, Struct, Value};
@@ -277,8 +278,8 @@ impl StatsConfig {
     /// # Errors
     /// When it is damaged.
     pub fn compile(any: &Any, direction: i32) -> Result<Self, String> {
-        let config = xds::stats::PluginConfig::decode(any.value.as_slice())
-            .map_err(|error| error.to_string())?;
+        let config =
+            xds::stats::PluginConfig::from_wire(&any.value).map_err(|error| error.to_string())?;
         if !config.metrics.is_empty() || !config.definitions.is_empty() {
             tracing::warn!(
                 "istio.stats: metrics and definitions are not supported; the standard metrics are reported"

@@ -20,10 +20,6 @@ pub struct Export {
     resource_spans: Vec<ResourceSpans>,
 }
 
-/// `ExportTraceServiceResponse`: what it says about partial success is not needed.
-#[derive(Clone, PartialEq, Message)]
-pub struct Exported {}
-
 #[derive(Clone, PartialEq, Message)]
 struct ResourceSpans {
     #[prost(message, optional, tag = "1")]

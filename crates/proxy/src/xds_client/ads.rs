@@ -359,7 +359,7 @@ async fn state_of_the_world(
             .resources
             .into_iter()
             .map(|body| Received {
-                name: resource_name(&body),
+                name: xds::name_inside(&body),
                 version: response.version_info.clone(),
                 body,
             })
@@ -459,24 +459,4 @@ fn known(url: &str) -> Option<&'static str> {
     ]
     .into_iter()
     .find(|known| *known == url)
-}
-
-/// The name inside of a resource; state of the world does not put it outside.
-fn resource_name(body: &Any) -> String {
-    use xds::Resource;
-    fn name<R: Resource>(body: &Any) -> String {
-        R::decode(body.value.as_slice())
-            .map(|resource| resource.resource_name().to_owned())
-            .unwrap_or_default()
-    }
-    match body.type_url.as_str() {
-        type_url::CLUSTER => name::<xds::envoy::config::cluster::v3::Cluster>(body),
-        type_url::ENDPOINT => name::<xds::envoy::config::endpoint::v3::ClusterLoadAssignment>(body),
-        type_url::LISTENER => name::<xds::envoy::config::listener::v3::Listener>(body),
-        type_url::ROUTE => name::<xds::envoy::config::route::v3::RouteConfiguration>(body),
-        type_url::SECRET => {
-            name::<xds::envoy::extensions::transport_sockets::tls::v3::Secret>(body)
-        }
-        _ => String::new(),
-    }
 }

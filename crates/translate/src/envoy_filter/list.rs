@@ -5,7 +5,7 @@ use api::istio::PatchOperation;
 
 /// Applies an operation to a list. With `named`, the patch says which item it means, and `is` finds it; where there is none,
 /// nothing happens. Without, things are inserted at the ends.
-pub(super) fn edit<M: prost::Name + Default>(
+pub(super) fn edit<M: xds::Wire>(
     list: &mut Vec<M>,
     patch: &Patch,
     named: bool,

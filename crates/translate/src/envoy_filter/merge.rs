@@ -14,10 +14,7 @@ enum Lists {
 }
 
 /// Merges the value of a patch into a message; on an error the message stays as it is.
-pub(super) fn message<M: prost::Name + Default>(
-    target: &mut M,
-    patch: &Patch,
-) -> Result<(), Problem> {
+pub(super) fn message<M: xds::Wire>(target: &mut M, patch: &Patch) -> Result<(), Problem> {
     let Some(value) = &patch.value else {
         return Ok(());
     };
@@ -31,10 +28,10 @@ pub(super) fn message<M: prost::Name + Default>(
             format!("cannot be merged and is ignored: {error}"),
         )
     };
-    let mut merged = DynamicMessage::decode(value.descriptor(), target.encode_to_vec().as_slice())
+    let mut merged = DynamicMessage::decode(value.descriptor(), target.to_wire().as_slice())
         .map_err(|error| failed(&error))?;
     fields(&mut merged, value, lists);
-    *target = M::decode(xds::json::encode(&merged).as_slice()).map_err(|error| failed(&error))?;
+    *target = M::from_wire(&xds::json::encode(&merged)).map_err(|error| failed(&error))?;
     Ok(())
 }
 

@@ -99,9 +99,9 @@ impl Patch {
     }
 
     /// The value as a message.
-    fn message<M: prost::Name + Default>(&self) -> Option<M> {
+    fn message<M: xds::Wire>(&self) -> Option<M> {
         let bytes = xds::json::encode(self.value.as_ref()?);
-        M::decode(bytes.as_slice()).ok()
+        M::from_wire(&bytes).ok()
     }
 }
 

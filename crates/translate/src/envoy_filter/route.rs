@@ -123,7 +123,7 @@ impl RoutePatches<'_, '_> {
         true
     }
 
-    fn merge<M: prost::Name + Default>(&self, target: &mut M, patch: &Patch) {
+    fn merge<M: xds::Wire>(&self, target: &mut M, patch: &Patch) {
         if let Err(problem) = merge::message(target, patch) {
             self.all.report(problem);
         }
