@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use xds::envoy::extensions::filters::common::fault::v3::fault_delay::FaultDelaySecifier;
+use xds::envoy::extensions::filters::common::fault::v3::fault_rate_limit::LimitType;
 use xds::envoy::extensions::filters::http::fault::v3::{HttpFault, fault_abort::ErrorType};
 
 use crate::cluster::duration;
@@ -18,6 +19,7 @@ pub struct Fault {
     delay: Option<(DelayBy, Fraction)>,
     abort: Option<(AbortBy, Fraction)>,
     abort_body: String,
+    rate: Option<(RateBy, Fraction)>,
     upstream_cluster: String,
     headers: Vec<HeaderMatch>,
     nodes: Vec<String>,
@@ -37,6 +39,13 @@ enum AbortBy {
     Header,
 }
 
+#[derive(Debug, Clone, Copy)]
+enum RateBy {
+    /// KiB a second.
+    Fixed(u64),
+    Header,
+}
+
 /// What is injected into one request: first the delay, then the abort.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Injection {
@@ -44,6 +53,8 @@ pub struct Injection {
     pub delay: Option<Duration>,
     /// Then answer this (`FI`).
     pub abort: Option<LocalReply>,
+    /// The body of the answer passes no faster than so many bytes a second.
+    pub response_rate: Option<u64>,
 }
 
 impl Fault {
@@ -92,9 +103,24 @@ impl Fault {
                 Some((by, Fraction::compile(abort.percentage.as_ref())))
             }
         };
-        if config.response_rate_limit.is_some() {
-            return Err(ConfigError::new("response_rate_limit", "is not supported"));
-        }
+        let rate = match &config.response_rate_limit {
+            None => None,
+            Some(rate) => {
+                let by = match &rate.limit_type {
+                    Some(LimitType::FixedLimit(fixed)) if fixed.limit_kbps > 0 => {
+                        RateBy::Fixed(fixed.limit_kbps)
+                    }
+                    Some(LimitType::HeaderLimit(_)) => RateBy::Header,
+                    _ => {
+                        return Err(ConfigError::new(
+                            "response_rate_limit",
+                            "needs fixed_limit.limit_kbps or header_limit",
+                        ));
+                    }
+                };
+                Some((by, Fraction::compile(rate.percentage.as_ref())))
+            }
+        };
         let headers = config
             .headers
             .iter()
@@ -111,6 +137,7 @@ impl Fault {
                 None | Some("") => "fault filter abort".to_owned(),
                 Some(body) => body.to_owned(),
             },
+            rate,
             upstream_cluster: config.upstream_cluster.clone(),
             headers: headers.map_err(|e| e.within("headers"))?,
             nodes: config.downstream_nodes.clone(),
@@ -196,7 +223,21 @@ impl Fault {
                 grpc_status,
             })
         });
-        Injection { delay, abort }
+        let response_rate = self.rate.and_then(|(by, fraction)| {
+            let (kib, fraction) = match by {
+                RateBy::Fixed(kib) => (kib, fraction),
+                RateBy::Header => (
+                    text("x-envoy-fault-throughput-response")?.parse().ok()?,
+                    share(fraction, "x-envoy-fault-throughput-response-percentage"),
+                ),
+            };
+            (fraction.draw(random) && kib > 0).then_some(kib.saturating_mul(1024))
+        });
+        Injection {
+            delay,
+            abort,
+            response_rate,
+        }
     }
 }
 

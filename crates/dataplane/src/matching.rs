@@ -117,8 +117,60 @@ fn not_valid(expression: &str, error: &regex::Error) -> ConfigError {
     )
 }
 
+/// A path made of the variables of a URI template: `/{b}/x/{a}`.
+#[derive(Debug, Clone)]
+pub struct TemplateRewrite {
+    matcher: Regex,
+    /// Texts, each with the variable behind it.
+    parts: Vec<(String, Option<String>)>,
+}
+
+impl TemplateRewrite {
+    /// Compiles a rewrite for paths that the matcher, a [`uri_template`], matches.
+    pub fn compile(template: &str, matcher: &Regex) -> Result<Self, ConfigError> {
+        let wrong = |problem: String| {
+            ConfigError::new("path_template_rewrite", format!("{template:?} {problem}"))
+        };
+        if !template.starts_with('/') {
+            return Err(wrong("must begin with a slash".into()));
+        }
+        let mut parts = Vec::new();
+        let mut left = template;
+        while let Some((text, after)) = left.split_once('{') {
+            let (name, rest) = after
+                .split_once('}')
+                .ok_or_else(|| wrong("has a { without }".into()))?;
+            if !matcher.capture_names().flatten().any(|known| known == name) {
+                return Err(wrong(format!(
+                    "has the variable {name:?}, which the template of the match does not have"
+                )));
+            }
+            parts.push((text.to_owned(), Some(name.to_owned())));
+            left = rest;
+        }
+        parts.push((left.to_owned(), None));
+        Ok(Self {
+            matcher: matcher.clone(),
+            parts,
+        })
+    }
+
+    /// The new path, if the template matches this one (without a query).
+    pub fn apply(&self, path: &str) -> Option<String> {
+        let found = self.matcher.captures(path)?;
+        let mut out = String::new();
+        for (text, name) in &self.parts {
+            out.push_str(text);
+            if let Some(value) = name.as_ref().and_then(|name| found.name(name)) {
+                out.push_str(value.as_str());
+            }
+        }
+        Some(out)
+    }
+}
+
 /// A URI template (`/pods/*/**`, `/{id}/x`) as a regular expression over the whole path: `*` and `{name}` are one
-/// segment or a part of it, `**` any number of segments.
+/// segment or a part of it, `**` any number of segments. Variables are groups by their names.
 pub fn uri_template(template: &str) -> Result<Regex, ConfigError> {
     let wrong =
         |problem: &str| ConfigError::new("path_template", format!("{template:?} {problem}"));
@@ -140,9 +192,13 @@ pub fn uri_template(template: &str) -> Result<Regex, ConfigError> {
         if let Some(after) = left.strip_prefix('{') {
             let end = after.find('}').ok_or_else(|| wrong("has a { without }"))?;
             let inner = &after[..end];
-            pattern.push_str(&glob(
-                inner.split_once('=').map_or("*", |(_, inner)| inner),
-            )?);
+            let (name, inner) = inner.split_once('=').unwrap_or((inner, "*"));
+            if !name.starts_with(|first: char| first.is_ascii_alphabetic()) {
+                return Err(wrong(&format!(
+                    "has the variable {name:?}, which is no name"
+                )));
+            }
+            pattern.push_str(&format!("(?P<{name}>{})", glob(inner)?));
             left = &after[end + 1..];
         } else {
             let stars = if left.starts_with("**") { 2 } else { 1 };

@@ -26,11 +26,10 @@ fn files(folder: &Path, found: &mut Vec<PathBuf>) {
 }
 
 /// What Envoy refuses, too, and what is not supported yet.
-const KNOWN: [&str; 4] = [
+const KNOWN: [&str; 3] = [
     "has the same matching rules as filter_chains[0]",
     "is missing: give route, redirect or direct_response",
     "is not carried out by this proxy; remove it",
-    "extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport is not supported",
 ];
 
 type Problems = BTreeMap<String, Vec<String>>;

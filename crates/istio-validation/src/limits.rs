@@ -28,6 +28,16 @@ pub(crate) fn warnings(kind: &str, object: &Object<'_>) -> Vec<String> {
     }
     if kind == "EnvoyFilter" {
         for (i, patch) in spec.messages("configPatches").enumerate() {
+            if patch.text("applyTo") == "HTTP_FILTER"
+                && let Some(filter) = unknown_filter(patch)
+            {
+                say(
+                    &format!("spec.configPatches[{i}].patch.value"),
+                    &format!(
+                        "the proxies do not have the filter {filter} and refuse listeners with it, the ones before stay"
+                    ),
+                );
+            }
             if patch.text("applyTo") == "BOOTSTRAP" {
                 say(
                     &format!("spec.configPatches[{i}].applyTo"),
@@ -51,6 +61,42 @@ pub(crate) fn warnings(kind: &str, object: &Object<'_>) -> Vec<String> {
         }
     }
     out
+}
+
+/// The HTTP filters that the proxies have, by the message of their settings.
+const HTTP_FILTERS: [&str; 22] = [
+    "envoy.extensions.filters.http.bandwidth_limit.v3.BandwidthLimit",
+    "envoy.extensions.filters.http.basic_auth.v3.BasicAuth",
+    "envoy.extensions.filters.http.buffer.v3.Buffer",
+    "envoy.extensions.filters.http.compressor.v3.Compressor",
+    "envoy.extensions.filters.http.cors.v3.Cors",
+    "envoy.extensions.filters.http.csrf.v3.CsrfPolicy",
+    "envoy.extensions.filters.http.decompressor.v3.Decompressor",
+    "envoy.extensions.filters.http.dynamic_forward_proxy.v3.FilterConfig",
+    "envoy.extensions.filters.http.ext_authz.v3.ExtAuthz",
+    "envoy.extensions.filters.http.fault.v3.HTTPFault",
+    "envoy.extensions.filters.http.grpc_stats.v3.FilterConfig",
+    "envoy.extensions.filters.http.grpc_web.v3.GrpcWeb",
+    "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation",
+    "envoy.extensions.filters.http.header_to_metadata.v3.Config",
+    "envoy.extensions.filters.http.health_check.v3.HealthCheck",
+    "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication",
+    "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit",
+    "envoy.extensions.filters.http.lua.v3.Lua",
+    "envoy.extensions.filters.http.ratelimit.v3.RateLimit",
+    "envoy.extensions.filters.http.rbac.v3.RBAC",
+    "envoy.extensions.filters.http.router.v3.Router",
+    "envoy.extensions.filters.http.set_metadata.v3.Config",
+];
+
+/// The filter that a patch adds, if the proxies do not have it. Istio's own and those inside of another message are not looked at.
+fn unknown_filter(patch: Message<'_>) -> Option<String> {
+    let value = patch.sub("patch").get("value")?;
+    let config = value.get("typed_config").or(value.get("typedConfig"))?;
+    let kind = config.maybe_text("@type")?;
+    let name = kind.rsplit('/').next().unwrap_or(kind);
+    let ours = !name.starts_with("envoy.extensions.filters.http.") || HTTP_FILTERS.contains(&name);
+    (!ours).then(|| name.to_owned())
 }
 
 /// Every traffic policy of a DestinationRule with its path.

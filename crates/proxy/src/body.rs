@@ -189,6 +189,30 @@ impl Replay {
         self.source = wrap(std::mem::replace(&mut self.source, Body::Empty));
     }
 
+    /// Puts other bytes in the place of a body that was read ahead as a whole; trailers stay.
+    pub fn replace(&mut self, bytes: Bytes) {
+        let mut frames: VecDeque<Frame> = match std::mem::replace(&mut self.source, Body::Empty) {
+            Body::Chained(frames, _) => frames,
+            _ => VecDeque::new(),
+        };
+        frames.retain(|frame| matches!(frame, Frame::Trailers(_)));
+        if !bytes.is_empty() {
+            frames.push_front(Frame::Data(bytes));
+        }
+        self.source = Body::Chained(frames, Box::new(Body::Empty));
+    }
+
+    /// The trailers of a body that was read ahead as a whole.
+    pub fn trailers(&self) -> Option<HeaderMap> {
+        match &self.source {
+            Body::Chained(frames, _) => match frames.back() {
+                Some(Frame::Trailers(trailers)) => Some(trailers.clone()),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
     /// Keeps up to `limit` bytes from now on; only before anything was read.
     pub fn keep(&mut self, limit: usize) {
         if self.dropped == 0 && self.kept.is_empty() && !self.ended {

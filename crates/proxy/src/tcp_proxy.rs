@@ -213,6 +213,7 @@ async fn run(
             Priority::Default,
             None,
             None,
+            Some((info.remote, info.local)),
             std::rc::Weak::new(),
         )
         .await

@@ -8,7 +8,7 @@ use serde_json::Value;
 /// The floor of each crate. A crate may depend on crates of lower floors only.
 fn floor(name: &str) -> Option<u32> {
     Some(match name {
-        "theater-api" | "theater-xds" => 0,
+        "theater-api" | "theater-xds" | "theater-lua" => 0,
         "theater-translate" | "theater-dataplane" | "theater-pki" => 1,
         "theater-runtime" | "theater-istio-validation" => 1,
         "theater-kube-client" | "theater-sandbox" | "theater-analysis" => 2,

@@ -12,6 +12,7 @@ use xds::envoy::config::core::v3::{
     transport_socket,
 };
 use xds::envoy::extensions::load_balancing_policies as policies;
+use xds::envoy::extensions::transport_sockets::proxy_protocol::v3::ProxyProtocolUpstreamTransport;
 use xds::envoy::extensions::transport_sockets::tls::v3::{
     UpstreamTlsContext, common_tls_context::ValidationContextType,
 };
@@ -21,8 +22,8 @@ use xds::envoy::extensions::upstreams::http::v3::{
 };
 
 use super::{
-    AutoSni, ClusterConfig, Discovery, DnsOptions, HostSet, LbPolicy, SlowStart, Subsets,
-    TcpKeepalive, Transport, TransportMatch, Transports, UpstreamProtocol, duration,
+    AutoSni, ClusterConfig, Discovery, DnsOptions, HostSet, LbPolicy, ProxyProtocol, SlowStart,
+    Subsets, TcpKeepalive, Transport, TransportMatch, Transports, UpstreamProtocol, duration,
 };
 use crate::circuit::Thresholds;
 use crate::error::ConfigError;
@@ -391,7 +392,7 @@ fn common_slow_start(config: Option<&policies::common::v3::SlowStartConfig>) -> 
     slow_start(config.as_ref())
 }
 
-fn ring(min: Option<u64>, max: Option<u64>, hash: i32, xx: i32) -> Result<LbPolicy, ConfigError> {
+fn ring(min: Option<u64>, max: Option<u64>, murmur: bool) -> Result<LbPolicy, ConfigError> {
     let (min, max) = (min.unwrap_or(1024), max.unwrap_or(8 << 20));
     if min > max || max > 8 << 20 {
         return Err(ConfigError::new(
@@ -399,17 +400,7 @@ fn ring(min: Option<u64>, max: Option<u64>, hash: i32, xx: i32) -> Result<LbPoli
             format!("needs minimum {min} <= maximum {max} <= 8388608"),
         ));
     }
-    if hash != xx {
-        return Err(ConfigError::new(
-            "ring_hash_lb_config.hash_function",
-            "only XX_HASH is supported",
-        ));
-    }
-    Ok(LbPolicy::RingHash {
-        min,
-        max,
-        murmur: false,
-    })
+    Ok(LbPolicy::RingHash { min, max, murmur })
 }
 
 fn maglev(table: Option<u64>) -> Result<LbPolicy, ConfigError> {
@@ -466,10 +457,9 @@ fn lb_policy(config: &Cluster) -> Result<LbPolicy, ConfigError> {
             (Ok(Kind::RingHash), Some(LbConfig::RingHashLbConfig(lb))) => ring(
                 lb.minimum_ring_size,
                 lb.maximum_ring_size,
-                lb.hash_function,
-                0,
+                lb.hash_function == 1,
             )?,
-            (Ok(Kind::RingHash), _) => ring(None, None, 0, 0)?,
+            (Ok(Kind::RingHash), _) => ring(None, None, false)?,
             (Ok(Kind::Maglev), Some(LbConfig::MaglevLbConfig(lb))) => maglev(lb.table_size)?,
             (Ok(Kind::Maglev), _) => maglev(None)?,
             (Ok(Kind::ClusterProvided), _) => LbPolicy::ClusterProvided,
@@ -534,12 +524,11 @@ fn listed_policy(policy: &Policy) -> Result<Option<LbPolicy>, ConfigError> {
             let lb = xds::any::unpack::<policies::ring_hash::v3::RingHash>(any)
                 .map_err(wrong)?
                 .unwrap_or_default();
-            // DEFAULT_HASH is XX_HASH.
+            // DEFAULT_HASH 0 is XX_HASH 1.
             ring(
                 lb.minimum_ring_size,
                 lb.maximum_ring_size,
-                i32::from(lb.hash_function > 1),
-                0,
+                lb.hash_function == 2,
             )?
         }
         "maglev.v3.Maglev" => {
@@ -574,6 +563,25 @@ pub fn transport(config: Option<&TransportSocket>) -> Result<Transport, ConfigEr
     };
     match xds::any::message_name(any) {
         "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer" => Ok(Transport::Raw),
+        "envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport" => {
+            let socket = xds::any::unpack::<ProxyProtocolUpstreamTransport>(any)
+                .map_err(|error| ConfigError::new("typed_config", error.to_string()))?
+                .unwrap_or_default();
+            let settings = socket.config.unwrap_or_default();
+            if settings.pass_through_tlvs.is_some() || !settings.added_tlvs.is_empty() {
+                return Err(ConfigError::new(
+                    "typed_config.config",
+                    "pass_through_tlvs and added_tlvs are not supported",
+                ));
+            }
+            let version = match settings.version {
+                1 => ProxyProtocol::V2,
+                _ => ProxyProtocol::V1,
+            };
+            let inner = transport(socket.transport_socket.as_ref())
+                .map_err(|e| e.within("typed_config.transport_socket"))?;
+            Ok(Transport::ProxyProtocol(version, Arc::new(inner)))
+        }
         _ => match xds::any::unpack::<UpstreamTlsContext>(any) {
             Ok(Some(tls)) => Ok(Transport::Tls(Arc::new(tls))),
             Ok(None) => Err(ConfigError::new(
@@ -622,6 +630,10 @@ impl Transports {
             .map(|entry| &entry.transport)
             .chain([&self.plain])
         {
+            let transport = match transport {
+                Transport::ProxyProtocol(_, inner) => inner,
+                other => other,
+            };
             let Transport::Tls(tls) = transport else {
                 continue;
             };

@@ -1,6 +1,6 @@
 //! Clusters and their endpoints, compiled.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -108,6 +108,69 @@ pub enum Transport {
     Raw,
     /// TLS.
     Tls(Arc<UpstreamTlsContext>),
+    /// One of the others, behind a head that tells who connects.
+    ProxyProtocol(ProxyProtocol, Arc<Transport>),
+}
+
+/// A version of the PROXY protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyProtocol {
+    /// A line of text.
+    V1,
+    /// Binary.
+    V2,
+}
+
+impl ProxyProtocol {
+    /// The head for a connection from `source` to `destination`; `None` for one that this proxy makes for itself between its own
+    /// address and that of the upstream, which are the `ends`.
+    pub fn head(
+        self,
+        connection: Option<(SocketAddr, SocketAddr)>,
+        ends: (SocketAddr, SocketAddr),
+    ) -> Vec<u8> {
+        let (source, destination) = connection.unwrap_or(ends);
+        match self {
+            Self::V1 => {
+                let family = if source.is_ipv4() { "TCP4" } else { "TCP6" };
+                format!(
+                    "PROXY {family} {} {} {} {}\r\n",
+                    source.ip(),
+                    destination.ip(),
+                    source.port(),
+                    destination.port()
+                )
+                .into_bytes()
+            }
+            Self::V2 => {
+                let mut out = b"\r\n\r\n\0\r\nQUIT\n".to_vec();
+                if connection.is_none() {
+                    // LOCAL: whoever reads it takes the addresses of the connection itself.
+                    out.extend_from_slice(&[0x20, 0, 0, 0]);
+                    return out;
+                }
+                match (source.ip(), destination.ip()) {
+                    (IpAddr::V4(from), IpAddr::V4(to)) => {
+                        out.extend_from_slice(&[0x21, 0x11, 0, 12]);
+                        out.extend_from_slice(&from.octets());
+                        out.extend_from_slice(&to.octets());
+                    }
+                    (from, to) => {
+                        let wide = |ip: IpAddr| match ip {
+                            IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+                            IpAddr::V6(ip) => ip,
+                        };
+                        out.extend_from_slice(&[0x21, 0x21, 0, 36]);
+                        out.extend_from_slice(&wide(from).octets());
+                        out.extend_from_slice(&wide(to).octets());
+                    }
+                }
+                out.extend_from_slice(&source.port().to_be_bytes());
+                out.extend_from_slice(&destination.port().to_be_bytes());
+                out
+            }
+        }
+    }
 }
 
 /// The HTTP version spoken to the upstream.

@@ -75,6 +75,7 @@ fn check(filter: &JwtAuthn, token: Option<&str>, path: &str) -> Result<Effects, 
     let facts = MatchFacts {
         metadata: &metadata,
         client_certificate: None,
+        source: std::net::Ipv4Addr::LOCALHOST.into(),
     };
     filter.check(
         &head,

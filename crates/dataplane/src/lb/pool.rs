@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::HostLoad;
-use super::tables::{Maglev, Ring};
+use super::tables::{Maglev, Ring, murmur2};
 use crate::cluster::{ClusterConfig, HostSet, LbPolicy, LocalityHosts};
+use crate::route::xxhash64;
 
 pub(super) fn is_hashing(policy: &LbPolicy) -> bool {
     matches!(policy, LbPolicy::RingHash { .. } | LbPolicy::Maglev { .. })
@@ -212,8 +213,12 @@ impl Pool {
                 choices: equal.then_some(*choices),
             },
             LbPolicy::Random => Picker::Random,
-            LbPolicy::RingHash { min, max, .. } => {
-                Picker::Ring(Ring::new(&keys(), &weights, *min, *max))
+            LbPolicy::RingHash { min, max, murmur } => {
+                let hash: fn(&[u8]) -> u64 = match murmur {
+                    true => murmur2,
+                    false => |key| xxhash64(key, 0),
+                };
+                Picker::Ring(Ring::new(&keys(), &weights, *min, *max, hash))
             }
             LbPolicy::Maglev { table } => Picker::Maglev(Maglev::new(&keys(), &weights, *table)),
         };

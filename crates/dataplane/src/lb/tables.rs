@@ -9,7 +9,13 @@ pub(super) struct Ring {
 }
 
 impl Ring {
-    pub(super) fn new(keys: &[String], weights: &[f64], min: u64, max: u64) -> Self {
+    pub(super) fn new(
+        keys: &[String],
+        weights: &[f64],
+        min: u64,
+        max: u64,
+        hash: fn(&[u8]) -> u64,
+    ) -> Self {
         let total: f64 = weights.iter().sum();
         let normalized = |weight: &f64| if total > 0.0 { weight / total } else { 0.0 };
         let smallest = weights.iter().map(normalized).fold(1.0, f64::min);
@@ -25,10 +31,8 @@ impl Ring {
             target += scale * normalized(weight);
             let mut number = 0_u64;
             while current < target {
-                points.push((
-                    xxhash64(format!("{key}_{number}").as_bytes(), 0),
-                    place as u32,
-                ));
+                let point = hash(format!("{key}_{number}").as_bytes());
+                points.push((point, place as u32));
                 number += 1;
                 current += 1.0;
             }
@@ -42,6 +46,28 @@ impl Ring {
         let index = (after + attempt as usize) % self.points.len().max(1);
         self.points.get(index).map(|(_, place)| *place as usize)
     }
+}
+
+/// MurmurHash2 for 64 bits as the C++ library hashes with it, seed included.
+pub(super) fn murmur2(bytes: &[u8]) -> u64 {
+    const FACTOR: u64 = 0xc6a4_a793_5bd1_e995;
+    const SEED: u64 = 0xc70f_6907;
+    let mix = |value: u64| value ^ (value >> 47);
+    let word = |bytes: &[u8]| {
+        let fold = |word: u64, byte: &u8| word << 8 | u64::from(*byte);
+        bytes.iter().rev().fold(0, fold)
+    };
+    let mut hash = SEED ^ (bytes.len() as u64).wrapping_mul(FACTOR);
+    let chunks = bytes.chunks_exact(8);
+    let rest = chunks.remainder();
+    for chunk in chunks {
+        hash ^= mix(word(chunk).wrapping_mul(FACTOR)).wrapping_mul(FACTOR);
+        hash = hash.wrapping_mul(FACTOR);
+    }
+    if !rest.is_empty() {
+        hash = (hash ^ word(rest)).wrapping_mul(FACTOR);
+    }
+    mix(mix(hash).wrapping_mul(FACTOR))
 }
 
 /// Maglev: every host has a permutation of the table and takes the next free place in turn.
@@ -137,7 +163,7 @@ mod tests {
 
     #[test]
     fn a_small_ring_is_envoys() {
-        let ring = Ring::new(&keys(), &[1.0; 6], 12, 12);
+        let ring = Ring::new(&keys(), &[1.0; 6], 12, 12, |key| xxhash64(key, 0));
         let ring: Vec<(u32, u64)> = ring
             .points
             .iter()

@@ -7,10 +7,12 @@ use xds::envoy::config::route::v3::{
     route_action::HostRewriteSpecifier,
 };
 
+use xds::envoy::extensions::path::rewrite::uri_template::v3::UriTemplateRewriteConfig;
+
 use super::hosts::port_start;
 use super::path::Match;
 use crate::error::ConfigError;
-use crate::matching::{HeaderKey, Substitution};
+use crate::matching::{HeaderKey, Substitution, TemplateRewrite};
 use crate::request::{RequestHead, RequestHeadMut, path_only};
 
 /// A `RedirectAction`, compiled.
@@ -119,6 +121,7 @@ impl Redirect {
 pub(super) struct Rewrite {
     prefix: Option<String>,
     regex: Option<Substitution>,
+    template: Option<TemplateRewrite>,
     host: Option<Host>,
     append_forwarded_host: bool,
 }
@@ -134,7 +137,10 @@ impl Rewrite {
     /// The rewrite, and whether the endpoint's name becomes the host.
     // host_rewrite is an alias of old configurations.
     #[allow(deprecated)]
-    pub(super) fn compile(config: &RouteAction) -> Result<(Self, bool), ConfigError> {
+    pub(super) fn compile(
+        config: &RouteAction,
+        matches: &Match,
+    ) -> Result<(Self, bool), ConfigError> {
         let mut automatic = false;
         let host = match &config.host_rewrite_specifier {
             Some(
@@ -153,12 +159,33 @@ impl Rewrite {
             }
             None => None,
         };
-        if !config.path_rewrite.is_empty() || config.path_rewrite_policy.is_some() {
+        if !config.path_rewrite.is_empty() {
             return Err(ConfigError::new(
-                "path_rewrite_policy",
+                "path_rewrite",
                 "is not supported; use prefix_rewrite or regex_rewrite",
             ));
         }
+        let template = match &config.path_rewrite_policy {
+            None => None,
+            Some(policy) => {
+                let any = policy.typed_config.clone().unwrap_or_default();
+                let rewrite = xds::any::unpack::<UriTemplateRewriteConfig>(&any);
+                let Ok(Some(rewrite)) = rewrite else {
+                    return Err(ConfigError::new(
+                        "path_rewrite_policy",
+                        format!(
+                            "{:?} is not supported; only the URI template is",
+                            policy.name
+                        ),
+                    ));
+                };
+                let matcher = matches.template().ok_or_else(|| {
+                    ConfigError::new("path_rewrite_policy", "needs a path_match_policy")
+                })?;
+                let rewrite = TemplateRewrite::compile(&rewrite.path_template_rewrite, matcher);
+                Some(rewrite.map_err(|e| e.within("path_rewrite_policy"))?)
+            }
+        };
         let regex = config
             .regex_rewrite
             .as_ref()
@@ -167,6 +194,7 @@ impl Rewrite {
         let rewrite = Self {
             prefix: Some(config.prefix_rewrite.clone()).filter(|prefix| !prefix.is_empty()),
             regex: regex.map_err(|e| e.within("regex_rewrite"))?,
+            template,
             host,
             append_forwarded_host: config.append_x_forwarded_host,
         };
@@ -260,8 +288,12 @@ impl Rewrite {
                 path.get(matches.matched_length(path)..).unwrap_or_default()
             ));
         }
-        let regex = self.regex.as_ref()?;
         let plain = path_only(path);
+        if let Some(template) = &self.template {
+            let new = template.apply(plain)?;
+            return Some(format!("{new}{}", &path[plain.len()..]));
+        }
+        let regex = self.regex.as_ref()?;
         Some(format!("{}{}", regex.apply(plain), &path[plain.len()..]))
     }
 }

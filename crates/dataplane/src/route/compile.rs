@@ -16,7 +16,7 @@ use super::hosts::Hosts;
 use super::path::Match;
 use super::timeouts::StreamLimits;
 use super::{
-    Action, FilterConfigs, InternalRedirect, Mirror, Route, RouteTable, VirtualHost,
+    Action, DrawBy, FilterConfigs, InternalRedirect, Mirror, Route, RouteTable, VirtualHost,
     WeightedCluster, hash,
 };
 use crate::circuit::Priority;
@@ -414,24 +414,19 @@ impl Context<'_> {
                     ));
                 }
                 use xds::envoy::config::route::v3::weighted_cluster::RandomValueSpecifier;
-                let header = match &weighted.random_value_specifier {
+                let by = match &weighted.random_value_specifier {
                     Some(RandomValueSpecifier::HeaderName(name)) => {
-                        Some(name.parse().map_err(|_| {
+                        DrawBy::Header(name.parse().map_err(|_| {
                             ConfigError::new(
                                 "weighted_clusters.header_name",
                                 "is not a header name",
                             )
                         })?)
                     }
-                    Some(RandomValueSpecifier::UseHashPolicy(true)) => {
-                        return Err(ConfigError::new(
-                            "weighted_clusters.use_hash_policy",
-                            "is not supported",
-                        ));
-                    }
-                    _ => None,
+                    Some(RandomValueSpecifier::UseHashPolicy(true)) => DrawBy::Hash,
+                    _ => DrawBy::Chance,
                 };
-                Action::Weighted(total, header)
+                Action::Weighted(total, by)
             }
             Some(Cluster::ClusterSpecifierPlugin(_) | Cluster::InlineClusterSpecifierPlugin(_)) => {
                 return Err(ConfigError::new(
@@ -441,7 +436,7 @@ impl Context<'_> {
             }
             None => return Err(ConfigError::new("cluster", "is missing")),
         };
-        let (rewrite, automatic) = Rewrite::compile(action)?;
+        let (rewrite, automatic) = Rewrite::compile(action, &route.matches)?;
         let timeout = duration(action.timeout.as_ref()).unwrap_or(Duration::from_secs(15));
         route.timeout = Some(timeout).filter(|timeout| !timeout.is_zero());
         route.idle_timeout = duration(action.idle_timeout.as_ref());

@@ -1,7 +1,9 @@
 //! `internal_redirect_policy`: redirects that the proxy follows itself.
 
 use http::HeaderName;
+use xds::envoy::config::core::v3::TypedExtensionConfig;
 use xds::envoy::config::route::v3::InternalRedirectPolicy;
+use xds::envoy::extensions::internal_redirect::allow_listed_routes::v3::AllowListedRoutesConfig;
 
 use crate::error::ConfigError;
 
@@ -14,6 +16,18 @@ pub struct InternalRedirect {
     pub copied: Vec<HeaderName>,
     codes: Vec<u16>,
     cross_scheme: bool,
+    predicates: Vec<Predicate>,
+}
+
+/// What else a redirect must fulfil.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Predicate {
+    /// From a route to another one, only once for one request.
+    PreviousRoutes,
+    /// To these routes only.
+    AllowListedRoutes(Vec<String>),
+    /// Not to https when the request came without it.
+    SafeCrossScheme,
 }
 
 /// Where a redirect leads.
@@ -42,11 +56,12 @@ impl InternalRedirect {
     /// Compiles a policy.
     ///
     /// # Errors
-    /// For predicates, and for codes that Envoy does not follow either.
+    /// For predicates that are not there.
     pub fn compile(config: &InternalRedirectPolicy) -> Result<Self, ConfigError> {
-        if !config.predicates.is_empty() {
-            return Err(ConfigError::new("predicates", "are not supported"));
-        }
+        let predicates = config.predicates.iter().enumerate();
+        let predicates = predicates.map(|(index, predicate)| {
+            Predicate::compile(predicate).map_err(|e| e.within(&format!("predicates[{index}]")))
+        });
         let codes: Vec<u16> = config
             .redirect_response_codes
             .iter()
@@ -71,7 +86,29 @@ impl InternalRedirect {
                 codes
             },
             cross_scheme: config.allow_cross_scheme_redirect,
+            predicates: predicates.collect::<Result<_, _>>()?,
         })
+    }
+
+    /// Whether a redirect to a route, found for its target, may be followed. `from` is the route of the request that is redirected,
+    /// `steps` are the routes that earlier redirects of it went from and to; this one is added when it is followed.
+    pub fn permits(
+        &self,
+        from: &str,
+        to: &str,
+        steps: &mut Vec<(String, String)>,
+        secure: bool,
+        target: &Target,
+    ) -> bool {
+        let permitted = self.predicates.iter().all(|predicate| match predicate {
+            Predicate::PreviousRoutes => !steps.iter().any(|(a, b)| a == from && b == to),
+            Predicate::AllowListedRoutes(allowed) => allowed.iter().any(|name| name == to),
+            Predicate::SafeCrossScheme => secure || target.scheme == "http",
+        });
+        if permitted {
+            steps.push((from.to_owned(), to.to_owned()));
+        }
+        permitted
     }
 
     /// Whether answers with this status are followed.
@@ -116,6 +153,28 @@ impl InternalRedirect {
             } else {
                 format!("/{path}")
             },
+        })
+    }
+}
+
+impl Predicate {
+    fn compile(config: &TypedExtensionConfig) -> Result<Self, ConfigError> {
+        let any = config.typed_config.clone().unwrap_or_default();
+        Ok(match xds::any::message_name(&any) {
+            "envoy.extensions.internal_redirect.previous_routes.v3.PreviousRoutesConfig" => {
+                Self::PreviousRoutes
+            }
+            "envoy.extensions.internal_redirect.safe_cross_scheme.v3.SafeCrossSchemeConfig" => {
+                Self::SafeCrossScheme
+            }
+            "envoy.extensions.internal_redirect.allow_listed_routes.v3.AllowListedRoutesConfig" => {
+                let list = xds::any::unpack::<AllowListedRoutesConfig>(&any)
+                    .map_err(|error| ConfigError::new("typed_config", error.to_string()))?;
+                Self::AllowListedRoutes(list.unwrap_or_default().allowed_route_names)
+            }
+            other => {
+                return Err(ConfigError::new("", format!("{other:?} is not supported")));
+            }
         })
     }
 }

@@ -60,6 +60,8 @@ pub struct MatchFacts<'a> {
     pub metadata: &'a Metadata,
     /// Whether the client showed a certificate, and whether it was verified.
     pub client_certificate: Option<bool>,
+    /// The client's address.
+    pub source: std::net::IpAddr,
 }
 
 /// Where a request goes.
@@ -169,10 +171,19 @@ type FilterConfigs = HashMap<String, Arc<Any>>;
 enum Action {
     Cluster(Arc<str>),
     ClusterHeader(http::HeaderName),
-    Weighted(u64, Option<http::HeaderName>),
+    Weighted(u64, DrawBy),
     Redirect(Redirect),
     TlsRedirect,
     Direct { status: u16, body: Bytes },
+}
+
+/// What decides about one of several weighted clusters.
+#[derive(Debug)]
+enum DrawBy {
+    Chance,
+    Header(http::HeaderName),
+    /// The route's hash policy; chance, where it gives nothing.
+    Hash,
 }
 
 /// A copy of a request, sent somewhere else without waiting for an answer.
@@ -226,14 +237,14 @@ impl RouteTable {
         let mut drawn = None;
         let mut random = || *drawn.get_or_insert_with(&mut *random);
         if let Some(redirect) = virtual_host.tls_redirect(head) {
-            return redirect.outcome(head, &mut random);
+            return redirect.outcome(head, facts, &mut random);
         }
         match virtual_host
             .routes
             .iter()
             .find(|route| route.matches.matches(head, facts, &mut random))
         {
-            Some(route) => route.outcome(head, &mut random),
+            Some(route) => route.outcome(head, facts, &mut random),
             None => Outcome::NotFound {
                 virtual_host: Some(virtual_host.name.clone()),
             },
@@ -288,6 +299,7 @@ impl Route {
     fn outcome(
         self: &Arc<Self>,
         head: &RequestHead<'_>,
+        facts: &MatchFacts<'_>,
         random: &mut dyn FnMut() -> u64,
     ) -> Outcome {
         let route = self.clone();
@@ -309,16 +321,15 @@ impl Route {
                     weighted: None,
                 }
             }
-            Action::Weighted(total, header) => {
-                let named = header.as_ref().and_then(|name| {
-                    head.headers
-                        .get(name)?
-                        .to_str()
-                        .ok()?
-                        .trim()
-                        .parse::<u64>()
-                        .ok()
-                });
+            Action::Weighted(total, by) => {
+                let named = match by {
+                    DrawBy::Chance => None,
+                    DrawBy::Header(name) => head
+                        .headers
+                        .get(name)
+                        .and_then(|value| value.to_str().ok()?.trim().parse::<u64>().ok()),
+                    DrawBy::Hash => self.hash(head, facts.source, &mut *random).hash,
+                };
                 let mut left = named.unwrap_or_else(&mut *random) % total;
                 for (index, entry) in self.weighted.iter().enumerate() {
                     match left.checked_sub(u64::from(entry.weight)) {

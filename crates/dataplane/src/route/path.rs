@@ -30,6 +30,7 @@ enum Path {
     Prefix(String),
     SeparatedPrefix(String),
     Regex(Regex),
+    Template(Regex),
     Connect,
 }
 
@@ -79,7 +80,7 @@ impl Match {
                     .as_ref()
                     .map(xds::any::unpack::<UriTemplateMatchConfig>);
                 match template {
-                    Some(Ok(Some(template))) => Path::Regex(
+                    Some(Ok(Some(template))) => Path::Template(
                         crate::matching::uri_template(&template.path_template)
                             .map_err(|e| e.within("path_match_policy"))?,
                     ),
@@ -136,6 +137,14 @@ impl Match {
                 .map(|tls| (tls.presented, tls.validated)),
             ignore_parameters,
         })
+    }
+
+    /// The template that the path must match.
+    pub(super) fn template(&self) -> Option<&Regex> {
+        match &self.path {
+            Path::Template(template) => Some(template),
+            _ => None,
+        }
     }
 
     pub(super) fn matches(
@@ -201,7 +210,7 @@ impl Match {
                         .get(prefix.len())
                         .is_none_or(|next| *next == b'/')
             }
-            Path::Regex(regex) => regex.is_match(path),
+            Path::Regex(regex) | Path::Template(regex) => regex.is_match(path),
             Path::Connect => false,
         }
     }

@@ -41,6 +41,7 @@ fn find(
     let facts = MatchFacts {
         metadata: &metadata,
         client_certificate: None,
+        source: std::net::Ipv4Addr::LOCALHOST.into(),
     };
     table.find(&head, &facts, &mut || draw)
 }

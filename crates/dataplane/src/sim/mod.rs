@@ -278,6 +278,7 @@ impl World {
             let facts = MatchFacts {
                 metadata,
                 client_certificate: certificate,
+                source: question.source.ip(),
             };
             table.map_or(RouteOutcome::NotFound { virtual_host: None }, |table| {
                 table.find(&head, &facts, random)
@@ -315,6 +316,7 @@ impl World {
                     let facts = MatchFacts {
                         metadata: &metadata,
                         client_certificate: certificate,
+                        source: question.source.ip(),
                     };
                     match jwt.check(&head, &facts, None, question.now, &|_| None) {
                         Err(failure) => Some(failure.reply(&head).0),

@@ -125,6 +125,7 @@ async fn call(
             http2,
             None,
             None,
+            None,
             &info,
         )
         .await;

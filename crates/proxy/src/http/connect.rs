@@ -20,6 +20,7 @@ pub(super) async fn terminate(
     cluster: &Arc<Cluster>,
     host: &Arc<Host>,
     priority: Priority,
+    ends: Option<pool::Ends>,
 ) -> Result<Success, Failure> {
     let failure = |reason, transport: &str| Failure {
         pending: reason == ResetReason::Overflow,
@@ -35,7 +36,7 @@ pub(super) async fn terminate(
     }
     let permit = cluster.breakers.try_acquire(priority, Resource::Requests);
     let permit = permit.ok_or_else(overflow)?;
-    let opened = pool::open(cluster, host, priority, None, None, Weak::new()).await;
+    let opened = pool::open(cluster, host, priority, None, None, ends, Weak::new()).await;
     let (connected, lease) = opened.map_err(|error| {
         let reason = match error {
             ConnectError::Timeout => ResetReason::ConnectionTimeout,

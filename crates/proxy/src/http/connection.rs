@@ -6,10 +6,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use dataplane::descriptors::Facts;
-use dataplane::fault::Injection;
 use dataplane::http_conn::PathOutcome;
-use dataplane::local_ratelimit::{LocalRateLimit, Verdict};
+use dataplane::local_ratelimit::LocalRateLimit;
 use dataplane::local_reply::{self, LocalReply};
 use dataplane::route::{MatchFacts, Outcome};
 use dataplane::stream::WireBytes;
@@ -17,12 +15,9 @@ use dataplane::tracing::{Context, Reason};
 use dataplane::{ResponseFlags, request};
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, StatusCode};
-use xds::envoy::config::core::v3::header_value_option::HeaderAppendAction;
 
-use super::cors::{Cors, CorsOutcome};
-use super::filters::grpc_web::{Dialect, FromText};
-use super::filters::{HttpFilter, LocalLimit, NamedFilter, PerRoute, ResponseStep};
-use super::istio::{PEER_METADATA, PEER_METADATA_ID};
+use super::cors::Cors;
+use super::filters::ResponseStep;
 use super::limits::{self, Limits, Reached};
 use super::message::{Ended, Observer, Protocol, Request, Response, Stream};
 use super::record::{Head, Record, Trace};
@@ -97,7 +92,19 @@ pub struct Connection {
 }
 
 /// Reports to the record when the handler is dropped before it has answered.
-struct Guard(Option<Box<Record>>);
+pub(super) struct Guard(Option<Box<Record>>);
+
+impl Guard {
+    /// The record; it is there until it is taken, which happens at the very end.
+    pub(super) fn record(&mut self) -> &mut Record {
+        self.0.as_deref_mut().expect("not taken")
+    }
+
+    /// Takes it: from now on somebody else reports.
+    pub(super) fn take(&mut self) -> Box<Record> {
+        self.0.take().expect("not taken")
+    }
+}
 
 impl Drop for Guard {
     fn drop(&mut self) {
@@ -269,6 +276,8 @@ impl Connection {
             grpc: false,
             trace: None,
             redirects: 0,
+            redirect_steps: Vec::new(),
+            health_check: false,
         })
     }
 
@@ -306,12 +315,12 @@ impl Connection {
             request.wire_bytes,
         )));
         if !request.body.is_end() {
-            let record = guard.0.as_deref_mut().expect("just made");
+            let record = guard.record();
             record.replay = Some(Replay::new(request.body, 0));
         }
         let info = request.info;
         loop {
-            let record = guard.0.as_deref_mut().expect("not taken");
+            let record = guard.record();
             record.grpc = request::is_grpc(&record.head.headers);
             let mut flow = Flow::default();
             let upgrades = upgrade.is_some() || record.head.method == Method::CONNECT;
@@ -336,7 +345,7 @@ impl Connection {
                 }
             };
             if let Answer::Redirected(status) = answer {
-                let mut done = guard.0.take().expect("not taken");
+                let mut done = guard.take();
                 let next = self.redirected(&mut done);
                 done.code = Some(status.as_u16());
                 done.finish(Ended::Redirected);
@@ -347,7 +356,10 @@ impl Connection {
                 // What would follow the head is not a request.
                 flow.close = true;
             }
-            return self.respond(guard.0.take().expect("not taken"), flow, answer);
+            if flow.scripts {
+                return Box::pin(self.respond_with_scripts(&mut guard, flow, answer)).await;
+            }
+            return self.respond(guard.take(), flow, answer);
         }
     }
 
@@ -363,6 +375,7 @@ impl Connection {
         };
         let mut next = self.record(head, done.protocol, Instant::now(), 0);
         next.redirects = done.redirects + 1;
+        next.redirect_steps = std::mem::take(&mut done.redirect_steps);
         // What was received stays received; the body counts again when it is read again.
         next.bytes_tunnelled = done.bytes_received();
         next.remote = done.remote;
@@ -451,8 +464,9 @@ impl Connection {
         }
 
         // Filters in order.
-        for filter in &self.manager.filters {
-            if let Some(answer) = self.filter(filter, record, flow).await {
+        for (index, filter) in self.manager.filters.iter().enumerate() {
+            if let Some(answer) = self.filter(index, filter, record, flow).await {
+                self.pass_by(index + 1, record, flow);
                 return answer;
             }
             if std::mem::take(&mut flow.reroute) {
@@ -642,6 +656,7 @@ impl Connection {
                         .as_ref()
                         .and_then(|tls| tls.peer.as_ref())
                         .map(|_| true),
+                    source: record.remote.unwrap_or(self.info.remote).ip(),
                 };
                 routes.table.find(&record.head.view(), &facts, &mut random)
             }
@@ -675,325 +690,6 @@ impl Connection {
         }
         outcome
     }
-
-    async fn filter(
-        self: &Rc<Self>,
-        named: &NamedFilter,
-        record: &mut Record,
-        flow: &mut Flow,
-    ) -> Option<Answer> {
-        let name = &named.name;
-        let found = self.per_route(record, flow, name);
-        let per_route = match found.as_deref() {
-            Some(PerRoute::Switch { disabled: true, .. }) => return None,
-            Some(PerRoute::Switch { config, .. }) => config.as_deref(),
-            None if named.disabled => return None,
-            other => other,
-        };
-        match &named.filter {
-            HttpFilter::PeerMetadata(exchange) => {
-                if exchange.from_downstream {
-                    let id = record.head.headers.remove(PEER_METADATA_ID);
-                    let metadata = record.head.headers.remove(PEER_METADATA);
-                    flow.answer_metadata =
-                        exchange.to_downstream && (id.is_some() || metadata.is_some());
-                    if let Some(metadata) = metadata {
-                        let id = id
-                            .as_ref()
-                            .and_then(|id| id.to_str().ok())
-                            .unwrap_or_default();
-                        record.peer = self.shared.identity.peer(id, metadata.as_bytes());
-                    }
-                }
-                flow.tell_upstream = exchange.to_upstream
-                    && !(exchange.skip_external
-                        && record
-                            .cluster
-                            .as_ref()
-                            .is_some_and(|cluster| cluster.service.is_none()));
-                flow.learn_upstream = exchange.from_upstream;
-            }
-            HttpFilter::Alpn(alpn) => flow.alpn = Some(alpn.clone()),
-            HttpFilter::Fault(own) => {
-                let fault = match per_route {
-                    Some(PerRoute::Fault(fault)) => fault,
-                    _ => own,
-                };
-                let cluster = record.cluster_name.as_deref().unwrap_or_default();
-                let active = self.manager.stats.fault_active_faults.get();
-                if fault.overflows(active) {
-                    self.manager.stats.fault_faults_overflow.inc();
-                    return None;
-                }
-                let injection: Injection =
-                    fault.draw(&record.head.view(), cluster, active, &mut || {
-                        self.worker.random()
-                    });
-                if injection.delay.is_some() || injection.abort.is_some() {
-                    record.fault_active = true;
-                    self.manager.stats.fault_active_faults.inc();
-                }
-                if let Some(delay) = injection.delay {
-                    self.manager.stats.fault_delays_injected.inc();
-                    record.flags.set(ResponseFlags::DELAY_INJECTED);
-                    tokio::time::sleep(delay).await;
-                }
-                if let Some(reply) = injection.abort {
-                    self.manager.stats.fault_aborts_injected.inc();
-                    return Some(Answer::Local(reply));
-                }
-            }
-            HttpFilter::Rbac(own) => {
-                let rules = match per_route {
-                    Some(PerRoute::Rbac(rules)) => rules,
-                    _ => own,
-                };
-                let stats = &self.manager.stats;
-                let noted = rules.shadow(&record.info()).map(|decision| {
-                    let counter = if decision.allowed {
-                        &stats.rbac_shadow_allowed
-                    } else {
-                        &stats.rbac_shadow_denied
-                    };
-                    counter.inc();
-                    rules.shadow_metadata(&decision)
-                });
-                if let Some(fields) = noted {
-                    // Two filters of one name may watch for different reasons.
-                    let entry = record.metadata.entry(name.clone());
-                    match entry.or_insert_with(|| serde_json::Map::new().into()) {
-                        serde_json::Value::Object(all) => all.extend(fields),
-                        other => *other = fields.into(),
-                    }
-                }
-                if rules.enforces() {
-                    let info = record.info();
-                    let decision = rules.decide(&info);
-                    if !decision.allowed {
-                        stats.rbac_denied.inc();
-                        return Some(Answer::Local(decision.reply()));
-                    }
-                    stats.rbac_allowed.inc();
-                }
-            }
-            HttpFilter::Cors => {
-                if let Some(PerRoute::Cors(cors)) = per_route {
-                    match cors.request(&record.head.method, &record.head.headers, &mut || {
-                        self.worker.random()
-                    }) {
-                        CorsOutcome::None => {}
-                        CorsOutcome::Denied => self.manager.stats.cors_origin_invalid.inc(),
-                        CorsOutcome::Allowed => {
-                            self.manager.stats.cors_origin_valid.inc();
-                            flow.cors = record
-                                .head
-                                .headers
-                                .get(header::ORIGIN)
-                                .cloned()
-                                .zip(Some(cors.clone()));
-                        }
-                        CorsOutcome::Preflight(headers) => {
-                            if headers.is_empty() {
-                                self.manager.stats.cors_origin_invalid.inc();
-                            } else {
-                                self.manager.stats.cors_origin_valid.inc();
-                            }
-                            record.details = Cow::Borrowed("cors_response");
-                            return Some(Answer::Ready(StatusCode::OK, headers, Body::Empty, true));
-                        }
-                    }
-                }
-            }
-            HttpFilter::IstioStats(_) => {}
-            HttpFilter::Jwt(jwt) => {
-                let route = match per_route {
-                    Some(PerRoute::Jwt(route)) => Some(route),
-                    _ => None,
-                };
-                return jwt.run(self, record, flow, route).await;
-            }
-            HttpFilter::LocalRateLimit(own) => {
-                let limit = match per_route {
-                    Some(PerRoute::LocalRateLimit(limit)) => &**limit,
-                    _ => own,
-                };
-                return self.local_limit(limit, record, flow);
-            }
-            HttpFilter::RateLimit(limit) => {
-                let route = match per_route {
-                    Some(PerRoute::RateLimit(route)) => Some(route),
-                    _ => None,
-                };
-                return limit.run(self, record, flow, route).await;
-            }
-            HttpFilter::ExtAuthz(service) => {
-                let route = match per_route {
-                    Some(PerRoute::ExtAuthz(route)) => Some(route),
-                    _ => None,
-                };
-                return service.run(self, record, flow, route).await;
-            }
-            HttpFilter::Buffer(own) => {
-                let limit = match per_route {
-                    Some(PerRoute::Buffer(None)) => return None,
-                    Some(PerRoute::Buffer(Some(limit))) => *limit,
-                    _ => *own,
-                };
-                if let Some(replay) = record.replay.clone() {
-                    match Replay::buffer(&replay, limit).await {
-                        Ok(read) if read.complete => {
-                            let headers = &mut record.head.headers;
-                            if !headers.contains_key(header::CONTENT_LENGTH) {
-                                headers.insert(header::CONTENT_LENGTH, read.bytes.len().into());
-                            }
-                        }
-                        Ok(_) => return Some(Answer::Local(local_reply::REQUEST_TOO_LARGE)),
-                        // The client is gone; sending will notice it as well.
-                        Err(_) => {}
-                    }
-                }
-            }
-            HttpFilter::HeaderMutation(own) => {
-                let route = match per_route {
-                    Some(PerRoute::HeaderMutation(route)) => Some(route),
-                    _ => None,
-                };
-                for mutations in std::iter::once(own).chain(route) {
-                    let mut head = std::mem::replace(&mut record.head, Head::empty());
-                    {
-                        let mut info = record.info();
-                        info.request = None;
-                        mutations.request(&mut head.change(), &info);
-                    }
-                    record.head = head;
-                    if !mutations.keeps_response() {
-                        flow.response
-                            .push(ResponseStep::Mutations(mutations.clone()));
-                    }
-                }
-            }
-            HttpFilter::HeaderToMetadata(own) => {
-                let rules = match per_route {
-                    Some(PerRoute::HeaderToMetadata(rules)) => rules,
-                    _ => own,
-                };
-                rules.request(&mut record.head.change(), &mut record.metadata);
-                if rules.reads_response() {
-                    flow.response
-                        .push(ResponseStep::HeaderToMetadata(rules.clone()));
-                }
-            }
-            HttpFilter::SetMetadata(values) => values.apply(&mut record.metadata),
-            HttpFilter::Compressor(compressor) => {
-                if compressor.request(&mut record.head.headers) {
-                    flow.response
-                        .push(ResponseStep::Compress(compressor.clone()));
-                }
-            }
-            HttpFilter::GrpcWeb => {
-                if let Some(dialect) = Dialect::of(&record.head.headers) {
-                    let text = dialect.request(&mut record.head.headers);
-                    record.grpc = true;
-                    if let (true, Some(replay)) = (text, &record.replay) {
-                        let mut replay = replay.borrow_mut();
-                        replay.wrap(|body| Body::Boxed(Box::new(FromText::new(body))));
-                    }
-                    flow.response.push(ResponseStep::GrpcWeb(dialect));
-                }
-            }
-        }
-        None
-    }
-
-    fn local_limit(
-        &self,
-        shared_limit: &LocalLimit,
-        record: &mut Record,
-        flow: &mut Flow,
-    ) -> Option<Answer> {
-        let limit = shared_limit.limit.as_ref()?;
-        let stats = shared_limit.stats(&self.shared);
-        let own;
-        let limit = if limit.per_connection {
-            own = self.own_limit(limit);
-            &*own
-        } else {
-            limit
-        };
-        let none = dataplane::stream::Metadata::new();
-        let route = record.route.as_deref();
-        let verdict = limit.check(
-            &record.head.view(),
-            &Facts {
-                remote: record.remote.unwrap_or(self.info.remote).ip(),
-                cluster: record.cluster_name.as_deref().unwrap_or_default(),
-                source_cluster: &self.shared.node.cluster,
-                metadata: &record.metadata,
-                route_metadata: route.map_or(&none, |route| &*route.metadata),
-            },
-            route.map_or(&[], |route| &route.rate_limits),
-            self.shared.started.elapsed(),
-            &mut || self.worker.random(),
-        );
-        if !matches!(verdict, Verdict::Disabled) {
-            stats.enabled.inc();
-        }
-        let as_steps = |headers: HeaderMap| {
-            let one = |(name, value): (Option<HeaderName>, HeaderValue)| {
-                Some((name?, value, HeaderAppendAction::OverwriteIfExistsOrAdd))
-            };
-            headers.into_iter().filter_map(one).collect()
-        };
-        match verdict {
-            Verdict::Disabled => None,
-            Verdict::Ok { headers } => {
-                stats.ok.inc();
-                if !headers.is_empty() {
-                    flow.response.push(ResponseStep::Headers(as_steps(headers)));
-                }
-                None
-            }
-            Verdict::NotEnforced => {
-                stats.rate_limited.inc();
-                let mut head = std::mem::replace(&mut record.head, Head::empty());
-                {
-                    let mut info = record.info();
-                    info.request = None;
-                    limit
-                        .unenforced_headers
-                        .apply_request(&mut head.change(), &info);
-                }
-                record.head = head;
-                None
-            }
-            Verdict::Limited { reply, mut headers } => {
-                stats.rate_limited.inc();
-                stats.enforced.inc();
-                limit
-                    .response_headers
-                    .apply_response(&mut headers, &record.info());
-                Some(Answer::Refused(reply, headers))
-            }
-        }
-    }
-
-    /// The buckets of this connection for a limit whose buckets are not shared.
-    fn own_limit(&self, limit: &LocalRateLimit) -> Rc<LocalRateLimit> {
-        let key = std::ptr::from_ref(limit) as usize;
-        let mut own = self.limits.borrow_mut();
-        if let Some((_, found)) = own.iter().find(|(other, _)| *other == key) {
-            return found.clone();
-        }
-        let made = Rc::new(limit.clone());
-        own.push((key, made.clone()));
-        made
-    }
-
-    fn per_route(&self, record: &Record, flow: &Flow, name: &str) -> Option<Arc<PerRoute>> {
-        flow.routes
-            .as_ref()?
-            .filter(record.route.as_deref()?, name, record.weighted)
-    }
 }
 
 /// What filters leave for the router and for the answer.
@@ -1017,6 +713,8 @@ pub struct Flow {
     pub reroute: bool,
     /// What filters do to the answer, in the order of the request.
     pub response: Vec<ResponseStep>,
+    /// Scripts are among them.
+    pub scripts: bool,
     /// The response headers of the route apply.
     pub route_headers: bool,
     /// Close the connection after the answer.

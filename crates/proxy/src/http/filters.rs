@@ -1,11 +1,18 @@
 //! HTTP filters and what routes say to them. A filter that is not known refuses the listener: traffic must never
 //! pass a rule that was configured and is not applied.
 
+pub mod basic_auth;
 pub mod compressor;
+pub mod csrf;
+pub mod decompressor;
 pub mod ext_authz;
 pub mod grpc_web;
+pub mod health_check;
 pub mod jwt;
+pub mod lua;
 pub mod rate_limit;
+mod run;
+pub mod throttle;
 
 use std::sync::{Arc, OnceLock};
 
@@ -24,14 +31,20 @@ use xds::io::istio::http::peer_metadata::Config as PeerMetadata;
 use xds::istio::envoy::config::filter::http::alpn::v2alpha1::FilterConfig as AlpnConfig;
 use xds::prost_types::Any;
 
+use self::lua::Lua;
 use super::cors::Cors;
 use super::istio::StatsConfig;
 use crate::config::Shared;
-use crate::stats::groups::LocalRateLimitStats;
+use crate::stats::groups::{CsrfStats, LocalRateLimitStats};
+use basic_auth::BasicAuth;
 use compressor::Compressor;
+use csrf::Csrf;
+use decompressor::Decompressor;
 use ext_authz::ExtAuthz;
+use health_check::HealthCheck;
 use jwt::Jwt;
 use rate_limit::RateLimit;
+use throttle::BandwidthLimit;
 
 /// What a filter is compiled for.
 pub struct FilterContext<'a> {
@@ -87,6 +100,18 @@ pub enum HttpFilter {
     Compressor(Arc<Compressor>),
     /// `envoy.filters.http.grpc_web`.
     GrpcWeb,
+    /// `envoy.filters.http.csrf`.
+    Csrf(Box<Csrf>, Arc<CsrfStats>),
+    /// `envoy.filters.http.basic_auth`.
+    BasicAuth(Box<BasicAuth>),
+    /// `envoy.filters.http.decompressor`.
+    Decompressor(Arc<Decompressor>),
+    /// `envoy.filters.http.bandwidth_limit`.
+    BandwidthLimit(Box<BandwidthLimit>),
+    /// `envoy.filters.http.health_check`.
+    HealthCheck(Box<HealthCheck>),
+    /// `envoy.filters.http.lua`.
+    Lua(Box<Lua>),
 }
 
 /// What a filter does to the answer, on its way back.
@@ -101,6 +126,12 @@ pub enum ResponseStep {
     Compress(Arc<Compressor>),
     /// `grpc_web`.
     GrpcWeb(grpc_web::Dialect),
+    /// `decompressor`.
+    Decompress(Arc<Decompressor>),
+    /// The body passes no faster than a bucket gives it leave.
+    Throttle(Arc<throttle::Bucket>),
+    /// The `lua` filter of this place, and what the route says to it.
+    Script(usize, Option<Arc<PerRoute>>),
 }
 
 /// A local rate limit with its statistics.
@@ -218,6 +249,26 @@ impl HttpFilter {
                 }
             }
             "envoy.extensions.filters.http.grpc_web.v3.GrpcWeb" => Self::GrpcWeb,
+            "envoy.extensions.filters.http.csrf.v3.CsrfPolicy" => {
+                let prefix = format!("http.{}.csrf", context.stat_prefix);
+                let stats = context.shared.stats.group(&prefix);
+                Self::Csrf(Box::new(Csrf::compile(&decode(any)?)?), stats)
+            }
+            "envoy.extensions.filters.http.basic_auth.v3.BasicAuth" => {
+                Self::BasicAuth(Box::new(BasicAuth::compile(&decode(any)?, context)?))
+            }
+            "envoy.extensions.filters.http.decompressor.v3.Decompressor" => {
+                Self::Decompressor(Arc::new(Decompressor::compile(&decode(any)?, context)?))
+            }
+            "envoy.extensions.filters.http.bandwidth_limit.v3.BandwidthLimit" => {
+                Self::BandwidthLimit(Box::new(BandwidthLimit::compile(&decode(any)?)?))
+            }
+            "envoy.extensions.filters.http.health_check.v3.HealthCheck" => {
+                Self::HealthCheck(Box::new(HealthCheck::compile(&decode(any)?)?))
+            }
+            "envoy.extensions.filters.http.lua.v3.Lua" => {
+                Self::Lua(Box::new(Lua::compile(&decode(any)?, context)?))
+            }
             "io.istio.http.peer_metadata.Config" => {
                 Self::PeerMetadata(peer_exchange(&decode::<PeerMetadata>(any)?))
             }
@@ -319,6 +370,14 @@ pub enum PerRoute {
     HeaderMutation(Arc<Mutations>),
     /// Rules of its own.
     HeaderToMetadata(Arc<HeaderToMetadata>),
+    /// A policy of its own.
+    Csrf(Box<Csrf>),
+    /// Users of its own.
+    BasicAuth(basic_auth::Users),
+    /// A limit of its own.
+    BandwidthLimit(Box<BandwidthLimit>),
+    /// A script of its own, or none.
+    Lua(Box<lua::PerRoute>),
     /// `FilterConfig`: the filter is off, or on where it is off by default; with settings as above.
     Switch {
         /// It does not run.
@@ -329,6 +388,14 @@ pub enum PerRoute {
 }
 
 impl PerRoute {
+    /// The settings, also those inside of a switch.
+    pub fn config(&self) -> Option<&Self> {
+        match self {
+            Self::Switch { config, .. } => config.as_deref(),
+            own => Some(own),
+        }
+    }
+
     /// Compiles a per-route setting; `None` for filters that have none here.
     ///
     /// # Errors
@@ -383,6 +450,19 @@ impl PerRoute {
             "envoy.extensions.filters.http.header_to_metadata.v3.Config" => Self::HeaderToMetadata(
                 Arc::new(HeaderToMetadata::compile(&decode(any)?).map_err(|error| text(&error))?),
             ),
+            "envoy.extensions.filters.http.csrf.v3.CsrfPolicy" => {
+                Self::Csrf(Box::new(Csrf::compile(&decode(any)?)?))
+            }
+            "envoy.extensions.filters.http.basic_auth.v3.BasicAuthPerRoute" => {
+                let config = decode::<filter::basic_auth::v3::BasicAuthPerRoute>(any)?;
+                Self::BasicAuth(basic_auth::Users::compile(config.users.as_ref())?)
+            }
+            "envoy.extensions.filters.http.bandwidth_limit.v3.BandwidthLimit" => {
+                Self::BandwidthLimit(Box::new(BandwidthLimit::compile(&decode(any)?)?))
+            }
+            "envoy.extensions.filters.http.lua.v3.LuaPerRoute" => {
+                Self::Lua(Box::new(lua::PerRoute::compile(&decode(any)?)?))
+            }
             "envoy.config.route.v3.FilterConfig" => {
                 let config = decode::<FilterConfig>(any)?;
                 let inner = match &config.config {

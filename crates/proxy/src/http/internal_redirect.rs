@@ -45,12 +45,13 @@ pub(super) fn prepare(
             return false;
         }
     };
+    let from = record.route.as_ref().map(|route| route.name.clone());
     let head = &mut record.head;
     let (old_method, old_headers) = (head.method.clone(), head.headers.clone());
     let original = format!("{}://{}{}", head.scheme, head.authority, head.path);
     let old_scheme = std::mem::replace(&mut head.scheme, target.scheme);
-    let old_authority = std::mem::replace(&mut head.authority, target.authority);
-    let old_path = std::mem::replace(&mut head.path, target.path);
+    let old_authority = std::mem::replace(&mut head.authority, target.authority.clone());
+    let old_path = std::mem::replace(&mut head.path, target.path.clone());
     for name in &policy.copied {
         head.headers.remove(name);
         for value in headers.get_all(name) {
@@ -58,8 +59,18 @@ pub(super) fn prepare(
         }
     }
     let outcome = conn.select(record, flow);
-    if matches!(outcome, Outcome::NotFound { .. }) {
-        stats.passthrough_internal_redirect_no_route.inc();
+    let refused = if matches!(outcome, Outcome::NotFound { .. }) {
+        Some(&stats.passthrough_internal_redirect_no_route)
+    } else {
+        let to = record.route.as_ref().map(|route| route.name.clone());
+        let secure = conn.info.tls.is_some();
+        let steps = &mut record.redirect_steps;
+        let (from, to) = (from.unwrap_or_default(), to.unwrap_or_default());
+        (!policy.permits(&from, &to, steps, secure, &target))
+            .then_some(&stats.passthrough_internal_redirect_predicate)
+    };
+    if let Some(counter) = refused {
+        counter.inc();
         record.head = Head {
             method: old_method,
             scheme: old_scheme,

@@ -97,6 +97,7 @@ pub(super) fn send(
             http2,
             None,
             None,
+            None,
             &info,
         );
         if let Ok(Ok(mut success)) = tokio::time::timeout(Duration::from_secs(60), sent).await {

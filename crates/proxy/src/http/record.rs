@@ -170,6 +170,10 @@ pub struct Record {
     pub trace: Option<Trace>,
     /// How often it was redirected by this proxy itself.
     pub redirects: u32,
+    /// From which routes to which.
+    pub redirect_steps: Vec<(String, String)>,
+    /// It is a health check, and no traffic.
+    pub health_check: bool,
 }
 
 /// The spans of one request.
@@ -233,6 +237,7 @@ impl Record {
             Some(&self.details)
         };
         info.flags = self.flags;
+        info.health_check = self.health_check;
         info.bytes_received = self.bytes_received();
         info.bytes_sent = self.bytes_sent;
         info.wire = self.wire;

@@ -8,15 +8,26 @@ use dataplane::local_reply;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, StatusCode};
 
-use super::connection::{Answer, Connection, Flow, OPERATION};
-use super::filters::ResponseStep;
+use super::connection::{Answer, Connection, Flow, Guard, OPERATION};
 use super::filters::ext_authz::mutate;
+use super::filters::throttle::throttled;
+use super::filters::{HttpFilter, PerRoute, ResponseStep};
 use super::istio::{PEER_METADATA, PEER_METADATA_ID};
 use super::limits::Limited;
 use super::local_replies::Reply;
 use super::message::{Protocol, Response, Stream};
 use super::record::Record;
 use crate::body::Body;
+
+/// A response in the making.
+pub struct Making {
+    /// The status.
+    pub status: StatusCode,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Body,
+}
 
 impl Connection {
     /// Makes the response of an answer: our own replies get their form, filters and route their say.
@@ -26,11 +37,53 @@ impl Connection {
         mut flow: Flow,
         answer: Answer,
     ) -> Response {
+        let mut making = self.begin_response(&mut record, &mut flow, answer);
+        for step in std::mem::take(&mut flow.response).into_iter().rev() {
+            self.step(&mut record, &mut making, step);
+        }
+        self.end_response(record, flow, making)
+    }
+
+    /// The same where scripts have a say, who may wait for something. The record stays where it is until the end.
+    pub(super) async fn respond_with_scripts(
+        self: &Rc<Self>,
+        guard: &mut Guard,
+        mut flow: Flow,
+        answer: Answer,
+    ) -> Response {
+        let record = guard.record();
+        let mut making = self.begin_response(record, &mut flow, answer);
+        for step in std::mem::take(&mut flow.response).into_iter().rev() {
+            match step {
+                ResponseStep::Script(index, route) => {
+                    let named = &self.manager.filters[index];
+                    if let HttpFilter::Lua(lua) = &named.filter {
+                        let route = match route.as_deref().map(PerRoute::config) {
+                            Some(Some(PerRoute::Lua(route))) => Some(&**route),
+                            _ => None,
+                        };
+                        let (flow, making) = (&mut flow, &mut making);
+                        lua.response(self, record, flow, making, &named.name, route)
+                            .await;
+                    }
+                }
+                step => self.step(record, &mut making, step),
+            }
+        }
+        self.end_response(guard.take(), flow, making)
+    }
+
+    fn begin_response(
+        self: &Rc<Self>,
+        record: &mut Record,
+        flow: &mut Flow,
+        answer: Answer,
+    ) -> Making {
         let (answer, further) = match answer {
             Answer::Refused(reply, headers) => (Answer::Local(reply), headers),
             other => (other, HeaderMap::new()),
         };
-        let (status, mut headers, mut body) = match answer {
+        let (status, mut headers, body) = match answer {
             Answer::Ready(status, headers, body, _) => {
                 let stats = self.manager.stats.clone();
                 let body = Limited::wrap(body, flow.limits.clone(), flow.deadline.take(), stats);
@@ -107,8 +160,8 @@ impl Connection {
                 (status, headers, body)
             }
         };
-        // Nobody is left to see a status when the client broke its request off.
-        record.code = (record.details != "downstream_remote_disconnect").then(|| status.as_u16());
+        // Formats that are applied on the way ask for it.
+        record.code = Some(status.as_u16());
         if let Some((origin, cors)) = &flow.cors {
             cors.response(origin, &mut headers);
         }
@@ -121,27 +174,60 @@ impl Connection {
         {
             route.apply_response(&mut headers, record.weighted, &record.info());
         }
-        for step in flow.response.into_iter().rev() {
-            match step {
-                ResponseStep::Headers(all) => {
-                    for (name, value, action) in all {
-                        mutate(&mut headers, name, value, action);
-                    }
-                }
-                ResponseStep::Mutations(mutations) => {
-                    mutations.response(&mut headers, &record.info());
-                }
-                ResponseStep::HeaderToMetadata(rules) => {
-                    rules.response(&mut headers, &mut record.metadata);
-                }
-                ResponseStep::Compress(compressor) => {
-                    body = compressor.response(status, &mut headers, body);
-                }
-                ResponseStep::GrpcWeb(dialect) => {
-                    body = dialect.response(status, &mut headers, body);
+        Making {
+            status,
+            headers,
+            body,
+        }
+    }
+
+    fn step(&self, record: &mut Record, making: &mut Making, step: ResponseStep) {
+        let headers = &mut making.headers;
+        let body = |making: &mut Making| std::mem::replace(&mut making.body, Body::Empty);
+        match step {
+            ResponseStep::Headers(all) => {
+                for (name, value, action) in all {
+                    mutate(headers, name, value, action);
                 }
             }
+            ResponseStep::Mutations(mutations) => {
+                mutations.response(headers, &record.info());
+            }
+            ResponseStep::HeaderToMetadata(rules) => {
+                rules.response(headers, &mut record.metadata);
+            }
+            ResponseStep::Compress(compressor) => {
+                let body = body(making);
+                making.body = compressor.response(making.status, &mut making.headers, body);
+            }
+            ResponseStep::GrpcWeb(dialect) => {
+                let body = body(making);
+                making.body = dialect.response(making.status, &mut making.headers, body);
+            }
+            ResponseStep::Decompress(decompressor) => {
+                let body = body(making);
+                making.body = decompressor.response(&mut making.headers, body);
+            }
+            ResponseStep::Throttle(bucket) => {
+                making.body = throttled(body(making), bucket);
+            }
+            ResponseStep::Script(..) => {}
         }
+    }
+
+    fn end_response(
+        self: &Rc<Self>,
+        mut record: Box<Record>,
+        flow: Flow,
+        making: Making,
+    ) -> Response {
+        let Making {
+            status,
+            mut headers,
+            mut body,
+        } = making;
+        // Nobody is left to see a status when the client broke its request off.
+        record.code = (record.details != "downstream_remote_disconnect").then(|| status.as_u16());
         if let Some(tracing) = &self.manager.tracing {
             if tracing.egress {
                 // The other side knows better what it did.

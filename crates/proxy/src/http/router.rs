@@ -29,7 +29,7 @@ use crate::h1::head::HeaderCase;
 use crate::h2;
 use crate::upstream::connect::ConnectError;
 use crate::upstream::host::Transport;
-use crate::upstream::pool::{AcquireError, ConnectionLease, Key};
+use crate::upstream::pool::{AcquireError, ConnectionLease, Ends, Key};
 use crate::upstream::{Cluster, Host};
 use crate::worker::Worker;
 
@@ -708,8 +708,12 @@ async fn attempt(
     terminate: bool,
     info: &Informational,
 ) -> Result<Success, Failure> {
+    // Only who asks for it is told, so that connections can be shared otherwise.
+    let ends = host
+        .proxy_protocol
+        .map(|_| (conn.info.remote, conn.info.local));
     if terminate {
-        return connect::terminate(cluster, host, priority).await;
+        return connect::terminate(cluster, host, priority, ends).await;
     }
     let alpn = match (&flow.alpn, &host.transport) {
         (Some(alpn), Transport::Tls(_)) => {
@@ -731,6 +735,7 @@ async fn attempt(
         http2,
         alpn,
         upgrade,
+        ends,
         info,
     )
     .await
@@ -747,6 +752,7 @@ pub(super) async fn send_to(
     http2: bool,
     alpn: Option<Arc<[Vec<u8>]>>,
     upgrade: Option<&str>,
+    ends: Option<Ends>,
     info: &Informational,
 ) -> Result<Success, Failure> {
     let stats = &cluster.stats;
@@ -763,6 +769,7 @@ pub(super) async fn send_to(
         alpn,
         sni: server_name(head, cluster, host),
         priority: u8::from(priority == Priority::High),
+        ends,
     };
     let pool = worker.pools.get(key, cluster, host);
     let acquire_error = |error: AcquireError| match error {

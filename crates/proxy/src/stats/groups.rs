@@ -255,6 +255,51 @@ group! {
 }
 
 group! {
+    /// `http.<stat_prefix>.csrf.*`
+    CsrfStats {
+        counters { missing_source_origin, request_invalid, request_valid }
+        gauges {}
+        histograms {}
+    }
+}
+
+group! {
+    /// `http.<stat_prefix>.basic_auth.*`
+    BasicAuthStats {
+        counters { allowed, denied }
+        gauges {}
+        histograms {}
+    }
+}
+
+group! {
+    /// `http.<stat_prefix>.decompressor.<library>.gzip.<direction>.*`
+    DecompressorStats {
+        counters { decompressed, not_decompressed, total_compressed_bytes, total_uncompressed_bytes }
+        gauges {}
+        histograms {}
+    }
+}
+
+group! {
+    /// `<stat_prefix>.http_bandwidth_limit.*`
+    BandwidthStats {
+        counters { request_enabled, response_enabled }
+        gauges {}
+        histograms {}
+    }
+}
+
+group! {
+    /// `http.<stat_prefix>.lua.*`
+    LuaStats {
+        counters { errors, executions }
+        gauges {}
+        histograms {}
+    }
+}
+
+group! {
     /// `connection_limit.<stat_prefix>.*`
     ConnectionLimitStats {
         counters { limited_connections }

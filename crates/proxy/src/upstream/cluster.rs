@@ -8,7 +8,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use dataplane::circuit::Breakers;
-use dataplane::cluster::{ClusterConfig, Discovery, HostSet, Transport as TransportConfig};
+use dataplane::cluster::{
+    ClusterConfig, Discovery, HostSet, ProxyProtocol, Transport as TransportConfig,
+};
 use dataplane::lb::{HostLoad, LoadBalancer, PickContext, SubsetUse};
 use dataplane::outlier::{Detection, Detector, HostResult, Verdict};
 use parking_lot::Mutex;
@@ -125,7 +127,11 @@ impl Cluster {
         for socket in sockets {
             let transport =
                 dataplane::cluster::transport(Some(socket)).map_err(|error| error.to_string())?;
-            if let TransportConfig::Tls(tls) = &transport {
+            let inner = match &transport {
+                TransportConfig::ProxyProtocol(_, inner) => inner,
+                other => other,
+            };
+            if let TransportConfig::Tls(tls) = inner {
                 ClientContext::new(tls, secrets.clone()).map_err(|error| error.to_string())?;
             }
         }
@@ -228,7 +234,10 @@ impl Cluster {
             };
             let transport = self.transport_of(info);
             match known.remove(&address) {
-                Some(host) if same_transport(&host.transport, &transport) => {
+                Some(host)
+                    if host.proxy_protocol == transport.1
+                        && same_transport(&host.transport, &transport.0) =>
+                {
                     host.info.store(info.clone());
                     hosts.push(host.clone());
                 }
@@ -273,8 +282,19 @@ impl Cluster {
         self.members.store(Arc::new(Members { hosts, balancer }));
     }
 
-    fn transport_of(&self, info: &dataplane::cluster::Host) -> Transport {
+    fn transport_of(&self, info: &dataplane::cluster::Host) -> (Transport, Option<ProxyProtocol>) {
         match self.config.transport(&info.metadata).0 {
+            TransportConfig::ProxyProtocol(version, inner) => {
+                (self.transport_by(inner), Some(*version))
+            }
+            other => (self.transport_by(other), None),
+        }
+    }
+
+    fn transport_by(&self, config: &TransportConfig) -> Transport {
+        match config {
+            // One inside of another is of no use to anybody.
+            TransportConfig::ProxyProtocol(..) => Transport::Unusable,
             TransportConfig::Raw => Transport::Raw,
             TransportConfig::Tls(tls) => {
                 let mut contexts = self.contexts.lock();

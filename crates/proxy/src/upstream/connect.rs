@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use dataplane::cluster::AutoSni;
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
@@ -70,6 +71,8 @@ pub struct Handshake<'a> {
     pub alpn: Option<&'a Arc<[Vec<u8>]>>,
     /// The name from the request, and what it is for.
     pub sni: Option<(&'a str, &'a AutoSni)>,
+    /// The connection of a client that the host is told of, if it wants to be told.
+    pub ends: Option<(SocketAddr, SocketAddr)>,
 }
 
 /// A connection with what the handshake agreed on.
@@ -124,8 +127,12 @@ async fn open(
     if matches!(host.transport, Transport::Unusable) {
         return Err(ConnectError::Tls("TLS error: settings are unusable".into()));
     }
-    let tcp = open_tcp(address, options).await?;
+    let mut tcp = open_tcp(address, options).await?;
     let local = tcp.local_addr().ok();
+    if let (Some(version), Some(local)) = (host.proxy_protocol, local) {
+        let head = version.head(handshake.ends, (local, address));
+        tcp.write_all(&head).await.map_err(remote)?;
+    }
     let Transport::Tls(context) = &host.transport else {
         return Ok(Connected {
             io: Io::tcp(tcp),

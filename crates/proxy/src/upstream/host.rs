@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use dataplane::cluster::ProxyProtocol;
 use dataplane::outlier::HostMonitor;
 
 use crate::stats::{Counter, Gauge};
@@ -76,6 +77,8 @@ pub struct Host {
     pub info: arc_swap::ArcSwap<dataplane::cluster::Host>,
     /// How to speak to it.
     pub transport: Transport,
+    /// It is told first who connects.
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// Its numbers.
     pub stats: HostStats,
     /// Outlier detection has put it aside.
@@ -95,13 +98,14 @@ impl Host {
     pub fn new(
         address: Address,
         info: Arc<dataplane::cluster::Host>,
-        transport: Transport,
+        (transport, proxy_protocol): (Transport, Option<ProxyProtocol>),
     ) -> Self {
         Self {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             address,
             info: arc_swap::ArcSwap::new(info),
             transport,
+            proxy_protocol,
             stats: HostStats::default(),
             ejected: AtomicBool::new(false),
             removed: AtomicBool::new(false),

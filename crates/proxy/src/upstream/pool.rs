@@ -30,7 +30,12 @@ pub struct Key {
     pub sni: Option<Arc<str>>,
     /// 1 for the high priority.
     pub priority: u8,
+    /// The connection that the host is told of by the PROXY protocol.
+    pub ends: Option<Ends>,
 }
+
+/// A connection of a client: where it comes from and where it goes.
+pub type Ends = (SocketAddr, SocketAddr);
 
 /// Why no connection could be had.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -311,6 +316,7 @@ impl HostPool {
             self.priority(),
             self.key.alpn.as_ref(),
             self.key.sni.as_deref(),
+            self.key.ends,
             self.this.clone(),
         )
         .await
@@ -328,6 +334,7 @@ pub async fn open(
     priority: Priority,
     alpn: Option<&Arc<[Vec<u8>]>>,
     sni: Option<&str>,
+    ends: Option<Ends>,
     pool: Weak<HostPool>,
 ) -> Result<(Connected, ConnectionLease), ConnectError> {
     let mut lease = ConnectionLease::new(cluster.clone(), host.clone(), priority, pool);
@@ -335,6 +342,7 @@ pub async fn open(
     let handshake = Handshake {
         alpn,
         sni: sni.zip(cluster.config.auto_sni.as_ref()),
+        ends,
     };
     match connect(host, &cluster.connect, &handshake, &cluster.stats).await {
         Ok(connected) => {

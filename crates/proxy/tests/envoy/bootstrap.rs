@@ -152,7 +152,7 @@ fn manager(scene: &Scene, case: &Case, name: &str, logs: &Path) -> Value {
     if let (Some(filter), Some(log)) = (&case.log_filter, fields.get_mut("access_log")) {
         log[0]["filter"] = filter.clone();
     }
-    if let Some(Value::Array(logs)) = fields.get_mut("access_log") {
+    if let Value::Array(logs) = fields.entry("access_log").or_insert(json!([])) {
         logs.extend(case.access_logs.iter().cloned());
     }
     fields.extend(scene.http.clone());
@@ -172,6 +172,27 @@ fn known(word: &str, per_route: bool) -> Option<(&'static str, String)> {
             "envoy.filters.http.local_ratelimit",
             "local_ratelimit.v3.LocalRateLimit",
         ),
+        "csrf" => ("envoy.filters.http.csrf", "csrf.v3.CsrfPolicy"),
+        "basic_auth" if per_route => (
+            "envoy.filters.http.basic_auth",
+            "basic_auth.v3.BasicAuthPerRoute",
+        ),
+        "basic_auth" => ("envoy.filters.http.basic_auth", "basic_auth.v3.BasicAuth"),
+        "decompressor" => (
+            "envoy.filters.http.decompressor",
+            "decompressor.v3.Decompressor",
+        ),
+        "compressor" => ("envoy.filters.http.compressor", "compressor.v3.Compressor"),
+        "bandwidth_limit" => (
+            "envoy.filters.http.bandwidth_limit",
+            "bandwidth_limit.v3.BandwidthLimit",
+        ),
+        "health_check" => (
+            "envoy.filters.http.health_check",
+            "health_check.v3.HealthCheck",
+        ),
+        "lua" if per_route => ("envoy.filters.http.lua", "lua.v3.LuaPerRoute"),
+        "lua" => ("envoy.filters.http.lua", "lua.v3.Lua"),
         "router" => ("envoy.filters.http.router", "router.v3.Router"),
         _ => return None,
     };

@@ -199,8 +199,8 @@ fn action(random: &mut Random, route: &mut Value) {
             }
             if random.chance(40) {
                 action["retry_policy"] = json!({
-                    "retry_on": random.one(&["5xx", "gateway-error", "reset", "connect-failure", "retriable-4xx"]),
-                    "num_retries": random.below(3), "retry_back_off": {"base_interval": "0.001s"}});
+                    "retry_on": random.one(&["5xx", "gateway-error", "reset", "connect-failure", "retriable-4xx", "retriable-status-codes"]),
+                    "retriable_status_codes": [404], "num_retries": random.below(3), "retry_back_off": {"base_interval": "0.001s"}});
             }
             route["route"] = action;
         }
@@ -215,6 +215,142 @@ fn action(random: &mut Random, route: &mut Value) {
     }
     if random.chance(15) {
         route["request_headers_to_remove"] = json!([random.one(&NAMES)]);
+    }
+}
+
+/// A rule for requests, as an RBAC permission.
+fn permission(random: &mut Random, depth: usize) -> Value {
+    match random.below(if depth > 2 { 3 } else { 6 }) {
+        0 => json!({"header": header_match(random)}),
+        1 => json!({"url_path": {"path": {"prefix": random.one(&["/a", "/b", "/", "/x"])}}}),
+        2 => json!({"any": true}),
+        3 => json!({"not_rule": permission(random, depth + 1)}),
+        4 => {
+            json!({"and_rules": {"rules": [permission(random, depth + 1), permission(random, depth + 1)]}})
+        }
+        _ => {
+            json!({"or_rules": {"rules": [permission(random, depth + 1), permission(random, depth + 1)]}})
+        }
+    }
+}
+
+fn rbac(random: &mut Random) -> Value {
+    let policies: serde_json::Map<String, Value> = (0..1 + random.below(3))
+        .map(|index| {
+            let principal = match random.below(3) {
+                0 => json!({"header": header_match(random)}),
+                1 => json!({"not_id": {"header": header_match(random)}}),
+                _ => json!({"any": true}),
+            };
+            let policy = json!({"permissions": [permission(random, 0)], "principals": [principal]});
+            (format!("p{index}"), policy)
+        })
+        .collect();
+    json!({"action": random.one(&["ALLOW", "DENY"]), "policies": policies})
+}
+
+/// Filters before the router, and what routes say to them.
+fn filters(random: &mut Random, case: &mut Case) {
+    if random.chance(30) {
+        case.filters.push(json!({"rbac": {"rules": rbac(random)}}));
+        for route in &mut case.routes {
+            match random.below(8) {
+                0 => {
+                    route["typed_per_filter_config"]["rbac"] =
+                        json!({"rbac": {"rules": rbac(random)}})
+                }
+                1 => route["typed_per_filter_config"]["rbac"] = json!({}),
+                _ => {}
+            }
+        }
+    }
+    if random.chance(20) {
+        let enabled = json!({"default_value": {"numerator": 100}});
+        let origins = json!([{"suffix": ".friend.test"}]);
+        let mut csrf = json!({"filter_enabled": enabled});
+        if random.chance(50) {
+            csrf["additional_origins"] = origins;
+        }
+        case.filters.push(json!({ "csrf": csrf }));
+    }
+    if random.chance(25) {
+        let percentage = json!({"numerator": if random.chance(70) { 100 } else { 0 }});
+        case.filters.push(json!({"fault": {
+            "abort": {"http_status": [400, 418, 503][random.below(3)], "percentage": percentage},
+            "headers": [header_match(random)],
+        }}));
+    }
+    if random.chance(20) {
+        let code = random.one(&[
+            "function envoy_on_request(h) h:headers():replace('x-user', (h:headers():get('x-user') or 'none') .. '!') end",
+            "function envoy_on_request(h) if h:headers():get('x-flag') == 'a' then h:respond({[':status'] = '401'}, 'no') end end",
+            "function envoy_on_response(h) h:headers():add('x-seen', h:headers():get(':status')) end",
+            "function envoy_on_request(h) h:headers():remove('x-version') end\nfunction envoy_on_response(h) h:headers():replace('x-other', 'lua') end",
+        ]);
+        case.filters.push(json!({"lua": {"inline_code": code}}));
+    }
+}
+
+/// Settings of the connection manager.
+fn manager(random: &mut Random, case: &mut Case) {
+    let mut maybe = |percent: usize, field: &str, value: Value| {
+        if random.chance(percent) {
+            case.http.insert(field.to_owned(), value);
+        }
+    };
+    maybe(30, "normalize_path", json!(true));
+    maybe(20, "merge_slashes", json!(true));
+    maybe(
+        15,
+        "path_with_escaped_slashes_action",
+        json!("UNESCAPE_AND_FORWARD"),
+    );
+    maybe(
+        10,
+        "path_with_escaped_slashes_action",
+        json!("REJECT_REQUEST"),
+    );
+    maybe(30, "use_remote_address", json!(true));
+    maybe(20, "xff_num_trusted_hops", json!(1));
+    maybe(15, "skip_xff_append", json!(true));
+    maybe(15, "via", json!("theater"));
+    maybe(15, "server_name", json!("named"));
+    maybe(15, "server_header_transformation", json!("PASS_THROUGH"));
+    maybe(20, "strip_matching_host_port", json!(true));
+    maybe(20, "always_set_request_id_in_response", json!(true));
+    maybe(15, "preserve_external_request_id", json!(true));
+    maybe(
+        20,
+        "common_http_protocol_options",
+        json!({"headers_with_underscores_action": "DROP_HEADER"}),
+    );
+}
+
+/// Which requests are logged.
+fn log_filter(random: &mut Random) -> Value {
+    let expression = |text: &str| {
+        json!({"extension_filter": {"name": "cel", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter",
+            "expression": text}}})
+    };
+    match random.below(6) {
+        0 => json!({"status_code_filter": {"comparison":
+            {"op": random.one(&["EQ", "GE", "LE", "NE"]), "value": {"default_value": 404, "runtime_key": "none"}}}}),
+        1 => json!({"header_filter": {"header": header_match(random)}}),
+        2 => {
+            json!({"response_flag_filter": {"flags": [random.one(&["NR", "UH", "UF", "URX", "NC"])]}})
+        }
+        3 => {
+            json!({"grpc_status_filter": {"statuses": ["UNAVAILABLE", "UNIMPLEMENTED"], "exclude": random.chance(50)}})
+        }
+        _ => expression(random.one(&[
+            "response.code >= 400 || request.method == 'POST'",
+            "request.headers['x-user'] == 'a'",
+            "!('x-version' in request.headers)",
+            "request.url_path.startsWith('/a') && response.flags == 0",
+            "xds.cluster_name in ['app', 'other']",
+            "response.code_details == 'direct_response' ? true : request.path.size() > 3",
+        ])),
     }
 }
 
@@ -239,6 +375,22 @@ fn request(random: &mut Random) -> RequestSpec {
     ));
     if random.chance(10) {
         headers.push("x-forwarded-proto: https".to_owned());
+    }
+    for (percent, header) in [
+        (10, "x-forwarded-for: 1.2.3.4, 5.6.7.8"),
+        (10, "under_score: 1"),
+        (10, "x-request-id: 12345678-1234-4234-8234-123456789abc"),
+        (10, "origin: http://test.local"),
+        (10, "origin: http://a.friend.test"),
+        (10, "x-envoy-retry-on: 5xx"),
+        (10, "x-envoy-max-retries: 2"),
+        (5, "x-envoy-retriable-status-codes: 404,409"),
+        (5, "x-envoy-original-path: /forged"),
+        (5, "via: 1.1 somebody"),
+    ] {
+        if random.chance(percent) {
+            headers.push(header.to_owned());
+        }
     }
     let method = random.one(&["GET", "GET", "GET", "POST", "HEAD", "DELETE"]);
     RequestSpec {
@@ -269,11 +421,16 @@ pub fn scene(seed: u64, cases: usize) -> Scene {
                 routes,
                 ..Case::default()
             };
-            if random.chance(30) {
-                case.http.insert("normalize_path".into(), json!(true));
-            }
+            manager(&mut random, &mut case);
+            filters(&mut random, &mut case);
             if random.chance(20) {
-                case.http.insert("merge_slashes".into(), json!(true));
+                case.log_filter = Some(log_filter(&mut random));
+            }
+            for field in ["request_headers_to_add", "response_headers_to_add"] {
+                if random.chance(20) {
+                    let options = header_options(&mut random);
+                    case.virtual_host.insert(field.into(), options);
+                }
             }
             if random.chance(25) {
                 case.virtual_host

@@ -130,6 +130,7 @@ impl Jwt {
                     .as_ref()
                     .and_then(|tls| tls.peer.as_ref())
                     .map(|_| true),
+                source: record.remote.unwrap_or(conn.info.remote).ip(),
             };
             self.rules.check(
                 &record.head.view(),
