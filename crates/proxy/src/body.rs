@@ -150,6 +150,8 @@ pub struct Replay {
     overflowed: bool,
     /// Bytes of data seen.
     pub bytes: u64,
+    /// What the client sent is counted already; what is read now is something else.
+    counted: bool,
     /// When the last frame came.
     pub moved: Option<std::time::Instant>,
 }
@@ -180,6 +182,7 @@ impl Replay {
             dropped: 0,
             overflowed: false,
             bytes: 0,
+            counted: false,
             moved: None,
         }))
     }
@@ -191,6 +194,16 @@ impl Replay {
 
     /// Puts other bytes in the place of a body that was read ahead as a whole; trailers stay.
     pub fn replace(&mut self, bytes: Bytes) {
+        if !self.counted
+            && let Body::Chained(frames, _) = &self.source
+        {
+            let length = |frame: &Frame| match frame {
+                Frame::Data(data) => data.len() as u64,
+                Frame::Trailers(_) => 0,
+            };
+            self.bytes += frames.iter().map(length).sum::<u64>();
+            self.counted = true;
+        }
         let mut frames: VecDeque<Frame> = match std::mem::replace(&mut self.source, Body::Empty) {
             Body::Chained(frames, _) => frames,
             _ => VecDeque::new(),
@@ -359,7 +372,9 @@ impl Replay {
             Poll::Ready(Some(Ok(frame))) => {
                 self.moved = Some(std::time::Instant::now());
                 if let Frame::Data(bytes) = &frame {
-                    self.bytes += bytes.len() as u64;
+                    if !self.counted {
+                        self.bytes += bytes.len() as u64;
+                    }
                     self.kept_bytes += bytes.len();
                 }
                 if self.replayable && self.kept_bytes <= self.limit {

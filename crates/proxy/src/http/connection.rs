@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use dataplane::http_conn::PathOutcome;
 use dataplane::local_ratelimit::LocalRateLimit;
 use dataplane::local_reply::{self, LocalReply};
-use dataplane::route::{MatchFacts, Outcome};
+use dataplane::route::{MatchFacts, Outcome, Route};
 use dataplane::stream::WireBytes;
 use dataplane::tracing::{Context, Reason};
 use dataplane::{ResponseFlags, request};
@@ -717,6 +717,8 @@ pub struct Flow {
     pub scripts: bool,
     /// The response headers of the route apply.
     pub route_headers: bool,
+    /// The route that did answer, where that is not the one in the record, and its weighted cluster.
+    pub answered_by: Option<(Arc<Route>, Option<usize>)>,
     /// Close the connection after the answer.
     pub close: bool,
     /// How long the stream may live and be silent.

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::rc::Rc;
 
-use dataplane::route::{InternalRedirect, NotFollowed, Outcome};
+use dataplane::route::{InternalRedirect, NotFollowed, Outcome, Route};
 use http::Method;
 use http::header::{self, HeaderName, HeaderValue};
 
@@ -45,7 +45,7 @@ pub(super) fn prepare(
             return false;
         }
     };
-    let from = record.route.as_ref().map(|route| route.name.clone());
+    let before = record.route.clone().map(|route| (route, record.weighted));
     let head = &mut record.head;
     let (old_method, old_headers) = (head.method.clone(), head.headers.clone());
     let original = format!("{}://{}{}", head.scheme, head.authority, head.path);
@@ -59,15 +59,17 @@ pub(super) fn prepare(
         }
     }
     let outcome = conn.select(record, flow);
-    let refused = if matches!(outcome, Outcome::NotFound { .. }) {
-        Some(&stats.passthrough_internal_redirect_no_route)
-    } else {
-        let to = record.route.as_ref().map(|route| route.name.clone());
+    let found = !matches!(outcome, Outcome::NotFound { .. });
+    let refused = if found {
+        let name = |route: Option<&Route>| route.map_or("", |route| &*route.name).to_owned();
+        let from = name(before.as_ref().map(|(route, _)| &**route));
+        let to = name(record.route.as_deref());
         let secure = conn.info.tls.is_some();
         let steps = &mut record.redirect_steps;
-        let (from, to) = (from.unwrap_or_default(), to.unwrap_or_default());
         (!policy.permits(&from, &to, steps, secure, &target))
             .then_some(&stats.passthrough_internal_redirect_predicate)
+    } else {
+        Some(&stats.passthrough_internal_redirect_no_route)
     };
     if let Some(counter) = refused {
         counter.inc();
@@ -78,9 +80,13 @@ pub(super) fn prepare(
             path: old_path,
             headers: old_headers,
         };
-        conn.select(record, flow);
-        // As in Envoy, whose log does not know the cluster any more.
-        record.cluster = None;
+        // As in Envoy, whose log has the route that was found and not taken, or knows the cluster no more.
+        if found {
+            flow.answered_by = before;
+        } else {
+            conn.select(record, flow);
+            record.cluster = None;
+        }
         return false;
     }
     if code == 303 && record.head.method != Method::GET && record.head.method != Method::HEAD {

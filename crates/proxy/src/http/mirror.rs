@@ -29,6 +29,17 @@ fn append(headers: &mut HeaderMap, name: &HeaderName, value: &str) {
     }
 }
 
+/// What Envoy adds to requests of its own: that they come from inside, their timeout, and this machine.
+pub(super) fn of_our_own(conn: &Connection, headers: &mut HeaderMap, timeout: Option<Duration>) {
+    headers.insert(INTERNAL, HeaderValue::from_static("true"));
+    if let Some(timeout) = timeout {
+        headers.insert(EXPECTED_TIMEOUT, (timeout.as_millis() as u64).into());
+    }
+    if let Some(address) = conn.manager.rules.node_address {
+        append(headers, &FORWARDED_FOR, &address.to_string());
+    }
+}
+
 /// Sends a copy somewhere else and forgets the answer.
 pub(super) fn send(
     conn: &Rc<Connection>,
@@ -40,13 +51,7 @@ pub(super) fn send(
         return;
     };
     let mut headers = record.head.headers.clone();
-    headers.insert(INTERNAL, HeaderValue::from_static("true"));
-    if let Some(timeout) = timeout {
-        headers.insert(EXPECTED_TIMEOUT, (timeout.as_millis() as u64).into());
-    }
-    if let Some(address) = conn.manager.rules.node_address {
-        append(&mut headers, &FORWARDED_FOR, &address.to_string());
-    }
+    of_our_own(conn, &mut headers, timeout);
     let head = Head {
         method: record.head.method.clone(),
         scheme: record.head.scheme,

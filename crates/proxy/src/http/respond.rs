@@ -154,8 +154,11 @@ impl Connection {
                         HeaderValue::from_static(value),
                     );
                 }
-                for (name, value) in &further {
-                    headers.insert(name, value.clone());
+                for name in further.keys() {
+                    headers.remove(name);
+                    for value in further.get_all(name) {
+                        headers.append(name, value.clone());
+                    }
                 }
                 (status, headers, body)
             }
@@ -169,10 +172,11 @@ impl Connection {
             headers.insert(PEER_METADATA, self.shared.identity.header.clone());
             headers.insert(PEER_METADATA_ID, self.shared.identity.id.clone());
         }
+        let by = || record.route.clone().map(|route| (route, record.weighted));
         if flow.route_headers
-            && let Some(route) = record.route.clone()
+            && let Some((route, weighted)) = flow.answered_by.take().or_else(by)
         {
-            route.apply_response(&mut headers, record.weighted, &record.info());
+            route.apply_response(&mut headers, weighted, &record.info());
         }
         Making {
             status,

@@ -275,8 +275,9 @@ fn filters(random: &mut Random, case: &mut Case) {
     }
     if random.chance(25) {
         let percentage = json!({"numerator": if random.chance(70) { 100 } else { 0 }});
+        let status = [400, 418, 503][random.below(3)];
         case.filters.push(json!({"fault": {
-            "abort": {"http_status": [400, 418, 503][random.below(3)], "percentage": percentage},
+            "abort": {"http_status": status, "percentage": percentage},
             "headers": [header_match(random)],
         }}));
     }

@@ -7,8 +7,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use dataplane::local_reply::{self, LocalReply};
 use dataplane::{RequestHead, ResponseFlags};
+use http::HeaderMap;
 use http::header::{self, HeaderName, HeaderValue};
-use http::{HeaderMap, Uri};
 use ring::digest;
 use xds::envoy::config::core::v3::{DataSource, data_source::Specifier};
 use xds::envoy::extensions::filters::http::basic_auth::v3 as config;
@@ -127,7 +127,8 @@ impl BasicAuth {
         let outcome = self.decide(head, users.unwrap_or(&self.users));
         match &outcome {
             Outcome::Denied(..) => self.stats.denied.inc(),
-            _ => self.stats.allowed.inc(),
+            Outcome::User(_) => self.stats.allowed.inc(),
+            Outcome::Nobody => {}
         }
         outcome
     }
@@ -143,17 +144,15 @@ impl BasicAuth {
             let body = "User authentication failed. Missing username and password.";
             return denied(head, body, "no_credential_for_basic_auth");
         };
-        let basic = said
-            .get(..6)
-            .filter(|scheme| scheme.eq_ignore_ascii_case("basic "));
-        if basic.is_none() {
+        // In this spelling only, as Envoy.
+        let Some(credentials) = said.strip_prefix("Basic ") else {
             if self.allow_missing {
                 return Outcome::Nobody;
             }
             let body = "User authentication failed. Expected 'Basic' authentication scheme.";
             return denied(head, body, "invalid_scheme_for_basic_auth");
-        }
-        let decoded = BASE64.decode(said[6..].trim()).unwrap_or_default();
+        };
+        let decoded = BASE64.decode(credentials.trim()).unwrap_or_default();
         let decoded = String::from_utf8_lossy(&decoded);
         let Some((user, password)) = decoded.split_once(':') else {
             let body = "User authentication failed. Invalid basic credential format.";
@@ -175,9 +174,8 @@ impl BasicAuth {
 }
 
 fn denied(head: &RequestHead<'_>, body: &'static str, details: &'static str) -> Outcome {
-    let path = head.path.parse::<Uri>();
-    let path = path.as_ref().map_or("/", |uri| uri.path());
-    let realm = format!("Basic realm=\"{}://{}{path}\"", head.scheme, head.authority);
+    let (scheme, authority, path) = (head.scheme, head.authority, head.path);
+    let realm = format!("Basic realm=\"{scheme}://{authority}{path}\"");
     let mut headers = HeaderMap::new();
     if let Ok(realm) = HeaderValue::try_from(realm) {
         headers.insert(header::WWW_AUTHENTICATE, realm);

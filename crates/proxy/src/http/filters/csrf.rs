@@ -52,16 +52,15 @@ impl Csrf {
             return true;
         }
         let source = source(head);
-        if source.is_empty() {
-            stats.missing_source_origin.inc();
+        let valid = !source.is_empty()
+            && (source == host_and_port(head.authority)
+                || self.origins.iter().any(|origin| origin.matches(&source)));
+        match (valid, source.is_empty()) {
+            (true, _) => &stats.request_valid,
+            (false, true) => &stats.missing_source_origin,
+            (false, false) => &stats.request_invalid,
         }
-        let valid = source == host_and_port(head.authority)
-            || self.origins.iter().any(|origin| origin.matches(&source));
-        if valid {
-            stats.request_valid.inc();
-        } else {
-            stats.request_invalid.inc();
-        }
+        .inc();
         valid || !enforced
     }
 }
@@ -70,11 +69,12 @@ impl Csrf {
 fn source(head: &RequestHead<'_>) -> String {
     let header = |name: header::HeaderName| head.header(name.as_str()).unwrap_or_default();
     let origin = header(header::ORIGIN);
-    // A browser that keeps it to itself says `null`.
-    if !origin.is_empty() && origin != "null" {
-        return host_and_port(&origin);
+    match &*origin {
+        "" => host_and_port(&header(header::REFERER)),
+        // A browser that keeps it to itself: its referer does not count, either.
+        "null" => String::new(),
+        origin => host_and_port(origin),
     }
-    host_and_port(&header(header::REFERER))
 }
 
 fn host_and_port(url: &str) -> String {

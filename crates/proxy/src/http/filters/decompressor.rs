@@ -84,8 +84,8 @@ impl Decompressor {
         })
     }
 
-    /// Looks at a request; `Some` when its body is to be wrapped.
-    pub fn request(&self, headers: &mut HeaderMap) -> Option<impl FnOnce(Body) -> Body + use<>> {
+    /// Asks the upstream for compressed answers.
+    pub fn advertise(&self, headers: &mut HeaderMap) {
         if self.response.enabled && self.advertise {
             let said = headers.get(header::ACCEPT_ENCODING);
             let said = said.and_then(|said| said.to_str().ok()).unwrap_or_default();
@@ -102,6 +102,10 @@ impl Decompressor {
                 }
             }
         }
+    }
+
+    /// Looks at a request with a body; `Some` when that is to be wrapped.
+    pub fn request(&self, headers: &mut HeaderMap) -> Option<impl FnOnce(Body) -> Body + use<>> {
         self.request.begin(headers)
     }
 

@@ -304,6 +304,7 @@ impl Connection {
                 }
             }
             HttpFilter::Decompressor(decompressor) => {
+                decompressor.advertise(&mut record.head.headers);
                 if let Some(replay) = &record.replay
                     && let Some(wrap) = decompressor.request(&mut record.head.headers)
                 {

@@ -1,11 +1,14 @@
 //! What scripts are answered at once.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
+use dataplane::ResponseFlags;
+use dataplane::local_reply::{self, LocalReply};
 use dataplane::stream::Certificate;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, StatusCode};
@@ -187,15 +190,17 @@ impl<'a> Side<'a> {
             .and_then(|status| StatusCode::from_u16(status).ok())
             .ok_or(":status must be between 200-599")?;
         let body = match arguments.get(1) {
-            Some(Value::String(bytes)) => Bytes::from(bytes.clone()),
-            Some(Value::Number(number)) => Bytes::from(number.to_string()),
-            _ => Bytes::new(),
+            Some(body) => body.as_text().unwrap_or_default().into_owned(),
+            None => String::new(),
         };
-        if !body.is_empty() {
-            headers.insert(header::CONTENT_LENGTH, body.len().into());
-        }
-        self.record.details = "lua_response".into();
-        self.answer = Some(Answer::Ready(status, headers, Body::full(body), true));
+        let reply = LocalReply {
+            status: status.as_u16(),
+            body: body.into(),
+            flags: ResponseFlags::NONE,
+            details: "lua_response".into(),
+            ..local_reply::ROUTE_NOT_FOUND
+        };
+        self.answer = Some(Answer::Refused(reply, headers));
         Ok(Value::Nil)
     }
 
@@ -313,6 +318,13 @@ impl Host for Side<'_> {
                     numbers.zip(apart.chain(others).map(entry)).collect(),
                 ))
             }
+            "chunked" => {
+                self.record.replay = Some(Replay::new(
+                    Body::Chained(VecDeque::new(), Box::new(Body::full(Bytes::new()))),
+                    0,
+                ));
+                Ok(Value::Nil)
+            }
             "set_body" => {
                 let bytes = match arguments.into_iter().next() {
                     Some(Value::String(bytes)) => bytes,
@@ -383,7 +395,7 @@ impl Host for Side<'_> {
                 _ => since().as_millis().to_string(),
             })),
             "http_call_apart" => {
-                let call = Call::read(&arguments, &self.conn.shared)?;
+                let call = Call::read(&arguments, self.conn)?;
                 call.apart(&self.conn.worker, &self.conn.shared);
                 Ok(Value::Nil)
             }
@@ -465,7 +477,9 @@ fn to_json(value: &Value) -> serde_json::Value {
             }
             let field =
                 |(key, value): &(Value, Value)| Some((key.as_text()?.into_owned(), to_json(value)));
-            serde_json::Value::Object(entries.iter().filter_map(field).collect())
+            // Tables have no order.
+            let fields: BTreeMap<_, _> = entries.iter().filter_map(field).collect();
+            serde_json::Value::Object(fields.into_iter().collect())
         }
     }
 }

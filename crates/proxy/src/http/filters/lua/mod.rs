@@ -26,6 +26,7 @@ use crate::body::{Body, Frame, Replay};
 use crate::config::Shared;
 use crate::http::callout;
 use crate::http::connection::{Answer, Connection, Flow};
+use crate::http::mirror;
 use crate::http::record::{Head, Record};
 use crate::http::respond::Making;
 use crate::stats::groups::LuaStats;
@@ -255,10 +256,10 @@ impl Lua {
                     None => Value::Nil,
                 }],
                 Some("trailers") => {
-                    side.body().await?;
-                    vec![Value::Bool(side.trailers.is_some())]
+                    let body = side.body().await?.is_some();
+                    vec![Value::Bool(body), Value::Bool(side.trailers.is_some())]
                 }
-                Some("http_call") => match Call::read(&asked[1..], &side.conn.shared) {
+                Some("http_call") => match Call::read(&asked[1..], side.conn) {
                     Ok(call) => {
                         let flat = !matches!(asked.get(5), Some(Value::Bool(true)));
                         let (worker, shared) = (&side.conn.worker, &side.conn.shared);
@@ -327,10 +328,10 @@ pub(super) struct Call {
 
 impl Call {
     /// Reads cluster, headers, body and timeout.
-    fn read(arguments: &[Value], shared: &Shared) -> Result<Self, String> {
+    fn read(arguments: &[Value], conn: &Connection) -> Result<Self, String> {
         let text = |at: usize| arguments.get(at).and_then(Value::as_text);
         let cluster = text(0).unwrap_or_default().into_owned();
-        if shared.cluster(&cluster).is_none() {
+        if conn.shared.cluster(&cluster).is_none() {
             return Err("http call cluster invalid. Must be configured".into());
         }
         let mut head = Head::empty();
@@ -351,11 +352,9 @@ impl Call {
         if pseudo < 3 {
             return Err("http headers must include ':path', ':method', and ':authority'".into());
         }
-        let body = match arguments.get(2) {
-            Some(Value::String(bytes)) => Bytes::from(bytes.clone()),
-            _ => Bytes::new(),
-        };
-        if !body.is_empty() {
+        let mut body = Bytes::new();
+        if let Some(Value::String(bytes)) = arguments.get(2) {
+            body = Bytes::from(bytes.clone());
             head.headers
                 .insert(header::CONTENT_LENGTH, body.len().into());
         }
@@ -363,15 +362,14 @@ impl Call {
             Some(Value::Number(millis)) if *millis >= 0.0 => *millis,
             _ => return Err("http call timeout must be >= 0".into()),
         };
+        let timeout = (timeout > 0.0).then(|| Duration::from_millis(timeout as u64));
+        mirror::of_our_own(conn, &mut head.headers, timeout);
         Ok(Self {
             cluster,
             head,
             body,
-            // 0 is for ever; a day is long enough.
-            timeout: match timeout {
-                0.0 => Duration::from_secs(86_400),
-                millis => Duration::from_millis(millis as u64),
-            },
+            // None is for ever; a day is long enough.
+            timeout: timeout.unwrap_or(Duration::from_secs(86_400)),
         })
     }
 

@@ -12,8 +12,8 @@ end
 -- The answer to something that takes time: nil and an error, or what is asked for.
 local function wait(...)
   local answer, failed = yield(...)
-  if failed then raise(failed, 3) end
-  return answer
+  if answer == nil and failed then raise(failed, 3) end
+  return answer, failed
 end
 
 local function class(methods, more)
@@ -32,25 +32,50 @@ local function entries(list)
   end
 end
 
+-- What is not there is no value at all, not even nil: `tostring` of it is an error, in Envoy as well.
+local function found(value)
+  if value ~= nil then return value end
+end
+
+-- Headers, body and trailers do not survive waiting, as in Envoy: the handle has them anew afterwards.
+local function over(handle)
+  handle._scope.dead = true
+  handle._scope, handle._headers = {}, nil
+end
+
+local function live(object)
+  if object.scope.dead then raise("object used outside of proper scope", 3) end
+  return object.part
+end
+
+-- The same for what changes headers, which have gone on when the body or its trailers passed by.
+local function open(object)
+  if object.scope.dead then raise("object used outside of proper scope", 3) end
+  if object.handle and object.handle._gone_on then raise("header map can no longer be modified", 3) end
+  return object.part
+end
+
 local Headers = class({
-  get = function(self, name) return call("get", self.part, name) end,
-  getAtIndex = function(self, name, index) return call("get_at", self.part, name, index) end,
-  getNumValues = function(self, name) return call("count", self.part, name) end,
-  add = function(self, name, value) call("add", self.part, name, value) end,
-  remove = function(self, name) call("remove", self.part, name) end,
-  replace = function(self, name, value) call("replace", self.part, name, value) end,
+  get = function(self, name) return found(call("get", live(self), name)) end,
+  getAtIndex = function(self, name, index) return found(call("get_at", live(self), name, index)) end,
+  getNumValues = function(self, name) return call("count", live(self), name) end,
+  add = function(self, name, value) call("add", open(self), name, value) end,
+  remove = function(self, name) call("remove", open(self), name) end,
+  replace = function(self, name, value) call("replace", open(self), name, value) end,
   setHttp1ReasonPhrase = function() raise("setHttp1ReasonPhrase() is not supported by this proxy", 2) end,
-}, { __pairs = function(self) return entries(call("list", self.part)) end })
+}, { __pairs = function(self) return entries(call("list", live(self))) end })
 
 local Body = class({
-  length = function(self) return #self.bytes end,
+  length = function(self) live(self) return #self.bytes end,
   getBytes = function(self, index, length)
+    live(self)
     if index < 0 or length < 0 or index + length > #self.bytes then
       raise("index/length must be >= 0 and (index + length) must be <= buffer size", 2)
     end
     return self.bytes:sub(index + 1, index + length)
   end,
   setBytes = function(self, bytes)
+    live(self)
     bytes = text(bytes)
     call("set_body", bytes)
     self.bytes = bytes
@@ -61,13 +86,13 @@ local Body = class({
 -- A table of values that can be asked for by name.
 local function map(values)
   return set({}, {
-    __index = { get = function(_, name) return values[name] end },
+    __index = { get = function(_, name) return found(values[name]) end },
     __pairs = function() return pairs_of(values) end,
   })
 end
 
 local DynamicMetadata = class({
-  get = function(_, filter) return call("metadata", filter) end,
+  get = function(_, filter) return found(call("metadata", filter)) end,
   set = function(_, filter, key, value) call("set_metadata", filter, key, value) end,
 }, { __pairs = function() return pairs_of(call("all_metadata")) end })
 
@@ -118,26 +143,47 @@ local function log(level)
 end
 
 local methods = {
-  headers = function(self) return self._headers end,
-  body = function(_, always)
-    local bytes = wait("body")
-    if bytes == nil and not always then return nil end
-    return set({ bytes = bytes or "" }, Body)
+  headers = function(self)
+    local all = self._headers
+    if not all then
+      all = set({ part = "headers", scope = self._scope, handle = self }, Headers)
+      self._headers = all
+    end
+    return all
   end,
-  bodyChunks = function()
+  body = function(self, always)
+    local bytes = wait("body")
+    if bytes == nil then
+      if not always then return nil end
+      call("chunked")
+    elseif not self._read then
+      self._read = true
+      over(self)
+    end
+    return set({ bytes = bytes or "", scope = self._scope }, Body)
+  end,
+  bodyChunks = function(self)
     local done = false
     return function()
       if done then return nil end
       done = true
       local bytes = wait("body")
-      return bytes and set({ bytes = bytes }, Body) or nil
+      if bytes == nil then return nil end
+      self._read, self._gone_on = true, true
+      over(self)
+      return set({ bytes = bytes, scope = self._scope }, Body)
     end
   end,
-  trailers = function()
-    return wait("trailers") and set({ part = "trailers" }, Headers) or nil
+  trailers = function(self)
+    local body, trailers = wait("trailers")
+    if body and not self._read then
+      self._read, self._gone_on = true, true
+      over(self)
+    end
+    return trailers and set({ part = "trailers", scope = self._scope }, Headers) or nil
   end,
   metadata = function() return map(call("route_metadata")) end,
-  filterContext = function() return call("filter_context") end,
+  filterContext = function() return map(call("filter_context")) end,
   streamInfo = function() return set({}, StreamInfo) end,
   connection = function() return set({}, Connection) end,
   logTrace = log("trace"),
@@ -150,7 +196,7 @@ local methods = {
   timestamp = function(_, unit) return call("timestamp", unit) end,
   timestampString = function(_, unit) return call("timestamp_text", unit) end,
   clearRouteCache = function() call("clear_route_cache") end,
-  httpCall = function(_, cluster, headers, body, timeout, options)
+  httpCall = function(self, cluster, headers, body, timeout, options)
     local apart, flat = options, false
     if kind(options) == "table" then
       apart, flat = options.asynchronous, false
@@ -161,6 +207,7 @@ local methods = {
       return
     end
     local answer = wait("http_call", cluster, headers, body, timeout, flat)
+    over(self)
     return answer.headers, answer.body
   end,
   respond = function(_, headers, body)
@@ -176,7 +223,7 @@ end
 local Handle = class(methods)
 
 local function handle()
-  return set({ _headers = set({ part = "headers" }, Headers) }, Handle)
+  return set({ _scope = {} }, Handle)
 end
 
 -- What LuaJIT has and Lua 5.2 calls otherwise.
