@@ -1,7 +1,7 @@
 //! Good configuration with a few bytes changed, by a fixed seed: whatever a management server sends, decoding and compiling it
 //! neither panics nor hangs. The same targets stand in `fuzz/` for longer runs.
 
-use prost::{Message, Name};
+use prost::Name;
 use serde_json::json;
 use theater_dataplane::cluster::ClusterConfig;
 use theater_dataplane::route::RouteTable;

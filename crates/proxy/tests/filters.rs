@@ -645,8 +645,8 @@ fn bodies_and_headers_are_looked_at_and_changed() {
 fn what_cannot_be_executed_is_refused_by_name_and_path() {
     for (filter, why) in [
         (
-            json!({"@type": "type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua"}),
-            "http_filters[0] (own): envoy.extensions.filters.http.lua.v3.Lua is not supported",
+            json!({"@type": "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm"}),
+            "http_filters[0] (own): envoy.extensions.filters.http.wasm.v3.Wasm is not supported",
         ),
         (
             of(
@@ -735,12 +735,12 @@ fn settings_of_a_filter_may_come_on_their_own() {
         let answer = get(running.address("late"), "/", "");
         assert_eq!((answer.status, answer.header("x-own")), (200, Some(value)));
     }
-    let lua = json!({"name": "own", "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua"}});
+    let wasm = json!({"name": "own", "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm"}});
     let error = manager
-        .apply(url, "3", vec![received(url, "own", "3", &lua)], Vec::new())
+        .apply(url, "3", vec![received(url, "own", "3", &wasm)], Vec::new())
         .expect_err("refused");
     assert!(
-        error.contains("own: envoy.extensions.filters.http.lua.v3.Lua is not supported"),
+        error.contains("own: envoy.extensions.filters.http.wasm.v3.Wasm is not supported"),
         "{error}"
     );
     assert_eq!(

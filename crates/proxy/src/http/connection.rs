@@ -467,6 +467,9 @@ impl Connection {
         for (index, filter) in self.manager.filters.iter().enumerate() {
             if let Some(answer) = self.filter(index, filter, record, flow).await {
                 self.pass_by(index + 1, record, flow);
+                // What filters refuse has the headers of routes that lead to a cluster.
+                flow.route_headers = record.cluster_name.is_some()
+                    && matches!(answer, Answer::Local(_) | Answer::Refused(..));
                 return answer;
             }
             if std::mem::take(&mut flow.reroute) {

@@ -272,7 +272,20 @@ fn random_routes_and_requests_are_answered_as_envoy_answers_them() {
             .enable_all()
             .build()
             .unwrap();
-        problems.extend(runtime.block_on(scene(&loaded, Some(&envoy), Mode::Live)));
+        let found = runtime.block_on(scene(&loaded, Some(&envoy), Mode::Live));
+        // Nobody has written these down: what was asked stands beside what was answered.
+        let asked = loaded.scene.cases.iter().filter(|case| {
+            let name = format!(": {}\n", case.name);
+            found.iter().any(|problem| problem.contains(&name))
+        });
+        let asked = asked.map(|case| {
+            let config = serde_json::json!({"routes": case.routes, "virtual_host": case.virtual_host,
+                "filters": case.filters, "http": case.http});
+            format!("{}: {config}\n{:?}\n{:#?}", case.name, case.answers, case.send)
+        });
+        let asked = asked.collect::<Vec<_>>();
+        problems.extend(found);
+        problems.extend(asked);
     }
     assert!(
         problems.is_empty(),
