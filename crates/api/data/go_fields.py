@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Makes go_fields.json: what OpenAPI does not say of the Go structs behind it, read from the Go modules
-k8s.io/{api,apimachinery,apiextensions-apiserver} v0.32 in the module cache, for the schemas of this directory.
+k8s.io/{api,apimachinery,apiextensions-apiserver,kube-aggregator} v0.32 in the module cache, for the schemas of this directory.
 
 pointers: optional scalars that are pointers, so that a zero is kept (other optional scalars are left out when zero).
 always:   lists without omitempty: written as null when absent.
@@ -13,8 +13,9 @@ here = os.path.dirname(os.path.abspath(__file__))
 cache = subprocess.check_output(["go", "env", "GOMODCACHE"], text=True).strip() + "/k8s.io/"
 META = "io.k8s.apimachinery.pkg.apis.meta.v1"
 ROOTS = {META: "apimachinery@v0.32.0/pkg/apis/meta/v1",
+         "io.k8s.kube-aggregator.pkg.apis.apiregistration.v1": "kube-aggregator@v0.32.0/pkg/apis/apiregistration/v1",
          "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1": "apiextensions-apiserver@v0.32.0/pkg/apis/apiextensions/v1"}
-for g in "core apps batch discovery events rbac coordination admissionregistration autoscaling policy authentication authorization scheduling node networking storage certificates".split():
+for g in "core apps batch discovery events rbac coordination admissionregistration autoscaling policy authentication authorization scheduling node networking storage certificates flowcontrol".split():
     ROOTS[f"io.k8s.api.{g}.v1"] = f"api@v0.32.0/{g}/v1"
 ROOTS["io.k8s.api.autoscaling.v2"] = "api@v0.32.0/autoscaling/v2"
 

@@ -29,11 +29,10 @@ SERVED = {
     "autoscaling/v2": "horizontalpodautoscalers",
     "autoscaling/v1": "horizontalpodautoscalers",
     "apiregistration.k8s.io/v1": "apiservices",
+    "flowcontrol.apiserver.k8s.io/v1": "flowschemas prioritylevelconfigurations",
     "authentication.k8s.io/v1": "tokenreviews selfsubjectreviews",
     "authorization.k8s.io/v1": "subjectaccessreviews selfsubjectaccessreviews selfsubjectrulesreviews localsubjectaccessreviews",
 }
-# What can only be read here: no other verbs, no subresources, no schema.
-READ_ONLY = {"apiservices"}
 # Kinds that only appear as bodies of subresources.
 EXTRA_GROUPS = {"autoscaling/v1", "policy/v1", "meta/v1"}
 MEDIA = {
@@ -91,15 +90,7 @@ discovery = []
 for gv, names in SERVED.items():
     names = set(names.split())
     resources = [r for r in get(prefix(gv))["resources"] if r["name"].split("/")[0] in names]
-    resources = [
-        {**r, "verbs": [v for v in r["verbs"] if v in ("get", "list", "watch")]} if r["name"] in READ_ONLY else r
-        for r in resources
-        if r["name"].split("/")[0] not in READ_ONLY or "/" not in r["name"]
-    ]
     discovery.append({"groupVersion": gv, "resources": resources})
-    names -= READ_ONLY
-    if not names:
-        continue
 
     doc = get("/openapi/v3" + prefix(gv))
     paths = {}
@@ -130,3 +121,19 @@ for gv, names in SERVED.items():
 with open("discovery.json", "w") as f:
     json.dump(discovery, f, indent=1)
     f.write("\n")
+
+# What a fresh cluster has of flow control: the mandatory and the suggested objects.
+flow = []
+for plural in ("prioritylevelconfigurations", "flowschemas"):
+    for o in get(f"/apis/flowcontrol.apiserver.k8s.io/v1/{plural}")["items"]:
+        if (o["metadata"].get("annotations") or {}).get("apf.kubernetes.io/autoupdate-spec"):
+            kind = "PriorityLevelConfiguration" if plural[0] == "p" else "FlowSchema"
+            flow.append({"kind": kind, "metadata": {"name": o["metadata"]["name"]}, "spec": o["spec"]})
+with open("flowcontrol.json", "w") as f:
+    f.write("[\n" + ",\n".join(json.dumps(o, sort_keys=True, separators=(",", ":")) for o in flow) + "\n]\n")
+# Where the groups stand in /apis.
+with open("../../apiserver/data/priorities.json", "w") as f:
+    specs = [a["spec"] for a in get("/apis/apiregistration.k8s.io/v1/apiservices")["items"]
+             if a["metadata"].get("labels", {}).get("kube-aggregator.kubernetes.io/automanaged") == "onstart"]
+    rows = [[s.get("group", ""), s["version"], s["groupPriorityMinimum"], s["versionPriority"]] for s in specs]
+    f.write("[\n" + ",\n".join(json.dumps(r) for r in rows) + "\n]\n")

@@ -4,6 +4,7 @@
 //! priorities, service account volumes) is admission, not a default.
 
 mod autoscaling;
+mod flowcontrol;
 mod pod;
 mod schema_defaults;
 mod storage;
@@ -76,6 +77,9 @@ pub fn apply(schema: &ObjectSchema, obj: &mut Value) {
             set(obj, "volumeBindingMode", "Immediate");
         }
         ("storage.k8s.io", "CSIDriver") => storage::driver(obj),
+        ("flowcontrol.apiserver.k8s.io", "FlowSchema") => flowcontrol::schema(obj),
+        ("flowcontrol.apiserver.k8s.io", _) => flowcontrol::level(obj),
+        ("apiregistration.k8s.io", "APIService") => flowcontrol::api_service(obj),
         ("", "PodTemplate") => template(obj),
         ("autoscaling", "HorizontalPodAutoscaler") => autoscaling::apply(schema, obj),
         ("", "LimitRange") => limit_range(obj),

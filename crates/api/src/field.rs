@@ -130,16 +130,24 @@ impl FieldError {
         value: &Value,
         supported: &[S],
     ) -> Self {
+        let shown = match value {
+            Value::Array(_) | Value::Object(_) => crate::go::syntax(value),
+            value => show(value),
+        };
+        Self::not_supported_go(field, shown, supported)
+    }
+    /// An unsupported value that is shown as given: for values that Kubernetes prints as Go structs and lists.
+    pub fn not_supported_go<S: AsRef<str>>(
+        field: impl Into<String>,
+        shown: impl Into<String>,
+        supported: &[S],
+    ) -> Self {
         let mut detail = String::new();
         if !supported.is_empty() {
             let quoted: Vec<String> = supported.iter().map(|s| quote(s.as_ref())).collect();
             detail = format!("supported values: {}", quoted.join(", "));
         }
-        let shown = match value {
-            Value::Array(_) | Value::Object(_) => crate::go::syntax(value),
-            value => show(value),
-        };
-        Self::new(ErrorType::NotSupported, field, Some(shown), detail)
+        Self::new(ErrorType::NotSupported, field, Some(shown.into()), detail)
     }
     /// `Too long: may not be more than <max> bytes`.
     pub fn too_long(field: impl Into<String>, max: usize) -> Self {

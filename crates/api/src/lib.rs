@@ -16,6 +16,7 @@ pub mod cron;
 pub mod defaults;
 pub mod discovery;
 pub mod field;
+pub mod flowcontrol;
 pub mod go;
 pub mod istio;
 pub mod jsonpath;

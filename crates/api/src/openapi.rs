@@ -24,6 +24,16 @@ const DOCUMENTS: &[(&str, &str, &[u8])] = &[
         include_bytes!("../data/openapi_batch_v1.json.gz"),
     ),
     (
+        "apiregistration.k8s.io",
+        "v1",
+        include_bytes!("../data/openapi_apiregistration.k8s.io_v1.json.gz"),
+    ),
+    (
+        "flowcontrol.apiserver.k8s.io",
+        "v1",
+        include_bytes!("../data/openapi_flowcontrol.apiserver.k8s.io_v1.json.gz"),
+    ),
+    (
         "discovery.k8s.io",
         "v1",
         include_bytes!("../data/openapi_discovery.k8s.io_v1.json.gz"),

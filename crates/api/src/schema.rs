@@ -424,6 +424,9 @@ pub fn component(group: &str, version: &str, kind: &str) -> String {
         "apiextensions.k8s.io" => {
             format!("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.{version}.{kind}")
         }
+        "apiregistration.k8s.io" => {
+            format!("io.k8s.kube-aggregator.pkg.apis.apiregistration.{version}.{kind}")
+        }
         _ => format!(
             "io.k8s.api.{}.{version}.{kind}",
             group.split('.').next().unwrap_or(group)

@@ -6,12 +6,14 @@
 
 mod access;
 mod admission;
+mod aggregation;
 mod autoscaling;
 mod certificates;
 mod config;
 mod container;
 mod crd;
 mod custom;
+mod flowcontrol;
 mod gostring;
 mod metadata;
 pub mod names;
@@ -187,6 +189,9 @@ fn body(schema: &ObjectSchema, obj: &Value) -> Errors {
         ("", "PersistentVolume") => storage::volume(obj),
         ("storage.k8s.io", "StorageClass") => storage::class(obj),
         ("certificates.k8s.io", _) => certificates::request(obj),
+        ("flowcontrol.apiserver.k8s.io", "FlowSchema") => flowcontrol::schema(obj),
+        ("flowcontrol.apiserver.k8s.io", _) => flowcontrol::level(obj),
+        ("apiregistration.k8s.io", _) => aggregation::api_service(obj),
         ("networking.k8s.io", "Ingress") => networking::ingress(obj),
         ("networking.k8s.io", "IngressClass") => networking::ingress_class(obj),
         ("apiextensions.k8s.io", _) => crd::create(obj),

@@ -109,9 +109,12 @@ fn create(
 fn without_go_dump(message: &str) -> String {
     for start in [
         "core.PodTemplateSpec{",
+        "flowcontrol.FlowSchemaSpec{",
+        "flowcontrol.PriorityLevelConfigurationSpec{",
         "core.SecurityContext{",
         "[]apiextensions.",
         "[]v1.OwnerReference{",
+        "map[",
         "{",
         "[",
     ] {

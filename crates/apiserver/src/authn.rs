@@ -385,6 +385,16 @@ pub(crate) fn review_user(spec: &Value) -> User {
     }
 }
 
+/// Somebody who has not said who they are.
+pub(crate) fn anonymous() -> User {
+    User {
+        name: "system:anonymous".into(),
+        uid: String::new(),
+        groups: vec!["system:unauthenticated".into()],
+        extra: BTreeMap::new(),
+    }
+}
+
 /// The user of the server itself, for what it does on its own behalf.
 pub(crate) fn itself() -> Arc<User> {
     Arc::new(User {

@@ -27,11 +27,14 @@ pub(crate) async fn run(server: &Arc<Server>) -> ApiResult<()> {
     ensure_all(&writer, NAMESPACES.iter().map(|n| namespace(n)).collect()).await?;
     let mut objects = policy::objects();
     objects.push(kubernetes_service(server));
-    objects.push(authentication_config());
+    objects.push(authentication_config(server));
     objects.push(token_tracking());
     objects.extend(priority_classes());
     objects.push(standard_class());
+    objects.extend(crate::flow::defaults());
     ensure_all(&writer, objects).await?;
+    // This server shows itself to extension servers with another certificate than at the last start.
+    replace(&writer, authentication_config(server)).await?;
     for object in [endpoints(server), endpoint_slice(server)] {
         if let Err(e) = replace(&writer, object).await {
             // A loopback address, for instance, is none that pods could use.
@@ -111,12 +114,12 @@ fn priority_classes() -> impl Iterator<Item = Value> {
         })
 }
 
-/// Where webhooks and extensions look for how clients are told apart.
-fn authentication_config() -> Value {
+/// Where extension API servers look for how users and this server are recognised.
+fn authentication_config(server: &Server) -> Value {
     json!({
         "kind": "ConfigMap", "apiVersion": "v1",
         "metadata": {"name": "extension-apiserver-authentication", "namespace": "kube-system"},
-        "data": {"requestheader-allowed-names": "[]"},
+        "data": server.aggregator.authentication(&server.client_ca_pem),
     })
 }
 
@@ -193,27 +196,25 @@ fn completed_rules(stored: &Value, wanted: &Value) -> Option<Value> {
 async fn replace(writer: &Writer<'_>, object: Value) -> ApiResult<()> {
     ensure(writer, object.clone()).await?;
     let (group, version) = api::meta::group_version(api::meta::api_version(&object));
-    let plural = if group.is_empty() {
-        "endpoints"
-    } else {
-        "endpointslices"
-    };
     let registry = writer.server.registry();
-    let Some(resource) = registry.find(group, version, plural) else {
+    let kind = api::meta::kind(&object);
+    let mut served = registry.all().iter();
+    let Some(resource) =
+        served.find(|r| r.group == group && r.version == version && r.kind == kind)
+    else {
         return Ok(());
     };
     let edit = |old: &Value| {
         let mut new = old.clone();
-        for field in ["subsets", "endpoints", "ports"] {
+        for field in ["subsets", "endpoints", "ports", "data"] {
             if let Some(v) = object.get(field) {
                 new[field] = v.clone();
             }
         }
         Ok(new)
     };
-    writer
-        .update(resource, "default", "kubernetes", "", &edit)
-        .await?;
+    let (namespace, name) = (api::meta::namespace(&object), api::meta::name(&object));
+    writer.update(resource, namespace, name, "", &edit).await?;
     Ok(())
 }
 

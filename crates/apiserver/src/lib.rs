@@ -3,10 +3,11 @@
 //! expect it.
 //!
 //! The way of a request: [`serve`](crate) accepts a connection and authenticates, `target` takes
-//! the path apart, `authz` decides, `rest` does the verb, `admission` changes or refuses,
+//! the path apart, `flow` lets it in when there is room, `authz` decides, `rest` does the verb, `admission` changes or refuses,
 //! `storage` makes it durable and tells the watchers.
 
 mod admission;
+mod aggregation;
 mod api_services;
 mod authn;
 mod authz;
@@ -16,6 +17,7 @@ mod conversion;
 mod convert;
 mod crd;
 mod error;
+mod flow;
 mod http_types;
 mod machinery;
 mod metrics_api;
@@ -220,16 +222,25 @@ pub async fn run(config: Config, token: CancellationToken) -> Result<Handle, Err
         shutdown: token,
         turns: state::Turns::default(),
         readings: metrics_api::Readings::default(),
+        flow: Arc::default(),
+        aggregator: aggregation::Aggregator::new(
+            aggregation::FrontProxy::new(std::time::SystemTime::now())
+                .map_err(credentials("front proxy certificate"))?,
+        ),
+        client_ca_pem: config.client_ca_pem,
         advertise: config.advertise,
     });
     server.rebuild_registry();
     bootstrap::run(&server)
         .await
         .map_err(|e| Error::Bootstrap(e.to_string()))?;
+    server.flow.rebuild(&server);
     tracing::info!(cluster = config.cluster, %address, "API server ready");
     let task = tokio::spawn(async move {
         let background = [
             tokio::spawn(crd::run(server.clone())),
+            tokio::spawn(flow::run(server.clone())),
+            tokio::spawn(aggregation::run(server.clone())),
             tokio::spawn(bootstrap::expire_events(server.clone())),
             tokio::spawn(bootstrap::compact(server.clone())),
         ];

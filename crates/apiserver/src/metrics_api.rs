@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const WINDOW: f64 = 10.0;
 
 /// `GET /apis/metrics.k8s.io`.
-pub(crate) fn group() -> Value {
+fn group() -> Value {
     let version = json!({"groupVersion": format!("{GROUP}/{VERSION}"), "version": VERSION});
     json!({"kind": "APIGroup", "apiVersion": "v1", "name": GROUP, "versions": [version], "preferredVersion": version})
 }

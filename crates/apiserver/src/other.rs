@@ -90,9 +90,8 @@ fn aggregated(request: &Request) -> bool {
         })
 }
 
-/// Answers a path that names no object.
-pub(crate) fn handle(server: &Arc<Server>, request: &Request) -> ApiResult<Answer> {
-    let path = request.path.trim_end_matches('/');
+/// May the user ask for a path that names no object?
+pub(crate) fn authorize(server: &Server, request: &Request) -> ApiResult<()> {
     let verb = if crate::rest::reads(&request.method) {
         "get".to_owned()
     } else {
@@ -102,7 +101,13 @@ pub(crate) fn handle(server: &Arc<Server>, request: &Request) -> ApiResult<Answe
         verb,
         path: request.path.clone(),
     };
-    Rbac(server.storage.cache()).require(&request.user, &action)?;
+    Rbac(server.storage.cache()).require(&request.user, &action)
+}
+
+/// Answers a path that names no object.
+pub(crate) fn handle(server: &Arc<Server>, request: &Request) -> ApiResult<Answer> {
+    let path = request.path.trim_end_matches('/');
+    authorize(server, request)?;
     if !crate::rest::reads(&request.method) {
         return Err(ApiError::new(
             405,
@@ -117,10 +122,11 @@ pub(crate) fn handle(server: &Arc<Server>, request: &Request) -> ApiResult<Answe
         [""] => Some(ok(&paths(server))),
         ["api" | "apis"] if aggregated(request) => {
             let core = parts[0] == "api";
-            let body = crate::metrics_api::extend_aggregated(
-                api::discovery::aggregated(&registry.custom, core),
-                core,
-            );
+            let own = api::discovery::aggregated(&registry.custom, core);
+            let mut body = crate::metrics_api::extend_aggregated(own, core);
+            if !core {
+                body = crate::aggregation::aggregated(&server.aggregator, body);
+            }
             Some(bytes_answer(
                 StatusCode::OK,
                 api::discovery::AGGREGATED_CONTENT_TYPE,
@@ -130,18 +136,18 @@ pub(crate) fn handle(server: &Arc<Server>, request: &Request) -> ApiResult<Answe
         ["api"] => Some(ok(&api::discovery::core_versions(
             &server.advertise.to_string(),
         ))),
-        ["apis"] => Some(ok(&crate::metrics_api::extend_groups(
-            api::discovery::group_list(&registry.custom),
-        ))),
+        ["apis"] => Some(ok(&groups(server))),
         ["api", "v1"] => api::discovery::resource_list(&registry.custom, "", "v1").map(|v| ok(&v)),
-        ["apis", "metrics.k8s.io"] => Some(ok(&crate::metrics_api::group())),
         ["apis", "metrics.k8s.io", "v1beta1"] => Some(ok(&crate::metrics_api::resources())),
-        ["apis", group] => api::discovery::group(&registry.custom, group).map(|v| ok(&v)),
+        ["apis", group] => crate::aggregation::group(&groups(server), group).map(|v| ok(&v)),
         ["apis", group, version] => {
             api::discovery::resource_list(&registry.custom, group, version).map(|v| ok(&v))
         }
         ["openapi", "v2"] => Some(openapi_v2(request, &registry)),
-        ["openapi", "v3"] => Some(ok(&api::openapi::index(&registry.custom))),
+        ["openapi", "v3"] => Some(ok(&crate::aggregation::openapi_index(
+            &server.aggregator,
+            api::openapi::index(&registry.custom),
+        ))),
         ["openapi", "v3", "api", version] => openapi(request, &registry, "", version),
         ["openapi", "v3", "apis", group, version] => openapi(request, &registry, group, version),
         ["metrics"] => Some(bytes_answer(
@@ -149,6 +155,9 @@ pub(crate) fn handle(server: &Arc<Server>, request: &Request) -> ApiResult<Answe
             "text/plain; version=0.0.4; charset=utf-8",
             metrics(server),
         )),
+        ["debug", "api_priority_and_fairness", what] => {
+            crate::flow::dump(&server.flow, what).map(|text| text_answer(StatusCode::OK, text))
+        }
         [".well-known", "openid-configuration"] => Some(ok(&json!({
             "issuer": server.tokens.issuer,
             "jwks_uri": format!("https://{}/openid/v1/jwks", server.advertise),
@@ -164,6 +173,12 @@ pub(crate) fn handle(server: &Arc<Server>, request: &Request) -> ApiResult<Answe
         _ => None,
     };
     found.ok_or_else(ApiError::no_such_path)
+}
+
+/// All groups: built in, of definitions, and of extension servers.
+fn groups(server: &Server) -> Value {
+    let own = api::discovery::group_list(&server.registry().custom);
+    crate::aggregation::groups(&server.aggregator, crate::metrics_api::extend_groups(own))
 }
 
 /// OpenAPI v2 as JSON. In protobuf, which kubectl asks for when v3 does not know a kind, it has no definition: kubectl then says
@@ -217,6 +232,8 @@ fn paths(server: &Server) -> Value {
         }
     }
     for p in [
+        "/debug/api_priority_and_fairness/dump_priority_levels",
+        "/debug/api_priority_and_fairness/dump_queues",
         "/healthz",
         "/livez",
         "/metrics",
@@ -280,5 +297,6 @@ fn metrics(server: &Server) -> String {
         server.counters.webhook_calls.load(Ordering::Relaxed),
         server.storage.cache().revision()
     );
+    crate::flow::metrics(&server.flow, &mut out);
     out
 }

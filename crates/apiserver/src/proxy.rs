@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::error::{ApiError, ApiResult};
-use crate::http_types::{Answer, Body, BoxError, bytes_answer, full};
+use crate::http_types::{Answer, Body, BoxError, Request, bytes_answer, full};
 use crate::outbound;
 use crate::rest::Call;
 use crate::storage::Key;
@@ -72,7 +72,7 @@ pub(crate) async fn handle(call: &Call<'_>) -> ApiResult<Answer> {
         "pods" => pod_address(call, &wanted)?,
         _ => service_address(call, &wanted)?,
     };
-    let request = outgoing(call, &address.to_string(), rest)?;
+    let request = outgoing(call.request, &address.to_string(), rest)?;
     let connected = tokio::time::timeout(PATIENCE, TcpStream::connect(address)).await;
     let failed = |why: String| {
         ApiError::new(
@@ -88,7 +88,7 @@ pub(crate) async fn handle(call: &Call<'_>) -> ApiResult<Answer> {
     };
     let answer = if wanted.tls {
         let name = rustls::pki_types::ServerName::IpAddress(address.ip().into());
-        let stream = tokio_rustls::TlsConnector::from(unverified()?)
+        let stream = tokio_rustls::TlsConnector::from(unverified(None)?)
             .connect(name, stream)
             .await
             .map_err(|e| failed(e.to_string()))?;
@@ -97,7 +97,7 @@ pub(crate) async fn handle(call: &Call<'_>) -> ApiResult<Answer> {
         send(stream, request).await
     };
     let answer = answer.map_err(|e| failed(outbound::explain(&e)))?;
-    Ok(relay(call, answer, own).await)
+    Ok(relay(call.request, answer, Some(own)).await)
 }
 
 /// What a system says about a connection, as Go words it.
@@ -211,7 +211,7 @@ async fn to_node(call: &Call<'_>, wanted: &Target<'_>, rest: &str) -> ApiResult<
     if let Ok(port) = wanted.port.parse() {
         peer.address.set_port(port);
     }
-    let request = outgoing(call, &peer.address.to_string(), rest)?;
+    let request = outgoing(call.request, &peer.address.to_string(), rest)?;
     let answer = outbound::send(&peer, request).await.map_err(|e| {
         ApiError::new(
             503,
@@ -220,7 +220,7 @@ async fn to_node(call: &Call<'_>, wanted: &Target<'_>, rest: &str) -> ApiResult<
         )
     })?;
     let (own, _) = split(&call.request.path);
-    Ok(relay(call, answer, own).await)
+    Ok(relay(call.request, answer, Some(own)).await)
 }
 
 /// Headers that belong to one connection only.
@@ -237,8 +237,7 @@ fn hop(name: &header::HeaderName) -> bool {
 }
 
 /// The client's request as the other side gets it.
-fn outgoing(call: &Call<'_>, host: &str, rest: &str) -> ApiResult<http::Request<Body>> {
-    let from = call.request;
+pub(crate) fn outgoing(from: &Request, host: &str, rest: &str) -> ApiResult<http::Request<Body>> {
     let query = &from.raw_query;
     let path = if rest.is_empty() { "/" } else { rest };
     let uri = if query.is_empty() {
@@ -298,10 +297,14 @@ where
 /// Pages up to this size have their links looked at.
 const PAGE: usize = 4 << 20;
 
-/// The other side's answer; redirects and links of pages stay below the proxy's own path.
-async fn relay(call: &Call<'_>, answer: Response<Incoming>, own: &str) -> Answer {
+/// The other side's answer; redirects and links of pages stay below the proxy's own path, when it has one.
+pub(crate) async fn relay(
+    request: &Request,
+    answer: Response<Incoming>,
+    own: Option<&str>,
+) -> Answer {
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS
-        && let Some(client) = call.request.upgrade.lock().take()
+        && let Some(client) = request.upgrade.lock().take()
     {
         let mut out = Response::new(full(Bytes::new()));
         *out.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -322,12 +325,14 @@ async fn relay(call: &Call<'_>, answer: Response<Incoming>, own: &str) -> Answer
             .and_then(|v: &HeaderValue| v.to_str().ok())
             .unwrap_or("")
     };
-    let page = text(header::CONTENT_TYPE).starts_with("text/html")
-        && text(header::CONTENT_ENCODING).is_empty()
-        && text(header::CONTENT_LENGTH)
-            .parse()
-            .is_ok_and(|length: usize| length <= PAGE);
-    let body: Body = if page {
+    let page = own.filter(|_| {
+        text(header::CONTENT_TYPE).starts_with("text/html")
+            && text(header::CONTENT_ENCODING).is_empty()
+            && text(header::CONTENT_LENGTH)
+                .parse()
+                .is_ok_and(|length: usize| length <= PAGE)
+    });
+    let body: Body = if let Some(own) = page {
         match body
             .collect()
             .await
@@ -363,7 +368,8 @@ async fn relay(call: &Call<'_>, answer: Response<Incoming>, own: &str) -> Answer
         .get(header::LOCATION)
         .and_then(|v| v.to_str().ok())
         .filter(|to| to.starts_with('/') && !to.starts_with("//"))
-        .and_then(|to| HeaderValue::from_str(&format!("{own}{to}")).ok());
+        .zip(own)
+        .and_then(|(to, own)| HeaderValue::from_str(&format!("{own}{to}")).ok());
     if let Some(to) = location {
         out.headers_mut().insert(header::LOCATION, to);
     }
@@ -371,14 +377,21 @@ async fn relay(call: &Call<'_>, answer: Response<Incoming>, own: &str) -> Answer
 }
 
 /// TLS towards pods and services, whose certificates nobody vouches for; the real server does the same.
-fn unverified() -> ApiResult<Arc<rustls::ClientConfig>> {
+pub(crate) fn unverified(
+    identity: Option<pki::tls::Identity>,
+) -> ApiResult<Arc<rustls::ClientConfig>> {
     let provider = runtime::tls::provider();
-    let config = rustls::ClientConfig::builder_with_provider(provider.clone())
+    let builder = rustls::ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .map_err(ApiError::internal)?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
-        .with_no_client_auth();
+        .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)));
+    let config = match identity {
+        Some(identity) => builder
+            .with_client_auth_cert(identity.chain, identity.key)
+            .map_err(ApiError::internal)?,
+        None => builder.with_no_client_auth(),
+    };
     Ok(Arc::new(config))
 }
 

@@ -19,7 +19,7 @@ use crate::error::{ApiError, ApiResult};
 use crate::http_types::{Answer, Request, drain, error_answer};
 use crate::state::{Server, unix_now};
 use crate::target::{Query, Route, route};
-use crate::{metrics_api, other, rest, shape};
+use crate::{aggregation, flow, metrics_api, other, rest, shape};
 
 /// How long a client may take to shake hands.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -134,6 +134,8 @@ async fn answer(
     let (parts, body) = request.into_parts();
     let raw_query = parts.uri.query().unwrap_or("").to_owned();
     let query = Query::parse(&raw_query);
+    let route = route(&path);
+    let mut class = None;
     let audit = uuid::Uuid::new_v4().to_string();
     let reusable = parts.version < Version::HTTP_2;
     // Somebody who waits to be told to send the body is not told so for nothing.
@@ -142,7 +144,14 @@ async fn answer(
     let mut cut = false;
     let mut out = if other::is_public(&path) {
         unread = Some(body);
-        other::public(server, &query, &path)
+        let user = certificate.unwrap_or_else(|| Arc::new(authn::anonymous()));
+        let admitted = flow::admit(server, &user, &method, &path, &query, None).await;
+        let (known, pass) = taken_apart(admitted);
+        class = known;
+        match pass {
+            Ok(_pass) => other::public(server, &query, &path),
+            Err(refusal) => refusal,
+        }
     } else {
         match authenticate(server, certificate, &parts.headers) {
             Err(e) => {
@@ -162,11 +171,27 @@ async fn answer(
                     upgrade: Mutex::new(upgrade),
                     warnings: Mutex::new(Vec::new()),
                 };
-                let result = dispatch(server, &request).await;
+                let admitted = flow::admit(
+                    server,
+                    &request.user,
+                    &request.method,
+                    &path,
+                    &request.query,
+                    route.as_ref(),
+                )
+                .await;
+                let (known, pass) = taken_apart(admitted);
+                class = known;
+                let answer = match pass {
+                    Ok(_pass) => dispatch(server, &request, route.as_ref())
+                        .await
+                        .unwrap_or_else(|e| error_answer(&e)),
+                    Err(refusal) => refusal,
+                };
                 let warnings = std::mem::take(&mut *request.warnings.lock());
                 unread = request.body.lock().take();
                 cut = request.cut.load(Ordering::Relaxed);
-                shape::with_warnings(result.unwrap_or_else(|e| error_answer(&e)), &warnings)
+                shape::with_warnings(answer, &warnings)
             }
         }
     };
@@ -180,6 +205,9 @@ async fn answer(
             out.headers_mut().insert(header::CONNECTION, close);
         }
     }
+    if let Some(class) = class {
+        class.write(&mut out);
+    }
     let headers = out.headers_mut();
     if let Ok(id) = HeaderValue::from_str(&audit) {
         headers.insert("audit-id", id);
@@ -189,7 +217,7 @@ async fn answer(
         HeaderValue::from_static("no-cache, private"),
     );
     let code = out.status();
-    if let Some(Route::Resource(t)) = route(&path) {
+    if let Some(Route::Resource(t)) = &route {
         server
             .counters
             .answered(method.as_str(), &t.plural, code.as_u16());
@@ -199,6 +227,16 @@ async fn answer(
     }
     tracing::debug!(%method, path, code = code.as_u16(), "answered");
     out
+}
+
+/// The class of a request, and the seats it holds or the answer that sends it away.
+fn taken_apart(
+    admitted: Option<flow::Admitted>,
+) -> (Option<flow::Class>, Result<Option<flow::Pass>, Answer>) {
+    match admitted {
+        None => (None, Ok(None)),
+        Some(admitted) => (Some(admitted.class), admitted.pass.map(Some)),
+    }
 }
 
 /// Who is asking: a token, when there is one, else the certificate; then whom they act as.
@@ -248,12 +286,16 @@ fn authenticate(
     Ok(Arc::new(asked.user))
 }
 
-async fn dispatch(server: &Arc<Server>, request: &Request) -> ApiResult<Answer> {
-    let Some(route) = route(&request.path) else {
+async fn dispatch(
+    server: &Arc<Server>,
+    request: &Request,
+    route: Option<&Route>,
+) -> ApiResult<Answer> {
+    let Some(route) = route else {
         return Err(ApiError::bad_request("the path is not validly encoded"));
     };
     // Only what a request is passed on to may know this method.
-    let passed_on = matches!(&route, Route::Resource(target) if target.subresource == "proxy");
+    let passed_on = matches!(route, Route::Resource(target) if target.subresource == "proxy");
     if request.method == Method::OPTIONS && !passed_on {
         return Err(ApiError::new(
             405,
@@ -262,10 +304,22 @@ async fn dispatch(server: &Arc<Server>, request: &Request) -> ApiResult<Answer> 
         ));
     }
     match route {
-        Route::Resource(target) if target.group == metrics_api::GROUP => {
-            metrics_api::handle(server, request, &target).await
+        Route::Resource(target) => {
+            if let Some(remote) = server.aggregator.find(&target.group, &target.version) {
+                aggregation::authorize(server, request, target)?;
+                return aggregation::pass_on(server, request, &remote).await;
+            }
+            if target.group == metrics_api::GROUP {
+                return metrics_api::handle(server, request, target).await;
+            }
+            rest::handle(server, request, target).await
         }
-        Route::Resource(target) => rest::handle(server, request, &target).await,
-        Route::Other => other::handle(server, request),
+        Route::Other => match server.aggregator.find_path(&request.path) {
+            None => other::handle(server, request),
+            Some(remote) => {
+                other::authorize(server, request)?;
+                aggregation::pass_on(server, request, &remote).await
+            }
+        },
     }
 }

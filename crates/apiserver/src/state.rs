@@ -25,6 +25,10 @@ pub(crate) struct Server {
     pub shutdown: CancellationToken,
     pub turns: Turns,
     pub readings: crate::metrics_api::Readings,
+    pub flow: Arc<crate::flow::Flow>,
+    pub aggregator: crate::aggregation::Aggregator,
+    /// Authority of client certificates, which extension servers are told.
+    pub client_ca_pem: String,
     /// Where this server is reached by the cluster.
     pub advertise: SocketAddr,
 }

@@ -65,6 +65,7 @@ fn counts_generations(r: &Resource) -> bool {
         ) | ("admissionregistration.k8s.io" | "apiextensions.k8s.io", _)
             | ("", "replicationcontrollers" | "podtemplates")
             | ("scheduling.k8s.io", "priorityclasses")
+            | (api::flowcontrol::GROUP, _)
     ) && !matches!(r.plural.as_str(), "controllerrevisions")
 }
 
@@ -149,7 +150,14 @@ pub(crate) fn prepare_create(r: &Resource, object: &mut Value, uid: &str, now: &
             object["status"] = json!({"phase": "Pending", "lastPhaseTransitionTime": now});
         }
         ("", "persistentvolumeclaims") => object["status"] = json!({"phase": "Pending"}),
-        ("certificates.k8s.io", _) => object["status"] = json!({}),
+        (crate::aggregation::GROUP, _) => {
+            object["status"] = if object["spec"]["service"].is_null() {
+                crate::api_services::local_status(now)
+            } else {
+                json!({})
+            };
+        }
+        ("certificates.k8s.io" | api::flowcontrol::GROUP, _) => object["status"] = json!({}),
         ("autoscaling", _) => {
             object["status"] = match r.version.as_str() {
                 "v1" => json!({"currentReplicas": 0, "desiredReplicas": 0}),

@@ -135,6 +135,60 @@ pub fn cells(resource: &ResourceInfo, o: &Value, now: Time) -> Vec<Value> {
             age(o, now),
             text_or(&o["preemptionPolicy"], "").into(),
         ],
+        "FlowSchema" => {
+            let conditions = list(&status["conditions"]).iter();
+            let dangling = conditions
+                .filter(|c| c["type"] == "Dangling")
+                .find_map(|c| c["status"].as_str());
+            vec![
+                name,
+                text_or(&spec["priorityLevelConfiguration"]["name"], "").into(),
+                count(&spec["matchingPrecedence"]).into(),
+                text_or(&spec["distinguisherMethod"]["type"], "<none>").into(),
+                age(o, now),
+                dangling.unwrap_or("?").into(),
+            ]
+        }
+        "PriorityLevelConfiguration" => {
+            let limited = &spec["limited"];
+            let shown = |v: &Value| {
+                if v.is_null() {
+                    "<none>".into()
+                } else {
+                    v.clone()
+                }
+            };
+            let queuing = &limited["limitResponse"]["queuing"];
+            vec![
+                name,
+                text_or(&spec["type"], "").into(),
+                shown(&limited["nominalConcurrencyShares"]),
+                shown(&queuing["queues"]),
+                shown(&queuing["handSize"]),
+                shown(&queuing["queueLengthLimit"]),
+                age(o, now),
+            ]
+        }
+        "APIService" => {
+            let service = &spec["service"];
+            let place = |part: &str| text_or(&service[part], "");
+            let conditions = list(&status["conditions"]).iter();
+            let available = conditions.filter(|c| c["type"] == "Available").last();
+            let available = match available {
+                Some(c) if c["status"] == "True" => "True".to_owned(),
+                Some(c) => format!(
+                    "{} ({})",
+                    text_or(&c["status"], ""),
+                    text_or(&c["reason"], "")
+                ),
+                None => "Unknown".to_owned(),
+            };
+            let at = match service {
+                Value::Null => "Local".to_owned(),
+                _ => format!("{}/{}", place("namespace"), place("name")),
+            };
+            vec![name, at.into(), available.into(), age(o, now)]
+        }
         "RuntimeClass" => vec![name, text_or(&o["handler"], "").into(), age(o, now)],
         "HorizontalPodAutoscaler" => autoscaling::cells(o, now),
         "Job" => job(o, now),
@@ -209,17 +263,6 @@ pub fn cells(resource: &ResourceInfo, o: &Value, now: Time) -> Vec<Value> {
                 name,
                 text_or(&spec["controller"], "").into(),
                 parameters.into(),
-                age(o, now),
-            ]
-        }
-        "APIService" => {
-            let available = list(&status["conditions"])
-                .iter()
-                .any(|c| c["type"] == "Available" && c["status"] == "True");
-            vec![
-                name,
-                "Local".into(),
-                if available { "True" } else { "False" }.into(),
                 age(o, now),
             ]
         }

@@ -26,7 +26,7 @@ def call(method, path, body=None, content="application/json", accept="applicatio
 PLURALS = {}
 for gv in ["v1", "apps/v1", "batch/v1", "discovery.k8s.io/v1", "events.k8s.io/v1", "rbac.authorization.k8s.io/v1", "coordination.k8s.io/v1",
            "apiextensions.k8s.io/v1", "admissionregistration.k8s.io/v1", "policy/v1", "scheduling.k8s.io/v1", "node.k8s.io/v1", "probe.io/v1", "autoscaling/v2", "autoscaling/v1",
-           "storage.k8s.io/v1", "certificates.k8s.io/v1"]:
+           "storage.k8s.io/v1", "certificates.k8s.io/v1", "flowcontrol.apiserver.k8s.io/v1", "apiregistration.k8s.io/v1"]:
     for r in call("GET", ("/api/" if gv == "v1" else "/apis/") + gv)[3]["resources"]:
         if "/" not in r["name"]:
             PLURALS[gv, r["kind"]] = r

@@ -112,6 +112,9 @@ OTHERS = yaml.safe_load("""
 - {o: {apiVersion: storage.k8s.io/v1, kind: VolumeAttachment, metadata: {name: probe-va}, spec: {attacher: a, nodeName: n, source: {persistentVolumeName: p}}}}
 - {o: {apiVersion: storage.k8s.io/v1, kind: CSIStorageCapacity, metadata: {name: cap}, storageClassName: x, capacity: 1Gi}}
 - {o: {apiVersion: certificates.k8s.io/v1, kind: CertificateSigningRequest, metadata: {name: probe-csr}, spec: {signerName: example.com/x, expirationSeconds: 86400, usages: [client auth], request: CSR}}}
+- {o: {apiVersion: flowcontrol.apiserver.k8s.io/v1, kind: FlowSchema, metadata: {name: probe-fs}, spec: {matchingPrecedence: 700, priorityLevelConfiguration: {name: nobody}}}}
+- {o: {apiVersion: flowcontrol.apiserver.k8s.io/v1, kind: PriorityLevelConfiguration, metadata: {name: probe-pl}, spec: {type: Limited, limited: {nominalConcurrencyShares: 0, limitResponse: {type: Queue, queuing: {queues: 16, handSize: 4}}}}}}
+- {o: {apiVersion: apiregistration.k8s.io/v1, kind: APIService, metadata: {name: v1.probe.example}, spec: {group: probe.example, version: v1, groupPriorityMinimum: 100, versionPriority: 10, insecureSkipTLSVerify: true, service: {namespace: probe, name: nobody}}}}
 """)
 # A certificate request that can be read.
 KEY = subprocess.run(["openssl", "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", "/dev/null", "-subj", "/CN=jane"],
@@ -155,6 +158,8 @@ for (gv, kind), r in sorted(PLURALS.items()):
         d["description"] = ""
     columns[f"{gv}/{kind}"] = defs
     rows = [row for row in body["rows"] or [] if kind != "Event" or row["object"]["metadata"]["name"].startswith("ev")]
+    if kind == "APIService":
+        rows = [row for row in rows if row["object"]["metadata"]["name"] in ("v1.apps", "v1.probe.example")]
     if kind in ("ClusterRole", "ClusterRoleBinding"):
         rows = [row for row in rows if row["object"]["metadata"]["name"].startswith("probe")]
     for row in rows:

@@ -1,0 +1,218 @@
+//! Keeps the objects of flow control: those that must be there, the conditions of schemas, and what is compared with requests.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::{GROUP, LEVELS, SCHEMAS};
+use crate::authn;
+use crate::rest::write::{WriteOptions, Writer};
+use crate::state::{Server, now};
+use crate::storage::Key;
+
+/// How often seats are lent anew.
+const ADJUST: Duration = Duration::from_secs(10);
+/// How many of these until the suggested objects are looked at again.
+const MAINTAIN: u32 = 6;
+
+/// The objects of a fresh cluster.
+pub(crate) fn defaults() -> impl Iterator<Item = Value> {
+    api::flowcontrol::defaults().iter().map(|o| {
+        let mut object = o.clone();
+        object["apiVersion"] = format!("{GROUP}/v1").into();
+        object["metadata"]["annotations"] = json!({api::flowcontrol::AUTOUPDATE: "true"});
+        object
+    })
+}
+
+/// The condition of a schema, `None` when it says so already.
+fn dangling(schema: &Value, found: bool, now: &str) -> Option<Value> {
+    let level = schema["spec"]["priorityLevelConfiguration"]["name"]
+        .as_str()
+        .unwrap_or("");
+    let (status, reason, end) = if found {
+        ("False", "Found", "and it exists")
+    } else {
+        ("True", "NotFound", "but there is no such object")
+    };
+    let before = schema["status"]["conditions"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .find(|c| c["type"] == "Dangling");
+    let message = format!(
+        "This FlowSchema references the PriorityLevelConfiguration object named {level:?} {end}"
+    );
+    if before.is_some_and(|c| {
+        c["status"] == status && c["reason"] == reason && c["message"] == message.as_str()
+    }) {
+        return None;
+    }
+    let since = match before {
+        Some(c) if c["status"] == status => c["lastTransitionTime"].clone(),
+        _ => now.into(),
+    };
+    Some(
+        json!({"type": "Dangling", "status": status, "lastTransitionTime": since, "reason": reason, "message": message}),
+    )
+}
+
+/// Brings back what must be there. `all`: what is suggested as well.
+async fn restore(server: &Arc<Server>, all: bool) {
+    let warnings = parking_lot::Mutex::default();
+    let writer = writer(
+        server,
+        "api-priority-and-fairness-config-producer-v1",
+        &warnings,
+    );
+    let registry = server.registry();
+    for object in defaults() {
+        let (table, plural) = match object["kind"].as_str() {
+            Some("FlowSchema") => (SCHEMAS, "flowschemas"),
+            _ => (LEVELS, "prioritylevelconfigurations"),
+        };
+        let name = api::meta::name(&object);
+        let Some(resource) = registry.find(GROUP, "v1", plural) else {
+            continue;
+        };
+        let must = api::flowcontrol::MANDATORY.contains(&name);
+        if !(must || all) {
+            continue;
+        }
+        let done = match server
+            .storage
+            .cache()
+            .get(&Key::new(&table.into(), "", name))
+        {
+            None => writer
+                .create(resource, "", object.clone())
+                .await
+                .map(|_| ()),
+            Some(stored) => {
+                let kept = api::meta::annotation(&stored.value, api::flowcontrol::AUTOUPDATE);
+                if must || kept != Some("true") || stored.value["spec"] == object["spec"] {
+                    continue;
+                }
+                let edit = |old: &Value| {
+                    let mut new = old.clone();
+                    new["spec"] = object["spec"].clone();
+                    Ok(new)
+                };
+                writer
+                    .update(resource, "", name, "", &edit)
+                    .await
+                    .map(|_| ())
+            }
+        };
+        if let Err(e) = done {
+            tracing::debug!(error = %e, name, "an object of flow control could not be restored");
+        }
+    }
+}
+
+fn writer<'a>(
+    server: &'a Arc<Server>,
+    manager: &str,
+    warnings: &'a parking_lot::Mutex<Vec<String>>,
+) -> Writer<'a> {
+    Writer {
+        server,
+        user: authn::itself(),
+        options: WriteOptions {
+            manager: manager.into(),
+            ..WriteOptions::default()
+        },
+        warnings,
+    }
+}
+
+/// Writes which schemas name a level that is not there.
+async fn conditions(server: &Arc<Server>) {
+    let warnings = parking_lot::Mutex::default();
+    let writer = writer(
+        server,
+        "api-priority-and-fairness-config-consumer-v1",
+        &warnings,
+    );
+    let registry = server.registry();
+    let Some(resource) = registry.find(GROUP, "v1", "flowschemas") else {
+        return;
+    };
+    let (levels, _) = server.storage.cache().list(LEVELS, "");
+    let at = now();
+    let changed = |schema: &Value| {
+        let level = &schema["spec"]["priorityLevelConfiguration"]["name"];
+        dangling(schema, levels.iter().any(|(name, _)| level == &**name), &at)
+    };
+    let (schemas, _) = server.storage.cache().list(SCHEMAS, "");
+    let writes = schemas.iter().filter(|(_, s)| changed(&s.value).is_some()).map(|(name, _)| async {
+        let edit = |old: &Value| {
+            let mut new = old.clone();
+            if let Some(condition) = changed(old) {
+                let mut all = new["status"]["conditions"].as_array().cloned().unwrap_or_default();
+                all.retain(|c| c["type"] != "Dangling");
+                all.push(condition);
+                new["status"]["conditions"] = all.into();
+            }
+            Ok(new)
+        };
+        if let Err(e) = writer.update(resource, "", name, "status", &edit).await {
+            tracing::debug!(error = %e, name = &**name, "the condition of a FlowSchema could not be written");
+        }
+    });
+    futures::future::join_all(writes).await;
+}
+
+/// Follows the objects, and lends seats anew now and then.
+pub(crate) async fn run(server: Arc<Server>) {
+    let mut schemas = server.storage.cache().subscribe(SCHEMAS);
+    let mut levels = server.storage.cache().subscribe(LEVELS);
+    let mut ticks = tokio::time::interval(ADJUST);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    ticks.reset();
+    let mut round: u32 = 0;
+    loop {
+        schemas.borrow_and_update();
+        levels.borrow_and_update();
+        server.flow.rebuild(&server);
+        restore(&server, round == 0).await;
+        conditions(&server).await;
+        loop {
+            tokio::select! {
+                c = schemas.changed() => match c { Ok(()) => break, Err(_) => return },
+                c = levels.changed() => match c { Ok(()) => break, Err(_) => return },
+                _ = ticks.tick() => {
+                    server.flow.measure();
+                    round = (round + 1) % MAINTAIN;
+                    if round == 0 {
+                        restore(&server, true).await;
+                    }
+                }
+                () = server.shutdown.cancelled() => return,
+            }
+        }
+        round = round.max(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_schema_says_whether_its_level_is_there() {
+        let mut schema = json!({"spec": {"priorityLevelConfiguration": {"name": "l"}}});
+        let missing = dangling(&schema, false, "then").unwrap();
+        assert_eq!(missing["status"], "True");
+        assert_eq!(
+            missing["message"],
+            "This FlowSchema references the PriorityLevelConfiguration object named \"l\" but there is no such object"
+        );
+        schema["status"]["conditions"] = json!([missing]);
+        assert_eq!(dangling(&schema, false, "later"), None, "said already");
+        let found = dangling(&schema, true, "later").unwrap();
+        assert_eq!(found["reason"], "Found");
+        assert_eq!(found["lastTransitionTime"], "later");
+    }
+}

@@ -1,0 +1,283 @@
+//! Priority and fairness: requests that find no seat wait or are sent away.
+#![allow(missing_docs)]
+
+mod support;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use support::{World, eventually};
+use tokio::sync::Semaphore;
+
+const LEVELS: &str = "/apis/flowcontrol.apiserver.k8s.io/v1/prioritylevelconfigurations";
+const SCHEMAS: &str = "/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas";
+
+/// An admission webhook for ConfigMaps that answers when it is let.
+async fn gate(w: &World) -> Arc<Semaphore> {
+    let open = Arc::new(Semaphore::new(0));
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0))
+        .await
+        .unwrap();
+    let address = listener.local_addr().unwrap();
+    let (acceptor, gate, token) = (w.credentials.acceptor(), open.clone(), w.token.clone());
+    tokio::spawn(async move {
+        loop {
+            let stream = tokio::select! {
+                s = listener.accept() => s.unwrap().0,
+                () = token.cancelled() => return,
+            };
+            let (acceptor, gate) = (acceptor.clone(), gate.clone());
+            tokio::spawn(async move {
+                let Ok(tls) = acceptor.accept(stream).await else {
+                    return;
+                };
+                let service = hyper::service::service_fn(
+                    move |r: http::Request<hyper::body::Incoming>| {
+                        let gate = gate.clone();
+                        async move {
+                            let body = r.into_body().collect().await.unwrap().to_bytes();
+                            let review: Value = serde_json::from_slice(&body).unwrap();
+                            gate.acquire().await.unwrap().forget();
+                            let answer = json!({"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1",
+                            "response": {"uid": review["request"]["uid"], "allowed": true}});
+                            let body = Full::new(hyper::body::Bytes::from(answer.to_string()));
+                            Ok::<_, Infallible>(http::Response::new(body))
+                        }
+                    },
+                );
+                let _ = hyper::server::conn::http1::Builder::new()
+                    .serve_connection(TokioIo::new(tls), service)
+                    .await;
+            });
+        }
+    });
+    let ca = base64::engine::general_purpose::STANDARD.encode(w.credentials.ca.root_pem());
+    let hook = json!({
+        "kind": "ValidatingWebhookConfiguration", "apiVersion": "admissionregistration.k8s.io/v1",
+        "metadata": {"name": "gate"},
+        "webhooks": [{"name": "gate.example.com", "admissionReviewVersions": ["v1"], "sideEffects": "None",
+            "timeoutSeconds": 30, "clientConfig": {"url": format!("https://localhost:{}/", address.port()), "caBundle": ca},
+            "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["configmaps"]}]}],
+    });
+    let path = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations";
+    assert_eq!(w.admin().post(path, &hook).await.0, 201);
+    open
+}
+
+fn header(answer: &http::Response<hyper::body::Incoming>, name: &str) -> String {
+    let value = answer.headers().get(name).map(|v| v.to_str().unwrap());
+    value.unwrap_or("").to_owned()
+}
+
+/// Whose uids an answer carries: (FlowSchema, PriorityLevelConfiguration).
+async fn class(w: &World, client: &support::Client, path: &str) -> (String, String) {
+    let answer = client.open("GET", path, &[], Vec::new()).await;
+    let uids = [
+        (SCHEMAS, header(&answer, "x-kubernetes-pf-flowschema-uid")),
+        (LEVELS, header(&answer, "x-kubernetes-pf-prioritylevel-uid")),
+    ];
+    let mut names = Vec::new();
+    for (path, uid) in uids {
+        let all = w.admin().get(path).await.1;
+        let mut items = all["items"].as_array().unwrap().iter();
+        let found = items.find(|o| o["metadata"]["uid"] == uid.as_str());
+        names.push(found.map_or(format!("no object of uid {uid:?}"), |o| {
+            o["metadata"]["name"].as_str().unwrap().to_owned()
+        }));
+    }
+    (names.remove(0), names.remove(0))
+}
+
+fn pair(a: &str, b: &str) -> (String, String) {
+    (a.to_owned(), b.to_owned())
+}
+
+/// A level for the user `slow` alone, and rights for it. Without shares one request at a time is let in, and none is queued.
+async fn narrow(w: &World, shares: u32, response: Value) {
+    let admin = w.admin();
+    let level = json!({"metadata": {"name": "narrow"}, "spec": {"type": "Limited", "limited": {
+        "nominalConcurrencyShares": shares, "borrowingLimitPercent": 0, "limitResponse": response}}});
+    assert_eq!(admin.post(LEVELS, &level).await.0, 201);
+    let schema = json!({"metadata": {"name": "narrow"}, "spec": {
+        "matchingPrecedence": 50, "priorityLevelConfiguration": {"name": "narrow"},
+        "rules": [{"subjects": [{"kind": "User", "user": {"name": "slow"}}], "resourceRules": [
+            {"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"], "namespaces": ["*"], "clusterScope": true}]}]}});
+    assert_eq!(admin.post(SCHEMAS, &schema).await.0, 201);
+    let binding = json!({"metadata": {"name": "slow"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
+        "subjects": [{"kind": "User", "name": "slow", "apiGroup": "rbac.authorization.k8s.io"}]});
+    let path = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings";
+    assert_eq!(admin.post(path, &binding).await.0, 201);
+    let slow = w.user("slow");
+    eventually("the schema is in force", async || {
+        class(w, &slow, "/api/v1/nodes").await == pair("narrow", "narrow")
+    })
+    .await;
+}
+
+fn config_map(name: &str) -> Value {
+    json!({"metadata": {"name": name}})
+}
+
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+
+#[tokio::test]
+async fn every_answer_says_how_the_request_was_classified() {
+    let w = World::new().await;
+    let admin = w.admin();
+    assert_eq!(
+        class(&w, &admin, "/api/v1/pods").await,
+        pair("exempt", "exempt")
+    );
+    let bob = w.user("bob");
+    // Refused for other reasons, and classified before.
+    assert_eq!(
+        class(&w, &bob, "/api/v1/pods").await,
+        pair("global-default", "global-default")
+    );
+    assert_eq!(class(&w, &bob, "/healthz").await, pair("probes", "exempt"));
+    let node = w
+        .credentials
+        .client(w.address, "system:node:n", &["system:nodes"]);
+    assert_eq!(
+        class(&w, &node, "/api/v1/nodes/n").await,
+        pair("system-node-high", "node-high")
+    );
+    eventually("conditions are written", async || {
+        let all = admin.get(SCHEMAS).await.1;
+        let items = all["items"].as_array().unwrap();
+        items.len() == 13
+            && items
+                .iter()
+                .all(|s| s["status"]["conditions"][0]["reason"] == "Found")
+    })
+    .await;
+    let (code, metrics) = admin.get("/metrics").await;
+    assert_eq!(code, 200);
+    let metrics = metrics.as_str().unwrap();
+    for line in [
+        "apiserver_flowcontrol_nominal_limit_seats{priority_level=\"workload-low\"} 245",
+        "apiserver_flowcontrol_current_executing_requests{flow_schema=\"exempt\",priority_level=\"exempt\"} 1",
+    ] {
+        assert!(metrics.contains(line), "{line} is not in {metrics}");
+    }
+}
+
+#[tokio::test]
+async fn a_level_without_queues_sends_away_what_it_has_no_seat_for() {
+    let w = World::new().await;
+    let open = gate(&w).await;
+    narrow(&w, 0, json!({"type": "Reject"})).await;
+    let slow = w.user("slow");
+    let held = {
+        let slow = slow.clone();
+        tokio::spawn(async move { slow.post(MAPS, &config_map("a")).await.0 })
+    };
+    let refused = slow.clone();
+    eventually("the only seat is taken", async || {
+        refused.open("GET", MAPS, &[], Vec::new()).await.status() == 429
+    })
+    .await;
+    let answer = slow.open("GET", MAPS, &[], Vec::new()).await;
+    assert_eq!(header(&answer, "retry-after"), "1");
+    assert!(!header(&answer, "x-kubernetes-pf-flowschema-uid").is_empty());
+    let body = answer.into_body().collect().await.unwrap().to_bytes();
+    assert_eq!(&body[..], b"Too many requests, please try again later.\n");
+    // Others have seats of their own.
+    assert_eq!(w.admin().get(MAPS).await.0, 200);
+    open.add_permits(1);
+    assert_eq!(held.await.unwrap(), 201);
+    assert_eq!(slow.get(MAPS).await.0, 200, "the seat is free again");
+    let metrics = w.admin().get("/metrics").await.1;
+    let line = "apiserver_flowcontrol_rejected_requests_total{flow_schema=\"narrow\",priority_level=\"narrow\",reason=\"concurrency-limit\"}";
+    assert!(metrics.as_str().unwrap().contains(line), "{line}");
+}
+
+#[tokio::test]
+async fn a_level_with_queues_lets_requests_wait_for_their_turn() {
+    let w = World::new().await;
+    let open = gate(&w).await;
+    let queue =
+        json!({"type": "Queue", "queuing": {"queues": 1, "handSize": 1, "queueLengthLimit": 2}});
+    narrow(&w, 1, queue).await;
+    let executing = async |what: &'static str| {
+        let dump = w
+            .admin()
+            .get("/debug/api_priority_and_fairness/dump_priority_levels")
+            .await
+            .1;
+        let text = dump.as_str().unwrap().to_owned();
+        let line = text
+            .lines()
+            .find(|l| l.starts_with("narrow,"))
+            .unwrap()
+            .to_owned();
+        let fields: Vec<&str> = line.split(',').map(str::trim).collect();
+        fields[if what == "waiting" { 4 } else { 5 }]
+            .parse::<u32>()
+            .unwrap()
+    };
+    let slow = w.user("slow");
+    // As many as there are seats (1 of 246 shares of 600 are three), and two more.
+    let held: Vec<_> = (0..5)
+        .map(|i| {
+            let slow = slow.clone();
+            tokio::spawn(async move { slow.post(MAPS, &config_map(&format!("m{i}"))).await.0 })
+        })
+        .collect();
+    eventually("three run and two wait", async || {
+        executing("executing").await == 3 && executing("waiting").await == 2
+    })
+    .await;
+    assert_eq!(slow.get(MAPS).await.0, 429, "the queue is full");
+    // Whoever does not wait any longer makes room.
+    held[4].abort();
+    held[3].abort();
+    eventually("nobody waits", async || executing("waiting").await < 2).await;
+    open.add_permits(5);
+    let mut codes = Vec::new();
+    for one in held {
+        codes.extend(one.await.ok());
+    }
+    assert!(
+        codes.len() >= 3 && codes.iter().all(|c| *c == 201),
+        "{codes:?}"
+    );
+    eventually("all seats are free", async || {
+        executing("executing").await == 0
+    })
+    .await;
+    assert_eq!(slow.get(MAPS).await.0, 200);
+}
+
+#[tokio::test]
+async fn what_must_be_there_comes_back_and_cannot_be_changed() {
+    let w = World::new().await;
+    let admin = w.admin();
+    let catch_all = format!("{SCHEMAS}/catch-all");
+    assert_eq!(
+        admin
+            .merge(&catch_all, &json!({"spec": {"matchingPrecedence": 9999}}))
+            .await
+            .0,
+        422
+    );
+    let before = admin.get(&catch_all).await.1["metadata"]["uid"].clone();
+    assert_eq!(admin.delete(&catch_all).await.0, 200);
+    eventually("it is there again", async || {
+        let (code, now) = admin.get(&catch_all).await;
+        code == 200 && now["metadata"]["uid"] != before
+    })
+    .await;
+    let lost = json!({"metadata": {"name": "lost"}, "spec": {"priorityLevelConfiguration": {"name": "nobody"}}});
+    assert_eq!(admin.post(SCHEMAS, &lost).await.0, 201);
+    eventually("a schema without a level says so", async || {
+        let schema = admin.get(&format!("{SCHEMAS}/lost")).await.1;
+        schema["status"]["conditions"][0]["status"] == "True"
+    })
+    .await;
+}
