@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Reads the protobuf field numbers of Kubernetes types from the tags of its Go structs and writes protobuf.txt.gz.
 
-Usage: protobuf.py GO_MODULE_CACHE   (the folder that holds k8s.io/api@v0.32.x, apimachinery and apiextensions-apiserver)
+Usage: protobuf.py GO_MODULE_CACHE   (the folder that holds k8s.io/api@v0.32.x, apimachinery, apiextensions-apiserver and kube-aggregator)
 
 One line a message: name|number,json name,type,flags|... with types s (string), i (integer), b (boolean), d (double),
 y (bytes) or a message name, `[]` before lists and `{}` before maps; flags: * pointer, ~ inlined, ! shown even when empty.
@@ -12,13 +12,13 @@ base = sys.argv[1]
 def newest(name):
     return sorted(glob.glob(os.path.join(base, "k8s.io", name + "@v0.32.*")))[-1]
 roots = {"k8s.io/api": newest("api"), "k8s.io/apimachinery": newest("apimachinery"),
-         "k8s.io/apiextensions-apiserver": newest("apiextensions-apiserver")}
+         "k8s.io/apiextensions-apiserver": newest("apiextensions-apiserver"), "k8s.io/kube-aggregator": newest("kube-aggregator")}
 packages = ["k8s.io/api/%s/v1" % g for g in ("core", "apps", "batch", "rbac", "discovery", "events", "coordination",
-            "authentication", "authorization", "admissionregistration", "networking", "policy", "autoscaling", "scheduling", "storage", "node", "certificates")]
+            "authentication", "authorization", "admissionregistration", "networking", "policy", "autoscaling", "scheduling", "storage", "node", "certificates", "flowcontrol")]
 packages += ["k8s.io/api/autoscaling/v2"]
 packages += ["k8s.io/apimachinery/pkg/apis/meta/v1", "k8s.io/apimachinery/pkg/runtime", "k8s.io/apimachinery/pkg/types",
              "k8s.io/apimachinery/pkg/api/resource", "k8s.io/apimachinery/pkg/util/intstr",
-             "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"]
+             "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1", "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"]
 scalars = {"string": "s", "bool": "b", "int": "i", "int32": "i", "int64": "i", "uint32": "i", "uint64": "i", "uint8": "i", "byte": "i",
            "float64": "d", "float32": "d", "[]byte": "y"}
 

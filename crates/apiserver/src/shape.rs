@@ -125,7 +125,12 @@ impl Page<'_> {
         let resource = self.resource;
         let mut out;
         if form.shape == Shape::Table {
-            let items: Vec<Arc<Stored>> = self.items.iter().map(|i| shown(resource, i)).collect();
+            let mut items: Vec<Arc<Stored>> =
+                self.items.iter().map(|i| shown(resource, i)).collect();
+            if resource.is(api::flowcontrol::GROUP, "flowschemas") {
+                // People see them in the order in which they are tried.
+                items.sort_by_key(|i| i.value["spec"]["matchingPrecedence"].as_i64());
+            }
             let rows = items.iter().map(|i| &**i);
             out = machinery::table(resource, rows, &self.list_meta(), include, true);
         } else {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::{Context, Result};
@@ -153,6 +153,11 @@ fn component_client(
     Ok(Client::new(config)?)
 }
 
+/// Where a cluster's node keeps its data.
+pub fn node_dir(directory: &Path) -> PathBuf {
+    directory.join("node")
+}
+
 fn node_agent(
     directory: &Path,
     facts: &ClusterFacts,
@@ -191,7 +196,7 @@ fn node_agent(
             .collect::<BTreeMap<_, _>>(),
         pod_cidr: format!("{}/{CLUSTER_PREFIX}", facts.pod_network()),
         catalog,
-        data_dir: directory.join("node"),
+        data_dir: node_dir(directory),
         volumes_dir,
         dns_ip: facts.dns_ip(),
         zone: "cluster.local".into(),

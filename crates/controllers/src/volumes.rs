@@ -276,6 +276,19 @@ fn settle(claim: &Arc<Value>, volume: &Arc<Value>) -> Step {
         }
         actions.push(Action::patch(PERSISTENT_VOLUME_CLAIMS, claim, patch));
     }
+    if let Some(size) = grown(claim, volume) {
+        // The claim says so when it is seen with the volume as it is then.
+        let patch = json!({"spec": {"capacity": {"storage": size}}});
+        actions.push(Action::patch(PERSISTENT_VOLUMES, volume, patch));
+        return Step {
+            actions,
+            events: vec![Event::normal(
+                claim,
+                "VolumeResizeSuccessful",
+                "Resize volume succeeded",
+            )],
+        };
+    }
     let status = json!({
         "phase": "Bound",
         "accessModes": volume["spec"]["accessModes"],
@@ -292,6 +305,14 @@ fn settle(claim: &Arc<Value>, volume: &Arc<Value>) -> Step {
         actions,
         events: Vec::new(),
     }
+}
+
+/// The size that a claim asks for, when its volume is smaller and can grow: a directory made for a claim can.
+fn grown<'a>(claim: &'a Value, volume: &Value) -> Option<&'a str> {
+    let wanted = claim["spec"]["resources"]["requests"]["storage"].as_str()?;
+    let has = volume["spec"]["capacity"]["storage"].as_str()?;
+    let ours = api::meta::annotation(volume, PROVISIONED_BY) == Some(PROVISIONER);
+    (ours && Quantity::parse(wanted).ok()? > Quantity::parse(has).ok()?).then_some(wanted)
 }
 
 /// A claim whose volume is gone, or has become another one's.

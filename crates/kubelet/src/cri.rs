@@ -68,6 +68,19 @@ pub struct ContainerSpec {
     pub stdin: bool,
     /// Files and directories, in order.
     pub mounts: Vec<Mount>,
+    /// What it may use.
+    pub resources: Resources,
+}
+
+/// What a container may use, by `resources` of its specification. `None` = nothing said.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Resources {
+    /// Limit of memory in bytes.
+    pub memory_bytes: Option<u64>,
+    /// Limit of processor time in thousandths of a processor.
+    pub cpu_milli: Option<u64>,
+    /// Request of processor time in thousandths of a processor.
+    pub cpu_request_milli: Option<u64>,
 }
 
 /// Something mounted into a container.

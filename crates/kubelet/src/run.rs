@@ -24,7 +24,7 @@ use crate::ipam::{Ipam, IpamError, parse_cidr};
 use crate::logs::Logs;
 use crate::node::{self, NodeInfo};
 use crate::probes::Checker;
-use crate::sandbox_runtime::SandboxRuntime;
+use crate::sandbox_runtime::{Cgroups, SandboxRuntime};
 use crate::server::{self, ServerTls};
 use crate::service_proxy;
 use crate::volumes::VolumeDirs;
@@ -109,6 +109,7 @@ pub async fn run(config: Config, token: CancellationToken) -> Result<(), Error> 
         bridge: config.bridge.clone(),
         gateway: config.node_ip,
         prefix,
+        cgroups: Arc::new(Cgroups::of(&config.data_dir)),
     };
     let proxied = true;
     run_with(config, Arc::new(runtime), proxied, token).await

@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
+use sandbox::cgroup::{Hierarchy, Resources};
 use sandbox::container::{Capabilities, Container, MountSource, RootFs};
 use sandbox::pod::{PodNetwork, PodSandbox};
 use sandbox::process::{Stdio, Terminal, TerminalSize};
@@ -28,6 +29,84 @@ pub struct SandboxRuntime {
     pub gateway: Ipv4Addr,
     /// Prefix length of the pod CIDR.
     pub prefix: u8,
+    /// What limits containers, once one is to be limited.
+    pub cgroups: Arc<Cgroups>,
+}
+
+/// The control groups of this node; made when the first container with limits starts.
+#[derive(Debug)]
+pub struct Cgroups {
+    name: String,
+    hierarchy: std::sync::OnceLock<Option<Hierarchy>>,
+}
+
+impl Cgroups {
+    /// Those of the node whose data is in this directory.
+    pub fn of(data: &std::path::Path) -> Self {
+        Self {
+            name: sandbox::cgroup::name_for(data),
+            hierarchy: std::sync::OnceLock::new(),
+        }
+    }
+
+    /// A group with these limits; none where nothing is limited, or the machine does not let us, which is said.
+    fn group(&self, container: &str, wanted: cri::Resources) -> Vec<PathBuf> {
+        let wanted = Resources {
+            memory_bytes: wanted.memory_bytes,
+            cpu_milli: wanted.cpu_milli,
+            cpu_request_milli: wanted.cpu_request_milli,
+        };
+        if !wanted.is_limited() {
+            return Vec::new();
+        }
+        let made = self.hierarchy.get_or_init(|| match Hierarchy::create(&self.name) {
+            Ok(made) => Some(made),
+            Err(why) => {
+                tracing::warn!(
+                    why,
+                    "limits of memory and CPU are not enforced on this node: containers may use more than their limits"
+                );
+                None
+            }
+        });
+        let Some(hierarchy) = made else {
+            return Vec::new();
+        };
+        hierarchy.group(&wanted).unwrap_or_else(|why| {
+            tracing::warn!(container, why, "the limits of a container are not enforced");
+            Vec::new()
+        })
+    }
+
+    fn known(&self) -> Option<&Hierarchy> {
+        self.hierarchy.get()?.as_ref()
+    }
+}
+
+/// The group of a running container; removed when nobody holds the container any more.
+struct Limited {
+    cgroups: Arc<Cgroups>,
+    group: Vec<PathBuf>,
+}
+
+impl Limited {
+    /// Whether a container that ended so was killed for using more memory than it may.
+    fn out_of_memory(&self, code: i32) -> bool {
+        const KILLED: i32 = 128 + libc::SIGKILL;
+        let known = self
+            .cgroups
+            .known()
+            .filter(|_| code == KILLED && !self.group.is_empty());
+        known.is_some_and(|hierarchy| hierarchy.ran_out_of_memory(&self.group))
+    }
+}
+
+impl Drop for Limited {
+    fn drop(&mut self) {
+        if let Some(hierarchy) = self.cgroups.known() {
+            hierarchy.release(std::mem::take(&mut self.group));
+        }
+    }
 }
 
 fn failed(problem: impl std::fmt::Display) -> RuntimeError {
@@ -53,12 +132,14 @@ impl Runtime for SandboxRuntime {
         let sandbox = PodSandbox::create(network).await.map_err(failed)?;
         Ok(Arc::new(Sandbox {
             inner: tokio::sync::RwLock::new(Some(sandbox)),
+            cgroups: self.cgroups.clone(),
         }))
     }
 }
 
 struct Sandbox {
     inner: tokio::sync::RwLock<Option<PodSandbox>>,
+    cgroups: Arc<Cgroups>,
 }
 
 #[async_trait]
@@ -71,14 +152,19 @@ impl cri::Sandbox for Sandbox {
         let pod = guard
             .as_ref()
             .ok_or_else(|| failed("the pod's sandbox is gone"))?;
-        let (container, stdio) = Container::start(pod, &container_spec(spec))
-            .await
-            .map_err(failed)?;
+        let limited = Limited {
+            group: self.cgroups.group(&spec.name, spec.resources),
+            cgroups: self.cgroups.clone(),
+        };
+        let mut spec = container_spec(spec);
+        spec.cgroups.clone_from(&limited.group);
+        let (container, stdio) = Container::start(pod, &spec).await.map_err(failed)?;
         let (streams, terminal) = streams(stdio)?;
         Ok((
             Arc::new(Running {
                 container: Arc::new(container),
                 terminal,
+                limited,
             }),
             streams,
         ))
@@ -148,6 +234,7 @@ fn container_spec(spec: ContainerSpec) -> sandbox::container::ContainerSpec {
 struct Running {
     container: Arc<Container>,
     terminal: Option<Mutex<Terminal>>,
+    limited: Limited,
 }
 
 /// A program executed in a container; keeps the container's handle alive.
@@ -201,7 +288,9 @@ impl Process for Running {
         self.container.pid()
     }
     async fn wait(&self) -> ExitStatus {
-        exit_status(self.container.wait().await)
+        let mut status = exit_status(self.container.wait().await);
+        status.oom = self.limited.out_of_memory(status.code);
+        status
     }
     fn kill(&self, signal: i32) {
         let _ = self.container.kill(signal);

@@ -8,7 +8,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use kube_client::{CONFIG_MAPS, Client, DeleteOptions, EVENTS, ListParams, PODS, SERVICE_ACCOUNTS};
+use kube_client::{
+    CONFIG_MAPS, Client, DeleteOptions, EVENTS, ListParams, PODS, Resource, SERVICE_ACCOUNTS,
+};
 use kubelet::fake::FakeRuntime;
 use serde_json::{Value, json};
 
@@ -254,6 +256,18 @@ async fn pods_are_run_reported_and_cleared_away() {
             .starts_with("search default.svc.cluster.local svc.cluster.local cluster.local\n")
     );
 
+    // One that asks for a way of running containers that this node does not have.
+    const CLASSES: Resource =
+        Resource::fixed("node.k8s.io", "v1", "runtimeclasses", "RuntimeClass");
+    let class = json!({"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": "isolated"}, "handler": "gvisor"});
+    scene.admin.create(&CLASSES, None, &class).await.unwrap();
+    scene
+        .create(
+            "isolated",
+            json!({"runtimeClassName": "isolated", "containers": [container(&["run"])]}),
+        )
+        .await;
+
     // One that ignores SIGTERM is killed when its grace period is over, and its object goes.
     scene
         .create(
@@ -291,6 +305,9 @@ async fn pods_are_run_reported_and_cleared_away() {
             .contains(&"destroy default/stubborn".to_owned())
     );
 
+    let pod = scene.until("isolated", "there", Value::is_object).await;
+    assert_eq!(pod["status"]["phase"], "Pending");
+
     // What people see of it.
     let events = scene
         .admin
@@ -313,6 +330,7 @@ async fn pods_are_run_reported_and_cleared_away() {
         "Started Started container c",
         "Failed Error: configmap \"late\" not found",
         "Killing Stopping container c",
+        "FailedCreatePodSandBox Failed to create pod sandbox: failed to get sandbox runtime: no runtime for \"gvisor\" is configured; this node has runc",
     ] {
         assert!(
             seen.iter().any(|event| event == expected),

@@ -13,7 +13,7 @@ use crate::error::Context;
 use crate::helper::{self, HelperOptions, Reply};
 use crate::pod::{PodSandbox, blocking};
 use crate::process::{Process, Stdio, Terminal, TerminalSize};
-use crate::{Error, Result, identity, rootfs, sys};
+use crate::{Error, Result, cgroup, identity, rootfs, sys};
 
 /// What to run and in which surroundings.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -40,6 +40,8 @@ pub struct ContainerSpec {
     pub stdin: bool,
     /// Limits of the process.
     pub limits: Limits,
+    /// Control groups that it and all programs executed in it join ([`crate::cgroup`]).
+    pub cgroups: Vec<PathBuf>,
 }
 
 /// User and groups of a process. Where the machine gives us a single user (user namespace of an ordinary user), every
@@ -282,6 +284,7 @@ struct ProgramSpec {
     limits: Limits,
     tty: Option<TerminalSize>,
     stdin: bool,
+    cgroups: Vec<PathBuf>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -316,6 +319,7 @@ impl ProgramSpec {
             limits: spec.limits.clone(),
             tty: spec.tty,
             stdin: spec.stdin,
+            cgroups: spec.cgroups.clone(),
         };
         program.check()?;
         Ok(program)
@@ -369,6 +373,8 @@ fn start<T: Serialize>(
 /// Helper: makes the container's first process in the pod's namespaces.
 pub(crate) fn helper(socket: &UnixStream) -> Reply {
     let (spec, mut fds) = helper::receive::<StartSpec>(socket)?;
+    // Before the container exists, so that nothing of it is outside.
+    cgroup::join(&spec.program.cgroups)?;
     let streams = fds.split_off(3);
     for (fd, kind) in fds
         .iter()
@@ -391,6 +397,8 @@ pub(crate) fn helper(socket: &UnixStream) -> Reply {
 /// Helper: a further process in the namespaces of a container's first process.
 pub(crate) fn exec_helper(socket: &UnixStream) -> Reply {
     let (spec, mut fds) = helper::receive::<ProgramSpec>(socket)?;
+    // While the directories are in sight.
+    cgroup::join(&spec.cgroups)?;
     let streams = fds.split_off(1);
     let all = libc::CLONE_NEWNS
         | libc::CLONE_NEWPID

@@ -60,10 +60,12 @@
 //! - [`pod`]: the namespaces that a pod's containers share.
 //! - [`redirect`]: capture of a pod's traffic by its sidecar.
 //! - [`container`]: container processes and their file systems.
+//! - [`cgroup`]: what containers may use of memory and processors.
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("theater-sandbox needs Linux");
 
+pub mod cgroup;
 mod channel;
 pub mod cidr;
 pub mod container;

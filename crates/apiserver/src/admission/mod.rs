@@ -109,6 +109,7 @@ pub(crate) async fn validate(
         limits::check(&server.storage, a, object)?;
     }
     certificates::validate(&server.storage, a, object)?;
+    storage::validate(&server.storage, a, object)?;
     policy::validate(server, a, object)?;
     webhook::validate(server, a, object).await?;
     // Last: what is charged should also be stored.

@@ -382,6 +382,7 @@ impl Supervisor {
                 return;
             }
             *lock(&supervisor.clusters[index].process) = None;
+            supervisor.remove_limits(supervisor.clusters[index].facts);
             // Nobody listens any more when the supervisor ends.
             let _ = supervisor.ended.send((index, format!("{status:?}")));
         });
@@ -634,9 +635,20 @@ impl Supervisor {
                 let _ = process.kill(libc::SIGKILL);
             }
         }
+        for cluster in &self.clusters {
+            self.remove_limits(cluster.facts);
+        }
         // Leftovers of a run that has ended mislead the next command.
         let _ = std::fs::remove_file(self.state.control_socket());
         let _ = std::fs::remove_file(self.state.run_file());
+    }
+}
+
+impl Supervisor {
+    /// Removes the control groups of a cluster that has ended: nothing else takes them away.
+    fn remove_limits(&self, facts: &ClusterFacts) {
+        let data = crate::cluster::node_dir(&self.state.cluster(facts.name));
+        sandbox::cgroup::remove(&sandbox::cgroup::name_for(&data));
     }
 }
 

@@ -209,3 +209,32 @@ fn a_bound_claim_without_its_volume_is_lost() {
     let step = claim(&made(bound), &Observed::default());
     assert_eq!(patches(&step)[0].1["status"]["phase"], "Lost");
 }
+
+#[test]
+fn a_volume_that_was_made_for_a_claim_grows_with_it() {
+    let mut bound = a_claim("standard", "3Gi");
+    bound["spec"]["volumeName"] = "v".into();
+    bound["metadata"]["annotations"] = json!({COMPLETED: "yes"});
+    bound["status"] = json!({"phase": "Bound", "capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce", "ReadOnlyMany"]});
+    let mut volume = a_volume("v", "standard", "1Gi");
+    volume["spec"]["claimRef"] = json!({"namespace": "n", "name": "c", "uid": "u1"});
+    let judged = |volume: &Value| {
+        let observed = Observed {
+            volumes: vec![made(volume.clone())],
+            ..Observed::default()
+        };
+        claim(&made(bound.clone()), &observed)
+    };
+    assert!(
+        patches(&judged(&volume)).is_empty(),
+        "a volume somebody made stays as it is"
+    );
+    volume["metadata"]["annotations"] = json!({PROVISIONED_BY: PROVISIONER});
+    let step = judged(&volume);
+    let grown = json!({"spec": {"capacity": {"storage": "3Gi"}}});
+    assert_eq!(patches(&step), [("v".to_owned(), grown)]);
+    assert_eq!(step.events[0].reason, "VolumeResizeSuccessful");
+    volume["spec"]["capacity"]["storage"] = "3Gi".into();
+    let done = patches(&judged(&volume));
+    assert_eq!(done[0].1["status"]["capacity"]["storage"], "3Gi");
+}

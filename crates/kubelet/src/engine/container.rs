@@ -9,7 +9,7 @@ use runtime::CancellationToken;
 use super::{AttachHub, Engine, Live, PodHandle, hooks, probing};
 use crate::catalog::Image;
 use crate::clock::{self, Millis};
-use crate::cri::{ContainerSpec, ExitStatus, Mount};
+use crate::cri::{self, ContainerSpec, ExitStatus, Mount};
 use crate::env::{self, EnvContext, ServiceEnv};
 use crate::pod_sync::{Exit, Input, PodEvent, Role, StartFailure, roles};
 use crate::volumes;
@@ -356,7 +356,32 @@ async fn container_spec(
         tty: container.tty == Some(true),
         stdin: container.stdin == Some(true),
         mounts,
+        resources: resources(container),
     })
+}
+
+/// What a container may use.
+fn resources(container: &k8s_openapi::api::core::v1::Container) -> cri::Resources {
+    let of = |limits: bool, name: &str| {
+        let resources = container.resources.as_ref()?;
+        let all = if limits {
+            &resources.limits
+        } else {
+            &resources.requests
+        };
+        all.as_ref()?.get(name)
+    };
+    let milli = |limits: bool| {
+        let milli = crate::quantity::milli(&of(limits, "cpu")?.0)?;
+        u64::try_from(milli).ok().filter(|n| *n > 0)
+    };
+    cri::Resources {
+        memory_bytes: of(true, "memory")
+            .and_then(crate::quantity::units)
+            .filter(|n| *n > 0),
+        cpu_milli: milli(true),
+        cpu_request_milli: milli(false),
+    }
 }
 
 /// The host name of a pod: `spec.hostname`, or its name, at most 63 characters.

@@ -38,6 +38,9 @@ pub const CASES: &[(&str, Case)] = &[
     ("exit_codes_and_signals_are_reported", || {
         one_cluster("exit")
     }),
+    ("containers_get_no_more_than_their_limits", || {
+        one_cluster("limits")
+    }),
     ("host_programs_run_when_asked_for", || {
         one_cluster("host_programs")
     }),
@@ -379,6 +382,7 @@ pub async fn in_cluster(plan: Plan, line: &str) -> Outcome {
         ("container", _) => containers::container(plan).await,
         ("exec", _) => containers::exec(plan).await,
         ("exit", _) => containers::exit(plan).await,
+        ("limits", _) => containers::limits(plan).await,
         ("host_programs", _) => containers::host_programs(plan).await,
         ("many", _) => load::many(plan).await,
         ("timings", _) => load::timings(plan).await,

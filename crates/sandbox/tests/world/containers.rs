@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::PathBuf;
 
+use sandbox::cgroup::{Hierarchy, Resources};
 use sandbox::container::{Container, ExecSpec, Mount, MountSource, RootFs, User};
 use sandbox::pod::PodSandbox;
 use sandbox::process::{ExitStatus, TerminalSize};
@@ -278,6 +279,84 @@ pub async fn exec(plan: Plan) -> Outcome {
         &late,
         "container test/container is not running",
     )?;
+    Ok(String::new())
+}
+
+pub async fn limits(plan: Plan) -> Outcome {
+    let directory = tempfile::tempdir()?;
+    let name = sandbox::cgroup::name_for(directory.path());
+    let groups = match Hierarchy::create(&name) {
+        Ok(groups) => groups,
+        Err(why) => {
+            // Root of a machine that has control groups can make some.
+            let ordinary = !sandbox::world::uid_is_mapped(12_345);
+            if !ordinary && std::env::var("CI").is_ok_and(|ci| ci == "true") {
+                return Err(why.into());
+            }
+            println!("limits: skipped: {why}");
+            return Ok(String::new());
+        }
+    };
+    let pod = PodSandbox::create(plan.pod(1)).await?;
+    let start = async |args: &[&str], resources: Resources| {
+        let group = groups.group(&resources)?;
+        let mut s = spec(args);
+        s.cgroups.clone_from(&group);
+        let (container, stdio) = Container::start(&pod, &s).await?;
+        Ok::<_, Box<dyn std::error::Error>>((container, stdio, group))
+    };
+    let memory = |mib: u64| Resources {
+        memory_bytes: Some(mib << 20),
+        ..Resources::default()
+    };
+    // Within its limit, and beyond it.
+    let (c, stdio, group) = start(&["allocate", "16"], memory(64)).await?;
+    expect("allocated", &output(stdio).await?, "16")?;
+    expect("within", &format!("{:?}", c.wait().await), "Code(0)")?;
+    expect(
+        "no kill",
+        &groups.ran_out_of_memory(&group).to_string(),
+        "false",
+    )?;
+    groups.release(group);
+    let (c, _stdio, group) = start(&["allocate", "256"], memory(64)).await?;
+    expect("beyond", &format!("{:?}", c.wait().await), "Signal(9)")?;
+    expect(
+        "a kill",
+        &groups.ran_out_of_memory(&group).to_string(),
+        "true",
+    )?;
+    let left = group.clone();
+    groups.release(group);
+    // What is executed in a container counts as well.
+    let (c, _stdio, group) = start(&["sleep"], memory(64)).await?;
+    let mut argv = spec(&["allocate", "256"]).argv;
+    let exec = ExecSpec {
+        argv: std::mem::take(&mut argv),
+        ..ExecSpec::default()
+    };
+    let (process, _streams) = c.exec(&exec).await?;
+    expect("exec", &format!("{:?}", process.wait().await), "Signal(9)")?;
+    c.kill(libc::SIGKILL)?;
+    c.wait().await;
+    groups.release(group);
+    // A tenth of a processor.
+    let tenth = Resources {
+        cpu_milli: Some(100),
+        cpu_request_milli: Some(100),
+        ..Resources::default()
+    };
+    let (c, stdio, group) = start(&["burn", "500"], tenth).await?;
+    let used: u64 = output(stdio).await?.parse()?;
+    c.wait().await;
+    if used > 250 {
+        return Err(format!("a tenth of 500 ms is allowed, {used} ms were used").into());
+    }
+    groups.release(group);
+    drop(groups);
+    expect("nothing is left", &left[0].exists().to_string(), "false")?;
+    let home = left[0].parent().is_some_and(std::path::Path::exists);
+    expect("no directory of the node", &home.to_string(), "false")?;
     Ok(String::new())
 }
 

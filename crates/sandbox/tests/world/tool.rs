@@ -53,6 +53,27 @@ pub fn main(args: &[OsString]) -> ExitCode {
             println!("redirected");
             ExitCode::SUCCESS
         }
+        // Uses this many MiB of memory.
+        ["allocate", mib] => {
+            let bytes = vec![1u8; mib.parse::<usize>().unwrap() << 20];
+            println!("{}", bytes.iter().map(|b| u64::from(*b)).sum::<u64>() >> 20);
+            ExitCode::SUCCESS
+        }
+        // Computes for so many milliseconds; says how many of them it had a processor.
+        ["burn", millis] => {
+            let end = std::time::Instant::now() + Duration::from_millis(millis.parse().unwrap());
+            while std::time::Instant::now() < end {
+                std::hint::spin_loop();
+            }
+            // SAFETY: a plain structure, filled by the call.
+            let used = unsafe {
+                let mut used: libc::timespec = std::mem::zeroed();
+                libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut used);
+                used
+            };
+            println!("{}", used.tv_sec * 1000 + used.tv_nsec / 1_000_000);
+            ExitCode::SUCCESS
+        }
         ["exit", code] => ExitCode::from(code.parse::<u8>().unwrap()),
         ["raise", signal] => {
             // SAFETY: ends this process; PID 1 ignores what it does not handle, so a child does it for SIGKILL only.
