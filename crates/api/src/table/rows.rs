@@ -172,8 +172,8 @@ pub fn cells(resource: &ResourceInfo, o: &Value, now: Time) -> Vec<Value> {
         "APIService" => {
             let service = &spec["service"];
             let place = |part: &str| text_or(&service[part], "");
-            let conditions = list(&status["conditions"]).iter();
-            let available = conditions.filter(|c| c["type"] == "Available").last();
+            let mut conditions = list(&status["conditions"]).iter();
+            let available = conditions.rfind(|c| c["type"] == "Available");
             let available = match available {
                 Some(c) if c["status"] == "True" => "True".to_owned(),
                 Some(c) => format!(
