@@ -10,6 +10,9 @@ pub struct Expectation {
     /// Its exit status; 0 unless said otherwise.
     #[serde(default)]
     pub exit: i32,
+    /// Another exit status that is as good, where it depends on how fast things go.
+    #[serde(default)]
+    pub or_exit: Option<i32>,
     /// Expressions that standard output must match; `^` and `$` are ends of lines.
     #[serde(default)]
     pub out: Vec<String>,
@@ -73,7 +76,7 @@ impl Expectation {
     pub fn problems(&self, outcome: &Outcome) -> Vec<String> {
         let mut problems = Vec::new();
         match outcome.exit {
-            Some(exit) if exit == self.exit => {}
+            Some(exit) if exit == self.exit || Some(exit) == self.or_exit => {}
             Some(exit) => problems.push(format!("exit status {exit}, expected {}", self.exit)),
             None => problems.push("it did not end in time".to_owned()),
         }

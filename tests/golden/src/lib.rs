@@ -14,6 +14,7 @@ pub mod analyze;
 pub mod difference;
 pub mod istioctl;
 pub mod report;
+pub mod simulation;
 pub mod validation;
 pub mod xds;
 
@@ -63,6 +64,11 @@ pub const LAYOUTS: &[Layout] = &[
         name: "analyze",
         recognise: analyze::recognise,
         compare: analyze::compare,
+    },
+    Layout {
+        name: "simulation",
+        recognise: simulation::recognise,
+        compare: simulation::compare,
     },
 ];
 

@@ -143,21 +143,21 @@ struct Recorded {
 }
 
 /// What Theater says.
-struct Answer {
-    accepted: bool,
-    kubectl: String,
+pub(crate) struct Answer {
+    pub(crate) accepted: bool,
+    pub(crate) kubectl: String,
     /// None where there is no such kind, and so nobody to ask.
     webhook: Option<Verdict>,
     unknown_fields: Vec<String>,
 }
 
 /// The kinds of Istio, as the API server knows them.
-struct Server {
+pub(crate) struct Server {
     kinds: Vec<(Arc<ResourceInfo>, ObjectSchema)>,
 }
 
 impl Server {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let kinds = api::istio::crds()
             .iter()
             .flat_map(api::scheme::from_crd)
@@ -169,7 +169,7 @@ impl Server {
         Self { kinds }
     }
 
-    fn ask(&self, document: &Value, file: &str) -> Answer {
+    pub(crate) fn ask(&self, document: &Value, file: &str) -> Answer {
         let text = |pointer: &str| {
             document
                 .pointer(pointer)

@@ -105,18 +105,35 @@ fn json_files(dir: &Path) -> impl Iterator<Item = (String, PathBuf)> {
     })
 }
 
+/// The clusters that configuration is added to, by name.
+pub(crate) struct Scenes(BTreeMap<String, Value>);
+
+impl Scenes {
+    /// Reads the scenes of a directory of this layout.
+    pub(crate) fn open(root: &Path) -> anyhow::Result<Self> {
+        let mut scenes = BTreeMap::new();
+        for (name, path) in json_files(&root.join("scenes")) {
+            scenes.insert(name, read(&path)?);
+        }
+        Ok(Self(scenes))
+    }
+
+    pub(crate) fn input(&self, scene: &str) -> anyhow::Result<&Value> {
+        self.0
+            .get(scene)
+            .with_context(|| format!("there is no scene {scene:?}"))
+    }
+}
+
 struct Recorded {
-    scenes: BTreeMap<String, Value>,
+    scenes: Scenes,
     /// By scene and proxy.
     base: BTreeMap<(String, String), Value>,
 }
 
 impl Recorded {
     fn open(root: &Path) -> anyhow::Result<Self> {
-        let mut scenes = BTreeMap::new();
-        for (name, path) in json_files(&root.join("scenes")) {
-            scenes.insert(name, read(&path)?);
-        }
+        let scenes = Scenes::open(root)?;
         let mut base = BTreeMap::new();
         for dir in entries(&root.join("base")) {
             for (proxy, path) in json_files(&dir) {
@@ -127,9 +144,7 @@ impl Recorded {
     }
 
     fn input(&self, scene: &str) -> anyhow::Result<&Value> {
-        self.scenes
-            .get(scene)
-            .with_context(|| format!("there is no scene {scene:?}"))
+        self.scenes.input(scene)
     }
 
     /// The differences of every proxy of a scene without configuration.
@@ -249,7 +264,7 @@ fn apply(base: Option<&Value>, difference: &Value) -> Value {
 }
 
 /// The Istio objects of a case without those that admission refuses; the one with number i was created at second i.
-fn configuration(text: &str, verdicts: Option<&Value>) -> Vec<Arc<Value>> {
+pub(crate) fn configuration(text: &str, verdicts: Option<&Value>) -> Vec<Arc<Value>> {
     let refused: BTreeSet<(&str, &str)> = verdicts
         .and_then(Value::as_array)
         .into_iter()
@@ -298,8 +313,39 @@ fn configuration(text: &str, verdicts: Option<&Value>) -> Vec<Arc<Value>> {
     out
 }
 
+/// Adds the objects of Kubernetes in `text` to those of their cluster: the one that the annotation `cluster` names, else the first.
+///
+/// # Errors
+/// When something is no object.
+pub(crate) fn add_objects(input: &mut Value, text: &str) -> anyhow::Result<()> {
+    for document in documents(text) {
+        let mut object: Value = yaml_serde::from_str(&document).context("an object")?;
+        let group = object["apiVersion"].as_str().unwrap_or_default();
+        if object.is_null() || ISTIO.contains(&group.split('/').next().unwrap_or_default()) {
+            continue;
+        }
+        let metadata = object["metadata"].as_object_mut().context("no metadata")?;
+        metadata
+            .entry("namespace")
+            .or_insert_with(|| "default".into());
+        let cluster = metadata
+            .get_mut("annotations")
+            .and_then(|annotations| annotations.as_object_mut()?.remove("cluster"));
+        let clusters = input["k8s"].as_object_mut().context("no clusters")?;
+        let objects = match cluster.as_ref().and_then(Value::as_str) {
+            Some(name) => clusters.get_mut(name),
+            None => clusters.values_mut().next(),
+        };
+        objects
+            .and_then(Value::as_array_mut)
+            .context("no such cluster")?
+            .push(object);
+    }
+    Ok(())
+}
+
 /// The parts between lines that are `---`.
-fn documents(text: &str) -> Vec<String> {
+pub(crate) fn documents(text: &str) -> Vec<String> {
     let mut out = vec![String::new()];
     for line in text.lines() {
         if line.trim_end() == "---" {
@@ -377,7 +423,7 @@ fn to_json(output: &Output) -> anyhow::Result<Value> {
     }))
 }
 
-fn find_proxy<'a>(input: &'a Value, name: &str) -> anyhow::Result<&'a Value> {
+pub(crate) fn find_proxy<'a>(input: &'a Value, name: &str) -> anyhow::Result<&'a Value> {
     input["proxies"]
         .as_array()
         .into_iter()
@@ -387,7 +433,11 @@ fn find_proxy<'a>(input: &'a Value, name: &str) -> anyhow::Result<&'a Value> {
 }
 
 /// What Theater makes for a proxy.
-fn resources(input: &Value, config: &[Arc<Value>], proxy: &Value) -> anyhow::Result<Value> {
+pub(crate) fn resources(
+    input: &Value,
+    config: &[Arc<Value>],
+    proxy: &Value,
+) -> anyhow::Result<Value> {
     let snapshot = snapshot(input, config, proxy["istiod"].as_str().unwrap_or("ctx1"))?;
     to_json(&build(&snapshot, &proxy_info(proxy)?))
 }

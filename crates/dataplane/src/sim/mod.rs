@@ -16,7 +16,7 @@ use crate::listener::ConnectionFacts;
 use crate::local_ratelimit::Verdict as LimitVerdict;
 use crate::local_reply::{self, LocalReply};
 use crate::request::{RequestHead, RequestHeadMut};
-use crate::route::{MatchFacts, Outcome as RouteOutcome, Route};
+use crate::route::{MatchFacts, Outcome as RouteOutcome, Route, Timeouts};
 use crate::stream::{Certificate, Connection, Metadata, StreamInfo, TlsSession};
 
 mod question;
@@ -47,7 +47,7 @@ pub enum End {
 }
 
 /// What the proxy would do, and by which of its resources.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Answer {
     /// The listener.
     pub listener: Option<String>,
@@ -71,6 +71,10 @@ pub struct Answer {
     pub headers: HeaderMap,
     /// A delay that is injected first.
     pub delay: Option<Duration>,
+    /// The route that forwards it: retries, mirrors and so on.
+    pub forwarded_by: Option<Arc<Route>>,
+    /// The times that the request has.
+    pub timeouts: Option<Timeouts>,
     /// How it ends.
     pub end: End,
 }
@@ -106,6 +110,8 @@ impl World {
             path: question.path.clone(),
             headers: question.headers.clone(),
             delay: None,
+            forwarded_by: None,
+            timeouts: None,
             end: End::Closed("there is no listener for this address"),
         };
         let Some(listener) = self.listener(question) else {
@@ -418,6 +424,8 @@ impl World {
                     path: &path,
                     headers: &headers,
                 };
+                answer.timeouts = Some(route.timeouts(&head));
+                answer.forwarded_by = Some(route.clone());
                 let hash = if route.has_hash_policy() {
                     route.hash(&head, ingress.remote.ip(), random).hash
                 } else {
