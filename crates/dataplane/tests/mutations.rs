@@ -1,7 +1,6 @@
 //! Good configuration with a few bytes changed, by a fixed seed: whatever a management server sends, decoding and compiling it
 //! neither panics nor hangs. The same targets stand in `fuzz/` for longer runs.
 
-use prost::Name;
 use serde_json::json;
 use theater_dataplane::cluster::ClusterConfig;
 use theater_dataplane::route::RouteTable;
@@ -36,13 +35,13 @@ impl Random {
     }
 }
 
-fn read<M: Name + Default>(text: serde_json::Value) -> Vec<u8> {
+fn read<M: xds::Wire>(text: serde_json::Value) -> Vec<u8> {
     let message: M = xds::json::from_value(text, true).expect("a good message");
     message.encode_to_vec()
 }
 
 /// How many of the changed messages could be decoded: some, or nothing was tried.
-fn decoded<M: Name + Default>(good: &[u8], seed: u64, check: impl Fn(&M)) -> usize {
+fn decoded<M: xds::Wire>(good: &[u8], seed: u64, check: impl Fn(&M)) -> usize {
     let mut random = Random(seed);
     let mut count = 0;
     for _ in 0..1500 {

@@ -428,7 +428,7 @@ fn text_or<'a>(value: &'a Value, field: &str, otherwise: &'a str) -> &'a str {
 }
 
 /// The messages of a list, or of a map by name.
-fn list<M: prost::Name + Default>(document: &Value, field: &str) -> anyhow::Result<Vec<M>> {
+fn list<M: ::xds::Wire>(document: &Value, field: &str) -> anyhow::Result<Vec<M>> {
     let values: Vec<Value> = match &document[field] {
         Value::Array(list) => list.clone(),
         Value::Object(map) => map.values().cloned().collect(),
