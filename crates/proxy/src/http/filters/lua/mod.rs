@@ -386,9 +386,9 @@ impl Call {
         };
         let mut told = vec![(Value::text(":status"), Value::text(status.to_string()))];
         for name in headers.keys() {
-            let all = headers.get_all(name).iter().map(Value::text);
+            let mut all = headers.get_all(name).iter().map(Value::text);
             let value = match flat {
-                true => all.last().unwrap_or(Value::Nil),
+                true => all.next_back().unwrap_or(Value::Nil),
                 false => {
                     let all: Vec<Value> = all.collect();
                     match all.as_slice() {
