@@ -17,7 +17,7 @@ use xds::envoy::r#type::matcher::v3::{
 use xds::envoy::r#type::v3::FractionalPercent;
 
 use crate::error::ConfigError;
-use crate::request::{RequestHead, joined};
+use crate::request::{RequestHead, formatted, joined};
 use crate::stream::Metadata;
 
 /// A `StringMatcher`, compiled.
@@ -290,6 +290,14 @@ impl HeaderKey {
                 })?)
             }
         })
+    }
+
+    /// Its value as formats have it, see [`formatted`].
+    pub fn formatted<'a>(&self, head: &RequestHead<'a>) -> Option<Cow<'a, str>> {
+        match self {
+            Self::Name(name) => formatted(head.headers, name.as_str()),
+            _ => self.value(head),
+        }
     }
 
     /// Its value; repeated headers are joined by commas.

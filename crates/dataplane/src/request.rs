@@ -136,6 +136,34 @@ pub fn joined<'a>(
     Some(Cow::Owned(all))
 }
 
+/// Headers that clients repeat and Envoy keeps as one list; of others it has the values one by one.
+const LISTS: [&str; 16] = [
+    "accept",
+    "accept-encoding",
+    "authorization",
+    "cache-control",
+    "connection",
+    "content-encoding",
+    "content-type",
+    "expect",
+    "te",
+    "user-agent",
+    "via",
+    "x-forwarded-client-cert",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-request-id",
+];
+
+/// The value of a header as formats have it: the first one, or the whole list where Envoy keeps a list.
+pub fn formatted<'a>(headers: &'a HeaderMap, name: &str) -> Option<Cow<'a, str>> {
+    if LISTS.contains(&name) {
+        return joined(headers, name);
+    }
+    headers.get(name).map(text)
+}
+
 /// A header value as text; bytes that are not UTF-8 are replaced.
 pub fn text(value: &HeaderValue) -> Cow<'_, str> {
     String::from_utf8_lossy(value.as_bytes())

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::time;
 use crate::error::ConfigError;
 use crate::matching::HeaderKey;
-use crate::request::{joined, path_only};
+use crate::request::{formatted, path_only};
 use crate::stream::{Certificate, Metadata, StreamInfo, TlsSession};
 
 /// One command, compiled.
@@ -281,7 +281,8 @@ impl Command {
                 let Some(head) = info.request else {
                     return false;
                 };
-                let present = |key: &HeaderKey| key.value(&head).filter(|value| !value.is_empty());
+                let present =
+                    |key: &HeaderKey| key.formatted(&head).filter(|value| !value.is_empty());
                 match present(first).or_else(|| second.as_ref().and_then(present)) {
                     Some(value) => out.push_str(&value),
                     None => return false,
@@ -412,7 +413,7 @@ fn millis(duration: Duration) -> u64 {
 }
 
 fn either(headers: &HeaderMap, first: &str, second: Option<&str>) -> Option<String> {
-    let get = |name: &str| joined(headers, name).filter(|value| !value.is_empty());
+    let get = |name: &str| formatted(headers, name).filter(|value| !value.is_empty());
     get(first)
         .or_else(|| second.and_then(get))
         .map(|value| value.into_owned())
