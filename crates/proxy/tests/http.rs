@@ -538,10 +538,10 @@ fn wrong_configuration_is_refused_with_its_place() {
     )
     .replace(
         "envoy.extensions.filters.http.cors.v3.Cors",
-        "envoy.extensions.filters.http.lua.v3.Lua",
+        "envoy.extensions.filters.http.wasm.v3.Wasm",
     );
     let Err(error) = Running::try_start(&yaml) else {
         panic!("it starts")
     };
-    assert!(error.contains("lua.v3.Lua is not supported"), "{error}");
+    assert!(error.contains("wasm.v3.Wasm is not supported"), "{error}");
 }

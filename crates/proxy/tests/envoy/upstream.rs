@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use crate::case::{AnswerFull, Upstream};
 use crate::wire::{Message, read_message};
@@ -58,6 +58,8 @@ impl Script {
 pub struct Upstreams {
     pub addresses: BTreeMap<String, SocketAddr>,
     pub script: Arc<Mutex<Script>>,
+    /// Bound and not listening: nobody else gets their ports, and who connects is refused.
+    _refusing: Vec<TcpSocket>,
 }
 
 impl Upstreams {
@@ -83,19 +85,27 @@ impl Upstreams {
         all.extend(own.clone());
         let script: Arc<Mutex<Script>> = Arc::default();
         let mut addresses = BTreeMap::new();
+        let mut refusing = Vec::new();
         for (name, kind) in all {
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            addresses.insert(name.clone(), listener.local_addr().unwrap());
+            let socket = TcpSocket::new_v4().unwrap();
+            socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+            addresses.insert(name.clone(), socket.local_addr().unwrap());
             if kind.refused {
+                refusing.push(socket);
                 continue;
             }
+            let listener = socket.listen(1024).unwrap();
             let tls = kind.tls.as_ref().map(|certificate| {
                 let alpn: &[&[u8]] = if kind.http2 { &[b"h2"] } else { &[b"http/1.1"] };
                 crate::certs::server(certs, certificate, kind.client_certificate, alpn)
             });
             tokio::spawn(accept(listener, name.into(), kind, tls, script.clone()));
         }
-        Self { addresses, script }
+        Self {
+            addresses,
+            script,
+            _refusing: refusing,
+        }
     }
 
     /// Begins anew with these answers.
