@@ -1,5 +1,5 @@
 //! Good configuration with a few bytes changed, by a fixed seed: whatever a management server sends, decoding and compiling it
-//! neither panics nor hangs. The same targets stand in `fuzz/` for longer runs.
+//! neither panics nor hangs.
 
 use serde_json::json;
 use theater_dataplane::cluster::ClusterConfig;

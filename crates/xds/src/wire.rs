@@ -1,7 +1,7 @@
 //! Reading and writing whole messages.
 //!
-//! prost's functions are generic over the buffer, so every crate that calls `Listener::decode` compiles the reading of a
-//! listener, with all messages below it, once more: a third of the proxy's code was that. The messages that are read and
+//! prost's functions are generic over the buffer, so a crate that calls `Listener::decode` itself compiles the reading of a
+//! listener, with all messages below it, once more: that would be a third of the proxy. The messages that are read and
 //! written as a whole are listed here, and compiled here only.
 
 use prost::{DecodeError, Message, Name};
