@@ -1,11 +1,8 @@
 //! LimitRanges: what a pod gets when it says nothing, and what it may not ask for.
 
+use crate::meta::list;
 use crate::quota::{Usage, amount, pod_resources};
 use serde_json::{Map, Value};
-
-fn list(v: &Value) -> &[Value] {
-    v.as_array().map_or(&[], Vec::as_slice)
-}
 
 fn of_type<'a>(range: &'a Value, kind: &'a str) -> impl Iterator<Item = &'a Value> {
     list(&range["spec"]["limits"])

@@ -134,11 +134,13 @@ pub fn finalizers(obj: &Value) -> impl Iterator<Item = &str> {
         .flatten()
         .filter_map(Value::as_str)
 }
+/// The entries of a list; none where there is no list.
+pub fn list(v: &Value) -> &[Value] {
+    v.as_array().map_or(&[], Vec::as_slice)
+}
 /// Owner references, in order.
 pub fn owner_references(obj: &Value) -> &[Value] {
-    obj["metadata"]["ownerReferences"]
-        .as_array()
-        .map_or(&[], Vec::as_slice)
+    list(&obj["metadata"]["ownerReferences"])
 }
 /// The owner that manages the object (`controller: true`).
 pub fn controller_of(obj: &Value) -> Option<&Value> {

@@ -1,6 +1,7 @@
 //! What objects use of a ResourceQuota: shared by admission, which refuses what would exceed one, and by the controller,
 //! which counts again.
 
+use crate::meta::list;
 use crate::quantity::Quantity;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -33,10 +34,6 @@ fn raise(usage: &mut Usage, resource: &str, to: Quantity) {
     if to > *sum {
         *sum = to;
     }
-}
-
-fn list(v: &Value) -> &[Value] {
-    v.as_array().map_or(&[], Vec::as_slice)
 }
 
 /// Requests or limits (`field`) of a pod as a whole: what its containers need together, or the greediest init container if that

@@ -10,6 +10,7 @@ mod rows;
 mod storage;
 
 use crate::meta;
+use crate::meta::list;
 use crate::scheme::ResourceInfo;
 use crate::time::Time;
 use serde_json::{Value, json};
@@ -147,9 +148,4 @@ fn age(o: &Value, now: Time) -> Value {
 /// A string member, or what stands for an absent one.
 fn text_or<'a>(v: &'a Value, none: &'a str) -> &'a str {
     v.as_str().filter(|s| !s.is_empty()).unwrap_or(none)
-}
-
-/// The entries of a list.
-fn list(v: &Value) -> &[Value] {
-    v.as_array().map_or(&[], Vec::as_slice)
 }

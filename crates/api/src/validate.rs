@@ -27,6 +27,7 @@ pub mod storage;
 mod workload;
 
 use crate::field::FieldError;
+use crate::meta::list;
 use crate::schema::ObjectSchema;
 use crate::scheme::ResourceInfo;
 use serde_json::Value;
@@ -209,11 +210,6 @@ fn nonnegative(path: String, v: &Value) -> Option<FieldError> {
     v.as_i64()
         .filter(|n| *n < 0)
         .map(|_| FieldError::invalid(path, v, "must be greater than or equal to 0"))
-}
-
-/// The entries of a list.
-fn list(v: &Value) -> &[Value] {
-    v.as_array().map_or(&[], Vec::as_slice)
 }
 
 /// A string, empty when absent.

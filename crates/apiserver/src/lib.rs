@@ -13,6 +13,7 @@ mod authn;
 mod authz;
 mod body;
 mod bootstrap;
+mod condition;
 mod conversion;
 mod convert;
 mod crd;

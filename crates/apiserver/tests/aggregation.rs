@@ -3,22 +3,20 @@
 
 mod support;
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
-use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
-use support::{World, eventually};
+use support::{Answer, World, eventually, serve};
 
 const APIS: &str = "/apis/apiregistration.k8s.io/v1/apiservices";
 const NAME: &str = "v1alpha1.wardle.example.com";
 
 /// What the extension server answers: resources, and what it was asked, as an object.
-async fn answer(request: http::Request<Incoming>) -> http::Response<Full<Bytes>> {
+async fn answer(request: http::Request<Incoming>) -> Answer {
     let path = request.uri().path().to_owned();
     let mut code = 200;
     let body = match path.as_str() {
@@ -81,34 +79,15 @@ async fn extension(w: &World, host: &str) -> u16 {
         &[pki::tls::HTTP1],
     )
     .unwrap();
-    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
-    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0))
-        .await
-        .unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let token = w.token.clone();
-    tokio::spawn(async move {
-        loop {
-            let stream = tokio::select! {
-                s = listener.accept() => s.unwrap().0,
-                () = token.cancelled() => return,
-            };
-            let acceptor = acceptor.clone();
-            tokio::spawn(async move {
-                let Ok(tls) = acceptor.accept(stream).await else {
-                    return;
-                };
-                let service =
-                    hyper::service::service_fn(
-                        |r| async move { Ok::<_, Infallible>(answer(r).await) },
-                    );
-                let _ = hyper::server::conn::http1::Builder::new()
-                    .serve_connection(TokioIo::new(tls), service)
-                    .await;
-            });
-        }
-    });
-    port
+    serve(w, Arc::new(tls).into(), answer).await.port()
+}
+
+/// The Service that the APIService names, which leads to this machine.
+async fn sample_service(w: &World) {
+    let service = json!({"metadata": {"name": "sample-api"}, "spec": {"type": "ExternalName", "externalName": "127.0.0.1"}});
+    let path = "/api/v1/namespaces/default/services";
+    let (code, made) = w.admin().post(path, &service).await;
+    assert_eq!(code, 201, "{made}");
 }
 
 fn api_service(port: u16, ca: Option<&str>) -> Value {
@@ -156,11 +135,7 @@ async fn a_group_of_an_extension_server_is_served_as_if_it_were_our_own() {
         .get("/apis/wardle.example.com/v1alpha1/flunders")
         .await;
     assert_eq!((code, text), (503, json!("service unavailable\n")));
-    let service = json!({"metadata": {"name": "sample-api"}, "spec": {"type": "ExternalName", "externalName": "127.0.0.1"}});
-    let (code, made) = admin
-        .post("/api/v1/namespaces/default/services", &service)
-        .await;
-    assert_eq!(code, 201, "{made}");
+    sample_service(&w).await;
     shown("True Passed all checks passed").await;
 
     let groups = admin.get("/apis").await.1;
@@ -242,14 +217,7 @@ async fn a_server_with_a_wrong_certificate_is_not_asked_unless_that_is_wished() 
     let w = World::new().await;
     let admin = w.admin();
     let port = extension(&w, "another.default.svc").await;
-    let service = json!({"metadata": {"name": "sample-api"}, "spec": {"type": "ExternalName", "externalName": "127.0.0.1"}});
-    assert_eq!(
-        admin
-            .post("/api/v1/namespaces/default/services", &service)
-            .await
-            .0,
-        201
-    );
+    sample_service(&w).await;
     assert_eq!(
         admin
             .post(APIS, &api_service(port, Some(w.credentials.ca.root_pem())))

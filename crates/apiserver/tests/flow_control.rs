@@ -3,14 +3,12 @@
 
 mod support;
 
-use std::convert::Infallible;
 use std::sync::Arc;
 
 use base64::Engine as _;
 use http_body_util::{BodyExt, Full};
-use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
-use support::{World, eventually};
+use support::{Answer, World, eventually, serve};
 use tokio::sync::Semaphore;
 
 const LEVELS: &str = "/apis/flowcontrol.apiserver.k8s.io/v1/prioritylevelconfigurations";
@@ -19,42 +17,19 @@ const SCHEMAS: &str = "/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas";
 /// An admission webhook for ConfigMaps that answers when it is let.
 async fn gate(w: &World) -> Arc<Semaphore> {
     let open = Arc::new(Semaphore::new(0));
-    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0))
-        .await
-        .unwrap();
-    let address = listener.local_addr().unwrap();
-    let (acceptor, gate, token) = (w.credentials.acceptor(), open.clone(), w.token.clone());
-    tokio::spawn(async move {
-        loop {
-            let stream = tokio::select! {
-                s = listener.accept() => s.unwrap().0,
-                () = token.cancelled() => return,
-            };
-            let (acceptor, gate) = (acceptor.clone(), gate.clone());
-            tokio::spawn(async move {
-                let Ok(tls) = acceptor.accept(stream).await else {
-                    return;
-                };
-                let service = hyper::service::service_fn(
-                    move |r: http::Request<hyper::body::Incoming>| {
-                        let gate = gate.clone();
-                        async move {
-                            let body = r.into_body().collect().await.unwrap().to_bytes();
-                            let review: Value = serde_json::from_slice(&body).unwrap();
-                            gate.acquire().await.unwrap().forget();
-                            let answer = json!({"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1",
-                            "response": {"uid": review["request"]["uid"], "allowed": true}});
-                            let body = Full::new(hyper::body::Bytes::from(answer.to_string()));
-                            Ok::<_, Infallible>(http::Response::new(body))
-                        }
-                    },
-                );
-                let _ = hyper::server::conn::http1::Builder::new()
-                    .serve_connection(TokioIo::new(tls), service)
-                    .await;
-            });
+    let gate = open.clone();
+    let address = serve(w, w.credentials.acceptor(), move |request| {
+        let gate = gate.clone();
+        async move {
+            let body = request.into_body().collect().await.unwrap().to_bytes();
+            let review: Value = serde_json::from_slice(&body).unwrap();
+            gate.acquire().await.unwrap().forget();
+            let answer = json!({"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1",
+                "response": {"uid": review["request"]["uid"], "allowed": true}});
+            Answer::new(Full::new(answer.to_string().into()))
         }
-    });
+    })
+    .await;
     let ca = base64::engine::general_purpose::STANDARD.encode(w.credentials.ca.root_pem());
     let hook = json!({
         "kind": "ValidatingWebhookConfiguration", "apiVersion": "admissionregistration.k8s.io/v1",

@@ -3,58 +3,16 @@
 
 mod support;
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use base64::Engine as _;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
-use hyper::body::{Bytes, Incoming};
+use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
-use support::World;
+use support::{World, serve};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
-type Answer = Response<Full<Bytes>>;
-
-/// Serves HTTPS on a free port of the loopback interface.
-async fn serve<F, R>(w: &World, handler: F) -> SocketAddr
-where
-    F: Fn(Request<Incoming>) -> R + Send + Sync + 'static,
-    R: Future<Output = Answer> + Send,
-{
-    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0))
-        .await
-        .unwrap();
-    let address = listener.local_addr().unwrap();
-    let acceptor = w.credentials.acceptor();
-    let handler = Arc::new(handler);
-    let token = w.token.clone();
-    tokio::spawn(async move {
-        loop {
-            let stream = tokio::select! {
-                s = listener.accept() => s.unwrap().0,
-                () = token.cancelled() => return,
-            };
-            let (acceptor, handler) = (acceptor.clone(), handler.clone());
-            tokio::spawn(async move {
-                let Ok(tls) = acceptor.accept(stream).await else {
-                    return;
-                };
-                let service = hyper::service::service_fn(move |r| {
-                    let handler = handler.clone();
-                    async move { Ok::<_, Infallible>(handler(r).await) }
-                });
-                let _ = hyper::server::conn::http1::Builder::new()
-                    .serve_connection(TokioIo::new(tls), service)
-                    .with_upgrades()
-                    .await;
-            });
-        }
-    });
-    address
-}
 
 fn configuration(w: &World, kind: &str, address: SocketAddr, plural: &str, policy: &str) -> Value {
     let ca = base64::engine::general_purpose::STANDARD.encode(w.credentials.ca.root_pem());
@@ -76,7 +34,7 @@ const HOOKS: &str = "/apis/admissionregistration.k8s.io/v1";
 async fn webhooks_change_refuse_and_warn() {
     let w = World::new().await;
     let c = w.admin();
-    let hook = serve(&w, |request| async move {
+    let hook = serve(&w, w.credentials.acceptor(), |request| async move {
         let body = request.into_body().collect().await.unwrap().to_bytes();
         let review: Value = serde_json::from_slice(&body).unwrap();
         let name = review["request"]["object"]["metadata"]["name"].as_str().unwrap_or("").to_owned();
@@ -204,28 +162,32 @@ async fn pod_on_node(w: &World, agent: SocketAddr) {
 #[tokio::test]
 async fn logs_and_streams_are_the_node_agents() {
     let w = World::new().await;
-    let agent = serve(&w, |mut request: Request<Incoming>| async move {
-        let target = request.uri().to_string();
-        if !request.headers().contains_key("upgrade") {
-            return Response::new(Full::new(format!("log of {target}").into()));
-        }
-        let upgrade = hyper::upgrade::on(&mut request);
-        tokio::spawn(async move {
-            let mut io = TokioIo::new(upgrade.await.unwrap());
-            io.write_all(format!("{target}\n").as_bytes())
-                .await
-                .unwrap();
-            let mut buffer = [0; 4];
-            io.read_exact(&mut buffer).await.unwrap();
-            io.write_all(&buffer).await.unwrap();
-        });
-        Response::builder()
-            .status(101)
-            .header("connection", "Upgrade")
-            .header("upgrade", "websocket")
-            .body(Full::default())
-            .unwrap()
-    })
+    let agent = serve(
+        &w,
+        w.credentials.acceptor(),
+        |mut request: Request<Incoming>| async move {
+            let target = request.uri().to_string();
+            if !request.headers().contains_key("upgrade") {
+                return Response::new(Full::new(format!("log of {target}").into()));
+            }
+            let upgrade = hyper::upgrade::on(&mut request);
+            tokio::spawn(async move {
+                let mut io = TokioIo::new(upgrade.await.unwrap());
+                io.write_all(format!("{target}\n").as_bytes())
+                    .await
+                    .unwrap();
+                let mut buffer = [0; 4];
+                io.read_exact(&mut buffer).await.unwrap();
+                io.write_all(&buffer).await.unwrap();
+            });
+            Response::builder()
+                .status(101)
+                .header("connection", "Upgrade")
+                .header("upgrade", "websocket")
+                .body(Full::default())
+                .unwrap()
+        },
+    )
     .await;
     pod_on_node(&w, agent).await;
     let c = w.admin();

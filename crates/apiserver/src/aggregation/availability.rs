@@ -1,13 +1,12 @@
 //! Whether an extension API server can be reached, in the words of the real aggregator.
 
-use serde_json::{Value, json};
+use api::meta::list;
+use serde_json::Value;
+
+use crate::condition::Condition;
 
 /// Available, or the reason and message of why not.
 pub(super) type Verdict = Result<(), (&'static str, String)>;
-
-fn list(v: &Value) -> &[Value] {
-    v.as_array().map_or(&[], Vec::as_slice)
-}
 
 /// What the objects of the cluster say, before anybody is asked.
 pub(super) fn reachable(
@@ -55,33 +54,24 @@ pub(super) fn reachable(
     Err(("MissingEndpoints", why))
 }
 
-/// The condition of an APIService; `None` when it says so already.
-pub(super) fn condition(object: &Value, verdict: &Verdict, now: &str) -> Option<Value> {
+/// The condition of an APIService.
+pub(super) fn condition(verdict: &Verdict) -> Condition<'_> {
     let (status, reason, message) = match verdict {
         Ok(()) => ("True", "Passed", "all checks passed"),
         Err((reason, message)) => ("False", *reason, message.as_str()),
     };
-    let before = list(&object["status"]["conditions"])
-        .iter()
-        .find(|c| c["type"] == "Available");
-    if before
-        .is_some_and(|c| c["status"] == status && c["reason"] == reason && c["message"] == message)
-    {
-        return None;
+    Condition {
+        kind: "Available",
+        status,
+        reason,
+        message,
     }
-    let since = match before {
-        Some(c) if c["status"] == status => c["lastTransitionTime"].clone(),
-        _ => now.into(),
-    };
-    Some(
-        json!({"type": "Available", "status": status, "lastTransitionTime": since,
-        "reason": reason, "message": message}),
-    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn what_is_missing_is_named() {
@@ -115,22 +105,6 @@ mod tests {
                 Some(&endpoints(json!([{"ip": "10.0.0.1"}])))
             ),
             Ok(())
-        );
-    }
-
-    #[test]
-    fn a_condition_keeps_its_time_while_it_holds() {
-        let failed = |why: &str| Err(("FailedDiscoveryCheck", why.to_owned()));
-        let first = condition(&json!({}), &failed("a"), "then").unwrap();
-        let object = json!({"status": {"conditions": [first]}});
-        assert_eq!(condition(&object, &failed("a"), "later"), None);
-        assert_eq!(
-            condition(&object, &failed("b"), "later").unwrap()["lastTransitionTime"],
-            "then"
-        );
-        assert_eq!(
-            condition(&object, &Ok(()), "later").unwrap()["lastTransitionTime"],
-            "later"
         );
     }
 }

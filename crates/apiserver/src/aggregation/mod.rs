@@ -61,6 +61,7 @@ impl FrontProxy {
 }
 
 /// One group-version that is answered elsewhere.
+#[derive(Clone)]
 pub(crate) struct Remote {
     name: String,
     group: String,
@@ -357,20 +358,7 @@ async fn check(server: &Arc<Server>, remote: &Arc<Remote>) -> Remote {
     let key = |table: &str| Key::new(&table.into(), &remote.namespace, &remote.service);
     let service = cache.get(&key("core/services"));
     let endpoints = cache.get(&key("core/endpoints"));
-    let mut next = Remote {
-        name: remote.name.clone(),
-        group: remote.group.clone(),
-        version: remote.version.clone(),
-        namespace: remote.namespace.clone(),
-        service: remote.service.clone(),
-        port: remote.port,
-        version_priority: remote.version_priority,
-        spec: remote.spec.clone(),
-        tls: remote.tls.clone(),
-        available: false,
-        resources: remote.resources.clone(),
-        openapi: remote.openapi,
-    };
+    let mut next = Remote::clone(remote);
     let verdict = match availability::reachable(
         &remote.spec,
         service.as_ref().map(|s| &*s.value),
@@ -409,10 +397,11 @@ async fn write_condition(
     let Some(stored) = server.storage.cache().get(&resource.key("", name)) else {
         return Ok(());
     };
-    let at = now();
-    if availability::condition(&stored.value, verdict, &at).is_none() {
+    let condition = availability::condition(verdict);
+    if condition.holds(&stored.value) {
         return Ok(());
     }
+    let at = now();
     let warnings = parking_lot::Mutex::default();
     let writer = Writer {
         server,
@@ -425,13 +414,7 @@ async fn write_condition(
     };
     let edit = |old: &Value| {
         let mut new = old.clone();
-        if let Some(condition) = availability::condition(old, verdict, &at) {
-            let conditions = &mut new["status"]["conditions"];
-            let mut all = conditions.as_array().cloned().unwrap_or_default();
-            all.retain(|c| c["type"] != "Available");
-            all.push(condition);
-            *conditions = all.into();
-        }
+        condition.set(&mut new, &at);
         Ok(new)
     };
     writer.update(resource, "", name, "status", &edit).await?;

@@ -1,5 +1,6 @@
 //! Which FlowSchema a request falls under.
 
+use api::meta::list;
 use serde_json::Value;
 
 /// What of a request decides about its schema.
@@ -74,10 +75,6 @@ struct ResourceRule {
 struct PathRule {
     verbs: AnyOf,
     urls: AnyOf,
-}
-
-fn list(v: &Value) -> &[Value] {
-    v.as_array().map_or(&[], Vec::as_slice)
 }
 
 /// A star counts where it stands alone, which validation sees to.

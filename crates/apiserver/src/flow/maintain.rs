@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::{GROUP, LEVELS, SCHEMAS};
 use crate::authn;
+use crate::condition::Condition;
 use crate::rest::write::{WriteOptions, Writer};
 use crate::state::{Server, now};
 use crate::storage::Key;
@@ -26,8 +27,8 @@ pub(crate) fn defaults() -> impl Iterator<Item = Value> {
     })
 }
 
-/// The condition of a schema, `None` when it says so already.
-fn dangling(schema: &Value, found: bool, now: &str) -> Option<Value> {
+/// Whether the level that a schema names is there: the words of its condition.
+fn dangling(schema: &Value, found: bool) -> (&'static str, &'static str, String) {
     let level = schema["spec"]["priorityLevelConfiguration"]["name"]
         .as_str()
         .unwrap_or("");
@@ -36,26 +37,19 @@ fn dangling(schema: &Value, found: bool, now: &str) -> Option<Value> {
     } else {
         ("True", "NotFound", "but there is no such object")
     };
-    let before = schema["status"]["conditions"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .find(|c| c["type"] == "Dangling");
     let message = format!(
         "This FlowSchema references the PriorityLevelConfiguration object named {level:?} {end}"
     );
-    if before.is_some_and(|c| {
-        c["status"] == status && c["reason"] == reason && c["message"] == message.as_str()
-    }) {
-        return None;
+    (status, reason, message)
+}
+
+fn condition<'a>(status: &'static str, reason: &'static str, message: &'a str) -> Condition<'a> {
+    Condition {
+        kind: "Dangling",
+        status,
+        reason,
+        message,
     }
-    let since = match before {
-        Some(c) if c["status"] == status => c["lastTransitionTime"].clone(),
-        _ => now.into(),
-    };
-    Some(
-        json!({"type": "Dangling", "status": status, "lastTransitionTime": since, "reason": reason, "message": message}),
-    )
 }
 
 /// Brings back what must be there. `all`: what is suggested as well.
@@ -141,20 +135,21 @@ async fn conditions(server: &Arc<Server>) {
     };
     let (levels, _) = server.storage.cache().list(LEVELS, "");
     let at = now();
-    let changed = |schema: &Value| {
+    let says = |schema: &Value| {
         let level = &schema["spec"]["priorityLevelConfiguration"]["name"];
-        dangling(schema, levels.iter().any(|(name, _)| level == &**name), &at)
+        dangling(schema, levels.iter().any(|(name, _)| level == &**name))
     };
     let (schemas, _) = server.storage.cache().list(SCHEMAS, "");
-    let writes = schemas.iter().filter(|(_, s)| changed(&s.value).is_some()).map(|(name, _)| async {
+    let writes = schemas.iter().filter_map(|(name, schema)| {
+        let (status, reason, message) = says(&schema.value);
+        let holds = condition(status, reason, &message).holds(&schema.value);
+        (!holds).then_some(name)
+    });
+    let writes = writes.map(|name| async {
         let edit = |old: &Value| {
             let mut new = old.clone();
-            if let Some(condition) = changed(old) {
-                let mut all = new["status"]["conditions"].as_array().cloned().unwrap_or_default();
-                all.retain(|c| c["type"] != "Dangling");
-                all.push(condition);
-                new["status"]["conditions"] = all.into();
-            }
+            let (status, reason, message) = says(old);
+            condition(status, reason, &message).set(&mut new, &at);
             Ok(new)
         };
         if let Err(e) = writer.update(resource, "", name, "status", &edit).await {
@@ -202,17 +197,13 @@ mod tests {
 
     #[test]
     fn a_schema_says_whether_its_level_is_there() {
-        let mut schema = json!({"spec": {"priorityLevelConfiguration": {"name": "l"}}});
-        let missing = dangling(&schema, false, "then").unwrap();
-        assert_eq!(missing["status"], "True");
+        let schema = json!({"spec": {"priorityLevelConfiguration": {"name": "l"}}});
+        let missing = "This FlowSchema references the PriorityLevelConfiguration object named \"l\" but there is no such object";
         assert_eq!(
-            missing["message"],
-            "This FlowSchema references the PriorityLevelConfiguration object named \"l\" but there is no such object"
+            dangling(&schema, false),
+            ("True", "NotFound", missing.into())
         );
-        schema["status"]["conditions"] = json!([missing]);
-        assert_eq!(dangling(&schema, false, "later"), None, "said already");
-        let found = dangling(&schema, true, "later").unwrap();
-        assert_eq!(found["reason"], "Found");
-        assert_eq!(found["lastTransitionTime"], "later");
+        let (status, reason, _) = dangling(&schema, true);
+        assert_eq!((status, reason), ("False", "Found"));
     }
 }

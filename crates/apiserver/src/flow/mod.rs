@@ -51,7 +51,7 @@ struct Counts {
     executing: AtomicI64,
     seats: AtomicI64,
     queued: AtomicI64,
-    dispatched: AtomicU64,
+    dispatched: AtomicI64,
     rejected: [AtomicU64; 3],
     waits: [AtomicU64; 13],
     waited_micros: AtomicU64,
@@ -486,7 +486,7 @@ impl Flow {
 impl Counts {
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // at most half a minute
     fn waited(&self, seconds: f64) {
-        // Less than a microsecond is no waiting.
+        // Less than a tenth of a millisecond is no waiting.
         let seconds = if seconds < 1e-4 { 0.0 } else { seconds };
         if let Some(at) = WAITS.iter().position(|bound| seconds <= *bound) {
             self.waits[at].fetch_add(1, Ordering::Relaxed);

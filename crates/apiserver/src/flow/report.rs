@@ -1,7 +1,7 @@
 //! What flow control shows of itself: metrics, and the tables of `/debug/api_priority_and_fairness/`.
 
 use std::fmt::Write as _;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::Ordering;
 
 use super::{Counts, Flow, REASONS, WAITS};
 
@@ -20,41 +20,39 @@ pub(crate) fn metrics(flow: &Flow, out: &mut String) {
             e.schema.name, e.level.name
         )
     };
-    type Gauge = (&'static str, &'static str, fn(&Counts) -> &AtomicI64);
-    let gauges: [Gauge; 3] = [
+    type Number = (&'static str, &'static str, &'static str, fn(&Counts) -> i64);
+    let numbers: [Number; 4] = [
         (
             "current_executing_requests",
+            "gauge",
             "Number of requests that are executing.",
-            |c| &c.executing,
+            |c| c.executing.load(Ordering::Relaxed),
         ),
         (
             "current_executing_seats",
+            "gauge",
             "Number of seats that executing requests occupy.",
-            |c| &c.seats,
+            |c| c.seats.load(Ordering::Relaxed),
         ),
         (
             "current_inqueue_requests",
+            "gauge",
             "Number of requests that wait in queues.",
-            |c| &c.queued,
+            |c| c.queued.load(Ordering::Relaxed),
+        ),
+        (
+            "dispatched_requests_total",
+            "counter",
+            "Number of requests that were let through.",
+            |c| c.dispatched.load(Ordering::Relaxed),
         ),
     ];
-    for (name, help, get) in gauges {
-        head(out, name, "gauge", help);
+    for (name, kind, help, get) in numbers {
+        head(out, name, kind, help);
         for e in &snapshot.entries {
-            let n = get(&e.counts).load(Ordering::Relaxed);
+            let n = get(&e.counts);
             let _ = writeln!(out, "apiserver_flowcontrol_{name}{{{}}} {n}", label(e));
         }
-    }
-    let name = "dispatched_requests_total";
-    head(
-        out,
-        name,
-        "counter",
-        "Number of requests that were let through.",
-    );
-    for e in &snapshot.entries {
-        let n = e.counts.dispatched.load(Ordering::Relaxed);
-        let _ = writeln!(out, "apiserver_flowcontrol_{name}{{{}}} {n}", label(e));
     }
     let name = "rejected_requests_total";
     head(

@@ -1,13 +1,14 @@
 //! A server in a directory of its own, and clients that speak real HTTPS to it.
 #![allow(dead_code, missing_docs)] // each test file uses its part
 
+use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use hyper::body::{Bytes, Incoming};
 use hyper_util::rt::TokioIo;
 use runtime::CancellationToken;
 use serde_json::Value;
@@ -343,4 +344,43 @@ pub async fn eventually<F: Future<Output = bool>>(what: &str, mut ask: impl FnMu
         assert!(Instant::now() < deadline, "not within ten seconds: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+pub type Answer = http::Response<Full<Bytes>>;
+
+/// Serves HTTPS on a free port of the loopback interface, until the world ends.
+pub async fn serve<F, R>(w: &World, acceptor: tokio_rustls::TlsAcceptor, handler: F) -> SocketAddr
+where
+    F: Fn(http::Request<Incoming>) -> R + Send + Sync + 'static,
+    R: Future<Output = Answer> + Send,
+{
+    let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .await
+        .unwrap();
+    let address = listener.local_addr().unwrap();
+    let handler = Arc::new(handler);
+    let token = w.token.clone();
+    tokio::spawn(async move {
+        loop {
+            let stream = tokio::select! {
+                s = listener.accept() => s.unwrap().0,
+                () = token.cancelled() => return,
+            };
+            let (acceptor, handler) = (acceptor.clone(), handler.clone());
+            tokio::spawn(async move {
+                let Ok(tls) = acceptor.accept(stream).await else {
+                    return;
+                };
+                let service = hyper::service::service_fn(move |r| {
+                    let handler = handler.clone();
+                    async move { Ok::<_, Infallible>(handler(r).await) }
+                });
+                let _ = hyper::server::conn::http1::Builder::new()
+                    .serve_connection(TokioIo::new(tls), service)
+                    .with_upgrades()
+                    .await;
+            });
+        }
+    });
+    address
 }

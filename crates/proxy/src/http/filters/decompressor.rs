@@ -155,7 +155,6 @@ impl Direction {
                 read: 0,
                 written: 0,
                 names,
-                trailers: None,
                 stats,
             }))
         })
@@ -168,7 +167,6 @@ struct Unzipped {
     read: u64,
     written: u64,
     names: [HeaderName; 2],
-    trailers: Option<HeaderMap>,
     stats: Arc<DecompressorStats>,
 }
 
@@ -179,9 +177,6 @@ const ALWAYS_FINE: u64 = 1024 * 1024;
 
 impl Source for Unzipped {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
-        if let Some(trailers) = self.trailers.take() {
-            return Poll::Ready(Some(Ok(Frame::Trailers(trailers))));
-        }
         loop {
             let Some(decoder) = &mut self.decoder else {
                 return Poll::Ready(None);
