@@ -2,6 +2,7 @@
 //!
 //! Everything a chore writes is committed, so nobody needs it to build Theater.
 
+mod crds;
 mod xds;
 
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ fn main() -> anyhow::Result<()> {
     let mut args = std::env::args().skip(1);
     match args.next().as_deref() {
         Some("xds") => xds::run(args),
+        Some("crds") => crds::run(),
         Some("golden") => golden(args),
         other => {
             if let Some(name) = other {
@@ -18,6 +20,9 @@ fn main() -> anyhow::Result<()> {
             eprintln!("usage: cargo xtask <chore>\n");
             eprintln!(
                 "  xds [--protos DIR]   generate crates/xds/src/gen from the Envoy API protos"
+            );
+            eprintln!(
+                "  crds                 generate crates/api/src/istio/crd_schemas.json from the structs"
             );
             eprintln!(
                 "  golden DIR...        compare recorded answers of the real Istio with Theater's"

@@ -1,12 +1,14 @@
 //! Generates `crates/xds/src/gen`: Rust types, gRPC stubs and the descriptor set.
 //!
 //! The protos of the Envoy API come from the `envoy-types` package on crates.io, which ships them;
-//! only its files are read, its code is not compiled. The few protos that Istio adds are our own
-//! wording and live in `crates/xds/proto`.
+//! only its files are read, its code is not compiled. The few protos that it lacks (Istio's, OpenTelemetry's traces and
+//! logs, gRPC's health) are our own wording and live in `crates/xds/proto`.
 //!
 //! Two sets of files are chosen below. Everything in [`TYPED`] becomes Rust. [`DESCRIBED`] is only
 //! put into the descriptor set, so that its messages can be read and written as JSON (EnvoyFilter,
 //! configuration dumps) without costing build time.
+
+mod fields;
 
 use anyhow::{Context, bail, ensure};
 use prost::Message;
@@ -158,7 +160,9 @@ const TYPED: &[&str] = &[
     "envoy/type/tracing/v3/",
     "envoy/type/v3/",
     "google/rpc/status.proto",
+    "grpc/health/",
     "istio/",
+    "opentelemetry/",
     "udpa/type/",
     "xds/core/v3/",
     "xds/type/matcher/v3/",
@@ -402,6 +406,7 @@ fn generate(out: &Path, set: prost_types::FileDescriptorSet) -> anyhow::Result<(
     let services = tonic_prost_build::configure()
         .build_transport(false)
         .disable_comments(["."])
+        .codec_path("crate::codec::WireCodec")
         .service_generator();
     prost_build::Config::new()
         .out_dir(out)
@@ -410,8 +415,16 @@ fn generate(out: &Path, set: prost_types::FileDescriptorSet) -> anyhow::Result<(
         .bytes(["."])
         .disable_comments(["."])
         .enable_type_names()
-        .type_name_domain(["."], "type.googleapis.com")
         .service_generator(services)
         .compile_fds(set)?;
+    for entry in std::fs::read_dir(out)? {
+        let path = entry?.path();
+        let is_include = path.file_name().is_some_and(|name| name == "_includes.rs");
+        if path.extension().is_some_and(|extension| extension == "rs") && !is_include {
+            let source = std::fs::read_to_string(&path)?;
+            let source = fields::rewrite(&source).with_context(|| path.display().to_string())?;
+            std::fs::write(&path, source)?;
+        }
+    }
     Ok(())
 }

@@ -153,7 +153,7 @@ fn encode(url: &str, name: &str, version: &str, value: &Value) -> Resource {
         version: version.into(),
         resource: Some(xds::prost_types::Any {
             type_url: url.into(),
-            value: prost::Message::encode_to_vec(&message),
+            value: xds::json::encode(&message),
         }),
         ..Default::default()
     }

@@ -36,7 +36,7 @@ pub fn run(name: &str, args: Vec<OsString>) -> Option<ExitCode> {
         "istio-iptables" => iptables(args),
         "pilot-agent" => match args.first().and_then(|arg| arg.to_str()) {
             Some("istio-iptables") => iptables(args.into_iter().skip(1).collect()),
-            _ => proxy::agent::main(args),
+            _ => agent::main(args),
         },
         // Sandboxes start containers without one of our names with this program as well.
         name if shell_image::APPLETS.contains(&name) => shell_image::main(name, args),

@@ -125,7 +125,7 @@ fn proxy_with_envoy(program: &Path) -> Image {
     const INSIDE: &str = "/opt/envoy/envoy";
     Image {
         host_programs: true,
-        env: vec![(proxy::agent::ENVOY_VARIABLE.to_owned(), INSIDE.to_owned())],
+        env: vec![(agent::ENVOY_VARIABLE.to_owned(), INSIDE.to_owned())],
         mounts: vec![ImageMount {
             source: program.to_string_lossy().into_owned(),
             target: INSIDE.to_owned(),

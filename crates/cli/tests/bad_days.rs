@@ -3,6 +3,8 @@
 mod support;
 
 use std::collections::BTreeSet;
+use std::io::Read as _;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use support::processes::{self, Process};
@@ -20,6 +22,9 @@ fn bad_days() {
     let mut steps = Steps::default();
     steps.run("a second up", || a_second_up_is_refused(&theater));
     steps.run("a port taken", || a_port_taken_leaves_nothing(&theater));
+    steps.run("a cluster killed while starting", || {
+        a_cluster_that_ends_while_starting_ends_up(&theater)
+    });
     steps.run("status and logs", || status_and_logs_tell(&theater));
     steps.run("an application killed", || {
         an_application_is_started_again(&theater)
@@ -89,6 +94,51 @@ fn a_port_taken_leaves_nothing(theater: &Theater) {
         assert_eq!(status.expect("theater").status.code(), Some(1));
     }
     drop(listener);
+    assert_eq!(theater.get("/users/").status, 200);
+}
+
+/// A theater that lost a cluster before it was ready is no theater: it says which one, and leaves nothing.
+fn a_cluster_that_ends_while_starting_ends_up(theater: &Theater) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let state = directory.path().to_str().expect("a name").to_owned();
+    let mut up = program()
+        .args([
+            "up",
+            "--port",
+            "0",
+            "--api-port",
+            "0",
+            "--state-dir",
+            &state,
+        ])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("theater");
+    let pid = up.id().cast_signed();
+    let (all, ctx2) = eventually("a process of ctx2", LONG, || {
+        let all = processes::tree(pid);
+        let ctx2 = all.iter().find(|process| {
+            let pairs = process.command.windows(2);
+            pairs.into_iter().any(|pair| pair == ["cluster", "ctx2"])
+        });
+        let ctx2 = ctx2.ok_or_else(|| format!("{all:#?}"))?.pid;
+        Ok((all, ctx2))
+    });
+    processes::signal(ctx2, libc::SIGKILL);
+    let ended = eventually("up ends", LONG, || {
+        let status = up.try_wait().expect("its status");
+        status.ok_or_else(|| "still running".to_owned())
+    });
+    let mut error = String::new();
+    let mut pipe = up.stderr.take().expect("a pipe");
+    pipe.read_to_string(&mut error).expect("UTF-8");
+    assert_eq!(ended.code(), Some(1), "{error}");
+    assert!(
+        error.contains("cluster ctx2 ended while starting; see ") && error.contains(&state),
+        "{error}"
+    );
+    processes::gone(&all, LONG);
     assert_eq!(theater.get("/users/").status, 200);
 }
 

@@ -5,6 +5,7 @@ use serde_json::json;
 use theater_dataplane::cluster::ClusterConfig;
 use theater_dataplane::route::RouteTable;
 use theater_dataplane::unread::unread;
+use xds::Wire as _;
 use xds::envoy::config::cluster::v3::Cluster;
 use xds::envoy::config::route::v3::RouteConfiguration;
 
@@ -37,7 +38,7 @@ impl Random {
 
 fn read<M: xds::Wire>(text: serde_json::Value) -> Vec<u8> {
     let message: M = xds::json::from_value(text, true).expect("a good message");
-    message.encode_to_vec()
+    message.to_wire()
 }
 
 /// How many of the changed messages could be decoded: some, or nothing was tried.
@@ -45,7 +46,7 @@ fn decoded<M: xds::Wire>(good: &[u8], seed: u64, check: impl Fn(&M)) -> usize {
     let mut random = Random(seed);
     let mut count = 0;
     for _ in 0..1500 {
-        if let Ok(message) = M::decode(random.mutate(good).as_slice()) {
+        if let Ok(message) = M::from_wire(&random.mutate(good)) {
             check(&message);
             count += 1;
         }

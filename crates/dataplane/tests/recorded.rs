@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use theater_dataplane::formatter::Formatter;
 use theater_dataplane::sim::{Resources, World};
+use xds::Wire;
 use xds::envoy::extensions::access_loggers::file::v3::FileAccessLog;
 
 fn files(folder: &Path, found: &mut Vec<PathBuf>) {
@@ -144,8 +145,8 @@ impl Random {
     }
 
     /// The message as it would come with a few bytes changed, removed, doubled or cut off; `None` when it is no message any more.
-    fn spoiled<M: prost::Message + Default>(&mut self, message: &M) -> Option<M> {
-        let mut bytes = message.encode_to_vec();
+    fn spoiled<M: Wire>(&mut self, message: &M) -> Option<M> {
+        let mut bytes = message.to_wire();
         for _ in 0..=self.below(3) {
             if bytes.is_empty() {
                 break;
@@ -158,7 +159,7 @@ impl Random {
                 _ => bytes[at] ^= 1 << self.below(8),
             }
         }
-        M::decode(bytes.as_slice()).ok()
+        M::from_wire(&bytes).ok()
     }
 }
 

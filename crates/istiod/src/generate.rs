@@ -21,7 +21,7 @@ pub fn by_type(output: &Output) -> Generated {
     generated
 }
 
-fn insert<R: Resource + prost::Name>(generated: &mut Generated, resources: &BTreeMap<String, R>) {
+fn insert<R: Resource>(generated: &mut Generated, resources: &BTreeMap<String, R>) {
     let entries: Vec<(String, Any)> = resources
         .iter()
         .map(|(name, resource)| (name.clone(), xds::any::pack(resource)))
@@ -62,7 +62,7 @@ pub fn apply(generated: &mut Generated, change: &translate::Change) -> Changes {
     Changes::Only(changed)
 }
 
-fn replace<R: Resource + prost::Name>(
+fn replace<R: Resource>(
     generated: &mut Generated,
     made: &BTreeMap<String, R>,
     changed: &mut BTreeMap<&'static str, BTreeSet<String>>,

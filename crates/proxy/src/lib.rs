@@ -1,13 +1,12 @@
-//! The data plane: a proxy that does what Envoy does with the same configuration, and the agent beside it.
+//! The data plane: a proxy that does what Envoy does with the same configuration.
 //!
 //! Traffic is served by workers ([`worker`]): threads that share nothing but immutable configuration ([`config`]),
 //! atomic statistics ([`stats`]) and the state of clusters ([`upstream`]). What to do is decided by the `dataplane`
 //! crate; here are the sockets ([`listener`]), TLS ([`tls`]), HTTP ([`h1`], [`h2`], [`http`]), TCP ([`tcp_proxy`]),
-//! the xDS client ([`xds_client`]), the admin interface ([`admin`]) and the agent ([`agent`]).
+//! the xDS client ([`xds_client`]) and the admin interface ([`admin`]).
 
 pub mod access_log;
 pub mod admin;
-pub mod agent;
 pub mod body;
 pub mod bootstrap;
 pub mod command;

@@ -11,9 +11,11 @@ use std::time::{Duration, SystemTime};
 
 use dataplane::tracing::{Context, Propagation};
 use parking_lot::Mutex;
+use xds::Wire as _;
 use xds::envoy::config::trace::v3::tracing::Http as Provider;
 use xds::envoy::config::trace::v3::tracing::http::ConfigType;
 use xds::envoy::config::trace::v3::{OpenTelemetryConfig, ZipkinConfig};
+use xds::opentelemetry::proto::resource::v1::Resource;
 
 use crate::config::Shared;
 use crate::http::callout::{self, GrpcTarget, HttpTarget};
@@ -63,18 +65,9 @@ pub struct Tracer {
 }
 
 enum Collector {
-    Zipkin {
-        to: HttpTarget,
-        service: String,
-    },
-    OtlpHttp {
-        to: HttpTarget,
-        resource: otlp::Resource,
-    },
-    OtlpGrpc {
-        to: GrpcTarget,
-        resource: otlp::Resource,
-    },
+    Zipkin { to: HttpTarget, service: String },
+    OtlpHttp { to: HttpTarget, resource: Resource },
+    OtlpGrpc { to: GrpcTarget, resource: Resource },
 }
 
 /// Spans wait so long for others.
@@ -158,7 +151,7 @@ impl Tracer {
             &config.service_name
         };
         let attributes = otlp::detected(&config.resource_detectors)?;
-        let resource = otlp::Resource::new(name, attributes);
+        let resource = otlp::resource(name, attributes);
         let collector = match (&config.grpc_service, &config.http_service) {
             (Some(grpc), None) => Collector::OtlpGrpc {
                 to: GrpcTarget::compile(Some(grpc), Duration::from_secs(5))?,
@@ -219,11 +212,11 @@ impl Tracer {
                     .await
             }
             Collector::OtlpHttp { to, resource } => {
-                let body = prost::Message::encode_to_vec(&otlp::request(&spans, resource));
+                let body = otlp::request(&spans, resource).to_wire();
                 to.post(worker, shared, body).await
             }
             Collector::OtlpGrpc { to, resource } => {
-                let body = prost::Message::encode_to_vec(&otlp::request(&spans, resource));
+                let body = otlp::request(&spans, resource).to_wire();
                 to.call(worker, shared, otlp::EXPORT, &body).await.map(drop)
             }
         };

@@ -36,7 +36,7 @@ fn resource(url: &str, name: &str, version: &str, json: serde_json::Value) -> Re
         version: version.into(),
         resource: Some(xds::prost_types::Any {
             type_url: url.into(),
-            value: prost::Message::encode_to_vec(&message),
+            value: xds::json::encode(&message),
         }),
         ..Default::default()
     }

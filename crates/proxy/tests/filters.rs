@@ -681,7 +681,7 @@ fn received(url: &str, name: &str, version: &str, body: &Value) -> Received {
         version: version.into(),
         body: xds::prost_types::Any {
             type_url: url.into(),
-            value: prost::Message::encode_to_vec(&message),
+            value: xds::json::encode(&message),
         },
     }
 }

@@ -68,7 +68,7 @@ fn what_istiod_sends_is_accepted() {
                 };
                 let body = xds::prost_types::Any {
                     type_url: url.to_owned(),
-                    value: prost::Message::encode_to_vec(&message),
+                    value: xds::json::encode(&message),
                 };
                 resources += 1;
                 let resource = Received {

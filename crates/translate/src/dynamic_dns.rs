@@ -71,7 +71,7 @@ fn base(
 pub(crate) fn allow_insecure(cluster: &mut Cluster) {
     if let Some(ClusterDiscoveryType::ClusterType(own)) = &mut cluster.cluster_discovery_type
         && let Some(packed) = &own.typed_config
-        && let Ok(mut config) = packed.to_msg::<ClusterConfig>()
+        && let Ok(Some(mut config)) = xds::any::unpack::<ClusterConfig>(packed)
     {
         config.allow_insecure_cluster_options = true;
         own.typed_config = Some(xds::any::pack(&config));

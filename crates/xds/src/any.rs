@@ -1,8 +1,7 @@
 //! `google.protobuf.Any`: a message together with its type URL.
 
 use crate::type_url;
-use crate::wire::Wire;
-use prost::{DecodeError, Name};
+use crate::wire::{DecodeError, Wire};
 use prost_types::Any;
 
 /// Puts a message into an `Any`.
@@ -23,12 +22,8 @@ pub fn unpack<M: Wire>(any: &Any) -> Result<Option<M>, DecodeError> {
 }
 
 /// Whether the `Any` holds a message of this type. Only the part after the last slash counts.
-pub fn is<M: Name>(any: &Any) -> bool {
-    let name = message_name(any);
-    name.len() == M::PACKAGE.len() + 1 + M::NAME.len()
-        && name.starts_with(M::PACKAGE)
-        && name.ends_with(M::NAME)
-        && name.as_bytes()[M::PACKAGE.len()] == b'.'
+pub fn is<M: Wire>(any: &Any) -> bool {
+    message_name(any) == M::FULL_NAME
 }
 
 /// The full name of the message in an `Any`, for instance `envoy.config.cluster.v3.Cluster`.

@@ -8,12 +8,12 @@
 //! What is read here always becomes the same bytes: the entries of maps are encoded in order,
 //! also inside of an `Any`.
 
-use crate::Wire;
 use crate::type_url;
+use crate::wire::put_bytes;
+use crate::{DecodeError, Wire};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use prost::Message;
-use prost::encoding::{WireType, encode_key, encode_varint};
 use prost_reflect::{
     DescriptorPool, DeserializeOptions, DynamicMessage, EnumDescriptor, FieldDescriptor, Kind,
     MapKey, MessageDescriptor, ReflectMessage as _, SerializeOptions, Value as Field,
@@ -33,8 +33,8 @@ pub enum Error {
     Decode {
         /// The full name of the message.
         name: String,
-        /// What prost says.
-        source: prost::DecodeError,
+        /// What is wrong with the encoding.
+        source: DecodeError,
     },
     /// The JSON does not fit the message.
     #[error("{0}")]
@@ -60,7 +60,7 @@ pub fn descriptor(name: &str) -> Result<MessageDescriptor, Error> {
 
 /// A message as JSON.
 pub fn to_value<M: Wire>(message: &M) -> Result<Value, Error> {
-    to_value_by_type_url(&M::full_name(), &message.to_wire())
+    to_value_by_type_url(M::FULL_NAME, &message.to_wire())
 }
 
 /// An encoded message as JSON, without an `@type`.
@@ -75,25 +75,18 @@ pub fn any_to_value(any: &Any) -> Result<Value, Error> {
 
 /// A message from JSON. Fields that it does not have are an error with `deny_unknown`, else skipped.
 pub fn from_value<M: Wire>(value: Value, deny_unknown: bool) -> Result<M, Error> {
-    let message = dynamic_from_value(&M::full_name(), &value, deny_unknown)?;
-    M::from_wire(&encode(&message)).map_err(|source| Error::Decode {
-        name: M::full_name(),
-        source,
-    })
+    read(&value, deny_unknown)
 }
 
 /// An `Any` from JSON with an `@type`.
 pub fn any_from_value(value: &Value, deny_unknown: bool) -> Result<Any, Error> {
-    from_value_ref("google.protobuf.Any", value, deny_unknown)
+    read(value, deny_unknown)
 }
 
-fn from_value_ref<M: Message + Default>(
-    name: &str,
-    value: &Value,
-    deny_unknown: bool,
-) -> Result<M, Error> {
+fn read<M: Wire>(value: &Value, deny_unknown: bool) -> Result<M, Error> {
+    let name = M::FULL_NAME;
     let message = dynamic_from_value(name, value, deny_unknown)?;
-    M::decode(encode(&message).as_slice()).map_err(|source| Error::Decode {
+    M::from_wire(&encode(&message)).map_err(|source| Error::Decode {
         name: name.to_owned(),
         source,
     })
@@ -129,7 +122,10 @@ pub fn dynamic_to_value(message: &DynamicMessage) -> Result<Value, Error> {
 
 fn decode(descriptor: MessageDescriptor, bytes: &[u8]) -> Result<DynamicMessage, Error> {
     let name = descriptor.full_name().to_owned();
-    DynamicMessage::decode(descriptor, bytes).map_err(|source| Error::Decode { name, source })
+    DynamicMessage::decode(descriptor, bytes).map_err(|source| Error::Decode {
+        name,
+        source: source.into(),
+    })
 }
 
 // ---- writing -------------------------------------------------------------------------------------
@@ -399,10 +395,10 @@ pub fn encode(message: &DynamicMessage) -> Vec<u8> {
     }
     for (field, value) in message.fields() {
         match value {
-            Field::Message(inner) => frame(&mut out, field.number(), &encode(inner)),
+            Field::Message(inner) => put_bytes(&mut out, field.number(), &encode(inner)),
             Field::List(list) if matches!(field.kind(), Kind::Message(_)) => {
                 for inner in list.iter().filter_map(Field::as_message) {
-                    frame(&mut out, field.number(), &encode(inner));
+                    put_bytes(&mut out, field.number(), &encode(inner));
                 }
             }
             Field::Map(map) => {
@@ -415,7 +411,7 @@ pub fn encode(message: &DynamicMessage) -> Vec<u8> {
                     let mut pair = DynamicMessage::new(entry.clone());
                     pair.set_field_by_number(1, Field::from(key.clone()));
                     pair.set_field_by_number(2, value.clone());
-                    frame(&mut out, field.number(), &encode(&pair));
+                    put_bytes(&mut out, field.number(), &encode(&pair));
                 }
             }
             plain => {
@@ -431,10 +427,4 @@ pub fn encode(message: &DynamicMessage) -> Vec<u8> {
         out.extend(rest.encode_to_vec());
     }
     out
-}
-
-fn frame(out: &mut Vec<u8>, number: u32, bytes: &[u8]) {
-    encode_key(number, WireType::LengthDelimited, out);
-    encode_varint(bytes.len() as u64, out);
-    out.extend(bytes);
 }

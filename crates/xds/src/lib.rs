@@ -10,20 +10,21 @@
 //! - [`type_url`]: the names of the resource types, and [`Resource`], what a resource is called.
 
 pub mod any;
+pub mod codec;
 pub mod json;
 mod resource;
 pub mod type_url;
-mod wire;
+pub mod wire;
 
 pub use prost_reflect;
 pub use prost_types;
 pub use resource::{Resource, name_inside};
-pub use wire::Wire;
+pub use wire::{DecodeError, Wire};
 
 pub use generated::*;
 
 /// Everything that xtask wrote.
-#[allow(missing_docs, clippy::all, rustdoc::all)]
+#[allow(deprecated, missing_docs, clippy::all, rustdoc::all)]
 mod generated {
     include!("gen/_includes.rs");
 }

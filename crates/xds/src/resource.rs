@@ -7,8 +7,7 @@ use crate::envoy::config::listener::v3::Listener;
 use crate::envoy::config::route::v3::{RouteConfiguration, ScopedRouteConfiguration};
 use crate::envoy::extensions::transport_sockets::tls::v3::Secret;
 use crate::type_url;
-use prost::bytes::Buf as _;
-use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
+use crate::wire::next_field;
 use prost_types::Any;
 
 /// A message that is served by name over xDS.
@@ -48,13 +47,8 @@ pub fn name_inside(resource: &Any) -> String {
     fn name(mut bytes: &[u8]) -> Option<String> {
         let mut found = None;
         while !bytes.is_empty() {
-            let (number, kind) = decode_key(&mut bytes).ok()?;
-            if number == 1 && kind == WireType::LengthDelimited {
-                let length = usize::try_from(decode_varint(&mut bytes).ok()?).ok()?;
-                found = Some(bytes.get(..length)?);
-                bytes.advance(length);
-            } else {
-                skip_field(kind, number, &mut bytes, DecodeContext::default()).ok()?;
+            if let (1, Some(value)) = next_field(&mut bytes).ok()? {
+                found = Some(value);
             }
         }
         Some(std::str::from_utf8(found?).ok()?.to_owned())

@@ -1,163 +1,205 @@
-//! Reading and writing whole messages.
+//! Messages and their bytes (the protobuf encoding, <https://protobuf.dev/programming-guides/encoding/>).
 //!
-//! prost's functions are generic over the buffer, so a crate that calls `Listener::decode` itself compiles the reading of a
-//! listener, with all messages below it, once more: that would be a third of the proxy. The messages that are read and
-//! written as a whole are listed here, and compiled here only.
+//! A message tells where the value of each of its fields is ([`Fields`]); reading and writing is written once, for all of
+//! them. prost's derives, which write both out for each field of each message, made this the longest part of Theater to
+//! compile. What is read and written is the same: unknown fields are skipped, fields that are at their default are left
+//! out, numbers are packed unless the proto says otherwise.
 
-use prost::{DecodeError, Message, Name};
+mod read;
+mod well_known;
+mod write;
 
-/// A message that is read and written as a whole. A message that is missing in the list below only has to be added to it.
-pub trait Wire: Name + Default {
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+pub use write::{Writer, put_bytes};
+
+/// Why bytes are not such a message.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("failed to decode Protobuf message: {0}")]
+pub struct DecodeError(pub(crate) String);
+
+impl From<prost::DecodeError> for DecodeError {
+    /// What prost says of messages that are read through their descriptor.
+    fn from(error: prost::DecodeError) -> Self {
+        let text = error.to_string();
+        let reason = text.strip_prefix("failed to decode Protobuf message: ");
+        Self(reason.unwrap_or(&text).to_owned())
+    }
+}
+
+/// A message that has a name and can be read and written as a whole.
+pub trait Wire: Fields + Default {
+    /// The name with its package, for instance `envoy.config.cluster.v3.Cluster`.
+    const FULL_NAME: &'static str;
+
+    /// The type URL of an `Any` that holds such a message.
+    fn type_url() -> String {
+        format!("type.googleapis.com/{}", Self::FULL_NAME)
+    }
+
     /// The message in these bytes.
     ///
     /// # Errors
     /// What is wrong with the encoding.
-    fn from_wire(bytes: &[u8]) -> Result<Self, DecodeError>;
+    fn from_wire(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut message = Self::default();
+        read::merge(&mut message, bytes)
+            .map_err(|DecodeError(what)| DecodeError(format!("{}: {what}", Self::FULL_NAME)))?;
+        Ok(message)
+    }
 
     /// The bytes of this message.
-    fn to_wire(&self) -> Vec<u8>;
+    fn to_wire(&self) -> Vec<u8> {
+        write::whole(self)
+    }
 }
 
-macro_rules! whole_messages {
-    ($($message:path),* $(,)?) => {$(
-        impl Wire for $message {
-            #[inline(never)]
-            fn from_wire(bytes: &[u8]) -> Result<Self, DecodeError> {
-                Self::decode(bytes)
-            }
+/// What a message knows about itself. Generated.
+pub trait Fields {
+    /// Where the value of the field with this number goes: of a repeated field a new one at its end, of a oneof the one that
+    /// is set from now on. `None` if there is no such field.
+    fn field(&mut self, number: u32) -> Option<Place<'_>>;
 
-            #[inline(never)]
-            fn to_wire(&self) -> Vec<u8> {
-                self.encode_to_vec()
+    /// Writes the fields that are set, in the order of their numbers.
+    fn write(&self, out: &mut Writer);
+}
+
+/// The place of a value, and by that how it is encoded.
+pub enum Place<'a> {
+    /// A `bool`.
+    Bool(&'a mut bool),
+    /// An `int32` or an enum.
+    Int32(&'a mut i32),
+    /// An `int64`.
+    Int64(&'a mut i64),
+    /// A `uint32`.
+    Uint32(&'a mut u32),
+    /// A `uint64`.
+    Uint64(&'a mut u64),
+    /// A `fixed64`.
+    Fixed64(&'a mut u64),
+    /// A `float`.
+    Float(&'a mut f32),
+    /// A `double`.
+    Double(&'a mut f64),
+    /// A `string`.
+    String(&'a mut String),
+    /// A `bytes`.
+    Bytes(&'a mut Bytes),
+    /// A `bytes` of protobuf's own messages.
+    Blob(&'a mut Vec<u8>),
+    /// A message.
+    Message(&'a mut dyn Fields),
+    /// Repeated `int32` or enums.
+    Int32s(&'a mut Vec<i32>),
+    /// Repeated `uint32`.
+    Uint32s(&'a mut Vec<u32>),
+    /// Repeated `double`.
+    Doubles(&'a mut Vec<f64>),
+    /// A map.
+    Map(Box<dyn Map + 'a>),
+}
+
+/// A map that takes entries.
+pub trait Map {
+    /// Reads one entry, `depth` messages deep.
+    ///
+    /// # Errors
+    /// What is wrong with the encoding.
+    fn entry(&mut self, bytes: &[u8], depth: u32) -> Result<(), DecodeError>;
+}
+
+/// A new value at the end of a repeated field.
+pub(crate) fn pushed<T: Default>(values: &mut Vec<T>) -> &mut T {
+    values.push(T::default());
+    values.last_mut().expect("one was pushed")
+}
+
+/// A new message at the end of a repeated field.
+pub(crate) fn added<M: Fields + Default>(messages: &mut Vec<M>) -> &mut dyn Fields {
+    let message: &mut M = pushed(messages);
+    message
+}
+
+/// A value that is no message.
+pub(crate) trait Scalar: Default {
+    fn place(&mut self) -> Place<'_>;
+}
+
+macro_rules! scalars {
+    ($($kind:ty: $place:ident),*) => {$(
+        impl Scalar for $kind {
+            fn place(&mut self) -> Place<'_> {
+                Place::$place(self)
             }
         }
     )*};
 }
 
-whole_messages! {
-    crate::envoy::config::bootstrap::v3::Bootstrap,
-    crate::envoy::config::bootstrap::v3::LayeredRuntime,
-    crate::envoy::config::cluster::v3::Cluster,
-    crate::envoy::config::cluster::v3::OutlierDetection,
-    crate::envoy::config::core::v3::HeaderValueOption,
-    crate::envoy::config::core::v3::Node,
-    crate::envoy::config::core::v3::TypedExtensionConfig,
-    crate::envoy::config::endpoint::v3::ClusterLoadAssignment,
-    crate::envoy::config::listener::v3::Filter,
-    crate::envoy::config::listener::v3::FilterChain,
-    crate::envoy::config::listener::v3::FilterChainMatch,
-    crate::envoy::config::listener::v3::Listener,
-    crate::envoy::config::listener::v3::ListenerFilter,
-    crate::envoy::config::listener::v3::ListenerFilterChainMatchPredicate,
-    crate::envoy::config::metrics::v3::StatsConfig,
-    crate::envoy::config::route::v3::FilterConfig,
-    crate::envoy::config::route::v3::HeaderMatcher,
-    crate::envoy::config::route::v3::RateLimit,
-    crate::envoy::config::route::v3::RetryPolicy,
-    crate::envoy::config::route::v3::Route,
-    crate::envoy::config::route::v3::RouteConfiguration,
-    crate::envoy::config::route::v3::ScopedRouteConfiguration,
-    crate::envoy::config::route::v3::Tracing,
-    crate::envoy::config::route::v3::VirtualHost,
-    crate::envoy::config::trace::v3::DatadogConfig,
-    crate::envoy::config::trace::v3::OpenTelemetryConfig,
-    crate::envoy::config::trace::v3::SkyWalkingConfig,
-    crate::envoy::config::trace::v3::Tracing,
-    crate::envoy::config::trace::v3::ZipkinConfig,
-    crate::envoy::data::accesslog::v3::HttpAccessLogEntry,
-    crate::envoy::data::accesslog::v3::TcpAccessLogEntry,
-    crate::envoy::extensions::access_loggers::file::v3::FileAccessLog,
-    crate::envoy::extensions::access_loggers::filters::cel::v3::ExpressionFilter,
-    crate::envoy::extensions::access_loggers::grpc::v3::CommonGrpcAccessLogConfig,
-    crate::envoy::extensions::access_loggers::grpc::v3::HttpGrpcAccessLogConfig,
-    crate::envoy::extensions::access_loggers::grpc::v3::TcpGrpcAccessLogConfig,
-    crate::envoy::extensions::access_loggers::open_telemetry::v3::OpenTelemetryAccessLogConfig,
-    crate::envoy::extensions::access_loggers::stream::v3::StderrAccessLog,
-    crate::envoy::extensions::access_loggers::stream::v3::StdoutAccessLog,
-    crate::envoy::extensions::clusters::dynamic_forward_proxy::v3::ClusterConfig,
-    crate::envoy::extensions::compression::brotli::compressor::v3::Brotli,
-    crate::envoy::extensions::compression::gzip::compressor::v3::Gzip,
-    crate::envoy::extensions::compression::gzip::decompressor::v3::Gzip,
-    crate::envoy::extensions::compression::zstd::compressor::v3::Zstd,
-    crate::envoy::extensions::filters::http::bandwidth_limit::v3::BandwidthLimit,
-    crate::envoy::extensions::filters::http::basic_auth::v3::BasicAuth,
-    crate::envoy::extensions::filters::http::basic_auth::v3::BasicAuthPerRoute,
-    crate::envoy::extensions::filters::http::buffer::v3::Buffer,
-    crate::envoy::extensions::filters::http::buffer::v3::BufferPerRoute,
-    crate::envoy::extensions::filters::http::compressor::v3::Compressor,
-    crate::envoy::extensions::filters::http::cors::v3::Cors,
-    crate::envoy::extensions::filters::http::cors::v3::CorsPolicy,
-    crate::envoy::extensions::filters::http::csrf::v3::CsrfPolicy,
-    crate::envoy::extensions::filters::http::decompressor::v3::Decompressor,
-    crate::envoy::extensions::filters::http::dynamic_forward_proxy::v3::FilterConfig,
-    crate::envoy::extensions::filters::http::ext_authz::v3::ExtAuthz,
-    crate::envoy::extensions::filters::http::ext_authz::v3::ExtAuthzPerRoute,
-    crate::envoy::extensions::filters::http::fault::v3::HttpFault,
-    crate::envoy::extensions::filters::http::grpc_stats::v3::FilterConfig,
-    crate::envoy::extensions::filters::http::grpc_web::v3::GrpcWeb,
-    crate::envoy::extensions::filters::http::header_mutation::v3::HeaderMutation,
-    crate::envoy::extensions::filters::http::header_mutation::v3::HeaderMutationPerRoute,
-    crate::envoy::extensions::filters::http::header_mutation::v3::Mutations,
-    crate::envoy::extensions::filters::http::header_to_metadata::v3::Config,
-    crate::envoy::extensions::filters::http::health_check::v3::HealthCheck,
-    crate::envoy::extensions::filters::http::jwt_authn::v3::JwtAuthentication,
-    crate::envoy::extensions::filters::http::jwt_authn::v3::PerRouteConfig,
-    crate::envoy::extensions::filters::http::local_ratelimit::v3::LocalRateLimit,
-    crate::envoy::extensions::filters::http::lua::v3::Lua,
-    crate::envoy::extensions::filters::http::lua::v3::LuaPerRoute,
-    crate::envoy::extensions::filters::http::ratelimit::v3::RateLimit,
-    crate::envoy::extensions::filters::http::ratelimit::v3::RateLimitPerRoute,
-    crate::envoy::extensions::filters::http::rbac::v3::Rbac,
-    crate::envoy::extensions::filters::http::rbac::v3::RbacPerRoute,
-    crate::envoy::extensions::filters::http::router::v3::Router,
-    crate::envoy::extensions::filters::http::set_metadata::v3::Config,
-    crate::envoy::extensions::filters::listener::http_inspector::v3::HttpInspector,
-    crate::envoy::extensions::filters::listener::original_dst::v3::OriginalDst,
-    crate::envoy::extensions::filters::listener::original_src::v3::OriginalSrc,
-    crate::envoy::extensions::filters::listener::proxy_protocol::v3::ProxyProtocol,
-    crate::envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector,
-    crate::envoy::extensions::filters::network::connection_limit::v3::ConnectionLimit,
-    crate::envoy::extensions::filters::network::ext_authz::v3::ExtAuthz,
-    crate::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager,
-    crate::envoy::extensions::filters::network::http_connection_manager::v3::HttpFilter,
-    crate::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::Tracing,
-    crate::envoy::extensions::filters::network::local_ratelimit::v3::LocalRateLimit,
-    crate::envoy::extensions::filters::network::mongo_proxy::v3::MongoProxy,
-    crate::envoy::extensions::filters::network::rbac::v3::Rbac,
-    crate::envoy::extensions::filters::network::sni_dynamic_forward_proxy::v3::FilterConfig,
-    crate::envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy,
-    crate::envoy::extensions::formatter::req_without_query::v3::ReqWithoutQuery,
-    crate::envoy::extensions::http::header_formatters::preserve_case::v3::PreserveCaseFormatterConfig,
-    crate::envoy::extensions::internal_redirect::allow_listed_routes::v3::AllowListedRoutesConfig,
-    crate::envoy::extensions::load_balancing_policies::least_request::v3::LeastRequest,
-    crate::envoy::extensions::load_balancing_policies::maglev::v3::Maglev,
-    crate::envoy::extensions::load_balancing_policies::ring_hash::v3::RingHash,
-    crate::envoy::extensions::load_balancing_policies::round_robin::v3::RoundRobin,
-    crate::envoy::extensions::network::dns_resolver::cares::v3::CaresDnsResolverConfig,
-    crate::envoy::extensions::path::r#match::uri_template::v3::UriTemplateMatchConfig,
-    crate::envoy::extensions::path::rewrite::uri_template::v3::UriTemplateRewriteConfig,
-    crate::envoy::extensions::request_id::uuid::v3::UuidRequestIdConfig,
-    crate::envoy::extensions::resource_monitors::downstream_connections::v3::DownstreamConnectionsConfig,
-    crate::envoy::extensions::retry::host::previous_hosts::v3::PreviousHostsPredicate,
-    crate::envoy::extensions::retry::priority::previous_priorities::v3::PreviousPrioritiesConfig,
-    crate::envoy::extensions::tracers::opentelemetry::resource_detectors::v3::DynatraceResourceDetectorConfig,
-    crate::envoy::extensions::tracers::opentelemetry::resource_detectors::v3::EnvironmentResourceDetectorConfig,
-    crate::envoy::extensions::tracers::opentelemetry::samplers::v3::DynatraceSamplerConfig,
-    crate::envoy::extensions::transport_sockets::proxy_protocol::v3::ProxyProtocolUpstreamTransport,
-    crate::envoy::extensions::transport_sockets::raw_buffer::v3::RawBuffer,
-    crate::envoy::extensions::transport_sockets::tls::v3::DownstreamTlsContext,
-    crate::envoy::extensions::transport_sockets::tls::v3::Secret,
-    crate::envoy::extensions::transport_sockets::tls::v3::UpstreamTlsContext,
-    crate::envoy::extensions::upstreams::http::v3::HttpProtocolOptions,
-    crate::envoy::r#type::matcher::v3::MetadataMatcher,
-    crate::envoy::service::accesslog::v3::stream_access_logs_message::Identifier,
-    crate::envoy::service::auth::v3::CheckRequest,
-    crate::envoy::service::auth::v3::CheckResponse,
-    crate::envoy::service::discovery::v3::DiscoveryResponse,
-    crate::envoy::service::ratelimit::v3::RateLimitRequest,
-    crate::envoy::service::ratelimit::v3::RateLimitResponse,
-    crate::io::istio::http::peer_metadata::Config,
-    crate::istio::envoy::config::filter::http::alpn::v2alpha1::FilterConfig,
-    crate::stats::PluginConfig,
-    crate::udpa::r#type::v1::TypedStruct,
+scalars!(String: String, Bytes: Bytes, i32: Int32, i64: Int64);
+
+/// A map of messages.
+pub(crate) struct MessageMap<'a, K, M>(pub(crate) &'a mut BTreeMap<K, M>);
+
+/// A map of other values.
+pub(crate) struct ScalarMap<'a, K, V>(pub(crate) &'a mut BTreeMap<K, V>);
+
+/// The message that an entry of a map is.
+struct Entry<K, V> {
+    key: K,
+    value: V,
+    place: fn(&mut V) -> Place<'_>,
+}
+
+impl<K: Scalar, V> Fields for Entry<K, V> {
+    fn field(&mut self, number: u32) -> Option<Place<'_>> {
+        match number {
+            1 => Some(self.key.place()),
+            2 => Some((self.place)(&mut self.value)),
+            _ => None,
+        }
+    }
+
+    fn write(&self, _: &mut Writer) {}
+}
+
+fn entry<K: Scalar + Ord, V: Default>(
+    map: &mut BTreeMap<K, V>,
+    place: fn(&mut V) -> Place<'_>,
+    bytes: &[u8],
+    depth: u32,
+) -> Result<(), DecodeError> {
+    let mut entry = Entry {
+        key: K::default(),
+        value: V::default(),
+        place,
+    };
+    read::fields(&mut entry, bytes, depth)?;
+    map.insert(entry.key, entry.value);
+    Ok(())
+}
+
+impl<K: Scalar + Ord, M: Fields + Default> Map for MessageMap<'_, K, M> {
+    fn entry(&mut self, bytes: &[u8], depth: u32) -> Result<(), DecodeError> {
+        entry(self.0, |value| Place::Message(value), bytes, depth)
+    }
+}
+
+impl<K: Scalar + Ord, V: Scalar> Map for ScalarMap<'_, K, V> {
+    fn entry(&mut self, bytes: &[u8], depth: u32) -> Result<(), DecodeError> {
+        entry(self.0, V::place, bytes, depth)
+    }
+}
+
+/// The key of a field and its value, for those who look at bytes without knowing the message. Groups have no value.
+pub(crate) fn next_field<'a>(bytes: &mut &'a [u8]) -> Result<(u32, Option<&'a [u8]>), DecodeError> {
+    let (number, kind) = read::key(bytes)?;
+    if kind == read::LENGTH_DELIMITED {
+        Ok((number, Some(read::delimited(bytes)?)))
+    } else {
+        read::skip(bytes, number, kind, 0)?;
+        Ok((number, None))
+    }
 }

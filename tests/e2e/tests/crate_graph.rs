@@ -18,7 +18,9 @@ fn floor(name: &str) -> Option<u32> {
         | "theater-istiod"
         | "theater-proxy"
         | "theater-istioctl" => 3,
-        "theater" => 4,
+        // The agent holds a proxy.
+        "theater-agent" => 4,
+        "theater" => 5,
         // The application and the images know nothing of the mesh: see `knows_nothing_of_the_mesh`.
         _ => return None,
     })

@@ -102,7 +102,7 @@ message! {
     /// A further condition.
     pub struct Condition {
         /// The attribute.
-        #[schemars(required)]
+        #[cfg_attr(feature = "schemas", schemars(required))]
         pub key: String,
         /// Allowed values.
         pub values: Vec<String>,

@@ -1,24 +1,26 @@
-//! CustomResourceDefinitions of Istio's kinds, with schemas made from the structs.
+//! CustomResourceDefinitions of Istio's kinds. The schemas of their `spec` are in `crd_schemas.json`, which
+//! `cargo xtask crds` derives from the structs (`crd_schema`): deriving them is much to compile, and the same every time.
 
-use super::crd_constraints as constraints;
 use super::crd_kinds::{CrdInfo, KINDS};
-use schemars::{JsonSchema, generate::SchemaSettings};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 /// The CustomResourceDefinitions of all kinds of Istio.
 pub fn crds() -> Vec<Value> {
-    KINDS.iter().map(crd).collect()
+    let mut schemas: Map<String, Value> =
+        serde_json::from_str(include_str!("crd_schemas.json")).expect("xtask wrote JSON");
+    KINDS
+        .iter()
+        .map(|info| crd(info, &schemas.remove(info.kind).unwrap_or_default()))
+        .collect()
 }
 
-fn crd(info: &CrdInfo) -> Value {
+fn crd(info: &CrdInfo, spec: &Value) -> Value {
     let category = info.group.replace('.', "-");
-    let mut spec = (info.schema)();
-    constraints::apply(info.kind, &mut spec);
     let versions: Vec<Value> = info
         .versions
         .iter()
         .enumerate()
-        .map(|(index, version)| version_of(info, version, index == 0, &spec))
+        .map(|(index, version)| version_of(info, version, index == 0, spec))
         .collect();
     let mut names = json!({
         "categories": ["istio-io", category],
@@ -74,104 +76,6 @@ fn version_of(info: &CrdInfo, version: &str, storage: bool, spec: &Value) -> Val
         out["additionalPrinterColumns"] = columns.collect();
     }
     out
-}
-
-pub(super) fn schema_of<T: JsonSchema>() -> Value {
-    let generator = SchemaSettings::draft07()
-        .with(|settings| settings.inline_subschemas = true)
-        .into_generator();
-    let mut schema = generator.into_root_schema_for::<T>().to_value();
-    structural(&mut schema);
-    if let Some(object) = schema.as_object_mut() {
-        object.remove("title");
-        object.remove("$schema");
-    }
-    schema
-}
-
-/// Rewrites a JSON schema into the structural form that Kubernetes demands: a type everywhere, no null, no alternatives.
-fn structural(schema: &mut Value) {
-    if *schema == Value::Bool(true) {
-        *schema = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
-        return;
-    }
-    let Some(object) = schema.as_object_mut() else {
-        return;
-    };
-    for key in ["default", "title", "$schema", "definitions"] {
-        object.remove(key);
-    }
-    // Option<T>: one alternative is null.
-    for key in ["anyOf", "oneOf"] {
-        let Some(Value::Array(alternatives)) = object.remove(key) else {
-            continue;
-        };
-        let mut names = Vec::new();
-        for mut alternative in alternatives {
-            if alternative["type"] == "null" {
-                continue;
-            }
-            if let Some(name) = alternative.get("const") {
-                names.push(name.clone());
-            } else if let Some(Value::Array(values)) = alternative
-                .get("enum")
-                .filter(|_| alternative.get("properties").is_none())
-            {
-                names.extend(values.iter().cloned());
-            } else if alternative.get("oneOf").is_some() {
-                structural(&mut alternative);
-                names.extend(alternative["enum"].as_array().cloned().unwrap_or_default());
-            } else if let Value::Object(inner) = alternative {
-                for (key, value) in inner {
-                    object.entry(key).or_insert(value);
-                }
-            }
-        }
-        if !names.is_empty() {
-            object.insert("type".to_owned(), json!("string"));
-            object.insert("enum".to_owned(), Value::Array(names));
-        }
-    }
-    if let Some(Value::Array(types)) = object.get("type") {
-        let single = types
-            .iter()
-            .find(|kind| **kind != "null")
-            .cloned()
-            .unwrap_or(json!("object"));
-        object.insert("type".to_owned(), single);
-    }
-    if let Some(Value::Array(names)) = object.get_mut("enum") {
-        names.retain(|name| !name.is_null());
-    }
-    match object.get("format").and_then(Value::as_str) {
-        Some("uint32") => {
-            object.remove("format");
-            object.insert("maximum".to_owned(), json!(u32::MAX));
-        }
-        Some("uint64" | "uint") => {
-            object.remove("format");
-        }
-        _ => {}
-    }
-    if let Some(Value::Object(properties)) = object.get_mut("properties") {
-        properties.values_mut().for_each(structural);
-    }
-    for key in ["items", "additionalProperties"] {
-        match object.get_mut(key) {
-            Some(Value::Bool(false)) => {
-                object.remove(key);
-            }
-            Some(inner) => structural(inner),
-            None => {}
-        }
-    }
-    if object.get("type").is_none() {
-        object.insert("type".to_owned(), json!("object"));
-        object.insert(
-            "x-kubernetes-preserve-unknown-fields".to_owned(),
-            json!(true),
-        );
-    }
 }
 
 /// The status that Istio's controllers write.

@@ -1,9 +1,5 @@
 //! What is special about each kind: names, versions, columns.
 
-use super::crd::schema_of;
-use super::*;
-use serde_json::Value;
-
 /// What a CRD says about a kind beside its schema.
 #[derive(Debug, Clone, Copy)]
 pub struct CrdInfo {
@@ -23,7 +19,6 @@ pub struct CrdInfo {
     pub columns: &'static [(&'static str, &'static str, &'static str)],
     /// Whether an object must have a `spec`.
     pub spec_required: bool,
-    pub(super) schema: fn() -> Value,
 }
 
 const NETWORKING: &str = "networking.istio.io";
@@ -43,7 +38,6 @@ pub const KINDS: &[CrdInfo] = &[
         versions: &["v1", "v1beta1"],
         columns: &[("Action", "string", ".spec.action"), AGE],
         spec_required: false,
-        schema: schema_of::<AuthorizationPolicy>,
     },
     CrdInfo {
         kind: "DestinationRule",
@@ -54,7 +48,6 @@ pub const KINDS: &[CrdInfo] = &[
         versions: &["v1", "v1alpha3", "v1beta1"],
         columns: &[("Host", "string", ".spec.host"), AGE],
         spec_required: false,
-        schema: schema_of::<DestinationRule>,
     },
     CrdInfo {
         kind: "EnvoyFilter",
@@ -65,7 +58,6 @@ pub const KINDS: &[CrdInfo] = &[
         versions: &["v1alpha3"],
         columns: &[],
         spec_required: false,
-        schema: schema_of::<EnvoyFilter>,
     },
     CrdInfo {
         kind: "Gateway",
@@ -76,7 +68,6 @@ pub const KINDS: &[CrdInfo] = &[
         versions: &["v1", "v1alpha3", "v1beta1"],
         columns: &[],
         spec_required: false,
-        schema: schema_of::<Gateway>,
     },
     CrdInfo {
         kind: "PeerAuthentication",
@@ -87,7 +78,6 @@ pub const KINDS: &[CrdInfo] = &[
         versions: &["v1", "v1beta1"],
         columns: &[("Mode", "string", ".spec.mtls.mode"), AGE],
         spec_required: false,
-        schema: schema_of::<PeerAuthentication>,
     },
     CrdInfo {
         kind: "ProxyConfig",
@@ -98,7 +88,6 @@ pub const KINDS: &[CrdInfo] = &[
         versions: &["v1beta1"],
         columns: &[],
         spec_required: false,
-        schema: schema_of::<ProxyConfig>,
     },
     CrdInfo {
         kind: "RequestAuthentication",
@@ -109,7 +98,6 @@ pub const KINDS: &[CrdInfo] = &[
         versions: &["v1", "v1beta1"],
         columns: &[],
         spec_required: false,
-        schema: schema_of::<RequestAuthentication>,
     },
     CrdInfo {
         kind: "ServiceEntry",
@@ -125,7 +113,6 @@ pub const KINDS: &[CrdInfo] = &[
             AGE,
         ],
         spec_required: true,
-        schema: schema_of::<ServiceEntry>,
     },
     CrdInfo {
         kind: "Sidecar",
@@ -136,7 +123,6 @@ pub const KINDS: &[CrdInfo] = &[
         versions: &["v1", "v1alpha3", "v1beta1"],
         columns: &[],
         spec_required: false,
-        schema: schema_of::<Sidecar>,
     },
     CrdInfo {
         kind: "Telemetry",
@@ -147,7 +133,6 @@ pub const KINDS: &[CrdInfo] = &[
         versions: &["v1alpha1", "v1"],
         columns: &[AGE],
         spec_required: false,
-        schema: schema_of::<Telemetry>,
     },
     CrdInfo {
         kind: "TrafficExtension",
@@ -158,7 +143,6 @@ pub const KINDS: &[CrdInfo] = &[
         versions: &["v1alpha1"],
         columns: &[AGE],
         spec_required: true,
-        schema: schema_of::<TrafficExtension>,
     },
     CrdInfo {
         kind: "VirtualService",
@@ -173,7 +157,6 @@ pub const KINDS: &[CrdInfo] = &[
             AGE,
         ],
         spec_required: false,
-        schema: schema_of::<VirtualService>,
     },
     CrdInfo {
         kind: "WasmPlugin",
@@ -184,7 +167,6 @@ pub const KINDS: &[CrdInfo] = &[
         versions: &["v1alpha1"],
         columns: &[AGE],
         spec_required: true,
-        schema: schema_of::<WasmPlugin>,
     },
     CrdInfo {
         kind: "WorkloadEntry",
@@ -195,7 +177,6 @@ pub const KINDS: &[CrdInfo] = &[
         versions: &["v1", "v1alpha3", "v1beta1"],
         columns: &[AGE, ("Address", "string", ".spec.address")],
         spec_required: true,
-        schema: schema_of::<WorkloadEntry>,
     },
     CrdInfo {
         kind: "WorkloadGroup",
@@ -206,6 +187,5 @@ pub const KINDS: &[CrdInfo] = &[
         versions: &["v1", "v1alpha3", "v1beta1"],
         columns: &[AGE],
         spec_required: true,
-        schema: schema_of::<WorkloadGroup>,
     },
 ];

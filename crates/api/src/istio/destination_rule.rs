@@ -7,7 +7,7 @@ message! {
     /// Policy and subsets of a host.
     pub struct DestinationRule {
         /// The host in the service registry; short names are completed with the namespace of the rule.
-        #[schemars(required)]
+        #[cfg_attr(feature = "schemas", schemars(required))]
         pub host: String,
         /// The policy for all ports and subsets.
         pub traffic_policy: Option<TrafficPolicy>,
@@ -58,10 +58,10 @@ message! {
         /// `CONNECT` (default) or `POST`.
         pub protocol: String,
         /// The host to ask for.
-        #[schemars(required)]
+        #[cfg_attr(feature = "schemas", schemars(required))]
         pub target_host: String,
         /// The port to ask for.
-        #[schemars(required)]
+        #[cfg_attr(feature = "schemas", schemars(required))]
         pub target_port: u32,
     }
 
@@ -84,7 +84,7 @@ message! {
     /// A named part of a service.
     pub struct Subset {
         /// Its name.
-        #[schemars(required)]
+        #[cfg_attr(feature = "schemas", schemars(required))]
         pub name: String,
         /// Labels that its endpoints have.
         pub labels: BTreeMap<String, String>,
@@ -111,7 +111,7 @@ message! {
     /// Slow start of new endpoints.
     pub struct WarmupConfiguration {
         /// The window.
-        #[schemars(required)]
+        #[cfg_attr(feature = "schemas", schemars(required))]
         pub duration: Option<Duration>,
         /// Least share of the traffic, in percent; 10 by default.
         pub minimum_percent: Option<f64>,
@@ -152,12 +152,12 @@ message! {
     /// A cookie to hash.
     pub struct HttpCookie {
         /// Its name.
-        #[schemars(required)]
+        #[cfg_attr(feature = "schemas", schemars(required))]
         pub name: String,
         /// Its path.
         pub path: String,
         /// Its lifetime; given, the proxy creates the cookie.
-        #[schemars(with = "Option<String>")]
+        #[cfg_attr(feature = "schemas", schemars(with = "Option<String>"))]
         pub ttl: Option<Duration>,
         /// Further attributes of a created cookie.
         pub attributes: Vec<CookieAttribute>,
@@ -166,7 +166,7 @@ message! {
     /// An attribute of a cookie.
     pub struct CookieAttribute {
         /// Its name.
-        #[schemars(required)]
+        #[cfg_attr(feature = "schemas", schemars(required))]
         pub name: String,
         /// Its value.
         pub value: String,
@@ -231,7 +231,7 @@ message! {
         /// Longest life of a connection.
         pub max_connection_duration: Option<Duration>,
         /// Longest idle time of a connection; 0s is allowed.
-        #[schemars(with = "Option<String>")]
+        #[cfg_attr(feature = "schemas", schemars(with = "Option<String>"))]
         pub idle_timeout: Option<Duration>,
     }
 

@@ -40,7 +40,7 @@ message! {
         /// Which clusters.
         pub cluster: Option<ClusterMatch>,
         /// Which waypoint listeners.
-        #[schemars(with = "Option<std::collections::BTreeMap<String, String>>")]
+        #[cfg_attr(feature = "schemas", schemars(with = "Option<std::collections::BTreeMap<String, String>>"))]
         pub waypoint: Option<Value>,
     }
 

@@ -17,12 +17,12 @@ message! {
         /// A name for statistics.
         pub name: String,
         /// The service port.
-        #[schemars(required)]
+        #[cfg_attr(feature = "schemas", schemars(required))]
         pub port: Option<Port>,
         /// The address to bind.
         pub bind: String,
         /// Hosts, optionally with the namespace of their VirtualServices: `ns/host`.
-        #[schemars(required)]
+        #[cfg_attr(feature = "schemas", schemars(required))]
         pub hosts: Vec<String>,
         /// TLS.
         pub tls: Option<ServerTlsSettings>,
@@ -79,7 +79,7 @@ message! {
     /// A port of a sidecar: ingress.
     pub struct IstioIngressListener {
         /// The port.
-        #[schemars(required)]
+        #[cfg_attr(feature = "schemas", schemars(required))]
         pub port: Option<Port>,
         /// The address to bind.
         pub bind: String,

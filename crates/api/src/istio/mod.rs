@@ -10,8 +10,11 @@ mod message;
 mod authorization_policy;
 mod common;
 mod crd;
+#[cfg(feature = "schemas")]
 mod crd_constraints;
 mod crd_kinds;
+#[cfg(feature = "schemas")]
+mod crd_schema;
 mod destination_rule;
 mod duration;
 mod envoy_filter;
@@ -33,6 +36,8 @@ pub use authorization_policy::*;
 pub use common::*;
 pub use crd::crds;
 pub use crd_kinds::{CrdInfo, KINDS};
+#[cfg(feature = "schemas")]
+pub use crd_schema::derived;
 pub use destination_rule::*;
 pub use duration::Duration;
 pub use envoy_filter::*;

@@ -18,7 +18,7 @@ message! {
     /// The tokens of one issuer.
     pub struct JwtRule {
         /// The issuer.
-        #[schemars(required)]
+        #[cfg_attr(feature = "schemas", schemars(required))]
         pub issuer: String,
         /// Accepted audiences; none means any.
         pub audiences: Vec<String>,
@@ -48,7 +48,7 @@ message! {
     /// A header that carries a token.
     pub struct JwtHeader {
         /// Its name.
-        #[schemars(required)]
+        #[cfg_attr(feature = "schemas", schemars(required))]
         pub name: String,
         /// What stands before the token.
         pub prefix: String,
@@ -57,10 +57,10 @@ message! {
     /// A header that gets a claim.
     pub struct ClaimToHeader {
         /// The header.
-        #[schemars(required)]
+        #[cfg_attr(feature = "schemas", schemars(required))]
         pub header: String,
         /// The claim.
-        #[schemars(required)]
+        #[cfg_attr(feature = "schemas", schemars(required))]
         pub claim: String,
     }
 }

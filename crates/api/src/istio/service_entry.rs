@@ -6,7 +6,7 @@ message! {
     /// Hosts, ports and endpoints added to the service registry.
     pub struct ServiceEntry {
         /// Names of the service.
-        #[schemars(required)]
+        #[cfg_attr(feature = "schemas", schemars(required))]
         pub hosts: Vec<String>,
         /// Virtual addresses.
         pub addresses: Vec<String>,
@@ -29,12 +29,12 @@ message! {
     /// A port of a service.
     pub struct ServicePort {
         /// The number.
-        #[schemars(required)]
+        #[cfg_attr(feature = "schemas", schemars(required))]
         pub number: u32,
         /// The protocol.
         pub protocol: String,
         /// A name.
-        #[schemars(required)]
+        #[cfg_attr(feature = "schemas", schemars(required))]
         pub name: String,
         /// The port of the endpoints, where it differs.
         pub target_port: u32,

@@ -26,7 +26,7 @@ message! {
         /// How traffic gets here.
         pub capture_mode: CaptureMode,
         /// `namespace/host`.
-        #[schemars(required)]
+        #[cfg_attr(feature = "schemas", schemars(required))]
         pub hosts: Vec<String>,
     }
 

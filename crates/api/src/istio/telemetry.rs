@@ -23,7 +23,7 @@ message! {
     /// A provider of the mesh configuration.
     pub struct TelemetryProviderRef {
         /// Its name.
-        #[schemars(required)]
+        #[cfg_attr(feature = "schemas", schemars(required))]
         pub name: String,
     }
 
@@ -69,14 +69,14 @@ message! {
     /// A fixed value.
     pub struct LiteralTag {
         /// The value.
-        #[schemars(required)]
+        #[cfg_attr(feature = "schemas", schemars(required))]
         pub value: String,
     }
 
     /// From an environment variable.
     pub struct EnvironmentTag {
         /// The variable.
-        #[schemars(required)]
+        #[cfg_attr(feature = "schemas", schemars(required))]
         pub name: String,
         /// The value if it is not set.
         pub default_value: String,
@@ -85,7 +85,7 @@ message! {
     /// From a request header.
     pub struct HeaderTag {
         /// The header.
-        #[schemars(required)]
+        #[cfg_attr(feature = "schemas", schemars(required))]
         pub name: String,
         /// The value if it is not there.
         pub default_value: String,
@@ -94,7 +94,7 @@ message! {
     /// From a format string.
     pub struct FormatterTag {
         /// The format.
-        #[schemars(required)]
+        #[cfg_attr(feature = "schemas", schemars(required))]
         pub value: String,
     }
 

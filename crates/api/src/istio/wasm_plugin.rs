@@ -13,7 +13,7 @@ message! {
         /// Objects the plugin is attached to.
         pub target_refs: Vec<PolicyTargetReference>,
         /// Where the module is.
-        #[schemars(required)]
+        #[cfg_attr(feature = "schemas", schemars(required))]
         pub url: String,
         /// Its checksum.
         pub sha256: String,

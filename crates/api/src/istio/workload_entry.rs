@@ -26,7 +26,7 @@ message! {
         /// Labels and annotations of its entries.
         pub metadata: Option<WorkloadGroupMetadata>,
         /// What its entries look like.
-        #[schemars(required)]
+        #[cfg_attr(feature = "schemas", schemars(required))]
         pub template: Option<WorkloadEntry>,
         /// How their readiness is found.
         pub probe: Option<ReadinessProbe>,
@@ -67,7 +67,7 @@ message! {
         /// The path.
         pub path: String,
         /// The port.
-        #[schemars(required)]
+        #[cfg_attr(feature = "schemas", schemars(required))]
         pub port: u32,
         /// The host.
         pub host: String,
@@ -90,14 +90,14 @@ message! {
         /// The host.
         pub host: String,
         /// The port.
-        #[schemars(required)]
+        #[cfg_attr(feature = "schemas", schemars(required))]
         pub port: u32,
     }
 
     /// A probe by command.
     pub struct ExecHealthCheck {
         /// The command and its arguments.
-        #[schemars(required)]
+        #[cfg_attr(feature = "schemas", schemars(required))]
         pub command: Vec<String>,
     }
 

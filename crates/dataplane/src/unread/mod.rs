@@ -165,7 +165,7 @@ fn varint(bytes: &mut &[u8]) -> Option<u64> {
 
 fn find<M: Wire>(message: &M, wanted: Unread) -> Vec<String> {
     let rules = &*RULES;
-    let Some(index) = rules.by_name.get(M::full_name().as_str()) else {
+    let Some(index) = rules.by_name.get(M::FULL_NAME) else {
         return Vec::new();
     };
     let mut found = Vec::new();

@@ -12,7 +12,6 @@ use std::sync::Arc;
 
 use dataplane::StreamInfo;
 use dataplane::formatter::Formatter;
-use prost::Message as _;
 use xds::Wire as _;
 use xds::envoy::config::accesslog::v3::AccessLog as Config;
 use xds::envoy::config::accesslog::v3::access_log;
@@ -101,7 +100,7 @@ impl AccessLog {
                 );
             }
             Target::OpenTelemetry(service, record) => {
-                service.take(&record.of(info).encode_to_vec(), worker, shared);
+                service.take(&record.of(info).to_wire(), worker, shared);
             }
         }
     }

@@ -1,14 +1,14 @@
 //! Access logs as OpenTelemetry knows them: records with a body and attributes.
-//! Field numbers are those of `opentelemetry/proto/logs/v1/logs.proto`.
 
 use std::time::UNIX_EPOCH;
 
+use bytes::Bytes;
 use dataplane::StreamInfo;
 use dataplane::formatter::Formatter;
-use prost::Message;
 use xds::envoy::extensions::access_loggers::open_telemetry::v3::OpenTelemetryAccessLogConfig;
 use xds::opentelemetry::proto::common::v1::any_value::Value as Kinds;
 use xds::opentelemetry::proto::common::v1::{AnyValue, ArrayValue, KeyValue, KeyValueList};
+use xds::opentelemetry::proto::logs::v1::LogRecord;
 
 /// The method that takes records.
 pub const EXPORT: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
@@ -59,8 +59,10 @@ impl Record {
             time_unix_nano: since.as_nanos() as u64,
             body: self.body.as_ref().map(|body| body.of(info)),
             attributes: values(&self.attributes, info),
-            trace_id: trace.map_or_else(Vec::new, |(trace, _)| trace.to_be_bytes().to_vec()),
-            span_id: trace.map_or_else(Vec::new, |(_, span)| span.to_be_bytes().to_vec()),
+            trace_id: trace
+                .map_or_else(Bytes::new, |(trace, _)| trace.to_be_bytes().to_vec().into()),
+            span_id: trace.map_or_else(Bytes::new, |(_, span)| span.to_be_bytes().to_vec().into()),
+            ..LogRecord::default()
         }
     }
 }
@@ -113,19 +115,4 @@ impl Template {
             }),
         }
     }
-}
-
-/// `LogRecord`.
-#[derive(Clone, PartialEq, Message)]
-pub struct LogRecord {
-    #[prost(fixed64, tag = "1")]
-    time_unix_nano: u64,
-    #[prost(message, optional, tag = "5")]
-    body: Option<AnyValue>,
-    #[prost(message, repeated, tag = "6")]
-    attributes: Vec<KeyValue>,
-    #[prost(bytes = "vec", tag = "9")]
-    trace_id: Vec<u8>,
-    #[prost(bytes = "vec", tag = "10")]
-    span_id: Vec<u8>,
 }

@@ -9,21 +9,21 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use prost::Message as _;
-use prost::encoding::{WireType, encode_key, encode_varint};
 use tokio::sync::{Notify, mpsc};
 use xds::Wire as _;
 use xds::envoy::config::core::v3::{ApiVersion, GrpcService};
 use xds::envoy::extensions::access_loggers::grpc::v3::CommonGrpcAccessLogConfig;
 use xds::envoy::extensions::access_loggers::open_telemetry::v3::OpenTelemetryAccessLogConfig;
 use xds::envoy::service::accesslog::v3::stream_access_logs_message::Identifier;
+use xds::opentelemetry::proto::resource::v1::Resource;
+use xds::wire::put_bytes;
 
 use super::otlp;
 use crate::body::{Body, BodyError, Frame, Source};
 use crate::config::Shared;
 use crate::http::callout::{self, CallError, GrpcTarget, HttpTarget};
 use crate::stats::groups::AccessLogStats;
-use crate::tracer::otlp::{Resource, attribute, detected};
+use crate::tracer::otlp::{attribute, detected};
 use crate::worker::Worker;
 
 /// The method that takes streams of entries.
@@ -211,7 +211,7 @@ impl Service {
                 Collector::Stream { .. } => 1,
                 Collector::Grpc { .. } | Collector::Http { .. } => 2,
             };
-            nested(&mut waiting, field, entry);
+            put_bytes(&mut waiting, field, entry);
             if waiting.len() >= self.enough {
                 self.full.notify_one();
             }
@@ -251,11 +251,11 @@ impl Service {
                             node: Some(shared.node.clone()),
                             log_name: log_name.clone(),
                         };
-                        nested(&mut message, 1, &identifier.to_wire());
+                        put_bytes(&mut message, 1, &identifier.to_wire());
                         OpenStream::start(to.clone(), worker.clone(), shared.clone())
                     }
                 };
-                nested(&mut message, *field, &entries);
+                put_bytes(&mut message, *field, &entries);
                 let sent = open.messages.send(callout::frame(&message));
                 *stream = Some(open);
                 sent.map_err(|_| CallError::Failed("the stream has ended".into()))
@@ -375,20 +375,13 @@ impl Source for Messages {
     }
 }
 
-/// Adds a field that holds these bytes.
-fn nested(out: &mut Vec<u8>, field: u32, bytes: &[u8]) {
-    encode_key(field, WireType::LengthDelimited, out);
-    encode_varint(bytes.len() as u64, out);
-    out.extend_from_slice(bytes);
-}
-
 /// `ExportLogsServiceRequest` with records that are encoded already.
 fn request(records: &[u8], resource: &Resource) -> Vec<u8> {
     let mut logs = Vec::with_capacity(records.len() + 256);
-    nested(&mut logs, 1, &resource.encode_to_vec());
+    put_bytes(&mut logs, 1, &resource.to_wire());
     // ScopeLogs
-    nested(&mut logs, 2, records);
+    put_bytes(&mut logs, 2, records);
     let mut out = Vec::with_capacity(logs.len() + 8);
-    nested(&mut out, 1, &logs);
+    put_bytes(&mut out, 1, &logs);
     out
 }

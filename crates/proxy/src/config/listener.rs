@@ -590,7 +590,7 @@ fn peer_metadata(
 fn typed<M: xds::Wire>(any: &xds::prost_types::Any) -> Result<M, String> {
     xds::any::unpack::<M>(any)
         .map_err(|error| error.to_string())?
-        .ok_or_else(|| format!("not a {}", M::full_name()))
+        .ok_or_else(|| format!("not a {}", M::FULL_NAME))
 }
 
 impl Chain {

@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use parking_lot::RwLock;
-use prost::Message as _;
 use xds::Wire as _;
 use xds::envoy::config::core::v3::Node;
 use xds::prost_types::value::Kind;
@@ -167,7 +166,7 @@ impl Identity {
                 shared.fields.insert(name.to_owned(), value);
             }
         }
-        let metadata = shared.encode_to_vec();
+        let metadata = shared.to_wire();
         let header = http::HeaderValue::from_str(&BASE64.encode(&metadata));
         Self {
             own: Arc::new(Workload::from_struct(&all)),
@@ -188,7 +187,7 @@ impl Identity {
             return Some(known.clone());
         }
         let bytes = BASE64.decode(metadata).ok()?;
-        self.remember(id, &Struct::decode(bytes.as_slice()).ok()?)
+        self.remember(id, &Struct::from_wire(&bytes).ok()?)
     }
 
     fn remember(&self, id: &str, metadata: &Struct) -> Option<Arc<Workload>> {
@@ -220,7 +219,7 @@ impl Identity {
     /// The preamble of the TCP exchange: magic, length, an `Any` of a struct with id and metadata.
     pub fn tcp_preamble(&self) -> Vec<u8> {
         let mut value = Struct::default();
-        let own = Struct::decode(self.metadata.as_slice()).unwrap_or_default();
+        let own = Struct::from_wire(&self.metadata).unwrap_or_default();
         value.fields.insert(
             PEER_METADATA.into(),
             Value {
@@ -235,9 +234,9 @@ impl Identity {
         );
         let any = Any {
             type_url: "type.googleapis.com/google.protobuf.Struct".into(),
-            value: value.encode_to_vec(),
+            value: value.to_wire(),
         };
-        let body = any.encode_to_vec();
+        let body = any.to_wire();
         let mut out = Vec::with_capacity(8 + body.len());
         out.extend_from_slice(&TCP_MAGIC.to_be_bytes());
         out.extend_from_slice(&(body.len() as u32).to_be_bytes());
@@ -247,8 +246,8 @@ impl Identity {
 
     /// Reads the body of a preamble.
     pub fn tcp_peer(&self, body: &[u8]) -> Option<Arc<Workload>> {
-        let any = Any::decode(body).ok()?;
-        let value = Struct::decode(any.value.as_slice()).ok()?;
+        let any = Any::from_wire(body).ok()?;
+        let value = Struct::from_wire(&any.value).ok()?;
         let id = match value.fields.get(PEER_METADATA_ID)?.kind.as_ref()? {
             Kind::StringValue(id) => id.clone(),
             _ => String::new(),
@@ -462,7 +461,7 @@ mod tests {
     #[test]
     fn only_known_labels_are_told() {
         let identity = Identity::new(&node());
-        let told = Struct::decode(identity.metadata.as_slice()).unwrap();
+        let told = Struct::from_wire(&identity.metadata).unwrap();
         let Some(Kind::StructValue(labels)) = &told.fields["LABELS"].kind else {
             panic!("labels")
         };

@@ -1,75 +1,19 @@
-//! The messages of OpenTelemetry's trace service, as far as spans of a proxy need them.
-//! Field numbers are those of `opentelemetry/proto/trace/v1/trace.proto`.
+//! Spans as the messages of OpenTelemetry's trace service.
 
 use std::time::UNIX_EPOCH;
 
-use prost::Message;
+use bytes::Bytes;
 use xds::envoy::config::core::v3::TypedExtensionConfig;
+use xds::opentelemetry::proto::collector::trace::v1::ExportTraceServiceRequest;
 use xds::opentelemetry::proto::common::v1::any_value::Value as Kinds;
 use xds::opentelemetry::proto::common::v1::{AnyValue, KeyValue};
+use xds::opentelemetry::proto::resource::v1::Resource;
+use xds::opentelemetry::proto::trace::v1::{ResourceSpans, ScopeSpans, Span, Status};
 
 use super::{Kind, Span as Finished};
 
 /// The method that takes spans.
 pub const EXPORT: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
-
-/// `ExportTraceServiceRequest`.
-#[derive(Clone, PartialEq, Message)]
-pub struct Export {
-    #[prost(message, repeated, tag = "1")]
-    resource_spans: Vec<ResourceSpans>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct ResourceSpans {
-    #[prost(message, optional, tag = "1")]
-    resource: Option<Resource>,
-    #[prost(message, repeated, tag = "2")]
-    scope_spans: Vec<ScopeSpans>,
-}
-
-/// What all spans, or records of a log, of this proxy have in common.
-#[derive(Clone, PartialEq, Message)]
-pub struct Resource {
-    #[prost(message, repeated, tag = "1")]
-    pub attributes: Vec<KeyValue>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct ScopeSpans {
-    #[prost(message, repeated, tag = "2")]
-    spans: Vec<Span>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Span {
-    #[prost(bytes = "vec", tag = "1")]
-    trace_id: Vec<u8>,
-    #[prost(bytes = "vec", tag = "2")]
-    span_id: Vec<u8>,
-    #[prost(bytes = "vec", tag = "4")]
-    parent_span_id: Vec<u8>,
-    #[prost(string, tag = "5")]
-    name: String,
-    /// SERVER 2, CLIENT 3.
-    #[prost(int32, tag = "6")]
-    kind: i32,
-    #[prost(fixed64, tag = "7")]
-    start_time_unix_nano: u64,
-    #[prost(fixed64, tag = "8")]
-    end_time_unix_nano: u64,
-    #[prost(message, repeated, tag = "9")]
-    attributes: Vec<KeyValue>,
-    #[prost(message, optional, tag = "15")]
-    status: Option<Status>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Status {
-    /// UNSET 0, OK 1, ERROR 2.
-    #[prost(int32, tag = "3")]
-    code: i32,
-}
 
 /// An attribute with a text.
 pub fn attribute(key: &str, value: &str) -> KeyValue {
@@ -112,39 +56,37 @@ pub fn detected(detectors: &[TypedExtensionConfig]) -> Result<Vec<(String, Strin
     Ok(attributes)
 }
 
-impl Resource {
-    /// Of the service of this name, with further attributes.
-    pub fn new(service: &str, more: Vec<(String, String)>) -> Self {
-        let own = [
-            ("service.name", service),
-            ("telemetry.sdk.language", "rust"),
-            ("telemetry.sdk.name", "theater"),
-            ("telemetry.sdk.version", env!("CARGO_PKG_VERSION")),
-        ];
-        let mut attributes: Vec<KeyValue> = own
-            .iter()
-            .filter(|(key, _)| !more.iter().any(|(other, _)| other == key))
-            .map(|(key, value)| attribute(key, value))
-            .collect();
-        attributes.extend(more.iter().map(|(key, value)| attribute(key, value)));
-        Self { attributes }
-    }
+/// The resource that is the service of this name, with further attributes.
+pub fn resource(service: &str, more: Vec<(String, String)>) -> Resource {
+    let own = [
+        ("service.name", service),
+        ("telemetry.sdk.language", "rust"),
+        ("telemetry.sdk.name", "theater"),
+        ("telemetry.sdk.version", env!("CARGO_PKG_VERSION")),
+    ];
+    let mut attributes: Vec<KeyValue> = own
+        .iter()
+        .filter(|(key, _)| !more.iter().any(|(other, _)| other == key))
+        .map(|(key, value)| attribute(key, value))
+        .collect();
+    attributes.extend(more.iter().map(|(key, value)| attribute(key, value)));
+    Resource { attributes }
 }
 
 /// The call that hands over these spans.
-pub fn request(spans: &[Finished], resource: &Resource) -> Export {
+pub fn request(spans: &[Finished], resource: &Resource) -> ExportTraceServiceRequest {
     let spans = spans
         .iter()
         .map(|span| {
             let start = span.start.duration_since(UNIX_EPOCH).unwrap_or_default();
             let error = span.tags.iter().any(|(name, _)| name == "error");
             Span {
-                trace_id: span.context.trace.to_be_bytes().to_vec(),
-                span_id: span.context.span.to_be_bytes().to_vec(),
+                trace_id: span.context.trace.to_be_bytes().to_vec().into(),
+                span_id: span.context.span.to_be_bytes().to_vec().into(),
                 parent_span_id: span
                     .context
                     .parent
-                    .map_or_else(Vec::new, |parent| parent.to_be_bytes().to_vec()),
+                    .map_or_else(Bytes::new, |parent| parent.to_be_bytes().to_vec().into()),
                 name: span.name.clone(),
                 kind: match span.kind {
                     Kind::Server => 2,
@@ -161,7 +103,7 @@ pub fn request(spans: &[Finished], resource: &Resource) -> Export {
             }
         })
         .collect();
-    Export {
+    ExportTraceServiceRequest {
         resource_spans: vec![ResourceSpans {
             resource: Some(resource.clone()),
             scope_spans: vec![ScopeSpans { spans }],
@@ -179,7 +121,7 @@ mod tests {
             attributes_of("a=1, b = 2,nothing"),
             [("a".into(), "1".into()), ("b".into(), "2".to_owned())]
         );
-        let resource = Resource::new("me", vec![("service.name".into(), "other".into())]);
+        let resource = resource("me", vec![("service.name".into(), "other".into())]);
         let names = resource
             .attributes
             .iter()

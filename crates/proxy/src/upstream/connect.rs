@@ -229,7 +229,7 @@ fn set_mark(socket: &TcpSocket, mark: u32) {
 }
 
 /// Sets an integer socket option.
-pub(crate) fn set_option(
+pub fn set_option(
     socket: &impl AsRawFd,
     level: libc::c_int,
     option: libc::c_int,

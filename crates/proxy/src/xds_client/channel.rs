@@ -142,7 +142,7 @@ impl Target {
 }
 
 /// An error with all its causes in one line.
-pub(crate) fn describe(error: &dyn std::error::Error) -> String {
+pub fn describe(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(inner) = source {

@@ -3,11 +3,12 @@
 use std::sync::{Arc, Mutex};
 
 use bytes::{Buf, Bytes, BytesMut};
-use prost::Message;
 use serde_json::{Map, Value, json};
 use tokio::io::{AsyncRead, AsyncWrite};
+use xds::Wire as _;
 use xds::envoy::service::accesslog::v3::StreamAccessLogsMessage;
 use xds::envoy::service::accesslog::v3::stream_access_logs_message::LogEntries;
+use xds::opentelemetry::proto::collector::logs::v1::ExportLogsServiceRequest;
 use xds::opentelemetry::proto::common::v1::{AnyValue, KeyValue, any_value};
 
 use crate::upstream::Script;
@@ -70,7 +71,7 @@ fn next(waiting: &mut BytesMut) -> Option<Bytes> {
 }
 
 fn of_envoy(message: &[u8]) -> Vec<String> {
-    let message = StreamAccessLogsMessage::decode(message).expect("a message of the access log");
+    let message = StreamAccessLogsMessage::from_wire(message).expect("a message of the access log");
     let mut all = Vec::new();
     if let Some(identifier) = message.identifier {
         let node = identifier.node.unwrap_or_default();
@@ -125,61 +126,13 @@ fn plain(value: &mut Value) {
     }
 }
 
-#[derive(Clone, PartialEq, Message)]
-struct Export {
-    #[prost(message, repeated, tag = "1")]
-    logs: Vec<ResourceLogs>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct ResourceLogs {
-    #[prost(message, optional, tag = "1")]
-    resource: Option<Resource>,
-    #[prost(message, repeated, tag = "2")]
-    scopes: Vec<ScopeLogs>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Resource {
-    #[prost(message, repeated, tag = "1")]
-    attributes: Vec<KeyValue>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct ScopeLogs {
-    #[prost(bytes = "vec", optional, tag = "1")]
-    scope: Option<Vec<u8>>,
-    #[prost(message, repeated, tag = "2")]
-    records: Vec<Record>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Record {
-    #[prost(fixed64, tag = "1")]
-    time_unix_nano: u64,
-    #[prost(fixed64, tag = "11")]
-    observed_time_unix_nano: u64,
-    #[prost(int32, tag = "2")]
-    severity_number: i32,
-    #[prost(string, tag = "3")]
-    severity_text: String,
-    #[prost(message, optional, tag = "5")]
-    body: Option<AnyValue>,
-    #[prost(message, repeated, tag = "6")]
-    attributes: Vec<KeyValue>,
-    #[prost(bytes = "vec", tag = "9")]
-    trace_id: Vec<u8>,
-    #[prost(bytes = "vec", tag = "10")]
-    span_id: Vec<u8>,
-}
-
 fn of_open_telemetry(message: &[u8]) -> Vec<String> {
-    let export = Export::decode(message).expect("an export");
+    let export = ExportLogsServiceRequest::from_wire(message).expect("an export");
     let mut all = Vec::new();
-    for logs in export.logs {
+    for logs in export.resource_logs {
         let resource = logs.resource.unwrap_or_default();
-        for scope in logs.scopes {
-            for record in scope.records {
+        for scope in logs.scope_logs {
+            for record in scope.log_records {
                 let entry = json!({
                     "resource": attributes(&resource.attributes),
                     "scope": scope.scope.is_some(),

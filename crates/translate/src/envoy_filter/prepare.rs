@@ -6,10 +6,10 @@ use crate::objects::Config;
 use api::istio::{
     ApplyTo, EnvoyConfigObjectMatch, EnvoyConfigObjectPatch, EnvoyFilter, PatchOperation,
 };
-use prost::Name;
 use prost_reflect::DynamicMessage;
 use regex::Regex;
 use serde_json::Value;
+use xds::Wire as _;
 use xds::envoy::config::cluster::v3::Cluster;
 use xds::envoy::config::core::v3::TypedExtensionConfig;
 use xds::envoy::config::listener::v3::{Filter, FilterChain, Listener, ListenerFilter};
@@ -230,27 +230,27 @@ fn message(
     problems: &mut Vec<Problem>,
 ) -> Result<DynamicMessage, Refusal> {
     let message_name = match apply_to {
-        ApplyTo::Listener => Listener::full_name(),
-        ApplyTo::FilterChain => FilterChain::full_name(),
-        ApplyTo::NetworkFilter => Filter::full_name(),
-        ApplyTo::HttpFilter => HttpFilter::full_name(),
-        ApplyTo::RouteConfiguration => RouteConfiguration::full_name(),
-        ApplyTo::VirtualHost => VirtualHost::full_name(),
-        ApplyTo::HttpRoute => Route::full_name(),
-        ApplyTo::Cluster => Cluster::full_name(),
-        ApplyTo::ExtensionConfig => TypedExtensionConfig::full_name(),
-        ApplyTo::ListenerFilter => ListenerFilter::full_name(),
-        ApplyTo::Invalid | ApplyTo::Bootstrap => String::new(),
+        ApplyTo::Listener => Listener::FULL_NAME,
+        ApplyTo::FilterChain => FilterChain::FULL_NAME,
+        ApplyTo::NetworkFilter => Filter::FULL_NAME,
+        ApplyTo::HttpFilter => HttpFilter::FULL_NAME,
+        ApplyTo::RouteConfiguration => RouteConfiguration::FULL_NAME,
+        ApplyTo::VirtualHost => VirtualHost::FULL_NAME,
+        ApplyTo::HttpRoute => Route::FULL_NAME,
+        ApplyTo::Cluster => Cluster::FULL_NAME,
+        ApplyTo::ExtensionConfig => TypedExtensionConfig::FULL_NAME,
+        ApplyTo::ListenerFilter => ListenerFilter::FULL_NAME,
+        ApplyTo::Invalid | ApplyTo::Bootstrap => "",
     };
     let mut value = value.clone();
-    if let Ok(descriptor) = xds::json::descriptor(&message_name) {
+    if let Ok(descriptor) = xds::json::descriptor(message_name) {
         durations::in_seconds(&mut value, &descriptor);
     }
-    let strict = match xds::json::dynamic_from_value(&message_name, &value, true) {
+    let strict = match xds::json::dynamic_from_value(message_name, &value, true) {
         Ok(message) => return Ok(message),
         Err(error) => error,
     };
-    let Ok(message) = xds::json::dynamic_from_value(&message_name, &value, false) else {
+    let Ok(message) = xds::json::dynamic_from_value(message_name, &value, false) else {
         return Err((
             ".patch.value",
             format!("does not fit {message_name}: {strict}"),

@@ -898,6 +898,13 @@ pub mod google {
         include!("google.rpc.rs");
     }
 }
+pub mod grpc {
+    pub mod health {
+        pub mod v1 {
+            include!("grpc.health.v1.rs");
+        }
+    }
+}
 pub mod io {
     pub mod istio {
         pub mod http {
@@ -936,9 +943,36 @@ pub mod istio {
 }
 pub mod opentelemetry {
     pub mod proto {
+        pub mod collector {
+            pub mod logs {
+                pub mod v1 {
+                    include!("opentelemetry.proto.collector.logs.v1.rs");
+                }
+            }
+            pub mod trace {
+                pub mod v1 {
+                    include!("opentelemetry.proto.collector.trace.v1.rs");
+                }
+            }
+        }
         pub mod common {
             pub mod v1 {
                 include!("opentelemetry.proto.common.v1.rs");
+            }
+        }
+        pub mod logs {
+            pub mod v1 {
+                include!("opentelemetry.proto.logs.v1.rs");
+            }
+        }
+        pub mod resource {
+            pub mod v1 {
+                include!("opentelemetry.proto.resource.v1.rs");
+            }
+        }
+        pub mod trace {
+            pub mod v1 {
+                include!("opentelemetry.proto.trace.v1.rs");
             }
         }
     }

@@ -7,13 +7,13 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 use serde::Deserialize;
 
-use super::Environment;
-use super::envoy::Envoy;
-use super::fetch::Fetch;
-use super::probes::Probes;
-use crate::server::Proxy;
-use crate::stats::render::{self, Query};
-use crate::web::{self, Answer, Request};
+use crate::Environment;
+use crate::envoy::Envoy;
+use crate::fetch::Fetch;
+use crate::probes::Probes;
+use proxy::server::Proxy;
+use proxy::stats::render::{self, Query};
+use proxy::web::{self, Answer, Request};
 
 /// Where the application shows its metrics, as its annotations said before injection.
 #[derive(Debug, Deserialize, Default)]
@@ -62,7 +62,7 @@ pub fn serve(
 ) -> Result<(), String> {
     let port = environment.config_number("statusPort") as u16;
     let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
-    let socket = crate::listener::bind(address, 128)
+    let socket = proxy::listener::bind(address, 128)
         .map_err(|error| format!("status port: cannot bind {address}: {error}"))?;
     let text = |name: &str| environment.variables.get(name).cloned().unwrap_or_default();
     let ip = environment

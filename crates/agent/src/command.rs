@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 
 use http::Method;
 
-use super::envoy::{self, Envoy};
-use super::fetch::Fetch;
-use super::{Environment, ISTIO_VERSION, ca, status};
-use crate::server::{Options, Proxy};
-use crate::tls::secrets::Secrets;
-use crate::upstream::connect::MARK;
-use crate::xds_client::TargetSource;
+use crate::envoy::{self, Envoy};
+use crate::fetch::Fetch;
+use crate::{Environment, ISTIO_VERSION, ca, status};
+use proxy::server::{Options, Proxy};
+use proxy::tls::secrets::Secrets;
+use proxy::upstream::connect::MARK;
+use proxy::xds_client::TargetSource;
 
 const USAGE: &str = "\
 usage: pilot-agent proxy sidecar|router [--domain DOMAIN] [--concurrency N] ...

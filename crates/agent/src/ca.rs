@@ -16,11 +16,11 @@ use xds::envoy::r#type::matcher::v3::{StringMatcher, string_matcher::MatchPatter
 use xds::istio::v1::auth::IstioCertificateRequest;
 use xds::istio::v1::auth::istio_certificate_service_client::IstioCertificateServiceClient;
 
-use super::Environment;
-use crate::tls::client::ClientContext;
-use crate::tls::secrets::Secrets;
-use crate::xds_client::Target;
-use crate::xds_client::channel::{TargetAddress, describe};
+use crate::Environment;
+use proxy::tls::client::ClientContext;
+use proxy::tls::secrets::Secrets;
+use proxy::xds_client::Target;
+use proxy::xds_client::channel::{TargetAddress, describe};
 
 /// How long a certificate shall last.
 const LIFETIME: Duration = Duration::from_secs(24 * 3600);

@@ -11,7 +11,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::upstream::connect::set_option;
+use proxy::upstream::connect::set_option;
 
 /// A request.
 pub struct Fetch<'a> {
@@ -85,7 +85,7 @@ impl Fetch<'_> {
             return self.over(tcp).await;
         }
         let provider = runtime::tls::provider();
-        let verifier = crate::tls::verify::ServerVerifier {
+        let verifier = proxy::tls::verify::ServerVerifier {
             roots: None,
             sans: Vec::new(),
             algorithms: provider.signature_verification_algorithms,

@@ -1,4 +1,4 @@
-//! The proxy alone: `cargo run -p theater-proxy --example proxy -- -c bootstrap.yaml [--concurrency N]`.
+//! The proxy alone: `cargo run -p theater-agent --example proxy -- -c bootstrap.yaml [--concurrency N]`.
 //! Called by the name `pilot-agent` it is the agent.
 
 use std::path::Path;
@@ -12,7 +12,7 @@ fn main() -> ExitCode {
         .file_name()
         .is_some_and(|name| name == "pilot-agent")
     {
-        proxy::agent::main(args)
+        agent::main(args)
     } else {
         proxy::command::main(args)
     }

@@ -51,7 +51,7 @@ use xds::envoy::r#type::matcher::v3::{
 use xds::prost_types::{Any, Duration, Struct};
 use xds::udpa::r#type::v1::TypedStruct;
 
-use super::Environment;
+use crate::Environment;
 
 /// The parts of statistic names that become tags, as Istio's bootstrap has them.
 const TAGS: [(&str, &str); 16] = [

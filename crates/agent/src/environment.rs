@@ -8,7 +8,7 @@ use dataplane::matching::json_to_struct;
 use serde_json::{Map, Value, json};
 use xds::envoy::config::core::v3::{Locality, Node};
 
-use super::ISTIO_VERSION;
+use crate::ISTIO_VERSION;
 
 /// What an agent knows about its pod.
 #[derive(Debug, Clone)]

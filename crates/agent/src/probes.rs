@@ -7,8 +7,10 @@ use std::time::Duration;
 use http::{HeaderMap, Method, StatusCode};
 use serde::Deserialize;
 
-use super::fetch::{Fetch, connect};
-use crate::web::Answer;
+use crate::fetch::{Fetch, connect};
+use proxy::web::Answer;
+use xds::codec::WireCodec;
+use xds::grpc::health::v1::{HealthCheckRequest, HealthCheckResponse};
 
 /// Where the agent's connections to the application come from: the redirection leaves this source alone.
 const SOURCE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 6));
@@ -59,18 +61,6 @@ pub struct Probes {
     probes: HashMap<String, Probe>,
     ip: IpAddr,
     mark: Option<u32>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct HealthCheckRequest {
-    #[prost(string, tag = "1")]
-    service: String,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct HealthCheckResponse {
-    #[prost(int32, tag = "1")]
-    status: i32,
 }
 
 impl Probes {
@@ -190,14 +180,14 @@ impl Probes {
                     .map(hyper_util::rt::TokioIo::new)
             }))
             .await
-            .map_err(|error| crate::xds_client::channel::describe(&error))?;
+            .map_err(|error| proxy::xds_client::channel::describe(&error))?;
         let mut client = tonic::client::Grpc::new(channel);
         client.ready().await.map_err(|error| error.to_string())?;
         let request = HealthCheckRequest {
             service: grpc.service.clone().unwrap_or_default(),
         };
         let path = http::uri::PathAndQuery::from_static("/grpc.health.v1.Health/Check");
-        let codec = tonic_prost::ProstCodec::<HealthCheckRequest, HealthCheckResponse>::default();
+        let codec = WireCodec::<HealthCheckRequest, HealthCheckResponse>::default();
         let response = client
             .unary(tonic::Request::new(request), path, codec)
             .await

@@ -12,7 +12,7 @@ use xds::envoy::service::discovery::v3::{
 use xds::envoy::service::secret::v3::secret_discovery_service_server::SecretDiscoveryService;
 use xds::type_url;
 
-use crate::tls::secrets::Secrets;
+use proxy::tls::secrets::Secrets;
 
 /// Serves the secrets it holds, each again whenever it changes.
 pub struct SecretServer {

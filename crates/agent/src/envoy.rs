@@ -16,10 +16,10 @@ use tokio_stream::wrappers::UnixListenerStream;
 use xds::Wire as _;
 use xds::envoy::service::secret::v3::secret_discovery_service_server::SecretDiscoveryServiceServer;
 
-use super::fetch::Fetch;
-use super::sds::SecretServer;
-use super::{Environment, bootstrap, ca};
-use crate::tls::secrets::Secrets;
+use crate::fetch::Fetch;
+use crate::sds::SecretServer;
+use crate::{Environment, bootstrap, ca};
+use proxy::tls::secrets::Secrets;
 
 /// The variable of an image that says where its Envoy is.
 pub const VARIABLE: &str = "THEATER_ENVOY";
