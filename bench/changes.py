@@ -8,7 +8,7 @@ over kept connections, while VirtualServices, DestinationRules, the Gateway and 
 Deployments are scaled and rolled out. None of the changes means a failure, so any answer but 200 is one; they are told by kind, with the change before.
 Ends with 1 if there was one. Needs python3 with PyYAML (or JSON kubeconfig) and nothing else.
 """
-import argparse, base64, collections, http.client, itertools, json, multiprocessing, os, re, shutil, signal, socket, ssl, subprocess, sys, tempfile, threading, time
+import argparse, base64, collections, http.client, itertools, json, multiprocessing, os, re, shutil, signal, socket, ssl, statistics, subprocess, sys, tempfile, threading, time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 NS = "theater-msa"
@@ -249,14 +249,16 @@ def storm(given, state):
         pipes.append(mine)
     time.sleep(1)
     start, done, only = time.time(), [], [kind for kind in given.only.split(",") if kind]
-    every = given.seconds / given.changes
+    every, writes = given.seconds / given.changes, collections.defaultdict(list)
     series = (change for change in changes() if not only or change[0] in only)
     for number, (kind, both, method, path, value) in zip(range(given.changes), series):
         time.sleep(max(0.0, start + number * every - time.time()))
         if path == "gateway":
             path, value = where, {"spec": {"servers": [{**server, "hosts": server["hosts"] + value[1:]} for server in servers]}}
         for cluster in clusters if both else clusters[:1]:
+            asked = time.time()
             cluster.send(method, path, value)
+            writes[kind].append(time.time() - asked)
         done.append((time.time(), f"{kind} {number}"))
     took = time.time() - start
     time.sleep(1)
@@ -270,6 +272,8 @@ def storm(given, state):
     total = sum(counts.values())
     kinds = collections.Counter(name.split()[0] for _, name in done)
     print(f"{len(done)} changes in {took:.1f} s ({', '.join(f'{many} {kind}' for kind, many in kinds.items())})")
+    for kind, times in writes.items():
+        print(f"  {kind}: {len(times)} writes, {1000 * statistics.median(times):.0f} ms each, {1000 * max(times):.0f} ms at most")
     print(f"{total} requests, {total / loaded:.0f}/s; failed: {total - counts['200']}")
     for kind, many in counts.most_common():
         if kind != "200":

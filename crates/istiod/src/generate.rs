@@ -31,41 +31,77 @@ fn insert<R: Resource>(generated: &mut Generated, resources: &BTreeMap<String, R
 
 /// Brings resources up to a change: encodes what was made again, and tells what of it is different.
 pub fn apply(generated: &mut Generated, change: &translate::Change) -> Changes {
-    let (made, gone) = match change {
+    let (made, gone, routing) = match change {
         translate::Change::Everything(output) => {
             *generated = by_type(output);
             return Changes::Everything;
         }
-        translate::Change::Services {
+        translate::Change::Part {
             made,
             clusters_gone,
             endpoints_gone,
+            routing,
         } => (
             made,
             [
                 (type_url::CLUSTER, clusters_gone),
                 (type_url::ENDPOINT, endpoints_gone),
             ],
+            *routing,
         ),
     };
-    let mut changed: BTreeMap<&'static str, BTreeSet<String>> = BTreeMap::new();
+    let mut changed = Names::new();
     for (type_url, names) in gone {
-        let resources = generated.entry(type_url).or_default();
-        for name in names {
-            if resources.remove(name).is_some() {
-                changed.entry(type_url).or_default().insert(name.clone());
-            }
-        }
+        remove(generated, type_url, &mut changed, |name| {
+            names.contains(name)
+        });
     }
     replace(generated, &made.clusters, &mut changed);
     replace(generated, &made.endpoints, &mut changed);
+    if routing {
+        replace_all(generated, &made.listeners, &mut changed);
+        replace_all(generated, &made.routes, &mut changed);
+        replace_all(generated, &made.extension_configs, &mut changed);
+    }
     Changes::Only(changed)
+}
+
+type Names = BTreeMap<&'static str, BTreeSet<String>>;
+
+fn remove(
+    generated: &mut Generated,
+    type_url: &'static str,
+    changed: &mut Names,
+    gone: impl Fn(&String) -> bool,
+) {
+    let resources = generated.entry(type_url).or_default();
+    let names: Vec<String> = resources
+        .keys()
+        .filter(|name| gone(name))
+        .cloned()
+        .collect();
+    for name in names {
+        resources.remove(&name);
+        changed.entry(type_url).or_default().insert(name);
+    }
+}
+
+/// `made` is all there is of its type.
+fn replace_all<R: Resource>(
+    generated: &mut Generated,
+    made: &BTreeMap<String, R>,
+    changed: &mut Names,
+) {
+    remove(generated, R::TYPE_URL, changed, |name| {
+        !made.contains_key(name)
+    });
+    replace(generated, made, changed);
 }
 
 fn replace<R: Resource>(
     generated: &mut Generated,
     made: &BTreeMap<String, R>,
-    changed: &mut BTreeMap<&'static str, BTreeSet<String>>,
+    changed: &mut Names,
 ) {
     let resources = generated.entry(R::TYPE_URL).or_default();
     for (name, resource) in made {

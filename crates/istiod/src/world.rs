@@ -54,7 +54,7 @@ impl World for Mesh {
     fn update(&self, proxy: &ProxyInfo, built: &mut Built, generated: &mut Generated) -> Changes {
         let change = built.advance(self.snapshot.clone(), proxy);
         match &change {
-            Change::Everything(output) | Change::Services { made: output, .. } => {
+            Change::Everything(output) | Change::Part { made: output, .. } => {
                 report(proxy, output);
             }
         }

@@ -1,6 +1,7 @@
-//! From one moment to the next: when only pods and endpoints changed, only what was made from them is made again.
+//! From one moment to the next: when only pods and endpoints changed, only what was made from them is made again; when only routing
+//! changed, the clusters of services stay, apart from those whose DestinationRule is another.
 //!
-//! This does not rest on a list of what depends on what: while resources are built, each question about endpoints is written down
+//! For pods and endpoints this does not rest on a list of what depends on what: while resources are built, each question about endpoints is written down
 //! ([`crate::context::Reads`]). A change that touches an answer outside of the clusters of the service itself means a new build of everything.
 
 use crate::context::Context;
@@ -22,68 +23,119 @@ pub struct Built {
 pub enum Change {
     /// These are all resources; any of them can be new.
     Everything(Output),
-    /// Only clusters and load assignments of some services were made again.
-    Services {
-        /// The clusters and load assignments as they are now. Not all of them are different.
+    /// Some clusters and load assignments were made again.
+    Part {
+        /// They as they are now, not all of them different; and with `routing` everything that is neither.
         made: Output,
         /// Clusters that are no longer there.
         clusters_gone: BTreeSet<String>,
         /// Load assignments that are no longer there.
         endpoints_gone: BTreeSet<String>,
+        /// Whether the listeners, routes and extension configurations in `made` are all there are. Else they are as they were.
+        routing: bool,
     },
 }
 
 impl Built {
     /// Builds all resources of a proxy.
     pub fn new(snapshot: Arc<Snapshot>, proxy: &ProxyInfo) -> (Self, Output) {
-        let (output, made) = build_noting(&snapshot, proxy);
+        let (output, made) = build_noting(&Context::new(&snapshot, proxy), |_| true);
         (Self { snapshot, made }, output)
     }
 
     /// Goes on to another snapshot. The proxy must be the one that this was built for.
     pub fn advance(&mut self, snapshot: Arc<Snapshot>, proxy: &ProxyInfo) -> Change {
         let changes = snapshot
-            .endpoint_changes_since(&self.snapshot)
-            .filter(|changes| !self.needs_everything(&snapshot, changes));
-        let Some(changes) = changes else {
+            .changes_since(&self.snapshot)
+            .filter(|changes| !self.needs_everything(&snapshot, &changes.endpoints));
+        let part = changes.and_then(|changes| {
+            if changes.routing {
+                self.route_anew(&snapshot, proxy, changes.endpoints.hosts)
+            } else {
+                Some(self.services_anew(&snapshot, proxy, &changes.endpoints.hosts))
+            }
+        });
+        let Some(part) = part else {
             let (built, output) = Self::new(snapshot, proxy);
             *self = built;
             return Change::Everything(output);
         };
-        let mut made = Output::default();
-        let (mut clusters_gone, mut endpoints_gone) = (BTreeSet::new(), BTreeSet::new());
-        if changes
-            .hosts
+        self.snapshot = snapshot;
+        part
+    }
+
+    /// The clusters of some hosts, in lower case.
+    fn services_anew(
+        &mut self,
+        snapshot: &Snapshot,
+        proxy: &ProxyInfo,
+        hosts: &BTreeSet<String>,
+    ) -> Change {
+        let (mut output, mut made) = (Output::default(), Made::default());
+        if hosts
             .iter()
             .any(|host| self.made.by_host.contains_key(host))
         {
-            let context = Context::new(&snapshot, proxy);
-            let wanted = |host: &str| changes.hosts.contains(host);
-            let mut by_host = crate::output::ByHost::new();
-            service_clusters(&context, &mut made, false, &mut by_host, wanted);
+            let context = Context::new(snapshot, proxy);
+            let wanted = |host: &str| hosts.contains(host);
+            service_clusters(&context, &mut output, false, &mut made.by_host, wanted);
             if self.made.auto_passthrough {
-                service_clusters(&context, &mut made, true, &mut by_host, wanted);
+                service_clusters(&context, &mut output, true, &mut made.by_host, wanted);
             }
-            for (host, (clusters, endpoints)) in by_host {
-                let before = self
-                    .made
-                    .by_host
-                    .insert(host, (clusters.clone(), endpoints.clone()))
-                    .unwrap_or_default();
-                clusters_gone.extend(before.0.difference(&clusters).cloned());
-                endpoints_gone.extend(before.1.difference(&endpoints).cloned());
-            }
-            made.problems = context.problems.into_inner();
-            let reads = context.reads.into_inner();
-            self.made.reads.hosts.extend(reads.hosts);
-            self.made.reads.addresses.extend(reads.addresses);
-            self.made.reads.pods.extend(reads.pods);
+            output.problems = context.problems.into_inner();
+            made.reads = context.reads.into_inner();
         }
-        self.snapshot = snapshot;
-        Change::Services {
-            made,
+        self.part(output, made, false)
+    }
+
+    /// Everything but the clusters of services: of these, only those of `hosts` (in lower case) and where another
+    /// DestinationRule counts. `None` if that is not enough.
+    fn route_anew(
+        &mut self,
+        snapshot: &Snapshot,
+        proxy: &ProxyInfo,
+        mut hosts: BTreeSet<String>,
+    ) -> Option<Change> {
+        let context = Context::new(snapshot, proxy);
+        // With a Sidecar object, VirtualServices decide which services there are; EnvoyFilters can add, remove and change clusters.
+        if context.scope.sidecar.is_some() || self.made.patched {
+            return None;
+        }
+        for service in &context.scope.services {
+            let rule = |snapshot: &'_ Snapshot| {
+                let rules = &snapshot.destination_rules;
+                rules
+                    .outbound(proxy, &service.host, &service.namespace)
+                    .cloned()
+            };
+            if rule(snapshot) != rule(&self.snapshot) {
+                hosts.insert(service.host.to_ascii_lowercase());
+            }
+        }
+        let (output, made) = build_noting(&context, |host| hosts.contains(host));
+        Some(self.part(output, made, true))
+    }
+
+    /// Takes over what was made again.
+    fn part(&mut self, output: Output, made: Made, routing: bool) -> Change {
+        let (mut clusters_gone, mut endpoints_gone) = (BTreeSet::new(), BTreeSet::new());
+        for (host, (clusters, endpoints)) in made.by_host {
+            let before = self
+                .made
+                .by_host
+                .insert(host, (clusters.clone(), endpoints.clone()))
+                .unwrap_or_default();
+            clusters_gone.extend(before.0.difference(&clusters).cloned());
+            endpoints_gone.extend(before.1.difference(&endpoints).cloned());
+        }
+        self.made.reads.hosts.extend(made.reads.hosts);
+        self.made.reads.addresses.extend(made.reads.addresses);
+        self.made.reads.pods.extend(made.reads.pods);
+        Change::Part {
+            made: output,
             clusters_gone,
             endpoints_gone,
+            routing,
         }
     }
 

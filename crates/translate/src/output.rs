@@ -40,19 +40,22 @@ pub struct Output {
 
 /// Builds all resources of a proxy.
 pub fn build(snapshot: &Snapshot, proxy: &ProxyInfo) -> Output {
-    build_noting(snapshot, proxy).0
+    build_noting(&Context::new(snapshot, proxy), |_| true).0
 }
 
-/// Builds all resources of a proxy, and tells what they were made from.
-pub(crate) fn build_noting(snapshot: &Snapshot, proxy: &ProxyInfo) -> (Output, Made) {
-    let context = Context::new(snapshot, proxy);
+/// Builds all resources of a proxy, but of the clusters of services only those of the hosts (in lower case) that are `wanted`; and tells
+/// what they were made from.
+pub(crate) fn build_noting(context: &Context<'_>, wanted: impl Fn(&str) -> bool) -> (Output, Made) {
+    let (snapshot, proxy) = (context.snapshot, context.proxy);
+    let wanted: &dyn Fn(&str) -> bool = &wanted;
     let mut out = Output::default();
     let mut made = Made::default();
     let patches = Patches::new(snapshot, proxy, &context.problems);
     if proxy.is_router() {
-        made.auto_passthrough = build_router(&context, &patches, &mut out, &mut made.by_host);
+        made.auto_passthrough =
+            build_router(context, &patches, &mut out, &mut made.by_host, wanted);
     } else {
-        build_sidecar(&context, &patches, &mut out, &mut made.by_host);
+        build_sidecar(context, &patches, &mut out, &mut made.by_host, wanted);
     }
     made.patched = !patches.is_empty();
     out.extension_configs = patches.extension_configs();
@@ -62,10 +65,10 @@ pub(crate) fn build_noting(snapshot: &Snapshot, proxy: &ProxyInfo) -> (Output, M
     }
     drop(patches);
     out.problems = snapshot.problems().to_vec();
-    out.problems.extend(context.problems.into_inner());
+    out.problems.extend(context.problems.take());
     out.problems.sort();
     out.problems.dedup();
-    made.reads = context.reads.into_inner();
+    made.reads = context.reads.take();
     (out, made)
 }
 
@@ -89,8 +92,9 @@ fn build_sidecar(
     patches: &Patches<'_>,
     out: &mut Output,
     by_host: &mut ByHost,
+    wanted: &dyn Fn(&str) -> bool,
 ) {
-    service_clusters(context, out, false, by_host, |_| true);
+    service_clusters(context, out, false, by_host, wanted);
     let targets = inbound_targets::targets(context);
     add_clusters(
         out,
@@ -176,11 +180,12 @@ fn build_router(
     patches: &Patches<'_>,
     out: &mut Output,
     by_host: &mut ByHost,
+    wanted: &dyn Fn(&str) -> bool,
 ) -> bool {
     let merged = MergedServers::new(context);
-    service_clusters(context, out, false, by_host, |_| true);
+    service_clusters(context, out, false, by_host, wanted);
     if merged.auto_passthrough {
-        service_clusters(context, out, true, by_host, |_| true);
+        service_clusters(context, out, true, by_host, wanted);
     }
     add_clusters(out, [passthrough::black_hole(context)]);
     patch_clusters(patches, true, out, |_| Vec::new());

@@ -64,6 +64,14 @@ pub struct Snapshot {
     problems: Vec<Problem>,
 }
 
+/// What differs between two snapshots of the same services.
+#[derive(Debug)]
+pub(crate) struct Changes {
+    pub(crate) endpoints: EndpointChanges,
+    /// Objects of the kinds in [`ROUTING`] are not the same.
+    pub(crate) routing: bool,
+}
+
 /// The part of a snapshot that does not depend on pods and endpoints.
 #[derive(Debug)]
 pub struct Settled {
@@ -109,21 +117,42 @@ struct Source {
     namespaces: Vec<HashMap<String, Labels>>,
 }
 
+/// Kinds that say where requests go and who may send them, but not which services there are. Without a Sidecar object, the
+/// clusters of a service depend on none of them but its DestinationRule.
+const ROUTING: [&str; 4] = [
+    "VirtualService",
+    "DestinationRule",
+    "AuthorizationPolicy",
+    "RequestAuthentication",
+];
+
 impl Source {
     /// Objects are the same when they are the same in memory: what a watch has not changed.
     fn is_same(&self, other: &Self) -> bool {
-        let same = |a: &[Arc<Value>], b: &[Arc<Value>]| {
-            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| Arc::ptr_eq(a, b))
-        };
+        self.is_same_apart_from(&[], other)
+    }
+
+    /// Whether both have the same objects, those of some kinds of Istio's left aside.
+    fn is_same_apart_from(&self, kinds: &[&str], other: &Self) -> bool {
+        fn same<'a>(
+            a: impl Iterator<Item = &'a Arc<Value>>,
+            b: impl Iterator<Item = &'a Arc<Value>>,
+        ) -> bool {
+            a.map(Arc::as_ptr).eq(b.map(Arc::as_ptr))
+        }
+        let counts = |object: &&Arc<Value>| !kinds.contains(&text(object, &["kind"]));
         self.config_cluster == other.config_cluster
             && self.domain == other.domain
-            && same(&self.config, &other.config)
+            && same(
+                self.config.iter().filter(counts),
+                other.config.iter().filter(counts),
+            )
             && self.clusters.len() == other.clusters.len()
             && self
                 .clusters
                 .iter()
                 .zip(&other.clusters)
-                .all(|(a, b)| a.0 == b.0 && same(&a.1, &b.1))
+                .all(|(a, b)| a.0 == b.0 && same(a.1.iter(), b.1.iter()))
             && self.namespaces == other.namespaces
             && self.mesh == other.mesh
             && self.networks == other.networks
@@ -218,12 +247,19 @@ impl Snapshot {
         }
     }
 
-    /// What differs from an earlier snapshot, if nothing but pods and endpoints does.
-    pub(crate) fn endpoint_changes_since(&self, before: &Self) -> Option<EndpointChanges> {
-        let settled = Arc::ptr_eq(&self.settled, &before.settled)
-            && self.trace_sampling.to_bits() == before.trace_sampling.to_bits()
-            && self.problems == before.problems;
-        settled.then(|| self.endpoints.changes_since(&before.endpoints))
+    /// What differs from an earlier snapshot, if nothing but pods, endpoints and routing does.
+    pub(crate) fn changes_since(&self, before: &Self) -> Option<Changes> {
+        let settled = Arc::ptr_eq(&self.settled, &before.settled);
+        let known = if settled {
+            self.problems == before.problems
+        } else {
+            self.source.is_same_apart_from(&ROUTING, &before.source)
+        };
+        let same = known && self.trace_sampling.to_bits() == before.trace_sampling.to_bits();
+        same.then(|| Changes {
+            endpoints: self.endpoints.changes_since(&before.endpoints),
+            routing: !settled,
+        })
     }
 
     pub(crate) fn cluster(&self, id: &str) -> Option<&Cluster> {

@@ -86,7 +86,7 @@ fn configuration(hosts: &[String], random: &mut Random) -> Value {
     let number = random.below(3);
     let namespace = host.split('.').nth(1).unwrap();
     let mode = ["STRICT", "DISABLE"][random.below(2)];
-    let (kind, group, spec) = match random.below(7) {
+    let (kind, group, spec) = match random.below(9) {
         0 => (
             "VirtualService",
             "networking.istio.io/v1",
@@ -115,6 +115,17 @@ fn configuration(hosts: &[String], random: &mut Random) -> Value {
             json!({"egress": [{"hosts": ["./*", "istio-system/*"]}]}),
         ),
         5 => (
+            "AuthorizationPolicy",
+            "security.istio.io/v1",
+            json!({"action": "DENY", "rules": [{"to": [{"operation": {"paths": ["/admin"]}}]}]}),
+        ),
+        6 => (
+            "DestinationRule",
+            "networking.istio.io/v1",
+            json!({"host": host, "trafficPolicy": {"loadBalancer": {"consistentHash": {"useSourceIp": true}},
+                   "connectionPool": {"tcp": {"maxConnections": 7}}}}),
+        ),
+        7 => (
             "EnvoyFilter",
             "networking.istio.io/v1alpha3",
             json!({"configPatches": [{"applyTo": "CLUSTER", "match": {"context": "SIDECAR_OUTBOUND"},
@@ -149,7 +160,7 @@ fn change(input: &mut SnapshotInput, original: &SnapshotInput, random: &mut Rand
         let found = indexes(objects, kind);
         (!found.is_empty()).then(|| found[random.below(found.len())])
     };
-    match random.below(12) {
+    match random.below(15) {
         0..=3 => {
             let Some(index) = pick(objects, "EndpointSlice", random) else {
                 return "nothing".to_owned();
@@ -261,10 +272,11 @@ fn apply(output: &mut Output, change: Change) -> bool {
             *output = new;
             false
         }
-        Change::Services {
+        Change::Part {
             made,
             clusters_gone,
             endpoints_gone,
+            routing,
         } => {
             output
                 .clusters
@@ -274,6 +286,13 @@ fn apply(output: &mut Output, change: Change) -> bool {
                 .retain(|name, _| !endpoints_gone.contains(name));
             output.clusters.extend(made.clusters);
             output.endpoints.extend(made.endpoints);
+            if routing {
+                output.listeners = made.listeners;
+                output.routes = made.routes;
+                output.extension_configs = made.extension_configs;
+                output.secrets = made.secrets;
+                output.problems = made.problems;
+            }
             true
         }
     }
@@ -325,7 +344,7 @@ fn walk(name: &str, seed: u64, steps: usize) {
         }
     }
     let all = steps * proxies.len();
-    println!("{name}: {in_part} of {all} builds were of single services");
+    println!("{name}: {in_part} of {all} builds were of a part");
     assert!(in_part * 5 > all, "only {in_part} of {all} were partial");
 }
 
@@ -393,10 +412,11 @@ fn an_endpoint_of_one_service_among_a_thousand_rebuilds_that_service_alone() {
     let mut moved = Value::clone(slice);
     moved["endpoints"][0]["addresses"][0] = json!("10.10.99.1");
     *slice = Arc::new(moved);
-    let Change::Services {
+    let Change::Part {
         made,
         clusters_gone,
         endpoints_gone,
+        routing: false,
     } = built.advance(Arc::new(before.next(input)), proxy)
     else {
         panic!("everything was built again");
@@ -407,4 +427,53 @@ fn an_endpoint_of_one_service_among_a_thousand_rebuilds_that_service_alone() {
     assert_eq!((clusters, endpoints), (vec![name], vec![name]));
     assert!(made.listeners.is_empty() && made.routes.is_empty());
     assert!(clusters_gone.is_empty() && endpoints_gone.is_empty());
+}
+
+#[test]
+fn a_rule_of_one_service_among_a_thousand_rebuilds_what_leads_there_and_no_other_clusters() {
+    let proxy = &proxies(&scene("mini.json"))[0];
+    let mut input = many_services(1_000);
+    let before = Arc::new(Snapshot::from_objects(input.clone()));
+    let (mut built, everything) = Built::new(before.clone(), proxy);
+    let host = "service-7.shop.svc.cluster.local";
+    let rule = |kind: &str, spec: Value| {
+        Arc::new(json!({"apiVersion": "networking.istio.io/v1", "kind": kind,
+            "metadata": {"name": "seven", "namespace": "shop"}, "spec": spec}))
+    };
+    input.config.push(rule(
+        "VirtualService",
+        json!({"hosts": [host], "http": [{"timeout": "1s", "route": [{"destination": {"host": host}}]}]}),
+    ));
+    let routed = Arc::new(before.next(input.clone()));
+    let Change::Part {
+        made,
+        routing: true,
+        ..
+    } = built.advance(routed.clone(), proxy)
+    else {
+        panic!("everything was built again");
+    };
+    let of_services = |made: &Output| {
+        let names = made
+            .clusters
+            .keys()
+            .filter(|name| name.starts_with("outbound|"));
+        names.cloned().collect::<Vec<_>>()
+    };
+    assert_eq!(of_services(&made), Vec::<String>::new());
+    assert_ne!(made.routes, everything.routes);
+    input.config.push(rule(
+        "DestinationRule",
+        json!({"host": host, "subsets": [{"name": "v1", "labels": {"version": "v1"}}]}),
+    ));
+    let Change::Part {
+        made,
+        routing: true,
+        ..
+    } = built.advance(Arc::new(routed.next(input)), proxy)
+    else {
+        panic!("everything was built again");
+    };
+    let wanted = ["v1", ""].map(|subset| format!("outbound|80|{subset}|{host}"));
+    assert_eq!(of_services(&made), wanted);
 }
