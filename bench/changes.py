@@ -5,10 +5,10 @@
 
 Starts PROGRAM (default target/release/theater), or uses the theater that runs with that state directory. Clients ask as fast as they are answered,
 over kept connections, while VirtualServices, DestinationRules, the Gateway and policies are patched, ServiceEntries and Sidecars come and go,
-Deployments are scaled and rolled out. None of the changes means a failure, so any answer but 200 is one; they are told by kind, with the change before.
+Deployments are scaled and rolled out: at even times, both clusters at once, what is of one kind one after another. None of the changes means a failure, so any answer but 200 is one; they are told by kind, with the change before.
 Ends with 1 if there was one. Needs python3 with PyYAML (or JSON kubeconfig) and nothing else.
 """
-import argparse, base64, collections, http.client, itertools, json, multiprocessing, os, re, shutil, signal, socket, ssl, statistics, subprocess, sys, tempfile, threading, time
+import argparse, base64, collections, concurrent.futures, copy, http.client, itertools, json, multiprocessing, os, re, shutil, signal, socket, ssl, statistics, subprocess, sys, tempfile, threading, time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 NS = "theater-msa"
@@ -102,6 +102,12 @@ class Cluster:
         self.address = re.sub("^https://", "", cluster["server"])
         self.connection = None
 
+    def another(self):
+        """The same over a connection of its own."""
+        other = copy.copy(self)
+        other.connection = None
+        return other
+
     def send(self, method, path, value=None):
         kind = "application/json" if method != "PATCH" else f"application/{'json' if isinstance(value, list) else 'merge'}-patch+json"
         for last in (False, True):
@@ -117,7 +123,7 @@ class Cluster:
                 if last:
                     raise
         if answer.status >= 300 and (method, answer.status) not in {("DELETE", 404), ("POST", 409)}:
-            raise SystemExit(f"{method} {path}: {answer.status} {text[:500]!r}")
+            raise RuntimeError(f"{method} {path}: {answer.status} {text[:500]!r}")
         return json.loads(text)
 
 
@@ -192,7 +198,8 @@ def changes():
     # How many of each in a round, and whether both clusters get it.
     kinds = [(weights, 6, True), (rules, 4, True), (policy, 4, True), (gateway, 1, False), (entry, 2, True), (sidecar, 1, True),
              (strict, 1, True), (allow, 1, True), (scale, 1, True), (rollout, 0.25, False)]
-    due, made = {kind: 0.0 for kind, _, _ in kinds}, collections.Counter()
+    # So that the rarest is among the first.
+    due, made = {kind: 0.75 for kind, _, _ in kinds}, collections.Counter()
     while True:
         for kind, often, both in kinds:
             due[kind] += often
@@ -251,15 +258,26 @@ def storm(given, state):
     start, done, only = time.time(), [], [kind for kind in given.only.split(",") if kind]
     every, writes = given.seconds / given.changes, collections.defaultdict(list)
     series = (change for change in changes() if not only or change[0] in only)
+    lanes = {}
+
+    def write(cluster, name, method, path, value):
+        asked = time.time()
+        cluster.send(method, path, value)
+        writes[name.split()[0]].append(time.time() - asked)
+        done.append((time.time(), name))
+
+    outcomes = []
     for number, (kind, both, method, path, value) in zip(range(given.changes), series):
         time.sleep(max(0.0, start + number * every - time.time()))
         if path == "gateway":
             path, value = where, {"spec": {"servers": [{**server, "hosts": server["hosts"] + value[1:]} for server in servers]}}
-        for cluster in clusters if both else clusters[:1]:
-            asked = time.time()
-            cluster.send(method, path, value)
-            writes[kind].append(time.time() - asked)
-        done.append((time.time(), f"{kind} {number}"))
+        for at in range(2 if both else 1):
+            if (kind, at) not in lanes:
+                lanes[kind, at] = concurrent.futures.ThreadPoolExecutor(1), clusters[at].another()
+            lane, cluster = lanes[kind, at]
+            outcomes.append(lane.submit(write, cluster, f"{kind} {number}", method, path, value))
+    for outcome in outcomes:
+        outcome.result()
     took = time.time() - start
     time.sleep(1)
     over.set()
@@ -270,8 +288,8 @@ def storm(given, state):
             counts += some
             failures += failed
     total = sum(counts.values())
-    kinds = collections.Counter(name.split()[0] for _, name in done)
-    print(f"{len(done)} changes in {took:.1f} s ({', '.join(f'{many} {kind}' for kind, many in kinds.items())})")
+    kinds = collections.Counter(name.split()[0] for name in {name for _, name in done})
+    print(f"{sum(kinds.values())} changes in {took:.1f} s ({', '.join(f'{many} {kind}' for kind, many in kinds.items())})")
     for kind, times in writes.items():
         print(f"  {kind}: {len(times)} writes, {1000 * statistics.median(times):.0f} ms each, {1000 * max(times):.0f} ms at most")
     print(f"{total} requests, {total / loaded:.0f}/s; failed: {total - counts['200']}")
@@ -279,7 +297,7 @@ def storm(given, state):
         if kind != "200":
             print(f"  {many:6} {kind}")
     for at, kind in sorted(failures)[:40]:
-        before = [f"{name} {at - then:.2f} s before" for then, name in done if then <= at][-3:]
+        before = [f"{name} {at - then:.2f} s before" for then, name in sorted(done) if then <= at][-3:]
         print(f"  {at - start:7.3f} s {kind}   after {', '.join(before)}")
     return 1 if total != counts["200"] else 0
 

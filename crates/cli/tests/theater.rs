@@ -45,6 +45,7 @@ fn the_scene_of_the_course() {
         the_gateway_of_the_other_cluster_stays_pending(theater)
     });
     steps.run("immutable", || a_selector_is_immutable(theater));
+    steps.run("changes", || changes_of_every_kind_lose_no_request(theater));
     steps.finish();
 }
 
@@ -640,4 +641,31 @@ fn a_selector_is_immutable(theater: &Theater) {
         stderr(&missing).trim(),
         "Error from server (NotFound): pods \"nobody\" not found"
     );
+}
+
+/// The benchmark of changes in short. None of them means a failure: every request under way must be answered.
+fn changes_of_every_kind_lose_no_request(theater: &Theater) {
+    let python = std::process::Command::new("python3")
+        .arg("--version")
+        .output();
+    if !python.is_ok_and(|output| output.status.success()) {
+        assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "no python3");
+        println!("skipped: python3 is not on the PATH");
+        return;
+    }
+    let output = std::process::Command::new("python3")
+        .arg(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../../bench/changes.py"
+        ))
+        .args(["--changes", "40", "--seconds", "0", "--connections", "4"])
+        .arg("--state-dir")
+        .arg(theater.state())
+        .arg(support::program().get_program())
+        .output()
+        .expect("python3");
+    let text = stdout(&output);
+    assert!(output.status.success(), "{text}{}", stderr(&output));
+    assert!(text.contains("40 changes"), "{text}");
+    print!("{text}");
 }

@@ -31,7 +31,7 @@ fn insert<R: Resource>(generated: &mut Generated, resources: &BTreeMap<String, R
 
 /// Brings resources up to a change: encodes what was made again, and tells what of it is different.
 pub fn apply(generated: &mut Generated, change: &translate::Change) -> Changes {
-    let (made, gone, routing) = match change {
+    let (made, gone, routes, listeners) = match change {
         translate::Change::Everything(output) => {
             *generated = by_type(output);
             return Changes::Everything;
@@ -40,14 +40,16 @@ pub fn apply(generated: &mut Generated, change: &translate::Change) -> Changes {
             made,
             clusters_gone,
             endpoints_gone,
-            routing,
+            routes,
+            listeners,
         } => (
             made,
             [
                 (type_url::CLUSTER, clusters_gone),
                 (type_url::ENDPOINT, endpoints_gone),
             ],
-            *routing,
+            *routes,
+            *listeners,
         ),
     };
     let mut changed = Names::new();
@@ -58,10 +60,11 @@ pub fn apply(generated: &mut Generated, change: &translate::Change) -> Changes {
     }
     replace(generated, &made.clusters, &mut changed);
     replace(generated, &made.endpoints, &mut changed);
-    if routing {
+    if listeners {
         replace_all(generated, &made.listeners, &mut changed);
+    }
+    if routes {
         replace_all(generated, &made.routes, &mut changed);
-        replace_all(generated, &made.extension_configs, &mut changed);
     }
     Changes::Only(changed)
 }

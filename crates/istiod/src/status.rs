@@ -204,7 +204,9 @@ mod tests {
             refused: refused.map(Into::into),
         };
         ConnectionStatus {
-            proxy: ProxyInfo::from_node(&node, &json!({}), Locality::default()).unwrap(),
+            proxy: ProxyInfo::from_node(&node, &json!({}), Locality::default())
+                .unwrap()
+                .into(),
             node,
             cluster: "ctx1".into(),
             version: "1.31.0".into(),

@@ -5,8 +5,9 @@
 //! ([`crate::context::Reads`]). A change that touches an answer outside of the clusters of the service itself means a new build of everything.
 
 use crate::context::Context;
-use crate::output::{Made, build_noting, service_clusters};
+use crate::output::{Made, Wanted, build_noting, service_clusters};
 use crate::registry::endpoint_index::EndpointChanges;
+use crate::snapshot::RoutingChanges;
 use crate::{Output, ProxyInfo, Snapshot};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -25,21 +26,23 @@ pub enum Change {
     Everything(Output),
     /// Some clusters and load assignments were made again.
     Part {
-        /// They as they are now, not all of them different; and with `routing` everything that is neither.
+        /// They as they are now, not all of them different; and what `routes` and `listeners` say.
         made: Output,
         /// Clusters that are no longer there.
         clusters_gone: BTreeSet<String>,
         /// Load assignments that are no longer there.
         endpoints_gone: BTreeSet<String>,
-        /// Whether the listeners, routes and extension configurations in `made` are all there are. Else they are as they were.
-        routing: bool,
+        /// Whether the routes in `made` are all there are. Else they are as they were.
+        routes: bool,
+        /// The same of listeners.
+        listeners: bool,
     },
 }
 
 impl Built {
     /// Builds all resources of a proxy.
     pub fn new(snapshot: Arc<Snapshot>, proxy: &ProxyInfo) -> (Self, Output) {
-        let (output, made) = build_noting(&Context::new(&snapshot, proxy), |_| true);
+        let (output, made) = build_noting(&Context::new(&snapshot, proxy), &Wanted::EVERYTHING);
         (Self { snapshot, made }, output)
     }
 
@@ -49,10 +52,11 @@ impl Built {
             .changes_since(&self.snapshot)
             .filter(|changes| !self.needs_everything(&snapshot, &changes.endpoints));
         let part = changes.and_then(|changes| {
-            if changes.routing {
-                self.route_anew(&snapshot, proxy, changes.endpoints.hosts)
-            } else {
-                Some(self.services_anew(&snapshot, proxy, &changes.endpoints.hosts))
+            let hosts = changes.endpoints.hosts;
+            match changes.routing {
+                RoutingChanges::None => Some(self.services_anew(&snapshot, proxy, &hosts)),
+                RoutingChanges::HttpRoutes => self.route_anew(&snapshot, proxy, hosts, false),
+                RoutingChanges::Any => self.route_anew(&snapshot, proxy, hosts, true),
             }
         });
         let Some(part) = part else {
@@ -85,16 +89,17 @@ impl Built {
             output.problems = context.problems.into_inner();
             made.reads = context.reads.into_inner();
         }
-        self.part(output, made, false)
+        self.part(output, made, false, false)
     }
 
-    /// Everything but the clusters of services: of these, only those of `hosts` (in lower case) and where another
-    /// DestinationRule counts. `None` if that is not enough.
+    /// Routes, the clusters of `hosts` (in lower case) and of those where another DestinationRule counts, and all `listeners` and
+    /// what they lead to. `None` if that is not enough.
     fn route_anew(
         &mut self,
         snapshot: &Snapshot,
         proxy: &ProxyInfo,
         mut hosts: BTreeSet<String>,
+        listeners: bool,
     ) -> Option<Change> {
         let context = Context::new(snapshot, proxy);
         // With a Sidecar object, VirtualServices decide which services there are; EnvoyFilters can add, remove and change clusters.
@@ -112,12 +117,16 @@ impl Built {
                 hosts.insert(service.host.to_ascii_lowercase());
             }
         }
-        let (output, made) = build_noting(&context, |host| hosts.contains(host));
-        Some(self.part(output, made, true))
+        let wanted = Wanted {
+            clusters_of: &|host| hosts.contains(host),
+            listeners_as_in: (!listeners).then_some(&self.made),
+        };
+        let (output, made) = build_noting(&context, &wanted);
+        Some(self.part(output, made, true, listeners))
     }
 
     /// Takes over what was made again.
-    fn part(&mut self, output: Output, made: Made, routing: bool) -> Change {
+    fn part(&mut self, output: Output, made: Made, routes: bool, listeners: bool) -> Change {
         let (mut clusters_gone, mut endpoints_gone) = (BTreeSet::new(), BTreeSet::new());
         for (host, (clusters, endpoints)) in made.by_host {
             let before = self
@@ -128,6 +137,10 @@ impl Built {
             clusters_gone.extend(before.0.difference(&clusters).cloned());
             endpoints_gone.extend(before.1.difference(&endpoints).cloned());
         }
+        if listeners {
+            self.made.listeners = made.listeners;
+            self.made.route_names = made.route_names;
+        }
         self.made.reads.hosts.extend(made.reads.hosts);
         self.made.reads.addresses.extend(made.reads.addresses);
         self.made.reads.pods.extend(made.reads.pods);
@@ -135,7 +148,8 @@ impl Built {
             made: output,
             clusters_gone,
             endpoints_gone,
-            routing,
+            routes,
+            listeners,
         }
     }
 

@@ -40,22 +40,34 @@ pub struct Output {
 
 /// Builds all resources of a proxy.
 pub fn build(snapshot: &Snapshot, proxy: &ProxyInfo) -> Output {
-    build_noting(&Context::new(snapshot, proxy), |_| true).0
+    build_noting(&Context::new(snapshot, proxy), &Wanted::EVERYTHING).0
 }
 
-/// Builds all resources of a proxy, but of the clusters of services only those of the hosts (in lower case) that are `wanted`; and tells
-/// what they were made from.
-pub(crate) fn build_noting(context: &Context<'_>, wanted: impl Fn(&str) -> bool) -> (Output, Made) {
+/// What of a proxy's resources is to be built.
+pub(crate) struct Wanted<'a> {
+    /// Of the clusters of services, those of these hosts (in lower case).
+    pub(crate) clusters_of: &'a dyn Fn(&str) -> bool,
+    /// No listeners, nor clusters that only they lead to: there are those that were built then.
+    pub(crate) listeners_as_in: Option<&'a Made>,
+}
+
+impl Wanted<'_> {
+    pub(crate) const EVERYTHING: Wanted<'static> = Wanted {
+        clusters_of: &|_| true,
+        listeners_as_in: None,
+    };
+}
+
+/// Builds resources of a proxy, and tells what they were made from.
+pub(crate) fn build_noting(context: &Context<'_>, wanted: &Wanted<'_>) -> (Output, Made) {
     let (snapshot, proxy) = (context.snapshot, context.proxy);
-    let wanted: &dyn Fn(&str) -> bool = &wanted;
     let mut out = Output::default();
     let mut made = Made::default();
     let patches = Patches::new(snapshot, proxy, &context.problems);
     if proxy.is_router() {
-        made.auto_passthrough =
-            build_router(context, &patches, &mut out, &mut made.by_host, wanted);
+        build_router(context, &patches, &mut out, &mut made, wanted);
     } else {
-        build_sidecar(context, &patches, &mut out, &mut made.by_host, wanted);
+        build_sidecar(context, &patches, &mut out, &mut made, wanted);
     }
     made.patched = !patches.is_empty();
     out.extension_configs = patches.extension_configs();
@@ -78,6 +90,10 @@ pub(crate) struct Made {
     pub(crate) reads: Reads,
     /// What each host in lower case has.
     pub(crate) by_host: ByHost,
+    /// The names of listeners.
+    pub(crate) listeners: BTreeSet<String>,
+    /// The names of the routes that listeners of a sidecar ask for.
+    pub(crate) route_names: BTreeSet<String>,
     /// Whether clusters that forward mutual TLS were built.
     pub(crate) auto_passthrough: bool,
     /// Whether EnvoyFilters had a hand in it.
@@ -91,10 +107,33 @@ fn build_sidecar(
     context: &Context<'_>,
     patches: &Patches<'_>,
     out: &mut Output,
-    by_host: &mut ByHost,
-    wanted: &dyn Fn(&str) -> bool,
+    made: &mut Made,
+    wanted: &Wanted<'_>,
 ) {
-    service_clusters(context, out, false, by_host, wanted);
+    service_clusters(context, out, false, &mut made.by_host, wanted.clusters_of);
+    let route_names = match wanted.listeners_as_in {
+        Some(before) => &before.route_names,
+        None => {
+            made.route_names = sidecar_listeners(context, patches, out);
+            &made.route_names
+        }
+    };
+    let ports = GatewayPorts::new();
+    let route_patches = patches.routes(ListenerClass::SidecarOutbound, &ports);
+    for name in route_names {
+        if let Some(mut routes) = route::sidecar::outbound(context, name) {
+            route_patches.apply(&mut routes);
+            out.routes.insert(name.clone(), routes);
+        }
+    }
+}
+
+/// Listeners, and the clusters that are no services' but their own. Returns the names of the routes that they ask for.
+fn sidecar_listeners(
+    context: &Context<'_>,
+    patches: &Patches<'_>,
+    out: &mut Output,
+) -> BTreeSet<String> {
     let targets = inbound_targets::targets(context);
     add_clusters(
         out,
@@ -141,14 +180,7 @@ fn build_sidecar(
             .into_iter()
             .map(|listener| (listener.name.clone(), listener)),
     );
-    let ports = GatewayPorts::new();
-    let route_patches = patches.routes(ListenerClass::SidecarOutbound, &ports);
-    for name in route_names {
-        if let Some(mut routes) = route::sidecar::outbound(context, &name) {
-            route_patches.apply(&mut routes);
-            out.routes.insert(name, routes);
-        }
-    }
+    route_names.into_iter().collect()
 }
 
 /// Patches clusters. Endpoints of those that are removed are not asked for.
@@ -174,25 +206,36 @@ fn patch_clusters(
         .retain(|name, _| asked.contains(name.as_str()));
 }
 
-/// Tells whether there are clusters that forward mutual TLS.
 fn build_router(
     context: &Context<'_>,
     patches: &Patches<'_>,
     out: &mut Output,
-    by_host: &mut ByHost,
-    wanted: &dyn Fn(&str) -> bool,
-) -> bool {
+    made: &mut Made,
+    wanted: &Wanted<'_>,
+) {
     let merged = MergedServers::new(context);
-    service_clusters(context, out, false, by_host, wanted);
+    service_clusters(context, out, false, &mut made.by_host, wanted.clusters_of);
+    made.auto_passthrough = merged.auto_passthrough;
     if merged.auto_passthrough {
-        service_clusters(context, out, true, by_host, wanted);
+        service_clusters(context, out, true, &mut made.by_host, wanted.clusters_of);
     }
-    add_clusters(out, [passthrough::black_hole(context)]);
-    patch_clusters(patches, true, out, |_| Vec::new());
-    let listeners = patches.listeners(
-        ListenerClass::Gateway,
-        listener::gateway::listeners(context, &merged),
-    );
+    if wanted.listeners_as_in.is_none() {
+        add_clusters(out, [passthrough::black_hole(context)]);
+        patch_clusters(patches, true, out, |_| Vec::new());
+        let listeners = patches.listeners(
+            ListenerClass::Gateway,
+            listener::gateway::listeners(context, &merged),
+        );
+        made.listeners = listeners
+            .iter()
+            .map(|listener| listener.name.clone())
+            .collect();
+        out.listeners.extend(
+            listeners
+                .into_iter()
+                .map(|listener| (listener.name.clone(), listener)),
+        );
+    }
     let mut ports = GatewayPorts::new();
     for server in merged.listeners.values().flatten() {
         ports
@@ -201,11 +244,10 @@ fn build_router(
             .insert(server.declared_port());
     }
     let route_patches = patches.routes(ListenerClass::Gateway, &ports);
-    let bound: BTreeSet<&str> = listeners
-        .iter()
-        .map(|listener| listener.name.as_str())
-        .collect();
-    let asked = (!patches.is_empty()).then(|| envoy_filter::route_names(&listeners));
+    let bound = wanted
+        .listeners_as_in
+        .map_or(&made.listeners, |before| &before.listeners);
+    let asked = (!patches.is_empty()).then(|| envoy_filter::route_names(out.listeners.values()));
     for (name, servers) in merged.by_route_name() {
         if asked.as_ref().is_some_and(|asked| !asked.contains(name)) {
             continue;
@@ -224,13 +266,7 @@ fn build_router(
             out.routes.insert(name.to_owned(), routes);
         }
     }
-    out.listeners.extend(
-        listeners
-            .into_iter()
-            .map(|listener| (listener.name.clone(), listener)),
-    );
     out.secrets = secrets(&merged);
-    merged.auto_passthrough
 }
 
 /// Secrets of the servers' certificates.

@@ -2,7 +2,7 @@
 
 use crate::destination_rule::DestinationRules;
 use crate::envoy_filter::{self, EnvoyFilterPatches};
-use crate::objects::{Config, Labels, identity, selects, text, typed};
+use crate::objects::{Config, Labels, identity, items, selects, text, typed};
 use crate::peer_authentication::PeerPolicies;
 use crate::registry::endpoint_index::{EndpointChanges, EndpointIndex};
 use crate::registry::kubernetes::{Cluster, Settings};
@@ -68,8 +68,16 @@ pub struct Snapshot {
 #[derive(Debug)]
 pub(crate) struct Changes {
     pub(crate) endpoints: EndpointChanges,
-    /// Objects of the kinds in [`ROUTING`] are not the same.
-    pub(crate) routing: bool,
+    pub(crate) routing: RoutingChanges,
+}
+
+/// Which objects of the kinds in [`ROUTING`] differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RoutingChanges {
+    None,
+    /// VirtualServices with rules for HTTP only, of which listeners know nothing.
+    HttpRoutes,
+    Any,
 }
 
 /// The part of a snapshot that does not depend on pods and endpoints.
@@ -157,6 +165,24 @@ impl Source {
             && self.mesh == other.mesh
             && self.networks == other.networks
             && self.jwks == other.jwks
+    }
+
+    fn routing_changes_since(&self, before: &Self) -> RoutingChanges {
+        let pointers = |config: &[Arc<Value>]| config.iter().map(Arc::as_ptr).collect();
+        let both: [HashSet<*const Value>; 2] = [pointers(&self.config), pointers(&before.config)];
+        let differ = self.config.iter().chain(&before.config).filter(|object| {
+            let pointer = Arc::as_ptr(object);
+            !both.iter().all(|known| known.contains(&pointer))
+        });
+        let is_http = |object: &Arc<Value>| {
+            let has = |field| items(object, &["spec", field]).next().is_some();
+            text(object, &["kind"]) == "VirtualService" && !has("tcp") && !has("tls")
+        };
+        if differ.clone().all(is_http) {
+            RoutingChanges::HttpRoutes
+        } else {
+            RoutingChanges::Any
+        }
     }
 }
 
@@ -258,7 +284,11 @@ impl Snapshot {
         let same = known && self.trace_sampling.to_bits() == before.trace_sampling.to_bits();
         same.then(|| Changes {
             endpoints: self.endpoints.changes_since(&before.endpoints),
-            routing: !settled,
+            routing: if settled {
+                RoutingChanges::None
+            } else {
+                self.source.routing_changes_since(&before.source)
+            },
         })
     }
 

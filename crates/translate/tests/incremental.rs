@@ -86,7 +86,7 @@ fn configuration(hosts: &[String], random: &mut Random) -> Value {
     let number = random.below(3);
     let namespace = host.split('.').nth(1).unwrap();
     let mode = ["STRICT", "DISABLE"][random.below(2)];
-    let (kind, group, spec) = match random.below(9) {
+    let (kind, group, spec) = match random.below(10) {
         0 => (
             "VirtualService",
             "networking.istio.io/v1",
@@ -113,6 +113,12 @@ fn configuration(hosts: &[String], random: &mut Random) -> Value {
             "Sidecar",
             "networking.istio.io/v1",
             json!({"egress": [{"hosts": ["./*", "istio-system/*"]}]}),
+        ),
+        8 => (
+            "VirtualService",
+            "networking.istio.io/v1",
+            json!({"hosts": [host], "tcp": [{"match": [{"port": 6379}], "route": [{"destination": {"host": host}}]}],
+                   "http": [{"timeout": "2s", "route": [{"destination": {"host": host}}]}]}),
         ),
         5 => (
             "AuthorizationPolicy",
@@ -276,7 +282,8 @@ fn apply(output: &mut Output, change: Change) -> bool {
             made,
             clusters_gone,
             endpoints_gone,
-            routing,
+            routes,
+            listeners,
         } => {
             output
                 .clusters
@@ -286,11 +293,11 @@ fn apply(output: &mut Output, change: Change) -> bool {
                 .retain(|name, _| !endpoints_gone.contains(name));
             output.clusters.extend(made.clusters);
             output.endpoints.extend(made.endpoints);
-            if routing {
+            if listeners {
                 output.listeners = made.listeners;
+            }
+            if routes {
                 output.routes = made.routes;
-                output.extension_configs = made.extension_configs;
-                output.secrets = made.secrets;
                 output.problems = made.problems;
             }
             true
@@ -416,7 +423,8 @@ fn an_endpoint_of_one_service_among_a_thousand_rebuilds_that_service_alone() {
         made,
         clusters_gone,
         endpoints_gone,
-        routing: false,
+        routes: false,
+        listeners: false,
     } = built.advance(Arc::new(before.next(input)), proxy)
     else {
         panic!("everything was built again");
@@ -447,7 +455,8 @@ fn a_rule_of_one_service_among_a_thousand_rebuilds_what_leads_there_and_no_other
     let routed = Arc::new(before.next(input.clone()));
     let Change::Part {
         made,
-        routing: true,
+        routes: true,
+        listeners: false,
         ..
     } = built.advance(routed.clone(), proxy)
     else {
@@ -468,7 +477,8 @@ fn a_rule_of_one_service_among_a_thousand_rebuilds_what_leads_there_and_no_other
     ));
     let Change::Part {
         made,
-        routing: true,
+        routes: true,
+        listeners: true,
         ..
     } = built.advance(Arc::new(routed.next(input)), proxy)
     else {

@@ -90,7 +90,7 @@ pub struct TypeStatus {
 /// One proxy's conversation.
 pub struct Session<W: World> {
     variant: Variant,
-    proxy: ProxyInfo,
+    proxy: Arc<ProxyInfo>,
     world: Arc<W>,
     generated: Option<(W::Built, Generated)>,
     subscriptions: BTreeMap<String, Subscription>,
@@ -103,7 +103,7 @@ impl<W: World> Session<W> {
     pub fn new(variant: Variant, proxy: ProxyInfo, world: Arc<W>) -> Self {
         Self {
             variant,
-            proxy,
+            proxy: Arc::new(proxy),
             world,
             generated: None,
             subscriptions: BTreeMap::new(),
@@ -113,7 +113,7 @@ impl<W: World> Session<W> {
     }
 
     /// Who it is.
-    pub fn proxy(&self) -> &ProxyInfo {
+    pub fn proxy(&self) -> &Arc<ProxyInfo> {
         &self.proxy
     }
 

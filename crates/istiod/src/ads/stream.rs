@@ -54,7 +54,7 @@ pub struct ConnectionStatus {
     /// When something of a type was last sent.
     pub sent_at: BTreeMap<String, SystemTime>,
     /// The proxy as it introduced itself.
-    pub proxy: ProxyInfo,
+    pub proxy: Arc<ProxyInfo>,
 }
 
 impl Connections {
