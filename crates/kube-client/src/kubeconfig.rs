@@ -155,7 +155,13 @@ impl Kubeconfig {
             &cluster.certificate_authority,
             "certificate-authority",
         )?;
-        if ca_pem.is_none() && cluster.server.starts_with("https://") {
+        // As client-go: an address alone is https where there is an authority, else http.
+        let server = match (cluster.server.contains("://"), &ca_pem) {
+            (true, _) => cluster.server.clone(),
+            (false, Some(_)) => format!("https://{}", cluster.server),
+            (false, None) => format!("http://{}", cluster.server),
+        };
+        if ca_pem.is_none() && server.starts_with("https://") {
             return Err(Error::Config(format!(
                 "kubeconfig: cluster {:?}: certificate-authority-data is missing",
                 context.cluster
@@ -179,7 +185,7 @@ impl Kubeconfig {
                 )));
             }
         };
-        let mut config = Config::new(cluster.server.clone(), ca_pem.unwrap_or_default(), auth);
+        let mut config = Config::new(server, ca_pem.unwrap_or_default(), auth);
         config.tls_server_name.clone_from(&cluster.tls_server_name);
         Ok(config)
     }
@@ -233,7 +239,7 @@ clusters:
 - name: c1
   cluster: {server: 'https://127.0.0.1:6443', certificate-authority-data: Q0E=}
 - name: c2
-  cluster: {server: 'https://example:6443', certificate-authority: ca.pem, tls-server-name: kubernetes}
+  cluster: {server: 'example:6443', certificate-authority: ca.pem, tls-server-name: kubernetes}
 users:
 - name: u1
   user: {client-certificate-data: Q0VSVA==, client-key-data: S0VZ}
@@ -275,6 +281,8 @@ contexts:
         std::fs::write(directory.path().join("ca.pem"), "FROM FILE").unwrap();
         let config = file.config(Some("ctx2"), directory.path()).unwrap();
         assert_eq!(config.ca_pem, "FROM FILE");
+        // An address alone is https, since there is an authority.
+        assert_eq!(config.server, "https://example:6443");
         assert_eq!(config.tls_server_name.as_deref(), Some("kubernetes"));
         assert!(matches!(&config.auth, Auth::Token(token) if token == "abc"));
     }
