@@ -303,6 +303,45 @@ fn faults_delay_and_abort() {
     assert_eq!(backend.count(), 0);
 }
 
+/// The limit is the cluster's, the queues are each worker's: a worker whose requests wait must not depend on another one's
+/// connections to end.
+#[test]
+fn whoever_waits_for_a_connection_gets_one_whichever_worker_had_the_last() {
+    let backend = Backend::saying("once");
+    let few = "circuit_breakers: {thresholds: [{max_connections: 1, max_pending_requests: 1000}]}, \
+        typed_extension_protocol_options: {envoy.extensions.upstreams.http.v3.HttpProtocolOptions: \
+        {\"@type\": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, \
+        common_http_protocol_options: {max_requests_per_connection: 1}, explicit_http_config: {http_protocol_options: {}}}}";
+    let running = Running::try_start_with(
+        &http(
+            &["{match: {prefix: /}, route: {cluster: app, timeout: 0s}}"],
+            &cluster("app", &[backend.address], few),
+            "",
+        ),
+        proxy::server::Options {
+            concurrency: 4,
+            ..Default::default()
+        },
+    )
+    .unwrap();
+    let main = running.address("main");
+    std::thread::scope(|scope| {
+        for _ in 0..16 {
+            scope.spawn(move || {
+                for _ in 0..25 {
+                    assert_eq!(get(main, "/", "Connection: close\r\n").status, 200);
+                }
+            });
+        }
+    });
+    let stats = running.page("/stats?filter=cluster.app.upstream_(cx_overflow|rq_pending_active)");
+    assert!(
+        !stats.contains("upstream_cx_overflow: 0"),
+        "nobody waited: {stats}"
+    );
+    assert!(stats.contains("upstream_rq_pending_active: 0"), "{stats}");
+}
+
 #[test]
 fn a_full_circuit_breaker_overflows() {
     let backend = Backend::start(|_| {

@@ -76,6 +76,7 @@ impl Pools {
             host: host.clone(),
             idle: RefCell::default(),
             waiting: RefCell::default(),
+            connections: Cell::new(0),
             streams: RefCell::default(),
             opening: RefCell::default(),
         });
@@ -150,10 +151,31 @@ pub struct HostPool {
     host: Arc<Host>,
     #[allow(clippy::vec_box)]
     idle: RefCell<Vec<Box<H1>>>,
-    waiting: RefCell<VecDeque<oneshot::Sender<Option<Box<H1>>>>>,
+    waiting: RefCell<VecDeque<oneshot::Sender<Handed>>>,
+    /// How many connections this pool has, those being opened included.
+    connections: Cell<usize>,
     streams: RefCell<Vec<H2>>,
     /// Those who wait for an HTTP/2 connection that is being opened.
     opening: RefCell<Option<Vec<Waiting>>>,
+}
+
+/// What a request gets that waits for a connection.
+enum Handed {
+    /// One that another request has left.
+    Connection(Box<H1>),
+    /// The right to open one.
+    Place(Place),
+}
+
+/// The right to open a connection, since another one has ended. Whoever leaves without using it passes it on.
+struct Place(Weak<HostPool>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(pool) = self.0.upgrade() {
+            pool.hand_on_place();
+        }
+    }
 }
 
 /// Who waits for an HTTP/2 connection.
@@ -204,18 +226,21 @@ impl HostPool {
         }
         let _pending = Pending::enter(self)?;
         loop {
-            // Over the limit a request waits, unless this host has no connection at all that could come free.
+            // Over the limit a request waits, unless this pool has no connection that could come free: those of other
+            // workers and other pools wake nobody here when they end.
             if self
                 .cluster
                 .breakers
                 .open(self.priority(), Resource::Connections)
             {
                 self.cluster.stats.upstream_cx_overflow.inc();
-                if self.host.stats.cx_active.get() > 0 {
+                if self.connections.get() > 0 {
                     let (send, receive) = oneshot::channel();
                     self.waiting.borrow_mut().push_back(send);
-                    if let Ok(Some(connection)) = receive.await {
-                        return Ok(connection);
+                    match receive.await {
+                        Ok(Handed::Connection(connection)) => return Ok(connection),
+                        Ok(Handed::Place(mut place)) => place.0 = Weak::new(),
+                        Err(_) => {}
                     }
                     continue;
                 }
@@ -227,6 +252,19 @@ impl HostPool {
                 connection.set_home(home);
             }
             return Ok(connection);
+        }
+    }
+
+    /// The request that waits longest and is still wanted.
+    fn next_waiting(&self) -> Option<oneshot::Sender<Handed>> {
+        let mut waiting = self.waiting.borrow_mut();
+        std::iter::from_fn(|| waiting.pop_front()).find(|waiting| !waiting.is_closed())
+    }
+
+    /// A connection has ended: whoever waits longest may open one.
+    fn hand_on_place(&self) {
+        if let Some(waiting) = self.next_waiting() {
+            let _ = waiting.send(Handed::Place(Place(self.this.clone())));
         }
     }
 
@@ -389,15 +427,12 @@ impl Home for HostPool {
             connection.lease.closed(false, false);
             return;
         }
-        let mut connection = connection;
-        while let Some(waiting) = self.waiting.borrow_mut().pop_front() {
-            match waiting.send(Some(connection)) {
-                Ok(()) => return,
-                Err(Some(back)) => connection = back,
-                Err(None) => return,
+        match self.next_waiting() {
+            Some(waiting) => {
+                let _ = waiting.send(Handed::Connection(connection));
             }
+            None => self.idle.borrow_mut().push(connection),
         }
-        self.idle.borrow_mut().push(connection);
     }
 }
 
@@ -427,6 +462,9 @@ impl ConnectionLease {
         stats.upstream_cx_active.inc();
         host.stats.cx_total.inc();
         host.stats.cx_active.inc();
+        if let Some(pool) = pool.upgrade() {
+            pool.connections.update(|count| count + 1);
+        }
         Self {
             cluster,
             host,
@@ -485,11 +523,9 @@ impl Drop for ConnectionLease {
         stats
             .upstream_cx_length_ms
             .record(self.opened.elapsed().as_millis() as u64);
-        // A place came free: whoever waits longest may open a connection of its own.
-        if let Some(pool) = self.pool.upgrade()
-            && let Some(waiting) = pool.waiting.borrow_mut().pop_front()
-        {
-            let _ = waiting.send(None);
+        if let Some(pool) = self.pool.upgrade() {
+            pool.connections.update(|count| count - 1);
+            pool.hand_on_place();
         }
     }
 }

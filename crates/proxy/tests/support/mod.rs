@@ -28,6 +28,11 @@ impl Running {
 
     /// Starts a proxy from YAML, or says why not.
     pub fn try_start(yaml: &str) -> Result<Self, String> {
+        Self::try_start_with(yaml, Options::default())
+    }
+
+    /// The same, with options.
+    pub fn try_start_with(yaml: &str, options: Options) -> Result<Self, String> {
         let bootstrap = proxy::bootstrap::parse(yaml)?;
         let (ready, wait) = mpsc::channel();
         let (end, ended) = tokio::sync::oneshot::channel();
@@ -37,7 +42,7 @@ impl Running {
                 .build()
                 .unwrap();
             runtime.block_on(async move {
-                match Proxy::start(bootstrap, &Options::default(), None) {
+                match Proxy::start(bootstrap, &options, None) {
                     Ok(proxy) => {
                         ready.send(Ok(proxy.clone())).unwrap();
                         let _ = ended.await;
