@@ -7,8 +7,8 @@ use clap::error::{ContextKind, ErrorKind};
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::{
-    Shell, USAGE, analyze, builtin, dashboard, describe, proxy_config, proxy_status,
-    remote_clusters, validate, version,
+    Shell, USAGE, analyze, builtin, create_remote_secret, dashboard, describe, proxy_config,
+    proxy_status, remote_clusters, validate, version,
 };
 
 /// Look at the mesh: what proxies were told, whether they have it, what is wrong with a configuration
@@ -51,6 +51,9 @@ pub struct Global {
 enum Command {
     /// Analyze Istio configuration and print validation messages
     Analyze(analyze::Arguments),
+    /// Create a Secret with which another cluster's control plane can read this one
+    #[command(name = "create-remote-secret")]
+    CreateRemoteSecret(create_remote_secret::Arguments),
     /// Show what a proxy was told
     #[command(name = "proxy-config", visible_alias = "pc")]
     ProxyConfig(proxy_config::Arguments),
@@ -99,10 +102,11 @@ enum Experimental {
 
 /// Runs what is typed; the exit code.
 pub(crate) fn run(args: Vec<OsString>, shell: &mut Shell<'_>) -> u8 {
+    let last = args.last().map(|word| word.to_string_lossy().into_owned());
     let name = std::iter::once(OsString::from("istioctl"));
     let arguments = match Arguments::try_parse_from(name.chain(args)) {
         Ok(arguments) => arguments,
-        Err(error) => return refuse(&error, shell),
+        Err(error) => return refuse(&error, &last.unwrap_or_default(), shell),
     };
     match dispatch(arguments, shell) {
         Ok(code) => code,
@@ -117,6 +121,7 @@ fn dispatch(arguments: Arguments, shell: &mut Shell<'_>) -> Result<u8> {
     let global = &arguments.global;
     match arguments.command {
         Command::Analyze(command) => analyze::run(global, &command, shell),
+        Command::CreateRemoteSecret(command) => create_remote_secret::run(global, &command, shell),
         Command::ProxyConfig(command) => proxy_config::run(global, &command, shell),
         Command::ProxyStatus(command) => proxy_status::run(global, &command, shell),
         Command::Version(command) => version::run(global, &command, shell),
@@ -153,8 +158,17 @@ pub(crate) fn help(path: &[&str]) -> String {
     command.render_help().to_string()
 }
 
-/// Says why a command line is not understood, in the words of the program people know.
-fn refuse(error: &clap::Error, shell: &mut Shell<'_>) -> u8 {
+/// Refuses a word behind a command that takes none.
+pub(crate) fn no_arguments(word: &str, command: &str, shell: &mut Shell<'_>) -> Result<u8> {
+    writeln!(
+        shell.stderr,
+        "Error: unknown command {word:?} for \"istioctl {command}\""
+    )?;
+    Ok(USAGE)
+}
+
+/// Says why a command line is not understood, in the words of the program people know; `last` is its last word.
+fn refuse(error: &clap::Error, last: &str, shell: &mut Shell<'_>) -> u8 {
     let text = |kind| match error.get(kind) {
         Some(clap::error::ContextValue::String(text)) => text.clone(),
         Some(clap::error::ContextValue::Strings(texts)) => texts.join("\n\t"),
@@ -168,6 +182,16 @@ fn refuse(error: &clap::Error, shell: &mut Shell<'_>) -> u8 {
         ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             let _ = write!(shell.stdout, "{}", Arguments::command().render_help());
             return 0;
+        }
+        ErrorKind::InvalidValue if text(ContextKind::InvalidValue).is_empty() => {
+            let flag = match last.strip_prefix('-').filter(|rest| !rest.starts_with('-')) {
+                Some(letters) => {
+                    let letter = letters.chars().next_back().unwrap_or_default();
+                    format!("{letter:?} in {last}")
+                }
+                None => last.to_owned(),
+            };
+            let _ = writeln!(shell.stderr, "Error: flag needs an argument: {flag}");
         }
         ErrorKind::ValueValidation => {
             let flag = text(ContextKind::InvalidArg);

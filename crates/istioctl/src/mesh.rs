@@ -35,12 +35,19 @@ impl Mesh {
     pub fn connect(global: &Global, shell: &Shell<'_>) -> Result<Self> {
         let context = global.context.as_deref();
         let (config, namespace) = match kubeconfig::find(global, shell)? {
-            Some(found) => (
-                found.reach(context)?,
-                found.config.namespace(context).map(str::to_owned),
-            ),
+            Some(found) => {
+                if let Some(context) = context
+                    && !found.config.contexts().any(|known| known == context)
+                {
+                    return Err(no_context(context));
+                }
+                (
+                    found.reach(context)?,
+                    found.config.namespace(context).map(str::to_owned),
+                )
+            }
             None => match context {
-                Some(context) => bail!("context {context:?} does not exist"),
+                Some(context) => return Err(no_context(context)),
                 // Where a client without configuration looks.
                 None => (
                     Config::new("http://localhost:8080", "", kube_client::Auth::None),
@@ -240,6 +247,10 @@ impl Mesh {
             ))),
         }
     }
+}
+
+fn no_context(name: &str) -> anyhow::Error {
+    anyhow!("failed to setup client: context {name:?} does not exist")
 }
 
 enum Named {

@@ -9,7 +9,7 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::Value;
 
-use crate::{Global, Shell, USAGE, files};
+use crate::{Global, Shell, command, files};
 
 /// What is typed.
 #[derive(Args)]
@@ -47,11 +47,7 @@ Example resource specifications include:
 /// Runs the command; the exit code. Everything is told on standard error.
 pub(crate) fn run(global: &Global, arguments: &Arguments, shell: &mut Shell<'_>) -> Result<u8> {
     if let Some(word) = arguments.rest.first() {
-        writeln!(
-            shell.stderr,
-            "Error: unknown command {word:?} for \"istioctl validate\""
-        )?;
-        return Ok(USAGE);
+        return command::no_arguments(word, "validate", shell);
     }
     if arguments.files.is_empty() {
         anyhow::bail!(NO_FILE);

@@ -67,3 +67,29 @@ pub fn render(contexts: &[Context]) -> Value {
         })).collect::<Vec<_>>(),
     })
 }
+
+/// The ConfigMap in which a cluster tells those who join it, or add it to a mesh, where its API server is and whom to trust;
+/// kubeadm leaves the same.
+///
+/// # Errors
+/// None in practice: the object always has a text form.
+pub fn cluster_info(server: &str, ca: &str) -> anyhow::Result<Value> {
+    let config = json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{
+            "name": "",
+            "cluster": {"server": server, "certificate-authority-data": base64(ca)},
+        }],
+        "contexts": null,
+        "current-context": "",
+        "preferences": {},
+        "users": null,
+    });
+    Ok(json!({
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "cluster-info", "namespace": "kube-public"},
+        "data": {"kubeconfig": yaml_serde::to_string(&config)?},
+    }))
+}

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -255,6 +255,11 @@ fn admin(authorities: &Authorities, facts: &ClusterFacts) -> Result<pki::Issued>
     )
 }
 
+/// A cluster's API server as everybody but this machine's own programs reaches it: over the WAN.
+fn api_url(facts: &ClusterFacts) -> String {
+    format!("https://{}", facts.api_address())
+}
+
 fn admin_client(
     authorities: &Authorities,
     facts: &ClusterFacts,
@@ -264,9 +269,8 @@ fn admin_client(
         cert_pem: admin.chain_pem,
         key_pem: admin.key_pem,
     };
-    let server = format!("https://{}", facts.api_address());
     Ok(Client::new(Config::new(
-        server,
+        api_url(facts),
         authorities.clusters[facts.name].api.cert.clone(),
         auth,
     ))?)
@@ -463,8 +467,10 @@ impl Supervisor {
             apply::all(&cluster.client, crds, IfExists::Replace),
             apply::all(&cluster.client, &namespaces, IfExists::Replace),
         )?;
-        let keys = self.key_secrets(cluster)?;
-        apply::all(&cluster.client, &keys, IfExists::Replace).await?;
+        let mut first = self.key_secrets(cluster)?;
+        let ca = &self.authorities.clusters[cluster.facts.name].api.cert;
+        first.push(kubeconfig::cluster_info(&api_url(cluster.facts), ca)?);
+        apply::all(&cluster.client, &first, IfExists::Replace).await?;
         apply::all(&cluster.client, &mesh, IfExists::Replace).await?;
         apply::all(&cluster.client, &early, IfExists::Replace).await?;
         let remotes = self.remote_secrets(cluster).await?;
@@ -687,10 +693,9 @@ async fn token_kubeconfig(
         "spec": {"expirationSeconds": 365 * 24 * 3600},
     });
     let token = request_token(cluster, namespace, account, &request).await?;
-    let address: SocketAddr = cluster.facts.api_address();
     Ok(kubeconfig::render(&[kubeconfig::Context {
         name: cluster.facts.name.to_owned(),
-        server: format!("https://{address}"),
+        server: api_url(cluster.facts),
         ca: authorities.clusters[cluster.facts.name].api.cert.clone(),
         user: User::Token(token),
     }])
