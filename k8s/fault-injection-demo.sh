@@ -14,7 +14,7 @@ help() {
   chaos     delay, error and block together
   recover   everything as it was in the beginning (also: reset)
   status    which faults are in force
-  test      ask each service 20 times and count the answers
+  test      20 requests at once to each service, counted; then to movie-service behind a circuit breaker that opens
 
   --context NAME   only this cluster (default: ctx1 and ctx2, as far as the kubeconfig has them)
   -h, --help       this text
@@ -32,7 +32,7 @@ A pod that fails for real, for the circuit breakers of 'setup' to open (mode: er
   chaos     delay, error, block을 한꺼번에
   recover   처음 상태로 되돌립니다 (reset과 같음)
   status    지금 적용된 장애
-  test      서비스마다 20번 요청하고 응답을 셉니다
+  test      서비스마다 동시에 20번 요청하고 응답을 셉니다. 그다음 movie-service 앞에 열리는 서킷 브레이커를 두고 다시 셉니다
 
   --context 이름   이 클러스터에만 (기본값: kubeconfig에 있는 ctx1과 ctx2)
   -h, --help       이 도움말
@@ -115,17 +115,99 @@ status() {
   done
 }
 
-test_services() {
-  local url="${THEATER_URL:-https://theater.$DOMAIN}" path
-  for path in users movies bookings; do
-    say "== $url/$path/: status, cluster, whole seconds, and how often" "== $url/$path/: 상태, 클러스터, 초(정수), 횟수"
+# ask PATH: 20 requests at once, and how often each answer came.
+ask() {
+  local url="${THEATER_URL:-https://theater.$DOMAIN}/$1/"
+  say "== $url: 20 requests at once: how often, status, cluster, whole seconds" "== $url: 동시에 20번 요청: 횟수, 상태, 클러스터, 초(정수)"
+  {
     for _ in $(seq 20); do
-      curl -sk --max-time 10 -o /dev/null -D - -w 'time: %{time_total}\n' "$url/$path/" | tr -d '\r' | awk '
+      curl -sk --max-time 10 -D - -w '\ntime: %{time_total}\n' "$url" | tr -d '\r' | awk '
+        body == 1 && text == "" { text = substr($0, 1, 100) }
         /^HTTP\// { status = $2 }
-        tolower($1) == "x-service-cluster:" { cluster = $2 }
-        $1 == "time:" { printf "%s %s %ds\n", status == "" ? "-" : status, cluster == "" ? "-" : cluster, int($2) }'
-    done | sort | uniq -c
+        body == 0 && tolower($1) == "x-service-cluster:" { cluster = $2 }
+        /^$/ { body = 1 }
+        $1 == "time:" { seconds = int($2) }
+        END {
+          if (status == "") status = "-"
+          if (cluster == "") cluster = "-"
+          said = ""
+          if (status ~ /^[45]/ && text != "") said = "  " text
+          printf("%s %s %ds%s\n", status, cluster, seconds, said)
+        }' &
+    done
+    wait
+  } | sort | uniq -c
+}
+
+RULE=movie-service-dr
+SAVED=""
+
+# put_rule CONTEXT JSON: the spec of the rule.
+put_rule() {
+  kubectl --context "$1" -n "$NAMESPACE" patch destinationrules.networking.istio.io "$RULE" --type=json \
+    -p "[{\"op\":\"replace\",\"path\":\"/spec\",\"value\":$2}]"
+}
+
+restore_rules() {
+  local context number=0
+  for context in $contexts; do
+    number=$((number + 1))
+    if [ -s "$SAVED/$number" ]; then
+      put_rule "$context" "$(cat "$SAVED/$number")"
+    elif [ -f "$SAVED/$number" ]; then
+      kubectl --context "$context" -n "$NAMESPACE" delete destinationrules.networking.istio.io "$RULE"
+    fi
   done
+  rm -rf "$SAVED"
+}
+
+# in_force CONTEXT: waits until the sidecar that asks movie-service has the limits.
+in_force() {
+  kubectl --context "$1" -n "$NAMESPACE" get deployment api-gateway >/dev/null 2>&1 || return 0
+  for _ in $(seq 20); do
+    if kubectl --context "$1" -n "$NAMESPACE" exec deploy/api-gateway -c istio-proxy -- pilot-agent request GET clusters 2>/dev/null |
+      grep 'movie-service.*::default_priority::max_connections::' | grep -qv '::1$'; then
+      sleep 0.5
+    else
+      return 0
+    fi
+  done
+  warn "'$1': the sidecar of api-gateway does not show the rule; asking all the same" \
+    "'$1': api-gateway의 사이드카에서 규칙이 보이지 않지만 그대로 요청합니다"
+}
+
+# A circuit breaker that opens. The rule that was there is put back, also when this is interrupted.
+exercise() {
+  local context number=0 spec
+  say "== circuit breaker: one connection to movie-service, one request may wait, the others are 503 (flag UO); a pod that fails is left out (UH)" \
+    "== 서킷 브레이커: movie-service로 연결 하나, 대기 하나만 허용하고 나머지는 503 (플래그 UO). 실패하는 파드는 제외됩니다 (UH)"
+  SAVED="$(mktemp -d)"
+  trap restore_rules EXIT
+  trap 'exit 130' INT
+  trap 'exit 143' TERM
+  for context in $contexts; do
+    number=$((number + 1))
+    spec="$(kubectl --context "$context" -n "$NAMESPACE" get destinationrules.networking.istio.io "$RULE" \
+      --ignore-not-found -o 'jsonpath={.spec}')"
+    printf '%s' "$spec" >"$SAVED/$number"
+    if [ -n "$spec" ]; then
+      put_rule "$context" "$(kubectl --context "$context" create -f "$HERE/fault-injection/breaker.yaml" \
+        --dry-run=client -o 'jsonpath={.spec}')"
+    else
+      kubectl --context "$context" create -f "$HERE/fault-injection/breaker.yaml"
+    fi
+  done
+  for context in $contexts; do
+    in_force "$context"
+  done
+  ask movies
+}
+
+test_services() {
+  ask users
+  ask movies
+  ask bookings
+  exercise
 }
 
 case "$command" in

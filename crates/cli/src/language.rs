@@ -60,6 +60,14 @@ messages! {
     fault_applied(cluster, kind, name) { "{cluster}: {kind} {name} applied" "{cluster}: {kind} {name} 적용" }
     /// `theater fault recover` took an object away.
     fault_removed(cluster, kind, name) { "{cluster}: {kind} {name} removed" "{cluster}: {kind} {name} 제거" }
+    /// `theater fault test` put a rule back as it was.
+    fault_restored(cluster, kind, name) { "{cluster}: {kind} {name} as before" "{cluster}: {kind} {name} 원래대로" }
+    /// `theater fault test` has asked; the counts follow.
+    fault_asked(url, number) { "== {url}: {number} requests at once: how often, status, cluster, whole seconds" "== {url}: 동시에 {number}번 요청: 횟수, 상태, 클러스터, 초(정수)" }
+    /// `theater fault test` begins the exercise.
+    fault_breaker() { "== circuit breaker: one connection to movie-service, one request may wait, the others are 503 (flag UO); a pod that fails is left out (UH)" "== 서킷 브레이커: movie-service로 연결 하나, 대기 하나만 허용하고 나머지는 503 (플래그 UO). 실패하는 파드는 제외됩니다 (UH)" }
+    /// `theater fault test` cannot see that the rule is in force.
+    fault_not_seen(cluster) { "{cluster}: the sidecar of api-gateway does not show the rule; asking all the same" "{cluster}: api-gateway의 사이드카에서 규칙이 보이지 않지만 그대로 요청합니다" }
     /// A cluster's API server answers.
     cluster_ready(cluster, provider, seconds) { "  {cluster} ({provider}): API server ready after {seconds} s" "  {cluster} ({provider}): API 서버 준비 완료, {seconds}초" }
     /// How many pods are ready so far.

@@ -84,7 +84,7 @@ enum Command {
         #[arg(long, default_value_t = 0.0)]
         loss: f64,
     },
-    /// Faults on purpose, as k8s/fault-injection-demo.sh makes them: setup, delay, circuit, error, block, chaos, recover, status
+    /// Faults on purpose, as k8s/fault-injection-demo.sh makes them: setup, delay, circuit, error, block, chaos, recover, status, test
     Fault {
         /// What happens
         scenario: commands::fault::Scenario,

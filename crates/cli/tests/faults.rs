@@ -226,6 +226,24 @@ fn script(theater: &Theater, arguments: &[&str]) -> std::process::Output {
         .expect("the script starts")
 }
 
+/// What `test` prints: for each URL how often each status came.
+fn counts_of(printed: &str) -> Vec<Vec<(usize, String)>> {
+    let mut sections: Vec<Vec<(usize, String)>> = Vec::new();
+    for line in printed.lines() {
+        if line.starts_with("== http") {
+            sections.push(Vec::new());
+        }
+        let mut words = line.split_whitespace();
+        let count = words.next().and_then(|word| word.parse().ok());
+        if let (Some(count), Some(status), Some(section)) =
+            (count, words.next(), sections.last_mut())
+        {
+            section.push((count, status.to_owned()));
+        }
+    }
+    sections
+}
+
 /// B09, B31 to B33, B40, B41, B122: by the script and by `theater fault`, which have the same manifests.
 fn scenarios_do_what_they_promise(theater: &Theater) {
     let must = |arguments: &[&str]| {
@@ -333,6 +351,24 @@ fn scenarios_do_what_they_promise(theater: &Theater) {
         &["get", "destinationrules,envoyfilters", "-o", "yaml"],
     );
     assert!(!rules.contains("consecutive5xxErrors: "), "{rules}");
+
+    // Twenty at once, and a circuit breaker that opens; the rule is as it was afterwards.
+    let rule = || theater.object("ctx1", "destinationrule", "movie-service-dr")["spec"].clone();
+    let before = rule();
+    let by_command = theater.command(&["fault", "test"]);
+    assert!(by_command.status.success(), "{}", stderr(&by_command));
+    for printed in [support::stdout(&by_command), must(&["test"])] {
+        let answers = counts_of(&printed);
+        assert_eq!(answers.len(), 4, "{printed}");
+        for (number, section) in answers.iter().enumerate() {
+            let all: usize = section.iter().map(|(count, _)| count).sum();
+            assert_eq!(all, 20, "{printed}");
+            let refused = section.iter().any(|(_, status)| status == "503");
+            assert_eq!(refused, number == 3, "only the breaker refuses: {printed}");
+        }
+        assert!(printed.contains("reset reason: overflow"), "{printed}");
+        assert_eq!(rule(), before);
+    }
 
     // A cluster without pods of a service: its part of the requests has nowhere to go.
     theater.kubectl(

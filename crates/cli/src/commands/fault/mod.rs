@@ -8,19 +8,22 @@ use kube_client::{
 };
 use serde_json::{Value, json};
 
+mod exercise;
+mod requests;
+
 use super::runtime;
 use crate::language;
 use crate::state::StateDir;
 use crate::topology::CLUSTERS;
 
-const CIRCUIT_BREAKER: &str = include_str!("../../../../k8s/istio-circuit-breaker.yaml");
-const DELAY: &str = include_str!("../../../../k8s/fault-injection/delay.yaml");
-const CIRCUIT: &str = include_str!("../../../../k8s/fault-injection/circuit.yaml");
-const ERROR: &str = include_str!("../../../../k8s/fault-injection/error.yaml");
-const BLOCK: &str = include_str!("../../../../k8s/fault-injection/block.yaml");
-const CHAOS: &str = include_str!("../../../../k8s/fault-injection/chaos.yaml");
-const RULES: &str = include_str!("../../../../k8s/istio-virtualservices.yaml");
-const DESTINATIONS: &str = include_str!("../../../../k8s/istio-destinationrules.yaml");
+const CIRCUIT_BREAKER: &str = include_str!("../../../../../k8s/istio-circuit-breaker.yaml");
+const DELAY: &str = include_str!("../../../../../k8s/fault-injection/delay.yaml");
+const CIRCUIT: &str = include_str!("../../../../../k8s/fault-injection/circuit.yaml");
+const ERROR: &str = include_str!("../../../../../k8s/fault-injection/error.yaml");
+const BLOCK: &str = include_str!("../../../../../k8s/fault-injection/block.yaml");
+const CHAOS: &str = include_str!("../../../../../k8s/fault-injection/chaos.yaml");
+const RULES: &str = include_str!("../../../../../k8s/istio-virtualservices.yaml");
+const DESTINATIONS: &str = include_str!("../../../../../k8s/istio-destinationrules.yaml");
 
 /// Objects that a scenario adds, rather than changes, carry this label.
 const LABEL: &str = "theater/fault";
@@ -46,6 +49,8 @@ pub enum Scenario {
     Recover,
     /// Which faults are in force
     Status,
+    /// 20 requests at once to each service, counted; then to movie-service behind a circuit breaker that opens
+    Test,
 }
 
 /// Runs a scenario in one cluster, or in both.
@@ -54,27 +59,40 @@ pub enum Scenario {
 /// When no theater is running, or a cluster refuses.
 pub fn run(state: &StateDir, scenario: Scenario, cluster: Option<&str>) -> Result<()> {
     // Its kubeconfig alone proves nothing.
-    super::run_file(state)?;
+    let file = super::run_file(state)?;
     let known = CLUSTERS.map(|facts| facts.name);
     let clusters: Vec<&str> = match cluster {
         None => known.to_vec(),
         Some(name) if known.contains(&name) => vec![name],
         Some(name) => bail!("there is no cluster {name:?}, only {}", known.join(", ")),
     };
+    let manifest = match scenario {
+        Scenario::Setup => CIRCUIT_BREAKER,
+        Scenario::Delay => DELAY,
+        Scenario::Circuit => CIRCUIT,
+        Scenario::Error => ERROR,
+        Scenario::Block => BLOCK,
+        Scenario::Chaos => CHAOS,
+        Scenario::Recover | Scenario::Status | Scenario::Test => "",
+    };
     runtime()?.block_on(async {
-        for cluster in clusters {
-            let client = Client::from_kubeconfig_file(&state.kubeconfig(), Some(cluster))?;
+        let clusters = clusters
+            .into_iter()
+            .map(|cluster| {
+                let client = Client::from_kubeconfig_file(&state.kubeconfig(), Some(cluster))?;
+                Ok((cluster, client))
+            })
+            .collect::<Result<Vec<_>>>()?;
+        if scenario == Scenario::Test {
+            return exercise::run(&file, &clusters).await;
+        }
+        for (cluster, client) in &clusters {
             let done = match scenario {
-                Scenario::Setup => apply(&client, cluster, CIRCUIT_BREAKER).await,
-                Scenario::Delay => apply(&client, cluster, DELAY).await,
-                Scenario::Circuit => apply(&client, cluster, CIRCUIT).await,
-                Scenario::Error => apply(&client, cluster, ERROR).await,
-                Scenario::Block => apply(&client, cluster, BLOCK).await,
-                Scenario::Chaos => apply(&client, cluster, CHAOS).await,
-                Scenario::Recover => recover(&client, cluster).await,
-                Scenario::Status => status(&client, cluster).await,
+                Scenario::Recover => recover(client, cluster).await,
+                Scenario::Status => status(client, cluster).await,
+                _ => apply(client, cluster, manifest).await,
             };
-            done.with_context(|| cluster.to_owned())?;
+            done.with_context(|| (*cluster).to_owned())?;
         }
         Ok(())
     })
