@@ -24,6 +24,10 @@ fn istioctl_looks_at_the_mesh() {
     steps.run("remote secret", || {
         a_made_remote_secret_joins_the_clusters(theater)
     });
+    steps.run("injection", || {
+        sidecars_are_injected_by_hand_and_by_tag(theater)
+    });
+    steps.run("completion", || shells_complete(theater));
     steps.run("offline", || files_give_what_the_proxy_has(theater));
     steps.run("the real one", || the_real_one_says_the_same(theater));
     steps.finish();
@@ -257,6 +261,155 @@ fn a_made_remote_secret_joins_the_clusters(theater: &Theater) {
     );
 }
 
+const BY_HAND: &str = "apiVersion: v1
+kind: Service
+metadata: {name: echo}
+spec: {selector: {app: echo}, ports: [{name: http, port: 80}]}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: echo}
+spec:
+  selector: {matchLabels: {app: echo}}
+  template:
+    metadata: {labels: {app: echo}}
+    spec:
+      containers:
+      - {name: echo, image: hashicorp/http-echo, args: [-text=hi], ports: [{containerPort: 5678}]}
+";
+
+/// In a namespace without injection: by `kube-inject` into the file, then by a tag that the namespace is labelled with.
+fn sidecars_are_injected_by_hand_and_by_tag(theater: &Theater) {
+    let file = tempfile::NamedTempFile::with_suffix(".yaml").expect("a file");
+    std::fs::write(file.path(), BY_HAND).expect("written");
+    let injected = says(
+        theater,
+        &["kube-inject", "-f", &file.path().to_string_lossy()],
+    );
+    assert!(
+        injected.starts_with("apiVersion: v1\nkind: Service\nmetadata: {name: echo}\n"),
+        "what has no pods is copied: {injected}"
+    );
+    let applied = theater.with_yaml("ctx1", &["apply", "-n", "default", "-f"], &injected);
+    assert!(applied.status.success(), "{}", stderr(&applied));
+    let pods = |more: &str| {
+        let columns = "jsonpath={range .items[*]}{.spec.containers[*].name} {.status.conditions[?(@.type==\"Ready\")].status};{end}";
+        theater.kubectl(
+            "ctx1",
+            &["get", "pods", "-n", "default", "-l", more, "-o", columns],
+        )
+    };
+    eventually("the injected pod is ready", LONG, || {
+        support::expect(pods("app=echo"), &"echo istio-proxy True;".to_owned())
+    });
+
+    let before = says(theater, &["x", "injector", "list"]);
+    assert!(
+        before.contains("<non-Istio>") || before.contains("default:"),
+        "{before}"
+    );
+    let created = says(theater, &["tag", "set", "prod", "--revision", "default"]);
+    assert!(
+        created.starts_with("Revision tag \"prod\" created"),
+        "{created}"
+    );
+    let again = run(theater, &["tag", "set", "prod", "--revision", "default"]);
+    assert_eq!(again.status.code(), Some(1));
+    assert_eq!(
+        stderr(&again).trim(),
+        "Error: revision tag \"prod\" already exists, and --overwrite is false"
+    );
+    theater.kubectl(
+        "ctx1",
+        &["label", "namespace", "default", "istio.io/rev=prod"],
+    );
+    assert_eq!(
+        says(theater, &["tag", "list"]),
+        "TAG  REVISION NAMESPACES\nprod default  default\n"
+    );
+    let checked = says(
+        theater,
+        &["x", "check-inject", "-n", "default", "-l", "app=bare"],
+    );
+    assert!(
+        checked.contains("Namespace label istio.io/rev=prod matches"),
+        "{checked}"
+    );
+    let bare = "apiVersion: v1\nkind: Pod\nmetadata: {name: bare, namespace: default, labels: {app: bare}}\n\
+                spec: {containers: [{name: bare, image: busybox, command: [sleep, '600']}]}\n";
+    let applied = theater.with_yaml("ctx1", &["apply", "-n", "default", "-f"], bare);
+    assert!(applied.status.success(), "{}", stderr(&applied));
+    assert!(
+        pods("app=bare").starts_with("bare istio-proxy "),
+        "{}",
+        pods("app=bare")
+    );
+    let kept = run(theater, &["tag", "remove", "prod"]);
+    assert!(
+        stdout(&kept).ends_with("[y/N] Aborting operation.\n"),
+        "{}",
+        stdout(&kept)
+    );
+    assert_eq!(
+        says(theater, &["tag", "remove", "prod", "-y"]),
+        "Revision tag prod removed\n"
+    );
+    theater.kubectl("ctx1", &["label", "namespace", "default", "istio.io/rev-"]);
+    theater.kubectl(
+        "ctx1",
+        &[
+            "delete",
+            "-n",
+            "default",
+            "deployment/echo",
+            "service/echo",
+            "pod/bare",
+            "--now",
+        ],
+    );
+    let precheck = run(theater, &["x", "precheck"]);
+    assert!(
+        precheck.status.success() && stderr(&precheck).contains("No issues found"),
+        "{}",
+        stderr(&precheck)
+    );
+    let absent = run(theater, &["bug-report"]);
+    assert_eq!(absent.status.code(), Some(64));
+    assert!(
+        stderr(&absent).contains("is not part of this istioctl"),
+        "{}",
+        stderr(&absent)
+    );
+}
+
+/// The script of bash offers commands, and pods of the cluster.
+fn shells_complete(theater: &Theater) {
+    let script = says(theater, &["completion", "bash"]);
+    let offered = |line: &str| {
+        let typed = format!(
+            "{script}\nCOMP_WORDS=({line}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); compopt() {{ :; }}; _istioctl; echo \"${{COMPREPLY[*]}}\""
+        );
+        let path = theater.state().join("bin");
+        let all = format!(
+            "{}:{}",
+            path.display(),
+            std::env::var("PATH").unwrap_or_default()
+        );
+        let output = theater
+            .shell("bash")
+            .env("PATH", all)
+            .args(["-c", &typed])
+            .output()
+            .expect("bash");
+        assert!(output.status.success(), "{}", stderr(&output));
+        stdout(&output).trim().to_owned()
+    };
+    assert_eq!(offered("istioctl pc clu"), "cluster");
+    assert_eq!(offered("istioctl create-r"), "create-remote-secret");
+    let pod = theater.pod("ctx1", "user-service");
+    assert_eq!(offered("istioctl -n theater-msa pc cluster user-"), pod);
+}
+
 /// `theater xds` of the manifests has the routes the running proxy has.
 fn files_give_what_the_proxy_has(theater: &Theater) {
     let output = support::program()
@@ -310,6 +463,7 @@ fn the_real_one_says_the_same(theater: &Theater) {
     let user = "deployment/user-service.theater-msa";
     let pod = format!("{}.theater-msa", theater.pod("ctx1", "user-service"));
     let gateway = "deployment/istio-ingressgateway.istio-system";
+    let manifests = Theater::manifests("k8s/redis.yaml");
     let cases: Vec<Vec<&str>> = vec![
         vec!["pc", "cluster", user],
         vec![
@@ -353,6 +507,45 @@ fn the_real_one_says_the_same(theater: &Theater) {
         vec!["x", "describe", "pod", &pod],
         vec!["x", "describe", "svc", "user-service.theater-msa"],
         vec!["x", "describe", "svc", "api-gateway.theater-msa"],
+        vec![
+            "create-remote-secret",
+            "--context=ctx2",
+            "--name=ctx2",
+            "--server=https://203.0.113.65:6443",
+        ],
+        vec![
+            "create-remote-secret",
+            "--context=ctx2",
+            "--server=a:1",
+            "--type=config",
+            "--tls-server-name=b",
+        ],
+        vec![
+            "create-remote-secret",
+            "--context=ctx2",
+            "--auth-type=wrong",
+        ],
+        vec![
+            "create-remote-secret",
+            "--context=ctx2",
+            "--secret-name=cacerts",
+        ],
+        vec!["create-remote-secret", "--name=UP_X"],
+        vec!["create-remote-secret", "--context=nope"],
+        vec!["create-remote-secret", "--name"],
+        vec!["kube-inject", "-f", &manifests],
+        vec!["kube-inject", "-f", &manifests, "-r", "nope"],
+        vec!["kube-inject"],
+        vec!["tag", "list"],
+        vec!["tag", "list", "-o", "json"],
+        vec!["tag", "set", "prod"],
+        vec!["tag", "set", "prod", "-r", "nope"],
+        vec!["tag", "remove", "nope"],
+        vec!["x", "injector", "list"],
+        vec!["x", "check-inject", user],
+        vec!["x", "check-inject", "-n", "default", "-l", "app=a"],
+        vec!["x", "precheck"],
+        vec!["x", "precheck", "--from-version", "2"],
     ];
     let mut different = Vec::new();
     for case in &cases {

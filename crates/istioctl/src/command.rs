@@ -7,8 +7,9 @@ use clap::error::{ContextKind, ErrorKind};
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::{
-    Shell, USAGE, analyze, builtin, create_remote_secret, dashboard, describe, proxy_config,
-    proxy_status, remote_clusters, validate, version,
+    Shell, USAGE, analyze, builtin, check_inject, completion, create_remote_secret, dashboard,
+    describe, injector, kube_inject, precheck, proxy_config, proxy_status, remote_clusters, tag,
+    validate, version,
 };
 
 /// Look at the mesh: what proxies were told, whether they have it, what is wrong with a configuration
@@ -51,9 +52,14 @@ pub struct Global {
 enum Command {
     /// Analyze Istio configuration and print validation messages
     Analyze(analyze::Arguments),
+    /// Print the script for the completion of a shell
+    Completion(completion::Arguments),
     /// Create a Secret with which another cluster's control plane can read this one
     #[command(name = "create-remote-secret")]
     CreateRemoteSecret(create_remote_secret::Arguments),
+    /// Put sidecars into the workloads of a file
+    #[command(name = "kube-inject")]
+    KubeInject(kube_inject::Arguments),
     /// Show what a proxy was told
     #[command(name = "proxy-config", visible_alias = "pc")]
     ProxyConfig(proxy_config::Arguments),
@@ -80,6 +86,8 @@ enum Command {
     /// List the remote clusters that each control plane watches
     #[command(name = "remote-clusters")]
     RemoteClusters(remote_clusters::Arguments),
+    /// Names for revisions of the control plane
+    Tag(tag::Arguments),
     /// Validate Istio configuration in files
     #[command(visible_alias = "v")]
     Validate(validate::Arguments),
@@ -90,18 +98,49 @@ enum Command {
 
 #[derive(Subcommand)]
 enum Experimental {
+    /// Show whether a pod is injected, and why
+    #[command(name = "check-inject")]
+    CheckInject(check_inject::Arguments),
     /// Show what of Istio's configuration concerns a pod or a service
     #[command(visible_alias = "des")]
     Describe(describe::Arguments),
+    /// List sidecar injectors and the sidecars of pods
+    Injector(injector::Arguments),
+    /// Check whether the cluster fits Istio
+    Precheck(precheck::Arguments),
     /// As proxy-status
     #[command(name = "proxy-status", visible_alias = "ps")]
     ProxyStatus(proxy_status::Arguments),
     /// As version
     Version(version::Arguments),
+    #[command(external_subcommand)]
+    Unknown(Vec<String>),
 }
+
+/// Commands of the real program that are not here, with what to use instead.
+const ABSENT: [(&str, &str); 5] = [
+    (
+        "admin",
+        "the built-in istiod has no ControlZ, whose log levels it would change",
+    ),
+    (
+        "bug-report",
+        "the logs are in `theater logs` and `kubectl logs`; `istioctl analyze -A`, `istioctl proxy-config all` and \
+      `kubectl cluster-info dump` show the rest",
+    ),
+    (
+        "manifest",
+        "the mesh is part of theater and has no charts; `kubectl get -n istio-system` shows its objects",
+    ),
+    ("waypoint", "there is no ambient mode"),
+    ("ztunnel-config", "there is no ambient mode"),
+];
 
 /// Runs what is typed; the exit code.
 pub(crate) fn run(args: Vec<OsString>, shell: &mut Shell<'_>) -> u8 {
+    if let Some(code) = completion::asked(&args, shell) {
+        return code;
+    }
     let last = args.last().map(|word| word.to_string_lossy().into_owned());
     let name = std::iter::once(OsString::from("istioctl"));
     let arguments = match Arguments::try_parse_from(name.chain(args)) {
@@ -121,6 +160,9 @@ fn dispatch(arguments: Arguments, shell: &mut Shell<'_>) -> Result<u8> {
     let global = &arguments.global;
     match arguments.command {
         Command::Analyze(command) => analyze::run(global, &command, shell),
+        Command::Completion(command) => completion::run(&command, shell),
+        Command::KubeInject(command) => kube_inject::run(global, &command, shell),
+        Command::Tag(command) => tag::run(global, &command, shell),
         Command::CreateRemoteSecret(command) => create_remote_secret::run(global, &command, shell),
         Command::ProxyConfig(command) => proxy_config::run(global, &command, shell),
         Command::ProxyStatus(command) => proxy_status::run(global, &command, shell),
@@ -135,6 +177,18 @@ fn dispatch(arguments: Arguments, shell: &mut Shell<'_>) -> Result<u8> {
                 write!(shell.stdout, "{}", help(&["experimental"]))?;
                 Ok(0)
             }
+            Some(Experimental::Unknown(words)) => {
+                let word = words.first().map_or("", |word| word.as_str());
+                writeln!(
+                    shell.stderr,
+                    "istioctl experimental has no command {word:?} here"
+                )?;
+                write!(shell.stdout, "{}", help(&["experimental"]))?;
+                Ok(0)
+            }
+            Some(Experimental::CheckInject(command)) => check_inject::run(global, &command, shell),
+            Some(Experimental::Injector(command)) => injector::run(global, &command, shell),
+            Some(Experimental::Precheck(command)) => precheck::run(global, &command, shell),
             Some(Experimental::Describe(command)) => describe::run(global, &command, shell),
             Some(Experimental::ProxyStatus(command)) => proxy_status::run(global, &command, shell),
             Some(Experimental::Version(command)) => version::run(global, &command, shell),
@@ -145,10 +199,16 @@ fn dispatch(arguments: Arguments, shell: &mut Shell<'_>) -> Result<u8> {
     }
 }
 
-/// The help of a subcommand.
-pub(crate) fn help(path: &[&str]) -> String {
+/// All commands with their flags.
+pub(crate) fn tree() -> clap::Command {
     let mut command = Arguments::command().bin_name("istioctl");
     command.build();
+    command
+}
+
+/// The help of a subcommand.
+pub(crate) fn help(path: &[&str]) -> String {
+    let mut command = tree();
     for name in path {
         let Some(next) = command.find_subcommand(name) else {
             break;
@@ -215,6 +275,13 @@ fn refuse(error: &clap::Error, last: &str, shell: &mut Shell<'_>) -> u8 {
         }
         ErrorKind::InvalidSubcommand => {
             let unknown = text(ContextKind::InvalidSubcommand);
+            if let Some((name, instead)) = ABSENT.iter().find(|(name, _)| *name == unknown) {
+                let _ = writeln!(
+                    shell.stderr,
+                    "Error: \"istioctl {name}\" is not part of this istioctl: {instead}"
+                );
+                return USAGE;
+            }
             let _ = writeln!(
                 shell.stderr,
                 "Error: unknown command {unknown:?} for \"istioctl\""
@@ -238,6 +305,7 @@ fn suggestions(typed: &str) -> Vec<String> {
     let typed = typed.to_lowercase();
     let mut names: Vec<String> = Arguments::command()
         .get_subcommands()
+        .filter(|command| !command.is_hide_set())
         .map(|command| command.get_name().to_owned())
         .filter(|name| name.starts_with(&typed) || letters_apart(&typed, name) <= 2)
         .collect();

@@ -4,15 +4,16 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Empty};
+use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::TokioIo;
 use kube_client::{Client, Config, ListParams, PODS, PortForward, Resource};
 use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{Global, Shell, kubeconfig};
 
 /// Longest wait for an answer of a pod.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A cluster as one user.
 #[derive(Clone)]
@@ -221,21 +222,12 @@ impl Mesh {
             .await
             .map_err(|error| failed(failed(error.to_string()).to_string()))?;
         let problem = stream.problem_handle();
-        let asked = async {
-            let (mut sender, connection) =
-                hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-            let driver = tokio::spawn(connection);
-            let request = http::Request::builder()
-                .method(method)
-                .uri(path)
-                .header(http::header::HOST, format!("localhost:{port}"))
-                .body(Empty::<Bytes>::new())?;
-            let response = sender.send_request(request).await?;
-            let status = response.status();
-            let body = response.into_body().collect().await?.to_bytes();
-            driver.abort();
-            anyhow::Ok((status, body))
-        };
+        let request = http::Request::builder()
+            .method(method)
+            .uri(path)
+            .header(http::header::HOST, format!("localhost:{port}"))
+            .body(Bytes::new())?;
+        let asked = exchange(stream, request);
         let answer = tokio::time::timeout(ANSWER_TIMEOUT, asked).await;
         match answer {
             Ok(Ok((http::StatusCode::OK, body))) => Ok(body),
@@ -247,6 +239,24 @@ impl Mesh {
             ))),
         }
     }
+}
+
+/// Sends one request over a connection; status and body of the answer.
+///
+/// # Errors
+/// When none comes.
+pub(crate) async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    request: http::Request<Bytes>,
+) -> Result<(http::StatusCode, Bytes)> {
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let driver = tokio::spawn(connection);
+    let response = sender.send_request(request.map(Full::new)).await?;
+    let status = response.status();
+    let body = response.into_body().collect().await?.to_bytes();
+    driver.abort();
+    Ok((status, body))
 }
 
 fn no_context(name: &str) -> anyhow::Error {
@@ -268,7 +278,7 @@ pub fn split_namespace<'a>(text: &'a str, default: &'a str) -> (&'a str, &'a str
 }
 
 /// The label selector of a workload or a Service.
-fn selector_of(object: &Value) -> Result<String, String> {
+pub(crate) fn selector_of(object: &Value) -> Result<String, String> {
     let selector = &object["spec"]["selector"];
     let labels = if object["kind"] == "Service" || object["kind"] == "ReplicationController" {
         selector
@@ -316,7 +326,7 @@ fn selector_of(object: &Value) -> Result<String, String> {
 }
 
 /// Smaller comes first: assigned, running, ready, ready for long, restarted seldom, old.
-fn by_logging(pod: &Value) -> (bool, u8, bool, String, u64, String) {
+pub(crate) fn by_logging(pod: &Value) -> (bool, u8, bool, String, u64, String) {
     let phase = match pod["status"]["phase"].as_str() {
         Some("Running") => 0,
         Some("Unknown") => 1,
