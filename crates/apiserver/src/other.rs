@@ -156,7 +156,8 @@ pub(crate) fn handle(server: &Arc<Server>, request: &Request) -> ApiResult<Answe
             metrics(server),
         )),
         ["debug", "api_priority_and_fairness", what] => {
-            crate::flow::dump(&server.flow, what).map(|text| text_answer(StatusCode::OK, text))
+            crate::flow::dump(&server.flow, what, &request.query)
+                .map(|text| text_answer(StatusCode::OK, text))
         }
         [".well-known", "openid-configuration"] => Some(ok(&json!({
             "issuer": server.tokens.issuer,
@@ -232,8 +233,6 @@ fn paths(server: &Server) -> Value {
         }
     }
     for p in [
-        "/debug/api_priority_and_fairness/dump_priority_levels",
-        "/debug/api_priority_and_fairness/dump_queues",
         "/healthz",
         "/livez",
         "/metrics",

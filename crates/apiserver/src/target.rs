@@ -143,6 +143,14 @@ impl Query {
             .map(|(_, v)| v.as_str())
     }
 
+    /// The value that the field selector wants of a field, whatever else it wants.
+    pub fn exact_field(&self, field: &str) -> Option<&str> {
+        self.text("fieldSelector").split(',').find_map(|term| {
+            let value = term.trim().strip_prefix(field)?.strip_prefix('=')?;
+            Some(value.strip_prefix('=').unwrap_or(value))
+        })
+    }
+
     /// The value, or the empty string.
     pub fn text(&self, key: &str) -> &str {
         self.get(key).unwrap_or("")

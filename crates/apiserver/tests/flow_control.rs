@@ -196,6 +196,12 @@ async fn a_level_with_queues_lets_requests_wait_for_their_turn() {
             .parse::<u32>()
             .unwrap()
     };
+    // Who watches what is written keeps seats busy after the answer.
+    let mut watches = Vec::new();
+    for _ in 0..10 {
+        let path = format!("{MAPS}?watch=true");
+        watches.push(w.admin().open("GET", &path, &[], Vec::new()).await);
+    }
     let slow = w.user("slow");
     // As many as there are seats (1 of 246 shares of 600 are three), and two more.
     let held: Vec<_> = (0..5)
@@ -209,6 +215,34 @@ async fn a_level_with_queues_lets_requests_wait_for_their_turn() {
     })
     .await;
     assert_eq!(slow.get(MAPS).await.0, 429, "the queue is full");
+    let path = "/debug/api_priority_and_fairness/dump_requests";
+    let dump = w.admin().get(path).await.1;
+    let head = dump.as_str().unwrap().lines().next().unwrap().to_owned();
+    assert!(head.ends_with(", StartTime"), "{head}");
+    let path = format!("{path}?includeRequestDetails=1");
+    let dump = w.admin().get(&path).await.1;
+    let rows: Vec<Vec<&str>> = dump
+        .as_str()
+        .unwrap()
+        .lines()
+        .map(|line| line.split(',').map(str::trim).collect())
+        .collect();
+    let narrow: Vec<_> = rows.iter().filter(|row| row[0] == "narrow").collect();
+    let of = |row: &[&str]| [row[1], row[2], row[4], row[6], row[7], row[8]].join(" ");
+    for row in &narrow {
+        assert_eq!(of(row), "narrow 0  1 1 5ms", "{row:?}");
+        let details = "slow create /api/v1/namespaces/default/configmaps default  v1 configmaps ";
+        assert_eq!(row[10..].join(" "), details);
+        assert_eq!(row[9].starts_with("0001-"), row[3] != "-1", "{row:?}");
+    }
+    let places: Vec<&str> = narrow.iter().map(|row| row[3]).collect();
+    assert_eq!(places, ["0", "1", "-1", "-1", "-1"]);
+    let own = rows.iter().find(|row| row[0] == "exempt").unwrap();
+    assert_eq!(
+        [own[1], own[2], own[3], own[11]],
+        ["exempt", "-1", "-1", "get"]
+    );
+    drop(watches);
     // Whoever does not wait any longer makes room.
     held[4].abort();
     held[3].abort();

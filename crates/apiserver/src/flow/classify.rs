@@ -206,14 +206,20 @@ impl Schema {
         })
     }
 
+    /// What tells the flow of a request from others of this schema.
+    pub fn distinguisher<'a>(&self, user: &'a str, namespace: &'a str) -> &'a str {
+        match self.by {
+            Distinguisher::Nothing => "",
+            Distinguisher::User => user,
+            Distinguisher::Namespace => namespace,
+        }
+    }
+
     /// The flow of a request within this schema, as a number to deal queues by.
     pub fn flow(&self, asked: &Digest<'_>) -> u64 {
         use std::hash::{Hash as _, Hasher as _};
-        let part = match self.by {
-            Distinguisher::Nothing => "",
-            Distinguisher::User => asked.user,
-            Distinguisher::Namespace => asked.resource.map_or("", |about| about.namespace),
-        };
+        let namespace = asked.resource.map_or("", |about| about.namespace);
+        let part = self.distinguisher(asked.user, namespace);
         let mut hasher = std::hash::DefaultHasher::new();
         (self.name.as_str(), part).hash(&mut hasher);
         hasher.finish()

@@ -8,12 +8,14 @@ mod classify;
 mod maintain;
 mod queues;
 mod report;
+mod requests;
 mod shares;
+mod work;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use http::HeaderValue;
 use parking_lot::{Mutex, RwLock};
@@ -24,6 +26,9 @@ pub(crate) use classify::{About, Digest};
 pub(crate) use maintain::{defaults, run};
 use queues::{Arrival, QueueSet, Response, Seats};
 pub(crate) use report::{dump, metrics};
+use requests::{Asked, Known};
+pub(crate) use work::Watched;
+use work::{Size, Watches};
 
 use crate::authn::User;
 use crate::http_types::{Answer, text_answer};
@@ -35,9 +40,6 @@ pub(crate) const SCHEMAS: &str = "flowcontrol.apiserver.k8s.io/flowschemas";
 pub(crate) const LEVELS: &str = "flowcontrol.apiserver.k8s.io/prioritylevelconfigurations";
 /// How long a request may wait for a seat: a quarter of the time it may take altogether.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// Most seats that one request takes, and objects that are looked at for one.
-const MOST_SEATS: usize = 10;
-const OBJECTS_PER_SEAT: usize = 100;
 /// Upper bounds of the histogram of waiting (seconds).
 const WAITS: [f64; 13] = [
     0.0, 0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0,
@@ -74,7 +76,8 @@ struct Level {
 #[derive(Debug)]
 struct State {
     set: QueueSet,
-    waiters: HashMap<u64, oneshot::Sender<Seats>>,
+    /// Who waits or runs, by ticket.
+    requests: BTreeMap<u64, Known>,
     tickets: u64,
     limits: shares::Limits,
     demand: shares::Demand,
@@ -153,14 +156,18 @@ struct Snapshot {
 /// The flow control of a server.
 pub(crate) struct Flow {
     snapshot: RwLock<Arc<Snapshot>>,
+    watches: Arc<Watches>,
     start: Instant,
+    started_at: SystemTime,
 }
 
 impl Default for Flow {
     fn default() -> Self {
         Self {
             snapshot: RwLock::default(),
+            watches: Arc::default(),
             start: Instant::now(),
+            started_at: SystemTime::now(),
         }
     }
 }
@@ -168,9 +175,13 @@ impl Default for Flow {
 /// Hands seats to those whose turn has come.
 fn hand_out(state: &mut State, turns: Vec<(u64, Seats)>) {
     for (ticket, seats) in turns {
+        let Some(request) = state.requests.get_mut(&ticket) else {
+            continue;
+        };
+        request.runs = Some(seats);
         // Whoever waits keeps its receiver until it has taken itself off the list, under the same lock.
-        if let Some(waiter) = state.waiters.remove(&ticket) {
-            let _ = waiter.send(seats);
+        if let Some(turn) = request.turn.take() {
+            let _ = turn.send(seats);
         }
     }
 }
@@ -179,6 +190,7 @@ fn hand_out(state: &mut State, turns: Vec<(u64, Seats)>) {
 pub(crate) struct Pass {
     flow: Arc<Flow>,
     entry: Arc<Entry>,
+    ticket: u64,
     seats: Seats,
 }
 
@@ -186,12 +198,51 @@ impl Drop for Pass {
     fn drop(&mut self) {
         let counts = &self.entry.counts;
         counts.executing.fetch_sub(1, Ordering::Relaxed);
-        counts
-            .seats
-            .fetch_sub(i64::from(self.seats.seats), Ordering::Relaxed);
+        let lingering = Lingering {
+            flow: self.flow.clone(),
+            entry: self.entry.clone(),
+            seats: self.seats,
+        };
+        let linger = self.seats.work.linger;
+        {
+            let now = self.flow.now();
+            let mut state = self.entry.level.state.lock();
+            state.requests.remove(&self.ticket);
+            let turns = state.set.finish(self.seats, now);
+            hand_out(&mut state, turns);
+        }
+        if linger.is_zero() {
+            lingering.left();
+        } else if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            // The client does not wait for that.
+            runtime.spawn(async move {
+                tokio::time::sleep(linger).await;
+                lingering.release();
+            });
+        } else {
+            lingering.release();
+        }
+    }
+}
+
+/// Seats of an answered request whose outcome is still being told to those who watch.
+struct Lingering {
+    flow: Arc<Flow>,
+    entry: Arc<Entry>,
+    seats: Seats,
+}
+
+impl Lingering {
+    fn left(&self) {
+        let seats = i64::from(self.seats.work.seats());
+        self.entry.counts.seats.fetch_sub(seats, Ordering::Relaxed);
+    }
+
+    fn release(&self) {
+        self.left();
         let now = self.flow.now();
         let mut state = self.entry.level.state.lock();
-        let turns = state.set.finish(self.seats, now);
+        let turns = state.set.release(self.seats, now);
         hand_out(&mut state, turns);
     }
 }
@@ -214,12 +265,15 @@ impl Drop for Place {
         }
         let now = self.flow.now();
         let mut state = self.entry.level.state.lock();
-        state.waiters.remove(&self.ticket);
+        state.requests.remove(&self.ticket);
         if state.set.give_up(self.queue, self.ticket, now) {
             state.cancelled += 1;
         } else if let Ok(seats) = self.turn.try_recv() {
-            // Its turn came while it was going.
-            let turns = state.set.finish(seats, now);
+            // Its turn came while it was going: it has written nothing.
+            let mut turns = state.set.finish(seats, now);
+            if !seats.work.linger.is_zero() {
+                turns.extend(state.set.release(seats, now));
+            }
             hand_out(&mut state, turns);
         }
     }
@@ -259,7 +313,8 @@ impl Flow {
     pub async fn admit(
         self: &Arc<Self>,
         asked: &Digest<'_>,
-        seats: impl FnOnce() -> usize,
+        request: Asked,
+        size: Size,
     ) -> Option<Admitted> {
         let snapshot = self.snapshot();
         let entry = snapshot.entries.iter().find(|e| e.schema.matches(asked))?;
@@ -268,22 +323,27 @@ impl Flow {
             schema: entry.uid.clone(),
             level: level.uid.clone(),
         };
-        let seats = if level.exempt {
-            1
-        } else {
-            u32::try_from(seats()).unwrap_or(1).clamp(1, level.most)
-        };
+        let work = size.work(level.most);
         let hash = entry.schema.flow(asked);
         let arrived = self.now();
-        let (arrival, place) = {
+        let (ticket, arrival, place) = {
             let mut state = level.state.lock();
             state.tickets += 1;
             let ticket = state.tickets;
-            let arrival = state.set.arrive(hash, seats, ticket, arrived);
+            let arrival = state.set.arrive(hash, work, ticket, arrived);
+            let mut known = Known {
+                asked: request,
+                entry: entry.clone(),
+                work,
+                arrived,
+                runs: None,
+                turn: None,
+            };
             let place = match arrival {
                 Arrival::Wait(queue) => {
                     let (sender, turn) = oneshot::channel();
-                    state.waiters.insert(ticket, sender);
+                    known.turn = Some(sender);
+                    state.requests.insert(ticket, known);
                     entry.counts.queued.fetch_add(1, Ordering::Relaxed);
                     Some(Place {
                         flow: self.clone(),
@@ -294,13 +354,15 @@ impl Flow {
                         done: false,
                     })
                 }
-                Arrival::Run(_) => {
+                Arrival::Run(seats) => {
+                    known.runs = Some(seats);
+                    state.requests.insert(ticket, known);
                     state.dispatched += 1;
                     None
                 }
                 Arrival::Refused(_) => None,
             };
-            (arrival, place)
+            (ticket, arrival, place)
         };
         let outcome = match (arrival, place) {
             (Arrival::Run(seats), _) => Ok(seats),
@@ -326,11 +388,12 @@ impl Flow {
                 counts.executing.fetch_add(1, Ordering::Relaxed);
                 counts
                     .seats
-                    .fetch_add(i64::from(seats.seats), Ordering::Relaxed);
+                    .fetch_add(i64::from(seats.work.seats()), Ordering::Relaxed);
                 counts.dispatched.fetch_add(1, Ordering::Relaxed);
                 Ok(Pass {
                     flow: self.clone(),
                     entry: entry.clone(),
+                    ticket,
                     seats,
                 })
             }
@@ -413,7 +476,7 @@ impl Flow {
             .zip(shares::limits(shares::SEATS, &wishes))
         {
             level.state.lock().limits = limits;
-            level.most = most_seats(limits.nominal, level.response);
+            level.most = work::most_seats(limits.nominal, level.response);
         }
         let levels: Vec<Arc<Level>> = levels.into_iter().map(Arc::new).collect();
         let mut entries: Vec<Arc<Entry>> = objects(SCHEMAS, "FlowSchema")
@@ -442,7 +505,7 @@ impl Flow {
     fn fresh(&self, response: Response) -> Arc<Mutex<State>> {
         Arc::new(Mutex::new(State {
             set: QueueSet::new(response, 0, self.now()),
-            waiters: HashMap::new(),
+            requests: BTreeMap::new(),
             tickets: 0,
             limits: shares::Limits::default(),
             demand: shares::Demand::default(),
@@ -515,47 +578,10 @@ fn response(spec: &Value) -> Response {
     }
 }
 
-/// How many seats one request of a level takes at most, so that a few large ones do not fill it.
-fn most_seats(nominal: u32, response: Response) -> u32 {
-    let Response::Queue { hand, .. } = response else {
-        return 10;
-    };
-    let hand = u32::try_from(hand).unwrap_or(1).max(1);
-    (nominal * 15)
-        .div_ceil(100)
-        .min(nominal / hand)
-        .clamp(1, 10)
-}
-
-/// How many seats a list takes by the number of objects that are looked at for it.
-fn list_seats(objects: usize, query: &Query) -> usize {
-    let limit = query.text("limit").parse().unwrap_or(0);
-    let page = if limit > 0 {
-        objects.min(limit)
-    } else {
-        objects
-    };
-    let (version, how) = (
-        query.text("resourceVersion"),
-        query.text("resourceVersionMatch"),
-    );
-    let exact = how == "Exact" || limit > 0 && how.is_empty() && !matches!(version, "" | "0");
-    let selects =
-        !query.text("labelSelector").is_empty() || !query.text("fieldSelector").is_empty();
-    let looked_at = if query.text("continue").is_empty() && !exact {
-        objects
-    } else if selects {
-        objects + page
-    } else {
-        2 * page
-    };
-    looked_at.div_ceil(OBJECTS_PER_SEAT).clamp(1, MOST_SEATS)
-}
-
 /// Lets a request in, or sends it away. `None`: it is not under flow control, because it lasts as long as its client wishes.
 pub(crate) async fn admit(
     server: &Arc<Server>,
-    user: &User,
+    user: &Arc<User>,
     method: &http::Method,
     path: &str,
     query: &Query,
@@ -568,9 +594,16 @@ pub(crate) async fn admit(
         path,
         resource,
     };
+    let request = || Asked {
+        user: user.clone(),
+        method: method.clone(),
+        path: path.to_owned(),
+        watch: query.flag("watch"),
+    };
     let Some(Route::Resource(target)) = route else {
         let verb = method.as_str().to_ascii_lowercase();
-        return server.flow.admit(&asked(&verb, None), || 1).await;
+        let digest = asked(&verb, None);
+        return server.flow.admit(&digest, request(), Size::Seats(1)).await;
     };
     if matches!(
         target.subresource.as_str(),
@@ -585,15 +618,27 @@ pub(crate) async fn admit(
         subresource: &target.subresource,
         namespace: &target.namespace,
     };
-    let listing = verb == "list" || verb == "watch" && query.flag("sendInitialEvents");
-    let seats = || {
-        if listing {
-            list_seats(stored(server, target), query)
-        } else {
-            1
+    let size = match verb {
+        "list" => Size::Seats(work::list_seats(stored(server, target), query)),
+        "watch" if query.flag("sendInitialEvents") => {
+            Size::Seats(work::list_seats(stored(server, target), query))
         }
+        // A token is no object: nobody sees it.
+        "create" if target.plural == "serviceaccounts" && target.subresource == "token" => {
+            Size::Seats(1)
+        }
+        "create" | "update" | "patch" | "delete" => Size::Watched(server.flow.watches.of(target)),
+        _ => Size::Seats(1),
     };
-    server.flow.admit(&asked(verb, Some(about)), seats).await
+    let digest = asked(verb, Some(about));
+    server.flow.admit(&digest, request(), size).await
+}
+
+impl Flow {
+    /// Counts a watch, for the seats of those who write what it watches.
+    pub fn watching(&self, target: &Target, query: &Query) -> Watched {
+        self.watches.add(target, query)
+    }
 }
 
 /// How many objects of a resource there are.
@@ -606,38 +651,6 @@ fn stored(server: &Server, target: &Target) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn lists_cost_seats_by_what_is_looked_at() {
-        let seats = |objects, query: &str| list_seats(objects, &Query::parse(query));
-        assert_eq!(seats(0, ""), 1);
-        assert_eq!(seats(250, ""), 3);
-        assert_eq!(
-            seats(250, "limit=10"),
-            3,
-            "from the cache, all are looked at"
-        );
-        assert_eq!(seats(250, "limit=10&continue=x"), 1);
-        assert_eq!(seats(250, "limit=10&continue=x&labelSelector=a"), 3);
-        assert_eq!(
-            seats(250, "resourceVersion=5&resourceVersionMatch=Exact"),
-            5
-        );
-        assert_eq!(seats(100_000, ""), 10);
-    }
-
-    #[test]
-    fn a_level_is_not_filled_by_a_few_large_requests() {
-        let queue = |hand| Response::Queue {
-            queues: 64,
-            hand,
-            length: 50,
-        };
-        assert_eq!(most_seats(245, queue(6)), 10);
-        assert_eq!(most_seats(25, queue(4)), 4);
-        assert_eq!(most_seats(13, queue(8)), 1);
-        assert_eq!(most_seats(13, Response::Reject), 10);
-    }
 
     #[test]
     fn the_more_are_sent_away_the_later_they_are_to_come_again() {

@@ -5,6 +5,8 @@
 
 use std::collections::VecDeque;
 
+use super::work::Work;
+
 /// What a request is thought to take, until it has ended (seconds).
 const ESTIMATE: f64 = 0.003;
 /// Most cards of a hand.
@@ -26,9 +28,9 @@ pub(crate) enum Response {
 /// Seats that are taken.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Seats {
-    queue: Option<usize>,
-    pub seats: u32,
-    since: f64,
+    pub queue: Option<usize>,
+    pub work: Work,
+    pub since: f64,
 }
 
 /// What an arriving request gets.
@@ -53,7 +55,7 @@ struct Queue {
 #[derive(Debug)]
 struct Waiting {
     ticket: u64,
-    seats: u32,
+    work: Work,
     arrived: f64,
 }
 
@@ -63,7 +65,7 @@ impl Queue {
     }
 
     fn waiting_seats(&self) -> u32 {
-        self.waiting.iter().map(|w| w.seats).sum()
+        self.waiting.iter().map(|w| w.work.seats()).sum()
     }
 
     /// A queue that was empty has saved up nothing.
@@ -76,11 +78,15 @@ impl Queue {
 
 /// One queue, as `dump_queues` shows it.
 pub(crate) struct QueueDump {
-    pub waiting: usize,
+    /// Tickets of those who wait, the next one first.
+    pub waiting: Vec<u64>,
     pub executing: u32,
     pub seats: u32,
     pub next: f64,
+    /// Of those who wait: seats until their answers, seats kept for them, seats times seconds.
+    pub initial_seats: u32,
     pub waiting_seats: u32,
+    pub work: f64,
 }
 
 /// The seats and queues of one level.
@@ -173,7 +179,8 @@ impl QueueSet {
             Response::Queue { queues, .. } => queues,
             _ => 0,
         };
-        while self.queues.len() > wanted && self.queues.last().is_some_and(Queue::is_idle) {
+        let unused = |queue: &Queue| queue.is_idle() && queue.seats == 0;
+        while self.queues.len() > wanted && self.queues.last().is_some_and(unused) {
             self.queues.pop();
         }
     }
@@ -217,9 +224,10 @@ impl QueueSet {
         }
     }
 
-    /// A request of the flow `hash` that needs `seats`. `ticket` names it if it has to wait.
-    pub fn arrive(&mut self, hash: u64, seats: u32, ticket: u64, now: f64) -> Arrival {
+    /// A request of the flow `hash` that takes `work`. `ticket` names it if it has to wait.
+    pub fn arrive(&mut self, hash: u64, work: Work, ticket: u64, now: f64) -> Arrival {
         self.pass(now);
+        let seats = work.seats();
         let Response::Queue {
             queues,
             hand,
@@ -229,7 +237,7 @@ impl QueueSet {
             if !self.has_room(seats) {
                 return Arrival::Refused("concurrency-limit");
             }
-            return Arrival::Run(self.run(None, seats, now));
+            return Arrival::Run(self.run(None, work, now));
         };
         let at = self.shortest(hash, queues, hand);
         if self.in_use >= self.limit && self.queues[at].waiting.len() >= length {
@@ -242,13 +250,13 @@ impl QueueSet {
             self.active += 1;
         }
         if self.waiting == 0 && self.in_use < self.limit && self.has_room(seats) {
-            self.queues[at].next += f64::from(seats) * ESTIMATE;
-            return Arrival::Run(self.run(Some(at), seats, now));
+            self.queues[at].next += work.total(ESTIMATE);
+            return Arrival::Run(self.run(Some(at), work, now));
         }
         let queue = &mut self.queues[at];
         queue.waiting.push_back(Waiting {
             ticket,
-            seats,
+            work,
             arrived: time,
         });
         queue.bound();
@@ -268,7 +276,8 @@ impl QueueSet {
             .unwrap_or(0)
     }
 
-    fn run(&mut self, queue: Option<usize>, seats: u32, now: f64) -> Seats {
+    fn run(&mut self, queue: Option<usize>, work: Work, now: f64) -> Seats {
+        let seats = work.seats();
         self.executing += 1;
         self.in_use += seats;
         if let Some(queue) = queue.map(|at| &mut self.queues[at]) {
@@ -278,35 +287,44 @@ impl QueueSet {
         self.note_demand();
         Seats {
             queue,
-            seats,
+            work,
             since: now,
         }
     }
 
-    /// A request has ended; returned are those whose turn it is now.
+    /// A request has been answered; returned are those whose turn it is now. Seats that linger stay taken until they are
+    /// [released](Self::release).
     pub fn finish(&mut self, taken: Seats, now: f64) -> Vec<(u64, Seats)> {
         self.pass(now);
         self.executing -= 1;
-        self.in_use -= taken.seats;
         if let Some(at) = taken.queue {
             let queue = &mut self.queues[at];
             queue.executing -= 1;
-            queue.seats -= taken.seats;
             // It took more or less than was thought.
             let took = (now - taken.since).max(0.0);
-            queue.next -= f64::from(taken.seats) * (ESTIMATE - took);
+            queue.next -= f64::from(taken.work.initial) * (ESTIMATE - took);
             queue.bound();
-            self.left(at);
+            if queue.is_idle() {
+                self.active -= 1;
+            }
         }
-        self.dispatch(now)
+        if taken.work.linger.is_zero() {
+            self.release(taken, now)
+        } else {
+            Vec::new()
+        }
     }
 
-    /// Something has left a queue.
-    fn left(&mut self, at: usize) {
-        if self.queues[at].is_idle() {
-            self.active -= 1;
+    /// Seats are free again; returned are those whose turn it is now.
+    pub fn release(&mut self, taken: Seats, now: f64) -> Vec<(u64, Seats)> {
+        self.pass(now);
+        let seats = taken.work.seats();
+        self.in_use -= seats;
+        if let Some(at) = taken.queue {
+            self.queues[at].seats -= seats;
             self.trim();
         }
+        self.dispatch(now)
     }
 
     /// A waiting request does not wait any longer. False: its turn had come before.
@@ -321,8 +339,12 @@ impl QueueSet {
         let gone = q.waiting.remove(at);
         q.bound();
         self.waiting -= 1;
-        self.waiting_seats -= gone.map_or(0, |w| w.seats);
-        self.left(queue);
+        let idle = q.is_idle();
+        self.waiting_seats -= gone.map_or(0, |w| w.work.seats());
+        if idle {
+            self.active -= 1;
+            self.trim();
+        }
         true
     }
 
@@ -335,15 +357,15 @@ impl QueueSet {
                 let at = (self.robin + i) % count;
                 let queue = &self.queues[at];
                 if let Some(first) = queue.waiting.front() {
-                    let end = queue.next + f64::from(first.seats) * ESTIMATE;
+                    let end = queue.next + first.work.total(ESTIMATE);
                     if best.is_none_or(|(sooner, _)| end < sooner) {
                         best = Some((end, at));
                     }
                 }
             }
             let Some((_, at)) = best else { break };
-            let seats = self.queues[at].waiting.front().map_or(1, |w| w.seats);
-            if !self.has_room(seats) {
+            let seats = self.queues[at].waiting.front().map(|w| w.work.seats());
+            if !self.has_room(seats.unwrap_or(1)) {
                 break;
             }
             let Some(first) = self.queues[at].waiting.pop_front() else {
@@ -351,11 +373,11 @@ impl QueueSet {
             };
             self.robin = at;
             self.waiting -= 1;
-            self.waiting_seats -= seats;
+            self.waiting_seats -= first.work.seats();
             let queue = &mut self.queues[at];
-            queue.next += f64::from(seats) * ESTIMATE;
+            queue.next += first.work.total(ESTIMATE);
             queue.bound();
-            out.push((first.ticket, self.run(Some(at), seats, now)));
+            out.push((first.ticket, self.run(Some(at), first.work, now)));
         }
         out
     }
@@ -363,11 +385,13 @@ impl QueueSet {
     /// Every queue, for people.
     pub fn dump(&self) -> impl Iterator<Item = QueueDump> {
         self.queues.iter().map(|q| QueueDump {
-            waiting: q.waiting.len(),
+            waiting: q.waiting.iter().map(|w| w.ticket).collect(),
             executing: q.executing,
             seats: q.seats,
             next: q.next,
+            initial_seats: q.waiting.iter().map(|w| w.work.initial).sum(),
             waiting_seats: q.waiting_seats(),
+            work: q.waiting.iter().map(|w| w.work.total(ESTIMATE)).sum(),
         })
     }
 }
@@ -406,28 +430,28 @@ mod tests {
     #[test]
     fn without_queues_one_too_many_is_refused_and_room_is_room_again() {
         let mut set = QueueSet::new(Response::Reject, 2, 0.0);
-        let first = run(set.arrive(1, 1, 0, 0.0));
-        run(set.arrive(1, 1, 0, 0.0));
+        let first = run(set.arrive(1, Work::of(1), 0, 0.0));
+        run(set.arrive(1, Work::of(1), 0, 0.0));
         assert_eq!(
-            set.arrive(2, 1, 0, 0.0),
+            set.arrive(2, Work::of(1), 0, 0.0),
             Arrival::Refused("concurrency-limit")
         );
         assert!(set.finish(first, 1.0).is_empty());
-        run(set.arrive(2, 1, 0, 1.0));
+        run(set.arrive(2, Work::of(1), 0, 1.0));
     }
 
     #[test]
     fn a_request_larger_than_the_level_runs_alone() {
         let mut set = QueueSet::new(Response::Reject, 2, 0.0);
-        let large = run(set.arrive(1, 5, 0, 0.0));
+        let large = run(set.arrive(1, Work::of(5), 0, 0.0));
         assert_eq!(
-            set.arrive(1, 1, 0, 0.0),
+            set.arrive(1, Work::of(1), 0, 0.0),
             Arrival::Refused("concurrency-limit")
         );
         set.finish(large, 1.0);
-        run(set.arrive(1, 1, 0, 1.0));
+        run(set.arrive(1, Work::of(1), 0, 1.0));
         assert_eq!(
-            set.arrive(1, 5, 0, 1.0),
+            set.arrive(1, Work::of(5), 0, 1.0),
             Arrival::Refused("concurrency-limit")
         );
     }
@@ -435,7 +459,9 @@ mod tests {
     #[test]
     fn nobody_is_refused_an_exempt_seat() {
         let mut set = QueueSet::new(Response::Exempt, 0, 0.0);
-        let all: Vec<Seats> = (0..1000).map(|i| run(set.arrive(i, 1, i, 0.0))).collect();
+        let all: Vec<Seats> = (0..1000)
+            .map(|i| run(set.arrive(i, Work::of(1), i, 0.0)))
+            .collect();
         assert_eq!(set.in_use, 1000);
         for seats in all {
             set.finish(seats, 1.0);
@@ -446,13 +472,17 @@ mod tests {
     #[test]
     fn full_queues_refuse_and_the_hand_is_filled_evenly() {
         let mut set = QueueSet::new(QUEUE, 1, 0.0);
-        run(set.arrive(9, 1, 0, 0.0));
+        run(set.arrive(9, Work::of(1), 0, 0.0));
         let mut waiting = 0;
-        while let Arrival::Wait(_) = set.arrive(9, 1, 100 + waiting, 0.0) {
+        while let Arrival::Wait(_) = set.arrive(9, Work::of(1), 100 + waiting, 0.0) {
             waiting += 1;
         }
         assert_eq!(waiting, 40, "four queues of ten");
-        let lengths: Vec<usize> = set.dump().map(|q| q.waiting).filter(|n| *n > 0).collect();
+        let lengths: Vec<usize> = set
+            .dump()
+            .map(|q| q.waiting.len())
+            .filter(|n| *n > 0)
+            .collect();
         assert_eq!(lengths, [10; 4]);
     }
 
@@ -468,9 +498,12 @@ mod tests {
             1,
             0.0,
         );
-        let mut running = run(set.arrive(1, 1, 0, 0.0));
+        let mut running = run(set.arrive(1, Work::of(1), 0, 0.0));
         for ticket in 1..200 {
-            assert!(matches!(set.arrive(1, 1, ticket, 0.0), Arrival::Wait(_)));
+            assert!(matches!(
+                set.arrive(1, Work::of(1), ticket, 0.0),
+                Arrival::Wait(_)
+            ));
         }
         let (mut now, mut asked_at) = (0.0, None);
         for turn in 0.. {
@@ -483,7 +516,7 @@ mod tests {
             }
             if turn == 50 {
                 assert!(matches!(
-                    set.arrive(0xabcdef, 1, 999, now),
+                    set.arrive(0xabcdef, Work::of(1), 999, now),
                     Arrival::Wait(_)
                 ));
                 asked_at = Some(turn);
@@ -497,8 +530,8 @@ mod tests {
     #[test]
     fn who_gives_up_waiting_leaves_no_trace() {
         let mut set = QueueSet::new(QUEUE, 1, 0.0);
-        let running = run(set.arrive(1, 1, 0, 0.0));
-        let Arrival::Wait(queue) = set.arrive(2, 3, 1, 0.0) else {
+        let running = run(set.arrive(1, Work::of(1), 0, 0.0));
+        let Arrival::Wait(queue) = set.arrive(2, Work::of(3), 1, 0.0) else {
             panic!("the only seat is taken");
         };
         assert!(set.give_up(queue, 1, 1.0));
@@ -513,9 +546,12 @@ mod tests {
     #[test]
     fn more_seats_let_those_in_who_wait() {
         let mut set = QueueSet::new(QUEUE, 1, 0.0);
-        run(set.arrive(1, 1, 0, 0.0));
+        run(set.arrive(1, Work::of(1), 0, 0.0));
         for ticket in 1..4 {
-            assert!(matches!(set.arrive(2, 1, ticket, 0.0), Arrival::Wait(_)));
+            assert!(matches!(
+                set.arrive(2, Work::of(1), ticket, 0.0),
+                Arrival::Wait(_)
+            ));
         }
         assert_eq!(set.configure(QUEUE, 3, 1.0).len(), 2);
         // Those who wait are served even when nobody may queue any more.
@@ -526,13 +562,41 @@ mod tests {
     #[test]
     fn demand_counts_who_waits_as_well() {
         let mut set = QueueSet::new(QUEUE, 1, 0.0);
-        run(set.arrive(1, 1, 0, 0.0));
-        set.arrive(1, 1, 1, 0.0);
+        run(set.arrive(1, Work::of(1), 0, 0.0));
+        set.arrive(1, Work::of(1), 1, 0.0);
         let (high, average, deviation) = set.take_demand(10.0);
         assert_eq!(high, 2);
         assert!(
             (average - 2.0).abs() < 1e-6 && deviation < 1e-3,
             "{average} {deviation}"
         );
+    }
+
+    #[test]
+    fn seats_that_linger_are_free_only_when_they_are_released() {
+        for response in [QUEUE, Response::Reject] {
+            let mut set = QueueSet::new(response, 3, 0.0);
+            let work = Work {
+                initial: 1,
+                last: 3,
+                linger: std::time::Duration::from_millis(5),
+            };
+            let write = run(set.arrive(1, work, 0, 0.0));
+            assert_eq!(set.in_use, 3);
+            assert!(set.finish(write, 1.0).is_empty());
+            assert_eq!((set.executing, set.in_use), (0, 3));
+            let next = set.arrive(1, Work::of(1), 1, 1.0);
+            let waited = match response {
+                QUEUE => matches!(next, Arrival::Wait(_)),
+                _ => next == Arrival::Refused("concurrency-limit"),
+            };
+            assert!(waited, "{next:?}");
+            let turns = set.release(write, 1.005);
+            assert_eq!(turns.len(), usize::from(response == QUEUE));
+            for (_, seats) in turns {
+                set.finish(seats, 1.01);
+            }
+            assert_eq!((set.executing, set.in_use, set.active), (0, 0, 0));
+        }
     }
 }

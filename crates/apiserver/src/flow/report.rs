@@ -3,7 +3,9 @@
 use std::fmt::Write as _;
 use std::sync::atomic::Ordering;
 
+use super::requests::row;
 use super::{Counts, Flow, REASONS, WAITS};
+use crate::target::Query;
 
 /// The metrics, under the names of the real server.
 pub(crate) fn metrics(flow: &Flow, out: &mut String) {
@@ -151,7 +153,7 @@ fn table(rows: &[Vec<String>]) -> String {
 }
 
 /// The answer to `/debug/api_priority_and_fairness/WHAT`; `None` for what there is not.
-pub(crate) fn dump(flow: &Flow, what: &str) -> Option<String> {
+pub(crate) fn dump(flow: &Flow, what: &str, query: &Query) -> Option<String> {
     let head = |names: &str| -> Vec<String> { names.split(' ').map(str::to_owned).collect() };
     let snapshot = flow.snapshot();
     let mut rows;
@@ -162,7 +164,7 @@ pub(crate) fn dump(flow: &Flow, what: &str) -> Option<String> {
             )];
             for level in &snapshot.levels {
                 let state = level.state.lock();
-                let active = state.set.dump().filter(|q| q.waiting > 0).count();
+                let active = state.set.dump().filter(|q| !q.waiting.is_empty()).count();
                 let idle = state.set.waiting == 0 && state.set.executing == 0;
                 rows.push(vec![
                     level.name.clone(),
@@ -187,14 +189,49 @@ pub(crate) fn dump(flow: &Flow, what: &str) -> Option<String> {
                     rows.push(vec![
                         level.name.clone(),
                         i.to_string(),
-                        q.waiting.to_string(),
+                        q.waiting.len().to_string(),
                         q.executing.to_string(),
                         q.seats.to_string(),
                         format!("{:.8}ss", q.next),
+                        q.initial_seats.to_string(),
                         q.waiting_seats.to_string(),
-                        q.waiting_seats.to_string(),
-                        format!("{:.8}ss", f64::from(q.waiting_seats) * 0.003),
+                        format!("{:.8}ss", q.work),
                     ]);
+                }
+            }
+        }
+        "dump_requests" => {
+            let details = !query.text("includeRequestDetails").is_empty();
+            rows = vec![head(
+                "PriorityLevelName FlowSchemaName QueueIndex RequestIndexInQueue FlowDistingsher ArriveTime InitialSeats FinalSeats AdditionalLatency StartTime",
+            )];
+            if details {
+                rows[0].extend(head(
+                    "UserName Verb APIPath Namespace Name APIVersion Resource SubResource",
+                ));
+            }
+            for level in &snapshot.levels {
+                let state = level.state.lock();
+                let clock = |seconds| flow.wall_clock(seconds);
+                let queues: Vec<Vec<u64>> = state.set.dump().map(|q| q.waiting).collect();
+                for (queue, waiting) in queues.iter().enumerate() {
+                    for (place, request) in waiting
+                        .iter()
+                        .filter_map(|ticket| state.requests.get(ticket))
+                        .enumerate()
+                    {
+                        rows.push(row(request, Some(queue), Some(place), details, clock));
+                    }
+                    for request in state.requests.values() {
+                        if request.runs.is_some_and(|seats| seats.queue == Some(queue)) {
+                            rows.push(row(request, Some(queue), None, details, clock));
+                        }
+                    }
+                }
+                for request in state.requests.values() {
+                    if request.runs.is_some_and(|seats| seats.queue.is_none()) {
+                        rows.push(row(request, None, None, details, clock));
+                    }
                 }
             }
         }

@@ -40,8 +40,7 @@ pub(crate) struct Call<'a> {
 pub(crate) fn action(target: &Target, verb: &str, query: &target::Query) -> Action {
     let mut name = target.name.clone();
     if name.is_empty()
-        && let Some(pinned) = query.text("fieldSelector").strip_prefix("metadata.name=")
-        && !pinned.contains([',', '='])
+        && let Some(pinned) = query.exact_field("metadata.name")
     {
         // A list or watch of one object by name can be allowed by that name.
         name = pinned.to_owned();
@@ -145,7 +144,7 @@ pub(crate) async fn handle(
         }
         "watch" => {
             let filter = Filter::from_query(&request.query, &call.resource)?;
-            watch::watch(server, request, &call.resource, &scope(&call), filter, form)
+            watch::watch(&call, &scope(&call), filter)
         }
         "create" => call.create().await,
         "update" => call.update("").await,

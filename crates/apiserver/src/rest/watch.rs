@@ -12,9 +12,10 @@ use serde_json::json;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
+use super::Call;
 use crate::conversion;
 use crate::error::{ApiError, ApiResult};
-use crate::http_types::{Answer, BoxError, Request, bytes_answer, stream_body};
+use crate::http_types::{Answer, BoxError, bytes_answer, stream_body};
 use crate::machinery::Filter;
 use crate::negotiate::{Form, Shape};
 use crate::registry::Resource;
@@ -324,14 +325,14 @@ impl Watcher {
 }
 
 /// Answers a watch.
-pub(crate) fn watch(
-    server: &Arc<Server>,
-    request: &Request,
-    resource: &Arc<Resource>,
-    namespace: &str,
-    filter: Filter,
-    form: Form,
-) -> ApiResult<Answer> {
+pub(crate) fn watch(call: &Call<'_>, namespace: &str, filter: Filter) -> ApiResult<Answer> {
+    let Call {
+        server,
+        request,
+        target,
+        resource,
+        form,
+    } = call;
     let start = start(&request.query, server.storage.cache().revision())?;
     let seconds = match request
         .query
@@ -344,7 +345,7 @@ pub(crate) fn watch(
     };
     let watcher = Watcher {
         changed: server.storage.cache().subscribe(&resource.table),
-        server: server.clone(),
+        server: Arc::clone(server),
         resource: resource.clone(),
         prefix: if namespace.is_empty() {
             String::new()
@@ -352,7 +353,7 @@ pub(crate) fn watch(
             format!("{namespace}/")
         },
         filter,
-        form,
+        form: *form,
         include: request.query.text("includeObject").to_owned(),
         headers: true,
         bookmarks: request.query.flag("allowWatchBookmarks"),
@@ -363,7 +364,10 @@ pub(crate) fn watch(
         stopped: Box::pin(server.shutdown.clone().cancelled_owned()),
         over: false,
     };
-    let guard = server.counters.watching();
+    let guard = (
+        server.counters.watching(),
+        server.flow.watching(target, &request.query),
+    );
     let stream = futures::stream::unfold((watcher, guard), |(mut watcher, guard)| async move {
         let chunk = watcher.next().await?;
         Some((Ok::<_, BoxError>(chunk), (watcher, guard)))
