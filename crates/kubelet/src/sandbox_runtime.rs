@@ -36,7 +36,7 @@ pub struct SandboxRuntime {
 /// The control groups of this node; made when the first container with limits starts.
 #[derive(Debug)]
 pub struct Cgroups {
-    name: String,
+    data: PathBuf,
     hierarchy: std::sync::OnceLock<Option<Hierarchy>>,
 }
 
@@ -44,7 +44,7 @@ impl Cgroups {
     /// Those of the node whose data is in this directory.
     pub fn of(data: &std::path::Path) -> Self {
         Self {
-            name: sandbox::cgroup::name_for(data),
+            data: data.to_owned(),
             hierarchy: std::sync::OnceLock::new(),
         }
     }
@@ -59,7 +59,7 @@ impl Cgroups {
         if !wanted.is_limited() {
             return Vec::new();
         }
-        let made = self.hierarchy.get_or_init(|| match Hierarchy::create(&self.name) {
+        let made = self.hierarchy.get_or_init(|| match Hierarchy::create(&self.data) {
             Ok(made) => Some(made),
             Err(why) => {
                 tracing::warn!(

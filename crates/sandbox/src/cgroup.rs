@@ -1,7 +1,8 @@
 //! Limits of memory and processor time, through control groups of either version, where the machine lets us make some.
 //!
 //! All groups of a node are below one directory of its own, which is made when the first one is needed. The kernel has no way to let
-//! groups end with a process: what a killed supervisor leaves are empty directories, which the next start takes away.
+//! groups end with a process: what a killed supervisor leaves are empty directories. A file among the data of the node says where they are,
+//! because the next start, which takes them away, may be in another group itself.
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -45,6 +46,8 @@ enum Place {
 /// The groups of a node.
 #[derive(Debug)]
 pub struct Hierarchy {
+    /// The data of the node.
+    data: PathBuf,
     /// One directory per hierarchy: memory first.
     dirs: Vec<PathBuf>,
     two: bool,
@@ -53,9 +56,13 @@ pub struct Hierarchy {
     leftover: Mutex<Vec<PathBuf>>,
 }
 
+/// The file among the data of a node that names the directories of its groups, one a line.
+fn record(data: &Path) -> PathBuf {
+    data.join("control-groups")
+}
+
 /// The name of a node's directory of groups, from the path of its data.
-#[must_use]
-pub fn name_for(data: &Path) -> String {
+fn name_for(data: &Path) -> String {
     use std::hash::{Hash as _, Hasher as _};
     let mut hasher = std::hash::DefaultHasher::new();
     data.hash(&mut hasher);
@@ -141,26 +148,39 @@ fn homes(place: &Place, name: &str) -> Vec<PathBuf> {
     }
 }
 
-/// Removes what a node of this name has left, once its processes have ended.
-pub fn remove(name: &str) {
-    if let Ok(place) = read_places() {
-        for dir in homes(&place, name) {
-            if dir.is_dir() {
-                remove_tree(&dir);
-            }
-        }
+/// Removes what the node with these data has left, once its processes have ended.
+pub fn remove(data: &Path) {
+    remove_at(read_places().ok().as_ref(), data);
+}
+
+fn remove_at(place: Option<&Place>, data: &Path) {
+    let name = name_for(data);
+    let noted = std::fs::read_to_string(record(data)).unwrap_or_default();
+    // Only those that can be this node's, whatever the file says.
+    let own = |dir: &PathBuf| {
+        dir.is_absolute() && dir.file_name().is_some_and(|last| last == name.as_str())
+    };
+    let noted = noted.lines().map(PathBuf::from).filter(own);
+    let here = place.map_or_else(Vec::new, |place| homes(place, &name));
+    let left: Vec<PathBuf> = noted.chain(here).filter(|dir| dir.is_dir()).collect();
+    left.iter().for_each(|dir| remove_tree(dir));
+    if !left.iter().any(|dir| dir.exists()) {
+        let _ = std::fs::remove_file(record(data));
     }
 }
 
 impl Hierarchy {
-    /// Makes the directory of a node, in place of one that an earlier node of this name has left.
+    /// Makes the directory of the node with these data, in place of one that it has left before.
     ///
     /// # Errors
     /// A sentence that says why this machine does not let us.
-    pub fn create(name: &str) -> Result<Self, String> {
-        let place = read_places()?;
-        remove(name);
-        let homes = homes(&place, name);
+    pub fn create(data: &Path) -> Result<Self, String> {
+        Self::create_at(&read_places()?, data)
+    }
+
+    fn create_at(place: &Place, data: &Path) -> Result<Self, String> {
+        remove_at(Some(place), data);
+        let homes = homes(place, &name_for(data));
         let two = matches!(place, Place::Two(_));
         let dirs = if two {
             vec![Self::home_in_two(&homes)?]
@@ -168,7 +188,16 @@ impl Hierarchy {
             homes.iter().try_for_each(|dir| make(dir))?;
             homes
         };
+        let lines: String = dirs
+            .iter()
+            .map(|dir| format!("{}\n", dir.display()))
+            .collect();
+        if let Err(why) = write(&record(data), &lines) {
+            dirs.iter().for_each(|dir| remove_tree(dir));
+            return Err(why);
+        }
         Ok(Self {
+            data: data.to_owned(),
             dirs,
             two,
             next: AtomicU64::new(0),
@@ -290,6 +319,9 @@ impl Hierarchy {
 impl Drop for Hierarchy {
     fn drop(&mut self) {
         self.dirs.iter().for_each(|dir| remove_tree(dir));
+        if !self.dirs.iter().any(|dir| dir.exists()) {
+            let _ = std::fs::remove_file(record(&self.data));
+        }
     }
 }
 
@@ -367,6 +399,112 @@ mod tests {
             1
         );
         assert_eq!(oom_kills(""), 0);
+    }
+
+    /// A tree as the kernel's is, of plain files: of version 2, with this process in `session`, whose parent alone lets its groups be
+    /// limited. Returned are the place of this process and where the groups of the node belong.
+    fn tree(root: &Path, data: &Path) -> (Place, PathBuf) {
+        let own = root.join("user/session");
+        std::fs::create_dir_all(&own).unwrap();
+        for dir in [root, &root.join("user"), &own] {
+            std::fs::write(dir.join("cgroup.procs"), "").unwrap();
+        }
+        // The kernel would put the files of a controller into the directory that is made.
+        let home = root.join("user").join(name_for(data));
+        std::fs::create_dir(&home).unwrap();
+        std::fs::write(home.join("memory.max"), "max").unwrap();
+        (Place::Two(own), home)
+    }
+
+    fn read(file: PathBuf) -> String {
+        std::fs::read_to_string(&file).unwrap_or_else(|e| format!("{}: {e}", file.display()))
+    }
+
+    #[test]
+    fn in_version_2_groups_are_beside_ours_and_limited_by_its_files() {
+        let world = tempfile::tempdir().unwrap();
+        let data = world.path().join("data");
+        std::fs::create_dir(&data).unwrap();
+        let root = world.path().join("cgroup");
+        let (place, home) = tree(&root, &data);
+        let groups = Hierarchy::create_at(&place, &data).unwrap();
+        assert_eq!(groups.dirs, [home.clone()]);
+        let none = root.join("user/session").join(name_for(&data));
+        assert!(!none.exists(), "a group with processes cannot be divided");
+        for dir in [&root.join("user"), &home] {
+            let enabled = read(dir.join("cgroup.subtree_control"));
+            assert_eq!(enabled, "+memory +cpu", "{}", dir.display());
+        }
+        let wanted = Resources {
+            memory_bytes: Some(64 << 20),
+            cpu_milli: Some(500),
+            cpu_request_milli: Some(100),
+        };
+        let group = groups.group(&wanted).unwrap();
+        assert_eq!(group, [home.join("container-0")]);
+        for (file, value) in [
+            ("memory.max", "67108864"),
+            ("memory.swap.max", "0"),
+            ("memory.oom.group", "1"),
+            ("cpu.max", "50000 100000"),
+            ("cpu.weight", "4"),
+        ] {
+            assert_eq!(read(group[0].join(file)), value, "{file}");
+        }
+        join(&group).unwrap();
+        assert_eq!(read(group[0].join("cgroup.procs")), "0");
+        assert!(!groups.ran_out_of_memory(&group));
+        std::fs::write(group[0].join("memory.events"), "oom 1\noom_kill 1\n").unwrap();
+        assert!(groups.ran_out_of_memory(&group));
+        // The kernel removes a group although its files are there, once nobody is in it.
+        groups.release(group.clone());
+        assert!(group[0].exists(), "somebody is in it");
+        std::fs::remove_dir_all(&group[0]).unwrap();
+        std::fs::create_dir(&group[0]).unwrap();
+        groups.release(Vec::new());
+        assert!(!group[0].exists());
+    }
+
+    #[test]
+    fn without_a_group_that_can_be_divided_the_machine_says_so() {
+        let world = tempfile::tempdir().unwrap();
+        let (place, home) = tree(&world.path().join("cgroup"), world.path());
+        std::fs::remove_dir_all(&home).unwrap();
+        let why = Hierarchy::create_at(&place, world.path()).unwrap_err();
+        assert_eq!(why, "no control group of version 2 is ours to divide");
+        assert!(!home.exists() && !record(world.path()).exists());
+    }
+
+    #[test]
+    fn what_a_killed_node_has_left_is_removed_from_another_group_and_only_that() {
+        let world = tempfile::tempdir().unwrap();
+        let data = world.path().join("data");
+        std::fs::create_dir(&data).unwrap();
+        let place = |session: &str| {
+            let dirs = ["memory", "cpu"].map(|c| world.path().join(c).join(session));
+            dirs.iter()
+                .for_each(|dir| std::fs::create_dir_all(dir).unwrap());
+            let [memory, cpu] = dirs;
+            Place::One {
+                memory,
+                cpu: Some(cpu),
+            }
+        };
+        let killed = Hierarchy::create_at(&place("a"), &data).unwrap();
+        let left = killed.dirs.clone();
+        for dir in &left {
+            std::fs::create_dir(dir.join("container-7")).unwrap();
+        }
+        std::mem::forget(killed);
+        let other = world.path().join("memory/a/theater-0000000000000000");
+        std::fs::create_dir(&other).unwrap();
+        let mut noted = read(record(&data));
+        noted.push_str(&format!("{}\n", other.display()));
+        std::fs::write(record(&data), noted).unwrap();
+        remove_at(Some(&place("b")), &data);
+        assert!(left.iter().all(|dir| !dir.exists()), "{left:?}");
+        assert!(other.exists(), "another node's");
+        assert!(!record(&data).exists());
     }
 
     #[test]

@@ -138,7 +138,10 @@ pub fn reset(state: &StateDir, all: bool) -> Result<()> {
     match state.try_lock()? {
         Some(_lock) => {
             for cluster in &CLUSTERS {
-                remove(&state.cluster(cluster.name))?;
+                let directory = state.cluster(cluster.name);
+                // Where a killed one has left control groups is written down there.
+                sandbox::cgroup::remove(&crate::cluster::node_dir(&directory));
+                remove(&directory)?;
             }
             remove(&state.scene_marker())?;
             if all {

@@ -346,6 +346,7 @@ impl Supervisor {
         let facts = cluster.facts;
         let directory = self.state.cluster(facts.name);
         make_private_dir(&directory)?;
+        self.remove_limits(facts);
         let log_path = directory.join("cluster.log");
         let log = OpenOptions::new()
             .create(true)
@@ -651,10 +652,10 @@ impl Supervisor {
 }
 
 impl Supervisor {
-    /// Removes the control groups of a cluster that has ended: nothing else takes them away.
+    /// Removes the control groups of a cluster that has ended, or was killed with its supervisor: nothing else takes them away.
     fn remove_limits(&self, facts: &ClusterFacts) {
         let data = crate::cluster::node_dir(&self.state.cluster(facts.name));
-        sandbox::cgroup::remove(&sandbox::cgroup::name_for(&data));
+        sandbox::cgroup::remove(&data);
     }
 }
 

@@ -284,8 +284,7 @@ pub async fn exec(plan: Plan) -> Outcome {
 
 pub async fn limits(plan: Plan) -> Outcome {
     let directory = tempfile::tempdir()?;
-    let name = sandbox::cgroup::name_for(directory.path());
-    let groups = match Hierarchy::create(&name) {
+    let groups = match Hierarchy::create(directory.path()) {
         Ok(groups) => groups,
         Err(why) => {
             // Root of a machine that has control groups can make some.
