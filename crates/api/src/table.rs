@@ -16,7 +16,7 @@ use crate::time::Time;
 use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 /// What of each object goes along with its row (`?includeObject=`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -67,10 +67,10 @@ fn columns_of(resource: &ResourceInfo) -> Cow<'static, Value> {
 }
 
 /// An object that becomes a row.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Row<'a> {
     /// The object.
-    pub object: &'a Value,
+    pub object: Arc<Value>,
     /// The object as JSON.
     pub text: &'a [u8],
     /// Its `metadata` as JSON.
@@ -108,12 +108,12 @@ pub fn table<'a>(
     for (i, row) in rows.enumerate() {
         out.push(if i == 0 { b'[' } else { b',' });
         let cells = match &printer {
-            Some(p) => p.cells(row.object, now),
-            None => rows::cells(resource, row.object, now),
+            Some(p) => p.cells(&row.object, now),
+            None => rows::cells(resource, &row.object, now),
         };
         out.extend_from_slice(br#"{"cells":"#);
         put(&mut out, &Value::Array(cells));
-        if is_pod && let Some(conditions) = pod::conditions(row.object) {
+        if is_pod && let Some(conditions) = pod::conditions(&row.object) {
             out.extend_from_slice(br#","conditions":"#);
             put(&mut out, &conditions);
         }

@@ -1,5 +1,7 @@
 //! Server-side printing against the tables of a real API server (`data/README.md`).
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 use theater_api::scheme::{self, ResourceInfo};
 use theater_api::table::{self, IncludeObject, Row};
@@ -20,7 +22,7 @@ fn table(
         .iter()
         .zip(&texts)
         .map(|(object, (text, metadata))| Row {
-            object,
+            object: Arc::new((*object).clone()),
             text,
             metadata,
         });

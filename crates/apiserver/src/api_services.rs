@@ -71,7 +71,7 @@ pub(crate) async fn publish(server: &Server) {
         write(server, name, Expect::Absent, change).await;
     }
     for (name, stored) in present {
-        let ours = api::meta::label(&stored.value, MANAGED).is_some();
+        let ours = api::meta::label(stored.value(), MANAGED).is_some();
         if ours && !wanted.contains_key(&*name) {
             let expect = Expect::Revision(stored.revision);
             write(server, &name, expect, Change::Delete(None)).await;

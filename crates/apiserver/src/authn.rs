@@ -177,10 +177,10 @@ impl Tokens {
         let held = storage
             .cache()
             .get(&key)
-            .filter(|secret| api::meta::deletion_timestamp(&secret.value).is_none())
+            .filter(|secret| api::meta::deletion_timestamp(secret.value()).is_none())
             .ok_or("service account token has been invalidated")?;
         let held = STANDARD
-            .decode(held.value["data"]["token"].as_str().unwrap_or_default())
+            .decode(held.value()["data"]["token"].as_str().unwrap_or_default())
             .unwrap_or_default();
         if held != token.as_bytes() {
             return Err("token does not match server's copy".to_owned());
@@ -225,7 +225,7 @@ fn still_there(
         .cache()
         .get(&key)
         .ok_or_else(|| format!("{plural} {}/{} has been deleted", ns, id.name))?;
-    if !id.uid.is_empty() && api::meta::uid(&found.value) != id.uid {
+    if !id.uid.is_empty() && api::meta::uid(found.value()) != id.uid {
         return Err(format!("{plural} {}/{} has been replaced", ns, id.name));
     }
     Ok(())
@@ -240,7 +240,7 @@ pub(crate) fn note_use(server: &Arc<Server>, secret: &Key) {
     let today = now.get(..10).unwrap_or(&now).to_owned();
     let current = server.storage.cache().get(secret);
     let Some(current) =
-        current.filter(|s| api::meta::label(&s.value, LAST_USED) != Some(today.as_str()))
+        current.filter(|s| api::meta::label(s.value(), LAST_USED) != Some(today.as_str()))
     else {
         return;
     };
@@ -267,8 +267,8 @@ pub(crate) fn note_use(server: &Arc<Server>, secret: &Key) {
             Ok(new)
         };
         let (ns, name) = (
-            api::meta::namespace(&current.value),
-            api::meta::name(&current.value),
+            api::meta::namespace(current.value()),
+            api::meta::name(current.value()),
         );
         if let Err(e) = writer.update(resource, ns, name, "", &label).await {
             tracing::debug!(error = %e, ns, name, "the use of a token could not be noted");

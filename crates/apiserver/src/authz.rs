@@ -122,21 +122,21 @@ impl Rbac<'_> {
         }
         for (plural, prefix) in scopes {
             let bound = |binding: &Stored| {
-                binding.value["subjects"]
+                binding.value()["subjects"]
                     .as_array()
                     .into_iter()
                     .flatten()
                     .any(|s| subject_matches(s, user, namespace))
             };
             for (key, binding) in self.0.select(&format!("{GROUP}/{plural}"), &prefix, bound) {
-                let b = &binding.value;
+                let b = binding.value();
                 let kind = b["roleRef"]["kind"].as_str().unwrap_or("");
                 let name = b["roleRef"]["name"].as_str().unwrap_or("");
                 let Some(role) = self.role(kind, namespace, name) else {
                     continue;
                 };
                 let because = || format!("RBAC: allowed by {plural} {key:?} of {kind} {name:?}");
-                for rule in role.value["rules"].as_array().into_iter().flatten() {
+                for rule in role.value()["rules"].as_array().into_iter().flatten() {
                     if visit(rule, &because) {
                         return;
                     }

@@ -158,7 +158,7 @@ async fn ensure(writer: &Writer<'_>, object: Value) -> ApiResult<()> {
     let namespace = api::meta::namespace(&object).to_owned();
     let key = resource.key(&namespace, api::meta::name(&object));
     if let Some(stored) = writer.server.storage.cache().get(&key) {
-        let Some(rules) = completed_rules(&stored.value, &object) else {
+        let Some(rules) = completed_rules(stored.value(), &object) else {
             return Ok(());
         };
         let edit = |old: &Value| {
@@ -234,6 +234,18 @@ pub(crate) async fn compact(server: Arc<Server>) {
     }
 }
 
+/// Lets go of what was taken apart and is not looked at any more.
+pub(crate) async fn cool(server: Arc<Server>) {
+    const EVERY: std::time::Duration = std::time::Duration::from_secs(15);
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(EVERY) => {}
+            () = server.shutdown.cancelled() => return,
+        }
+        server.storage.cache().cool();
+    }
+}
+
 /// Removes events older than an hour, as the real server's leases do.
 pub(crate) async fn expire_events(server: Arc<Server>) {
     use crate::storage::{Change, Expect, Key};
@@ -247,10 +259,11 @@ pub(crate) async fn expire_events(server: Arc<Server>) {
         let oldest = crate::state::unix_now() - LIFE;
         let (events, _) = server.storage.cache().list(&table, "");
         for (path, event) in events {
-            let last = event.value["lastTimestamp"]
+            let object = event.glance();
+            let last = object["lastTimestamp"]
                 .as_str()
-                .or_else(|| event.value["eventTime"].as_str())
-                .or_else(|| api::meta::creation_timestamp(&event.value))
+                .or_else(|| object["eventTime"].as_str())
+                .or_else(|| api::meta::creation_timestamp(&object))
                 .and_then(api::time::parse);
             if last.is_some_and(|t| t.unix_timestamp() < oldest) {
                 let key = Key {

@@ -77,7 +77,7 @@ pub(crate) async fn prepare<'a>(
     let wanted = resource.api_version();
     let missing: Vec<&Value> = objects
         .into_iter()
-        .map(|stored| stored.value.as_ref())
+        .map(Stored::value)
         .filter(|object| {
             object["apiVersion"] != wanted.as_str() && conversion.copy(object).is_none()
         })

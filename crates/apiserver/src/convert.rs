@@ -42,6 +42,11 @@ fn rename(object: &mut Value, names: impl Iterator<Item = (&'static str, &'stati
     *map = renamed;
 }
 
+/// Whether the resource shows all objects as they are stored.
+pub(crate) fn keeps(resource: &Resource) -> bool {
+    resource.custom.is_none() && !is_new_event(resource) && !is_old_autoscaler(resource)
+}
+
 /// A stored object as the resource shows it; `None`: as it is.
 pub(crate) fn shown(resource: &Resource, stored: &Value) -> Option<Value> {
     if is_new_event(resource) {

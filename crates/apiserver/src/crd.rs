@@ -32,7 +32,7 @@ pub(crate) fn is_established(definition: &Value) -> bool {
 /// Everything served now; `before` is what was served last.
 pub(crate) fn registry(server: &Server, before: &Registry) -> Registry {
     let (definitions, _) = server.storage.cache().list(TABLE, "");
-    before.next(definitions.iter().map(|(_, d)| &d.value))
+    before.next(definitions.iter().map(|(_, d)| d.as_ref()))
 }
 
 /// Writes the status of a definition on its way into the store: names are accepted
@@ -152,7 +152,7 @@ pub(crate) fn check_alive(server: &Server, resource: &Resource) -> ApiResult<()>
         .storage
         .cache()
         .get(&Key::new(&TABLE.into(), "", &name))
-        .is_none_or(|d| api::meta::deletion_timestamp(&d.value).is_some());
+        .is_none_or(|d| api::meta::deletion_timestamp(d.value()).is_some());
     if dying {
         return Err(ApiError::method_not_allowed(
             &resource.group,
@@ -167,7 +167,7 @@ pub(crate) fn check_alive(server: &Server, resource: &Resource) -> ApiResult<()>
 pub(crate) async fn clean_up(server: &Arc<Server>) {
     let (definitions, _) = server.storage.cache().list(TABLE, "");
     for (name, definition) in definitions {
-        let d = &definition.value;
+        let d = definition.value();
         if api::meta::deletion_timestamp(d).is_none()
             || !api::meta::finalizers(d).any(|f| f == CLEANUP)
         {
@@ -188,11 +188,11 @@ pub(crate) async fn clean_up(server: &Arc<Server>) {
                 path,
             };
             let expect = Expect::Revision(object.revision);
-            let change = if api::meta::finalizers(&object.value).next().is_none() {
+            let change = if api::meta::finalizers(object.value()).next().is_none() {
                 Change::Delete(None)
-            } else if api::meta::deletion_timestamp(&object.value).is_none() {
+            } else if api::meta::deletion_timestamp(object.value()).is_none() {
                 held = true;
-                let mut marked = (*object.value).clone();
+                let mut marked = object.value().clone();
                 api::meta::set(&mut marked, "deletionTimestamp", now());
                 api::meta::set(&mut marked, "deletionGracePeriodSeconds", 0);
                 Change::Put(marked)
@@ -208,7 +208,7 @@ pub(crate) async fn clean_up(server: &Arc<Server>) {
         if held {
             continue;
         }
-        let mut last = (**d).clone();
+        let mut last = d.clone();
         let rest: Vec<Value> = api::meta::finalizers(d)
             .filter(|f| *f != CLEANUP)
             .map(Value::from)
@@ -246,7 +246,7 @@ pub(crate) async fn run(server: Arc<Server>) {
             .list(TABLE, "")
             .0
             .iter()
-            .any(|(_, d)| api::meta::deletion_timestamp(&d.value).is_some());
+            .any(|(_, d)| api::meta::deletion_timestamp(d.value()).is_some());
         tokio::select! {
             c = changed.changed() => if c.is_err() { return },
             // Objects of a dying definition may lose their finalizers without a word here.

@@ -244,6 +244,7 @@ pub async fn run(config: Config, token: CancellationToken) -> Result<Handle, Err
             tokio::spawn(aggregation::run(server.clone())),
             tokio::spawn(bootstrap::expire_events(server.clone())),
             tokio::spawn(bootstrap::compact(server.clone())),
+            tokio::spawn(bootstrap::cool(server.clone())),
         ];
         serve::accept(server.clone(), config.listener, Arc::new(tls)).await;
         for task in background {

@@ -58,7 +58,7 @@ pub(crate) fn table<'a>(
         _ => IncludeObject::Metadata,
     };
     let rows = objects.map(|object| Row {
-        object: &object.value,
+        object: object.glance(),
         text: &object.bytes,
         metadata: object.metadata(),
     });

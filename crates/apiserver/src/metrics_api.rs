@@ -239,13 +239,13 @@ pub(crate) async fn handle(
         .into_iter()
         .map(|(_, o)| o)
         .filter(|o| {
-            filter.matches(&o.value)
-                && (target.name.is_empty() || api::meta::name(&o.value) == target.name)
+            filter.matches(o.value())
+                && (target.name.is_empty() || api::meta::name(o.value()) == target.name)
         })
         .collect();
     let (nodes, _) = cache.list("core/nodes", "");
     let answers =
-        futures::future::join_all(nodes.iter().map(|(_, n)| summary(server, &n.value))).await;
+        futures::future::join_all(nodes.iter().map(|(_, n)| summary(server, n.value()))).await;
     #[allow(clippy::cast_precision_loss)] // seconds of this century
     let now = crate::state::unix_now() as f64;
     let mut items = Vec::new();
@@ -254,9 +254,9 @@ pub(crate) async fn handle(
             continue;
         };
         for object in &wanted {
-            let o = &object.value;
+            let o = object.value();
             if target.plural == "nodes" {
-                if api::meta::name(o) == api::meta::name(&node.value) {
+                if api::meta::name(o) == api::meta::name(node.value()) {
                     items.push(node_metrics(&server.readings, o, summary, now));
                 }
                 continue;

@@ -125,7 +125,7 @@ fn pod_address(call: &Call<'_>, wanted: &Target<'_>) -> ApiResult<SocketAddr> {
         .cache()
         .get(&call.resource.key(&call.target.namespace, wanted.name))
         .ok_or_else(|| call.resource.not_found(wanted.name))?;
-    let pod = &stored.value;
+    let pod = stored.value();
     let ip: IpAddr = pod["status"]["podIP"]
         .as_str()
         .and_then(|ip| ip.parse().ok())
@@ -155,7 +155,7 @@ fn service_address(call: &Call<'_>, wanted: &Target<'_>) -> ApiResult<SocketAddr
         .get(&call.resource.key(namespace, wanted.name))
         .ok_or_else(|| call.resource.not_found(wanted.name))?;
     let unavailable = |why: String| Err(ApiError::new(503, "ServiceUnavailable", why));
-    let ports: &[Value] = service.value["spec"]["ports"]
+    let ports: &[Value] = service.value()["spec"]["ports"]
         .as_array()
         .map_or(&[], Vec::as_slice);
     let found = match (wanted.port, ports) {
@@ -176,7 +176,7 @@ fn service_address(call: &Call<'_>, wanted: &Target<'_>) -> ApiResult<SocketAddr
     let mut all = Vec::new();
     for subset in endpoints
         .iter()
-        .flat_map(|e| e.value["subsets"].as_array().into_iter().flatten())
+        .flat_map(|e| e.value()["subsets"].as_array().into_iter().flatten())
     {
         let port = subset["ports"]
             .as_array()
@@ -207,7 +207,7 @@ async fn to_node(call: &Call<'_>, wanted: &Target<'_>, rest: &str) -> ApiResult<
         .cache()
         .get(&call.resource.key("", wanted.name))
         .ok_or_else(|| call.resource.not_found(wanted.name))?;
-    let mut peer = crate::streaming::peer(call.server, &node.value)?;
+    let mut peer = crate::streaming::peer(call.server, node.value())?;
     if let Ok(port) = wanted.port.parse() {
         peer.address.set_port(port);
     }

@@ -9,7 +9,7 @@ use api::scheme::ResourceInfo;
 use serde_json::Value;
 
 use crate::error::ApiError;
-use crate::storage::Key;
+use crate::storage::{Key, Stored};
 
 /// One resource in one version, and where its objects are.
 #[derive(Debug)]
@@ -154,43 +154,46 @@ pub(crate) struct Registry {
     by_path: HashMap<(String, String, String), usize>,
     /// What definitions add, for discovery.
     pub custom: Vec<Arc<ResourceInfo>>,
-    /// Each definition, and what it adds.
-    definitions: Vec<(Arc<Value>, Vec<Arc<Resource>>)>,
+    /// What each definition adds, by its revision.
+    definitions: Vec<(u64, Vec<Arc<Resource>>)>,
     openapi_v2: OnceLock<bytes::Bytes>,
 }
 
 impl Registry {
     /// The built-in resources and those of the established definitions.
     #[cfg(test)]
-    pub fn build<'a>(definitions: impl Iterator<Item = &'a Arc<Value>>) -> Self {
+    pub fn build<'a>(definitions: impl Iterator<Item = &'a Stored>) -> Self {
         Self::default().next(definitions)
     }
 
     /// The picture after this one. What a definition adds that has not changed is taken over with its compiled schemas, so
     /// that a new definition costs what it brings, however many there are.
-    pub fn next<'a>(&self, definitions: impl Iterator<Item = &'a Arc<Value>>) -> Self {
-        // An address names a definition: this picture keeps every one of its own alive.
-        let known: HashMap<*const Value, &Vec<Arc<Resource>>> = self
+    pub fn next<'a>(&self, definitions: impl Iterator<Item = &'a Stored>) -> Self {
+        let known: HashMap<u64, &Vec<Arc<Resource>>> = self
             .definitions
             .iter()
-            .map(|(definition, resources)| (Arc::as_ptr(definition), resources))
+            .map(|(revision, resources)| (*revision, resources))
             .collect();
         let mut out = Self::default();
         for resource in BUILTIN.iter() {
             out.add(resource);
         }
         for definition in definitions {
-            if !crate::crd::is_established(definition) {
-                continue;
-            }
-            let resources = known
-                .get(&Arc::as_ptr(definition))
-                .map_or_else(|| added_by(definition), |resources| (*resources).clone());
+            let resources = match known.get(&definition.revision) {
+                Some(resources) => (*resources).clone(),
+                None => {
+                    let definition = definition.glance();
+                    if !crate::crd::is_established(&definition) {
+                        continue;
+                    }
+                    added_by(&definition)
+                }
+            };
             for resource in &resources {
                 out.add(resource);
                 out.custom.push(resource.info.clone());
             }
-            out.definitions.push((definition.clone(), resources));
+            out.definitions.push((definition.revision, resources));
         }
         out
     }
@@ -230,21 +233,22 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn definition(plural: &str, short: &str) -> Arc<Value> {
-        Arc::new(json!({
+    fn definition(revision: u64, plural: &str, short: &str) -> Stored {
+        let object = json!({
             "metadata": {"name": format!("{plural}.g.io")},
             "spec": {"group": "g.io", "scope": "Namespaced",
                 "names": {"plural": plural, "kind": plural, "shortNames": [short]},
                 "versions": [{"name": "v1", "served": true, "storage": true}]},
             "status": {"conditions": [{"type": "Established", "status": "True"}]},
-        }))
+        });
+        Stored::of(object, revision)
     }
 
     #[test]
     fn unchanged_definitions_keep_what_they_have_compiled() {
-        let (a, b) = (definition("as", "a"), definition("bs", "b"));
+        let (a, b) = (definition(1, "as", "a"), definition(2, "bs", "b"));
         let before = Registry::build([&a, &b].into_iter());
-        let changed = definition("bs", "bee");
+        let changed = definition(3, "bs", "bee");
         let after = before.next([&a, &changed].into_iter());
         let same = |plural: &str| {
             let find = |registry: &Registry| registry.find("g.io", "v1", plural).unwrap().clone();

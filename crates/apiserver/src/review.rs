@@ -160,7 +160,7 @@ pub(crate) async fn token(call: &Call<'_>) -> ApiResult<Answer> {
             pod: bound.0,
             serviceaccount: pki::jwt::ObjectId {
                 name: name.clone(),
-                uid: api::meta::uid(&account.value).to_owned(),
+                uid: api::meta::uid(account.value()).to_owned(),
             },
         }),
         nbf: issued,
@@ -203,7 +203,7 @@ fn bound_object(call: &Call<'_>, namespace: &str, reference: &Value) -> ApiResul
         call.server.storage.cache().get(&key)
     };
     let pod = find("pods", namespace, name).ok_or_else(|| ApiError::not_found("", "pods", name))?;
-    let uid = api::meta::uid(&pod.value);
+    let uid = api::meta::uid(pod.value());
     let asked = reference["uid"].as_str().unwrap_or("");
     if !asked.is_empty() && asked != uid {
         return Err(ApiError::conflict(
@@ -216,18 +216,18 @@ fn bound_object(call: &Call<'_>, namespace: &str, reference: &Value) -> ApiResul
         ));
     }
     let account = call.target.name.as_str();
-    if pod.value["spec"]["serviceAccountName"] != account {
+    if pod.value()["spec"]["serviceAccountName"] != account {
         return Err(ApiError::bad_request(format!(
             "cannot bind token for serviceaccount {account:?} to pod running with different serviceaccount name."
         )));
     }
-    let node = pod.value["spec"]["nodeName"]
+    let node = pod.value()["spec"]["nodeName"]
         .as_str()
         .filter(|n| !n.is_empty())
         .map(|n| pki::jwt::ObjectId {
             name: n.to_owned(),
             uid: find("nodes", "", n)
-                .map(|o| api::meta::uid(&o.value).to_owned())
+                .map(|o| api::meta::uid(o.value()).to_owned())
                 .unwrap_or_default(),
         });
     let pod = pki::jwt::ObjectId {

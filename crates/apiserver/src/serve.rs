@@ -183,7 +183,8 @@ async fn answer(
                 let (known, pass) = taken_apart(admitted);
                 class = known;
                 let answer = match pass {
-                    Ok(_pass) => dispatch(server, &request, route.as_ref())
+                    // Boxed: a connection that waits, or watches, is not to be as large as the largest request.
+                    Ok(_pass) => Box::pin(dispatch(server, &request, route.as_ref()))
                         .await
                         .unwrap_or_else(|e| error_answer(&e)),
                     Err(refusal) => refusal,

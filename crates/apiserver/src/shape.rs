@@ -15,7 +15,15 @@ use crate::storage::Stored;
 
 /// The stored object in the resource's version.
 pub(crate) fn value_of(resource: &Resource, stored: &Stored) -> Arc<Value> {
-    convert::shown(resource, &stored.value).map_or_else(|| stored.value.clone(), Arc::new)
+    converted(resource, stored).map_or_else(|| stored.shared(), Arc::new)
+}
+
+/// The object in the resource's version; `None`: as it is stored.
+fn converted(resource: &Resource, stored: &Stored) -> Option<Value> {
+    if convert::keeps(resource) {
+        return None;
+    }
+    convert::shown(resource, &stored.glance())
 }
 
 /// Whether a filter lets a stored object through: its fields are those of the version that is shown.
@@ -27,12 +35,12 @@ pub(crate) fn passes(
     if crate::conversion::of(resource).is_some() && !filter.is_empty() {
         return filter.matches(&value_of(resource, stored));
     }
-    filter.matches(&stored.value)
+    filter.is_empty() || filter.matches(&stored.glance())
 }
 
 /// The same with its text, which is not built anew where that is not needed.
 pub(crate) fn shown(resource: &Resource, stored: &Arc<Stored>) -> Arc<Stored> {
-    match convert::shown(resource, &stored.value) {
+    match converted(resource, stored) {
         None => stored.clone(),
         Some(copy) => Arc::new(Stored::of(copy, stored.revision)),
     }
@@ -68,7 +76,7 @@ pub(crate) fn text(
             out.into()
         }
         Shape::Table => {
-            let metadata = table_metadata(&object.value);
+            let metadata = table_metadata(&object.glance());
             machinery::table(resource, [object].into_iter(), &metadata, include, columns).into()
         }
     }
@@ -129,7 +137,7 @@ impl Page<'_> {
                 self.items.iter().map(|i| shown(resource, i)).collect();
             if resource.is(api::flowcontrol::GROUP, "flowschemas") {
                 // People see them in the order in which they are tried.
-                items.sort_by_key(|i| i.value["spec"]["matchingPrecedence"].as_i64());
+                items.sort_by_key(|i| i.value()["spec"]["matchingPrecedence"].as_i64());
             }
             let rows = items.iter().map(|i| &**i);
             out = machinery::table(resource, rows, &self.list_meta(), include, true);

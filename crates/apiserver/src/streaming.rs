@@ -23,7 +23,7 @@ fn pod(call: &Call<'_>) -> ApiResult<Value> {
         .cache()
         .get(&call.resource.key(&call.target.namespace, &call.target.name))
         .ok_or_else(|| call.resource.not_found(&call.target.name))?;
-    Ok((*stored.value).clone())
+    Ok(stored.value().clone())
 }
 
 /// The container a request means: the named one, the annotated default, the only one.
@@ -93,7 +93,7 @@ fn kubelet(call: &Call<'_>, pod: &Value) -> ApiResult<Peer> {
         .cache()
         .get(&Key::new(&"core/nodes".into(), "", node_name))
         .ok_or_else(|| ApiError::not_found("", "nodes", node_name))?;
-    peer(call.server, &node.value)
+    peer(call.server, node.value())
 }
 
 /// Where a node's agent listens.

@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 use serde_json::Value;
 
 use crate::auth::Bearer;
-use crate::params::Query;
+use crate::params::{Query, accepted};
 use crate::port_forward::{self, PortForward};
 use crate::transport::{self, HttpClient};
 use crate::watch::{Event, WatchConnection};
@@ -150,7 +150,8 @@ impl Client {
         let mut query = Query::default();
         params.query(&mut query);
         let path = format!("{}{}", resource.path(ns, None, None), query.as_str());
-        let mut answer = self.json(Method::GET, &path, None, JSON).await?;
+        let media = accepted(params.metadata_only);
+        let mut answer = self.json(Method::GET, &path, None, media).await?;
         let Value::Array(items) = answer["items"].take() else {
             return Err(self.protocol(format!("{path}: the list has no items")));
         };
@@ -309,7 +310,8 @@ impl Client {
         self.json(Method::DELETE, path, Some(&options), JSON).await
     }
 
-    /// A request of any kind; the answer is returned whatever its code is.
+    /// A request of any kind; the answer is returned whatever its code is. `media` is the type of the body; where there is none, of the
+    /// answer that is wanted.
     ///
     /// # Errors
     /// When no answer comes.
@@ -318,11 +320,11 @@ impl Client {
         method: Method,
         path_and_query: &str,
         body: Option<Bytes>,
-        content_type: Option<&str>,
+        media: Option<&str>,
     ) -> Result<(StatusCode, Bytes)> {
         let answer = async {
             let response = self
-                .send(&method, path_and_query, body, content_type.unwrap_or(JSON))
+                .send(&method, path_and_query, body, media.unwrap_or(JSON))
                 .await?;
             let status = response.status();
             let body = response.into_body().collect().await;
@@ -390,7 +392,8 @@ impl Client {
         let mut query = Query::default();
         params.query(&mut query);
         let path = format!("{}{}", resource.path(ns, None, None), query.as_str());
-        let response = self.open(&Method::GET, &path).await?;
+        let media = accepted(params.metadata_only);
+        let response = self.open_as(&Method::GET, &path, media).await?;
         Ok(WatchConnection::new(
             response.into_body(),
             self.inner.base.clone(),
@@ -402,7 +405,16 @@ impl Client {
     /// # Errors
     /// As usual.
     pub async fn open(&self, method: &Method, path_and_query: &str) -> Result<Response<Incoming>> {
-        let head = self.send(method, path_and_query, None, JSON);
+        self.open_as(method, path_and_query, JSON).await
+    }
+
+    async fn open_as(
+        &self,
+        method: &Method,
+        path_and_query: &str,
+        accepted: &str,
+    ) -> Result<Response<Incoming>> {
+        let head = self.send(method, path_and_query, None, accepted);
         let response = tokio::time::timeout(self.inner.timeout, head).await;
         let response = response.map_err(|_| Error::Timeout {
             server: self.inner.base.clone(),
@@ -448,14 +460,14 @@ impl Client {
         method: Method,
         path: &str,
         body: Option<&Value>,
-        content_type: &str,
+        media: &str,
     ) -> Result<Value> {
         let body = body
             .map(serde_json::to_vec)
             .transpose()
             .map_err(|error| Error::Request(format!("{method} {path}: {error}")))?;
         let (status, body) = self
-            .raw(method, path, body.map(Bytes::from), Some(content_type))
+            .raw(method, path, body.map(Bytes::from), Some(media))
             .await?;
         if !status.is_success() {
             return Err(Error::from_response(status.as_u16(), &body));
@@ -465,18 +477,18 @@ impl Client {
     }
 
     /// Sends a request; again when the token is refused but may have been replaced, or when the
-    /// server asks to come back later.
+    /// server asks to come back later. `media` is the type of the body; where there is none, of the answer that is wanted.
     async fn send(
         &self,
         method: &Method,
         path: &str,
         body: Option<Bytes>,
-        content_type: &str,
+        media: &str,
     ) -> Result<Response<Incoming>> {
         let mut throttled = 0;
         let mut token_forgotten = false;
         loop {
-            let request = self.request(method, path, body.clone(), content_type)?;
+            let request = self.request(method, path, body.clone(), media)?;
             let response = self.inner.http.request(request).await;
             let response = response.map_err(|error| self.transport(&error))?;
             match response.status() {
@@ -500,18 +512,19 @@ impl Client {
         method: &Method,
         path: &str,
         body: Option<Bytes>,
-        content_type: &str,
+        media: &str,
     ) -> Result<Request<Full<Bytes>>> {
+        let accepted = if body.is_some() { JSON } else { media };
         let mut builder = Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.inner.base))
-            .header(ACCEPT, JSON)
+            .header(ACCEPT, accepted)
             .header(USER_AGENT, self.inner.user_agent.clone());
         if let Some(value) = self.inner.bearer.header(Instant::now())? {
             builder = builder.header(AUTHORIZATION, value);
         }
         if body.is_some() {
-            builder = builder.header(CONTENT_TYPE, content_type);
+            builder = builder.header(CONTENT_TYPE, media);
         }
         builder
             .body(Full::new(body.unwrap_or_default()))

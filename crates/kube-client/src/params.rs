@@ -13,9 +13,19 @@ pub struct ListParams {
     pub limit: Option<u32>,
     /// Where the previous answer stopped.
     pub continue_: Option<String>,
+    /// Of each object its metadata alone (`PartialObjectMetadata`).
+    pub metadata_only: bool,
 }
 
 impl ListParams {
+    /// Of each object its metadata alone.
+    pub fn metadata() -> Self {
+        Self {
+            metadata_only: true,
+            ..Self::default()
+        }
+    }
+
     /// Only objects with these labels.
     pub fn labels(selector: impl Into<String>) -> Self {
         Self {
@@ -58,6 +68,17 @@ pub struct WatchParams {
     pub bookmarks: bool,
     /// Ask for the present state as events, up to a bookmark that says so; not together with `resource_version`.
     pub initial_events: bool,
+    /// Of each object its metadata alone (`PartialObjectMetadata`).
+    pub metadata_only: bool,
+}
+
+/// The form in which answers with objects are asked for.
+pub(crate) fn accepted(metadata_only: bool) -> &'static str {
+    if metadata_only {
+        "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+    } else {
+        "application/json"
+    }
 }
 
 impl WatchParams {

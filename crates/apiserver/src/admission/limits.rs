@@ -18,7 +18,7 @@ fn ranges(storage: &Storage, namespace: &str) -> Vec<Arc<Stored>> {
 /// Fills in what the pod does not say.
 pub(crate) fn default(storage: &Storage, a: &Attributes<'_>, pod: &mut Value) {
     for range in ranges(storage, a.namespace) {
-        api::limits::default(&range.value, pod);
+        api::limits::default(range.value(), pod);
     }
 }
 
@@ -26,7 +26,7 @@ pub(crate) fn default(storage: &Storage, a: &Attributes<'_>, pod: &mut Value) {
 pub(crate) fn check(storage: &Storage, a: &Attributes<'_>, pod: &Value) -> ApiResult<()> {
     let why: Vec<String> = ranges(storage, a.namespace)
         .iter()
-        .flat_map(|range| api::limits::violations(&range.value, pod))
+        .flat_map(|range| api::limits::violations(range.value(), pod))
         .collect();
     let why = match why.as_slice() {
         [] => return Ok(()),

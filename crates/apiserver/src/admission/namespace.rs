@@ -15,7 +15,7 @@ pub(crate) fn check(storage: &Storage, a: &Attributes<'_>) -> ApiResult<()> {
     let Some(namespace) = storage.cache().get(&key) else {
         return Err(ApiError::not_found("", "namespaces", a.namespace));
     };
-    let dying = api::meta::deletion_timestamp(&namespace.value).is_some();
+    let dying = api::meta::deletion_timestamp(namespace.value()).is_some();
     // What is part of an existing object (a token, an eviction) may still happen.
     if dying && a.subresource.is_empty() {
         let why = format!(

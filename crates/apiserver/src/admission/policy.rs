@@ -32,7 +32,7 @@ pub(crate) fn validate(server: &Arc<Server>, a: &Attributes<'_>, object: &Value)
     let review = webhook::review(a, object, "");
     let namespace = namespace_of(server, a);
     for (_, policy) in policies {
-        let policy = &*policy.value;
+        let policy = policy.value();
         if !about(
             &policy["spec"]["matchConstraints"],
             a,
@@ -42,7 +42,7 @@ pub(crate) fn validate(server: &Arc<Server>, a: &Attributes<'_>, object: &Value)
             continue;
         }
         for (_, binding) in &bindings {
-            let binding = &*binding.value;
+            let binding = binding.value();
             let limits = &binding["spec"]["matchResources"];
             if binding["spec"]["policyName"] != policy["metadata"]["name"]
                 || !limits.is_null() && !about(limits, a, object, labels.as_ref())
@@ -134,7 +134,7 @@ fn namespace_of(server: &Server, a: &Attributes<'_>) -> Value {
     }
     let key = Key::new(&"core/namespaces".into(), "", a.namespace);
     let found = server.storage.cache().get(&key);
-    found.map_or(Value::Null, |found| (*found.value).clone())
+    found.map_or(Value::Null, |found| found.value().clone())
 }
 
 /// The parameters a policy is asked with: each in turn; one null where it has none.
@@ -186,7 +186,7 @@ fn params(
             let (all, _) = cache.list(&resource.table, &prefix);
             all.iter()
                 .filter(|(_, o)| {
-                    machinery::selects(&reference["selector"], &o.value["metadata"]["labels"])
+                    machinery::selects(&reference["selector"], &o.value()["metadata"]["labels"])
                 })
                 .map(|(_, o)| crate::shape::value_of(resource, o))
                 .collect()

@@ -12,7 +12,7 @@ pub(crate) fn admit(storage: &Storage, pod: &mut Value) -> ApiResult<()> {
     let (classes, _) = storage
         .cache()
         .list("scheduling.k8s.io/priorityclasses", "");
-    let classes: Vec<Arc<Value>> = classes.into_iter().map(|(_, c)| c.value.clone()).collect();
+    let classes: Vec<Arc<Value>> = classes.into_iter().map(|(_, c)| c.shared()).collect();
     resolve(&classes, pod)
 }
 

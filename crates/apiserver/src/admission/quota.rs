@@ -101,7 +101,7 @@ pub(crate) async fn admit(
     let (group, plural) = (a.resource.group.as_str(), a.resource.plural.as_str());
     let concerned: Vec<Arc<str>> = quotas
         .into_iter()
-        .filter(|(_, quota)| quota::is_about(&quota.value, group, plural, object))
+        .filter(|(_, quota)| quota::is_about(quota.value(), group, plural, object))
         .map(|(path, _)| path)
         .collect();
     // All of them are asked before one is charged.
@@ -118,7 +118,7 @@ pub(crate) async fn admit(
                 let Some(current) = cache.get(&key) else {
                     break;
                 };
-                let quota = &current.value;
+                let quota = current.value();
                 let hard = &quota["spec"]["hard"];
                 let restricted = restricted(hard, group, plural);
                 if a.resource.is("", "pods")

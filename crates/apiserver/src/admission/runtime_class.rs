@@ -15,7 +15,7 @@ pub(crate) fn admit(storage: &Storage, pod: &mut Value) -> ApiResult<()> {
         None
     } else {
         let key = Key::new(&"node.k8s.io/runtimeclasses".into(), "", &name);
-        Some(storage.cache().get(&key).map(|class| class.value.clone()))
+        Some(storage.cache().get(&key).map(|class| class.shared()))
     };
     let why = match &class {
         Some(None) => Some(format!("pod rejected: RuntimeClass {name:?} not found")),

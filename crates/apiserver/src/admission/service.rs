@@ -136,7 +136,7 @@ fn in_use(storage: &Storage, except: &str) -> Used {
     let mut out = Used::default();
     for (key, service) in services {
         if *key != *except {
-            let h = held(&service.value);
+            let h = held(service.value());
             out.ips.extend(h.ips);
             out.ports.extend(h.ports);
             out.external.extend(h.external);

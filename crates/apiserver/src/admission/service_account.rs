@@ -37,7 +37,7 @@ pub(crate) async fn admit(storage: &Storage, a: &Attributes<'_>, pod: &mut Value
         return Err(ApiError::forbidden("", "pods", a.name, &why));
     };
     let suffix = api::meta::generated_name("", rand::random());
-    mount(pod, &wanted, &account.value, &suffix);
+    mount(pod, &wanted, account.value(), &suffix);
     Ok(())
 }
 

@@ -21,8 +21,7 @@ pub(crate) fn admit(storage: &Storage, a: &Attributes<'_>, object: &mut Value) {
         hold(object, "kubernetes.io/pvc-protection");
         if object["spec"]["storageClassName"].is_null() {
             let (classes, _) = storage.cache().list(CLASSES, "");
-            let classes: Vec<Arc<Value>> =
-                classes.into_iter().map(|(_, c)| c.value.clone()).collect();
+            let classes: Vec<Arc<Value>> = classes.into_iter().map(|(_, c)| c.shared()).collect();
             if let Some(class) = default_class(&classes) {
                 object["spec"]["storageClassName"] = class.into();
             }
@@ -44,7 +43,7 @@ pub(crate) fn validate(storage: &Storage, a: &Attributes<'_>, object: &Value) ->
     let class = old["spec"]["storageClassName"].as_str().unwrap_or("");
     let key = Key::new(&CLASSES.into(), "", class);
     let class = storage.cache().get(&key);
-    match resize_refused(old, object, class.as_ref().map(|c| &*c.value)) {
+    match resize_refused(old, object, class.as_ref().map(|c| c.value())) {
         None => Ok(()),
         Some(why) => Err(ApiError::forbidden(
             "",

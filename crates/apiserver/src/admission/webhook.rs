@@ -88,7 +88,7 @@ fn applicable(server: &Server, a: &Attributes<'_>, object: &Value, plural: &str)
     let namespace_labels = namespace_labels(server, a, object);
     let mut out = Vec::new();
     for (_, configuration) in configurations {
-        for hook in configuration.value["webhooks"]
+        for hook in configuration.value()["webhooks"]
             .as_array()
             .into_iter()
             .flatten()
@@ -137,7 +137,7 @@ pub(super) fn namespace_labels(
     }
     let key = Key::new(&"core/namespaces".into(), "", a.namespace);
     let namespace = server.storage.cache().get(&key)?;
-    Some(namespace.value["metadata"]["labels"].clone())
+    Some(namespace.value()["metadata"]["labels"].clone())
 }
 
 /// Does a webhook want to be asked?
@@ -397,7 +397,7 @@ fn peer(server: &Server, config: &Value, seconds: u64) -> Result<(Peer, String, 
             .cache()
             .get(&Key::new(&"core/services".into(), namespace, name))
             .ok_or_else(|| format!("service {name:?} not found"))?;
-        let ip: IpAddr = found.value["spec"]["clusterIP"]
+        let ip: IpAddr = found.value()["spec"]["clusterIP"]
             .as_str()
             .unwrap_or("")
             .parse()

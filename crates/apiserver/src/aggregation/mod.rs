@@ -184,7 +184,9 @@ impl Remote {
         let tls = self.tls.clone()?;
         let key = Key::new(&"core/services".into(), &self.namespace, &self.service);
         let service = server.storage.cache().get(&key);
-        let spec = service.as_ref().map_or(&Value::Null, |s| &s.value["spec"]);
+        let spec = service
+            .as_ref()
+            .map_or(&Value::Null, |s| &s.value()["spec"]);
         let at = format!("service {}/{}", self.namespace, self.service);
         let address = if let Some(host) = spec["externalName"].as_str() {
             let found = tokio::net::lookup_host((host, self.port)).await;
@@ -338,7 +340,7 @@ async fn look(server: &Arc<Server>) -> bool {
     let aggregator = &server.aggregator;
     let known: Vec<Arc<Remote>> = objects
         .iter()
-        .filter_map(|(_, o)| aggregator.remote(&o.value))
+        .filter_map(|(_, o)| aggregator.remote(o.value()))
         .collect();
     if known.is_empty() && aggregator.remotes().is_empty() {
         return false;
@@ -361,8 +363,8 @@ async fn check(server: &Arc<Server>, remote: &Arc<Remote>) -> Remote {
     let mut next = Remote::clone(remote);
     let verdict = match availability::reachable(
         &remote.spec,
-        service.as_ref().map(|s| &*s.value),
-        endpoints.as_ref().map(|e| &*e.value),
+        service.as_ref().map(|s| s.value()),
+        endpoints.as_ref().map(|e| e.value()),
     ) {
         Err(problem) => Err(problem),
         Ok(()) => {
@@ -398,7 +400,7 @@ async fn write_condition(
         return Ok(());
     };
     let condition = availability::condition(verdict);
-    if condition.holds(&stored.value) {
+    if condition.holds(stored.value()) {
         return Ok(());
     }
     let at = now();

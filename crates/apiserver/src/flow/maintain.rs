@@ -84,8 +84,8 @@ async fn restore(server: &Arc<Server>, all: bool) {
                 .await
                 .map(|_| ()),
             Some(stored) => {
-                let kept = api::meta::annotation(&stored.value, api::flowcontrol::AUTOUPDATE);
-                if must || kept != Some("true") || stored.value["spec"] == object["spec"] {
+                let kept = api::meta::annotation(stored.value(), api::flowcontrol::AUTOUPDATE);
+                if must || kept != Some("true") || stored.value()["spec"] == object["spec"] {
                     continue;
                 }
                 let edit = |old: &Value| {
@@ -141,8 +141,8 @@ async fn conditions(server: &Arc<Server>) {
     };
     let (schemas, _) = server.storage.cache().list(SCHEMAS, "");
     let writes = schemas.iter().filter_map(|(name, schema)| {
-        let (status, reason, message) = says(&schema.value);
-        let holds = condition(status, reason, &message).holds(&schema.value);
+        let (status, reason, message) = says(schema.value());
+        let holds = condition(status, reason, &message).holds(schema.value());
         (!holds).then_some(name)
     });
     let writes = writes.map(|name| async {

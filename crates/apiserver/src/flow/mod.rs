@@ -435,8 +435,7 @@ impl Flow {
     fn next(&self, server: &Server, before: &Snapshot) -> Snapshot {
         let objects = |table: &str, kind: &str| -> Vec<Arc<Value>> {
             let (stored, _) = server.storage.cache().list(table, "");
-            let mut all: Vec<Arc<Value>> =
-                stored.into_iter().map(|(_, s)| s.value.clone()).collect();
+            let mut all: Vec<Arc<Value>> = stored.into_iter().map(|(_, s)| s.shared()).collect();
             // The mandatory ones are in force even while they are away.
             for name in api::flowcontrol::MANDATORY {
                 if !all.iter().any(|o| api::meta::name(o) == name) {

@@ -33,7 +33,7 @@ pub(super) async fn evict(call: &Call<'_>) -> ApiResult<Answer> {
         .cache()
         .get(&call.resource.key(&scope(call), name))
         .ok_or_else(|| call.resource.not_found(name))?;
-    if needs_budget(&pod.value) {
+    if needs_budget(pod.value()) {
         take_from_budget(call, &pod, options.dry_run).await?;
     }
     if !options.dry_run {
@@ -133,7 +133,7 @@ fn judge(budget: &Value, pod: &Value, now: &str) -> Verdict {
 
 async fn take_from_budget(call: &Call<'_>, pod: &Stored, dry_run: bool) -> ApiResult<()> {
     let server = call.server;
-    let labels = &pod.value["metadata"]["labels"];
+    let labels = &pod.value()["metadata"]["labels"];
     let (budgets, _) = server.storage.cache().list(
         "policy/poddisruptionbudgets",
         &format!("{}/", call.target.namespace),
@@ -141,7 +141,7 @@ async fn take_from_budget(call: &Call<'_>, pod: &Stored, dry_run: bool) -> ApiRe
     let about: Vec<_> = budgets
         .into_iter()
         .filter(|(_, b)| {
-            let selector = &b.value["spec"]["selector"];
+            let selector = &b.value()["spec"]["selector"];
             selector.is_object() && crate::machinery::selects(selector, labels)
         })
         .collect();
@@ -159,9 +159,9 @@ async fn take_from_budget(call: &Call<'_>, pod: &Stored, dry_run: bool) -> ApiRe
     let Some(resource) = registry.find("policy", "v1", "poddisruptionbudgets") else {
         return Ok(());
     };
-    let name = api::meta::name(&budget.value).to_owned();
+    let name = api::meta::name(budget.value()).to_owned();
     let at = crate::state::now();
-    let edit = |old: &Value| match judge(old, &pod.value, &at) {
+    let edit = |old: &Value| match judge(old, pod.value(), &at) {
         Verdict::Free => Ok(old.clone()),
         Verdict::Counted(status) => {
             let mut new = old.clone();

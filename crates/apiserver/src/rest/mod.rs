@@ -294,7 +294,7 @@ impl<'a> Call<'a> {
             &r.group,
             &r.plural,
             &self.target.name,
-            api::meta::uid(&deleted.object.value),
+            api::meta::uid(deleted.object.value()),
         );
         Ok(json_answer(StatusCode::OK, &status))
     }
@@ -316,10 +316,10 @@ impl<'a> Call<'a> {
             if !shape::passes(&filter, &self.resource, &item) {
                 continue;
             }
-            let ns = api::meta::namespace(&item.value).to_owned();
-            let name = api::meta::name(&item.value).to_owned();
+            let ns = api::meta::namespace(item.value()).to_owned();
+            let name = api::meta::name(item.value()).to_owned();
             match writer.delete(r, &ns, &name, &options).await {
-                Ok(deleted) => gone.push(deleted.object.value.clone()),
+                Ok(deleted) => gone.push(deleted.object.value().clone()),
                 Err(e) if e.code == 404 => {}
                 Err(e) => return Err(e),
             }

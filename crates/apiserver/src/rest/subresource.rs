@@ -232,7 +232,7 @@ async fn scale(call: &Call<'_>, verb: &str) -> ApiResult<Answer> {
             .cache()
             .get(&call.resource.key(&namespace, name))
             .ok_or_else(|| call.resource.not_found(name))?;
-        return Ok(json_answer(StatusCode::OK, &paths.view(&stored.value)));
+        return Ok(json_answer(StatusCode::OK, &paths.view(stored.value())));
     }
     let writer = call.writer(call.options()?);
     let apply = |object: &Value, scale: &Value| -> ApiResult<Value> {
@@ -276,7 +276,7 @@ async fn scale(call: &Call<'_>, verb: &str) -> ApiResult<Answer> {
             .update(&call.resource, &namespace, name, "scale", &edit)
             .await?
     };
-    Ok(json_answer(StatusCode::OK, &paths.view(&new.value)))
+    Ok(json_answer(StatusCode::OK, &paths.view(new.value())))
 }
 
 /// `namespaces/<name>/finalize`: the namespace controller says which contents are gone.

@@ -18,6 +18,10 @@ const HISTORY_EVENTS: usize = 8192;
 const HISTORY_BYTES: usize = 3 << 20;
 /// … but never fewer than this many.
 const HISTORY_FLOOR: usize = 200;
+/// The newest events are ready for many watchers with selectors: as many as have texts of this size together …
+const WARM_BYTES: usize = 192 << 10;
+/// … but never fewer than this many.
+const WARM_FLOOR: usize = 16;
 
 /// A committed write on its way into the cache.
 pub(super) struct Applied {
@@ -38,10 +42,21 @@ pub(crate) struct Event {
     pub deleted: bool,
 }
 
+impl Event {
+    /// Of the texts that it holds.
+    fn size(&self) -> usize {
+        let previous = self.previous.as_ref().map_or(0, |p| p.bytes.len());
+        self.object.bytes.len() + previous
+    }
+}
+
 struct Table {
     items: BTreeMap<Arc<str>, Arc<Stored>>,
     history: VecDeque<Arc<Event>>,
     history_bytes: usize,
+    /// How many of the newest events may have values, and the size of their texts.
+    warm: usize,
+    warm_bytes: usize,
     /// Every event after this revision is in `history`.
     complete_after: u64,
     changed: watch::Sender<u64>,
@@ -53,6 +68,8 @@ impl Table {
             items: BTreeMap::new(),
             history: VecDeque::new(),
             history_bytes: 0,
+            warm: 0,
+            warm_bytes: 0,
             complete_after,
             changed: watch::Sender::new(complete_after),
         }
@@ -60,13 +77,50 @@ impl Table {
 
     fn push(&mut self, event: Event) {
         self.history_bytes += event.object.bytes.len();
+        self.warm_bytes += event.size();
+        self.warm += 1;
         self.history.push_back(Arc::new(event));
+        while self.warm > WARM_FLOOR && self.warm_bytes > WARM_BYTES {
+            self.chill(self.history.len() - self.warm);
+            self.warm -= 1;
+        }
         while self.history.len() > HISTORY_EVENTS
             || (self.history_bytes > HISTORY_BYTES && self.history.len() > HISTORY_FLOOR)
         {
             if let Some(old) = self.history.pop_front() {
                 self.history_bytes -= old.object.bytes.len();
                 self.complete_after = old.revision;
+            }
+        }
+        self.warm = self.warm.min(self.history.len());
+    }
+
+    /// Forgets the values of an event, and of the object if that is as it was then and nobody has asked for it.
+    fn chill(&mut self, at: usize) {
+        let event = &self.history[at];
+        self.warm_bytes -= event.size();
+        let object = event.object.cold();
+        if let Some(current) = self.items.get_mut(&event.key)
+            && current.revision == object.revision
+            && !current.is_asked_for()
+        {
+            *current = object.clone();
+        }
+        let event = Event {
+            revision: event.revision,
+            key: event.key.clone(),
+            object,
+            previous: event.previous.as_ref().map(Stored::cold),
+            deleted: event.deleted,
+        };
+        self.history[at] = Arc::new(event);
+    }
+
+    /// Forgets the values that nobody has asked for since this was called last.
+    fn cool(&mut self) {
+        for item in self.items.values_mut() {
+            if !item.was_asked_for() {
+                *item = item.cold();
             }
         }
     }
@@ -209,6 +263,11 @@ impl Cache {
             .tables
             .get(table)
             .map_or(0, |t| t.items.len())
+    }
+
+    /// Forgets the values of objects that nobody has asked for since this was called last.
+    pub fn cool(&self) {
+        self.state.write().tables.values_mut().for_each(Table::cool);
     }
 
     /// Gives up the lists of revisions before this one.

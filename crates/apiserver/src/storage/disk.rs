@@ -113,9 +113,8 @@ fn commit(db: &Database, cache: &Cache, batch: &mut Vec<Write>) {
         let (object, deleted) = match write.change {
             Change::Put(value) => (Stored::new(value, revision), false),
             Change::Delete(last) => {
-                let value = last.unwrap_or_else(|| {
-                    current.as_ref().map_or(Value::Null, |c| (*c.value).clone())
-                });
+                let value = last
+                    .unwrap_or_else(|| current.as_ref().map_or(Value::Null, |c| c.value().clone()));
                 (Stored::new(value, revision), true)
             }
         };

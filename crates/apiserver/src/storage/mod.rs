@@ -6,7 +6,8 @@ mod disk;
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use serde_json::Value;
@@ -56,15 +57,23 @@ impl fmt::Display for Key {
     }
 }
 
-/// One version of one object.
+/// One version of one object: its text, and what was taken apart of it when somebody needed that. As a value an object takes twenty times the
+/// memory of its text, so the cache forgets the values that nobody asks for.
 #[derive(Debug)]
 pub(crate) struct Stored {
     pub revision: u64,
-    pub value: Arc<Value>,
+    value: OnceLock<Arc<Value>>,
+    /// Somebody has asked for the value since the cache looked last.
+    asked: AtomicBool,
     /// The object as JSON, ready to be sent.
     pub bytes: Bytes,
     /// Where its `metadata` is in them.
     metadata: Range<usize>,
+}
+
+fn parse(bytes: &[u8]) -> Arc<Value> {
+    // It was written from a value, or read as one when the store was opened.
+    Arc::new(serde_json::from_slice(bytes).expect("a stored object is JSON"))
 }
 
 /// An object as JSON, and where its `metadata` is in it (nowhere: an empty range).
@@ -115,10 +124,60 @@ impl Stored {
         let (bytes, metadata) = encode(&value);
         Self {
             revision,
-            value: Arc::new(value),
+            value: Arc::new(value).into(),
+            asked: AtomicBool::new(false),
             bytes: bytes.into(),
             metadata,
         }
+    }
+
+    /// The object, for those who come back to it: it stays at hand for a while.
+    pub fn value(&self) -> &Value {
+        self.kept()
+    }
+
+    /// The same to take along.
+    pub fn shared(&self) -> Arc<Value> {
+        self.kept().clone()
+    }
+
+    fn kept(&self) -> &Arc<Value> {
+        if !self.asked.load(Ordering::Relaxed) {
+            self.asked.store(true, Ordering::Relaxed);
+        }
+        self.value.get_or_init(|| parse(&self.bytes))
+    }
+
+    /// The object, for those who look at many: it is not kept on their behalf.
+    pub fn glance(&self) -> Arc<Value> {
+        match self.value.get() {
+            Some(value) => value.clone(),
+            None => parse(&self.bytes),
+        }
+    }
+
+    /// Whether somebody has asked for the value lately.
+    fn is_asked_for(&self) -> bool {
+        self.asked.load(Ordering::Relaxed)
+    }
+
+    /// The same, and from now on it is not lately any more.
+    fn was_asked_for(&self) -> bool {
+        self.asked.swap(false, Ordering::Relaxed)
+    }
+
+    /// The same without what was taken apart.
+    fn cold(self: &Arc<Self>) -> Arc<Self> {
+        if self.value.get().is_none() {
+            return self.clone();
+        }
+        Arc::new(Self {
+            revision: self.revision,
+            value: OnceLock::new(),
+            asked: AtomicBool::new(false),
+            bytes: self.bytes.clone(),
+            metadata: self.metadata.clone(),
+        })
     }
 
     /// Its `metadata` as JSON.
@@ -128,7 +187,7 @@ impl Stored {
 
     /// The same object, shown as of another revision.
     pub fn restamped(other: &Self, revision: u64) -> Self {
-        Self::new((*other.value).clone(), revision)
+        Self::new((*other.glance()).clone(), revision)
     }
 
     fn to_disk(&self) -> Vec<u8> {

@@ -83,7 +83,7 @@ async fn acknowledged_writes_are_there_after_reopening() {
     let (items, _) = s.cache().list("core/configmaps", "d/");
     assert_eq!(items.len(), 200);
     assert_eq!(
-        items[0].1.value["metadata"]["resourceVersion"],
+        items[0].1.value()["metadata"]["resourceVersion"],
         items[0].1.revision.to_string()
     );
     // Nothing is known about the time before the start.
@@ -153,4 +153,39 @@ async fn events_come_once_each_in_order_and_old_ones_expire() {
     let want: Vec<u64> = (last.revision - 99..=last.revision).collect();
     assert_eq!(seen, want);
     assert_eq!(batch.upto, last.revision);
+}
+
+#[tokio::test]
+async fn values_are_kept_of_what_is_new_or_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let (s, _writer) = Storage::open(dir.path()).unwrap();
+    let filler = "x".repeat(10_000);
+    for i in 0..60 {
+        let value = json!({"metadata": {"name": format!("o{i}")}, "data": {"f": filler}});
+        let key = Key::new(&table(), "d", &format!("o{i}"));
+        s.write(key, Expect::Absent, Change::Put(value))
+            .await
+            .unwrap();
+    }
+    let get = |i: usize| {
+        let key = Key::new(&table(), "d", &format!("o{i}"));
+        s.cache().get(&key).unwrap()
+    };
+    let kept = |i: usize| get(i).value.get().is_some();
+    assert!(kept(59) && !kept(0));
+    assert_eq!(get(0).glance()["metadata"]["name"], "o0");
+    assert!(!kept(0), "a glance keeps nothing");
+    assert_eq!(get(0).value()["metadata"]["name"], "o0");
+    assert!(kept(0));
+    s.cache().cool();
+    assert!(kept(0), "it was asked for since");
+    s.cache().cool();
+    assert!(!kept(0) && !kept(59));
+    // The history forgets with the objects, and watchers see the same.
+    let batch = s.cache().since("core/configmaps", get(0).revision).unwrap();
+    assert_eq!(batch.events.len(), 59);
+    let old = &batch.events[0].object;
+    assert!(old.value.get().is_none());
+    assert_eq!(old.glance()["data"]["f"], filler.as_str());
+    assert!(batch.events[58].object.value.get().is_some());
 }

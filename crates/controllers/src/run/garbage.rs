@@ -62,7 +62,7 @@ impl Collector {
             self.client.clone(),
             CUSTOM_RESOURCE_DEFINITIONS,
             None,
-            ListParams::default(),
+            ListParams::metadata(),
             token,
         );
         definitions.wait_synced().await;
@@ -122,7 +122,7 @@ impl Collector {
                 .find(|store| *store.resource() == resource)
                 .cloned();
             let store = known.unwrap_or_else(|| {
-                let params = ListParams::default();
+                let params = ListParams::metadata();
                 Store::start(self.client.clone(), resource.clone(), None, params, &token)
             });
             let graph = self.graph.clone();

@@ -76,7 +76,11 @@ impl Content {
     }
 
     /// Adds or changes an object. Returns false when that state, or a later one, is known.
-    pub(super) fn put(&mut self, object: Value) -> bool {
+    pub(super) fn put(&mut self, mut object: Value) -> bool {
+        // Half of what an object is in memory, and nobody reads it in a local copy; a server keeps it where an update has none.
+        if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+            metadata.remove("managedFields");
+        }
         let (ns, name) = key(&object);
         let known = self.get(ns, name);
         if let Some(old) = &known
@@ -193,6 +197,15 @@ mod tests {
         content.remove(&object("b", "2", 4));
         assert_eq!(drain(&mut events), ["+a1", "+b2", "~a3", "-b4"]);
         assert_eq!(content.len(), 1);
+    }
+
+    #[test]
+    fn nobody_manages_fields_of_a_local_copy() {
+        let mut content = Content::default();
+        let mut managed = object("a", "1", 1);
+        managed["metadata"]["managedFields"] = json!([{"manager": "kubectl"}]);
+        content.put(managed);
+        assert_eq!(*content.get("n", "a").unwrap(), object("a", "1", 1));
     }
 
     #[test]

@@ -98,6 +98,7 @@ async fn open(
         timeout_seconds: Some(seconds),
         bookmarks: true,
         initial_events: version.is_none(),
+        metadata_only: params.metadata_only,
     };
     let connection = client.open_watch(&shared.resource, ns, &watch).await?;
     Ok(Watching {
