@@ -105,9 +105,8 @@ mod tests {
                 {"name": "v2", "served": true, "storage": true, "schema": {"openAPIV3Schema": {"type": "object", "properties": {
                     "a": {"type": "string", "default": "A"}}}}}]},
             "status": {"conditions": [{"type": "Established", "status": "True"}]}});
-        let registry = crate::registry::Registry::build(
-            [&std::sync::Arc::new(definition.clone())].into_iter(),
-        );
+        let definition = crate::storage::Stored::of(definition, 1);
+        let registry = crate::registry::Registry::build([&definition].into_iter());
         let stored = json!({"apiVersion": "g.io/v1", "kind": "W", "metadata": {"name": "w"}});
         let v2 = registry.find("g.io", "v2", "ws").unwrap();
         let seen = shown(v2, &stored).unwrap();

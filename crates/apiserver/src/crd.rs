@@ -281,7 +281,8 @@ mod tests {
             "names": {"plural": "as", "kind": "A", "singular": "a", "shortNames": ["x"]},
             "versions": [{"name": "v1", "served": true, "storage": true}]},
             "status": {"conditions": [{"type": "Established", "status": "True"}]}});
-        let registry = Registry::build([&Arc::new(a.clone())].into_iter());
+        let stored = crate::storage::Stored::of(a.clone(), 1);
+        let registry = Registry::build([&stored].into_iter());
         let mut b = a.clone();
         assert_eq!(clash(&registry, &b), None, "its own names are its own");
         b["spec"]["names"] = json!({"plural": "bs", "kind": "A", "singular": "b"});

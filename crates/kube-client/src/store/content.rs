@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 
 use super::StoreEvent;
@@ -89,7 +89,7 @@ impl Content {
         {
             return false;
         }
-        let new = Arc::new(object);
+        let new = Arc::new(compact(object));
         let (ns, name) = key(&new);
         self.objects
             .entry(ns.to_owned())
@@ -127,6 +127,27 @@ impl Content {
     fn tell(&mut self, event: StoreEvent) {
         self.subscribers
             .retain(|subscriber| subscriber.send(event.clone()).is_ok());
+    }
+}
+
+/// The same value in as much memory as it needs: a parser leaves room for entries that never come, a third of an object that is kept.
+fn compact(value: Value) -> Value {
+    match value {
+        Value::Object(members) => {
+            let mut exact = Map::with_capacity(members.len());
+            exact.extend(
+                members
+                    .into_iter()
+                    .map(|(key, value)| (key, compact(value))),
+            );
+            Value::Object(exact)
+        }
+        Value::Array(items) => {
+            let mut exact = Vec::with_capacity(items.len());
+            exact.extend(items.into_iter().map(compact));
+            Value::Array(exact)
+        }
+        scalar => scalar,
     }
 }
 
@@ -206,6 +227,15 @@ mod tests {
         managed["metadata"]["managedFields"] = json!([{"manager": "kubectl"}]);
         content.put(managed);
         assert_eq!(*content.get("n", "a").unwrap(), object("a", "1", 1));
+    }
+
+    #[test]
+    fn a_compact_value_is_the_same_value() {
+        let value = json!({"b": [1, {"z": null, "a": [[], {}]}], "a": "text", "c": 1.5});
+        let compacted = compact(value.clone());
+        assert_eq!(compacted, value);
+        // In the same order as well.
+        assert_eq!(compacted.to_string(), value.to_string());
     }
 
     #[test]
