@@ -5,7 +5,6 @@ use serde_json::json;
 use theater_dataplane::cluster::ClusterConfig;
 use theater_dataplane::route::RouteTable;
 use theater_dataplane::unread::unread;
-use xds::Wire as _;
 use xds::envoy::config::cluster::v3::Cluster;
 use xds::envoy::config::route::v3::RouteConfiguration;
 

@@ -428,7 +428,7 @@ mod tests {
         let root = world.path().join("cgroup");
         let (place, home) = tree(&root, &data);
         let groups = Hierarchy::create_at(&place, &data).unwrap();
-        assert_eq!(groups.dirs, [home.clone()]);
+        assert_eq!(groups.dirs, std::slice::from_ref(&home));
         let none = root.join("user/session").join(name_for(&data));
         assert!(!none.exists(), "a group with processes cannot be divided");
         for dir in [&root.join("user"), &home] {
