@@ -117,13 +117,13 @@ impl Redirect {
 }
 
 /// What happens to host and path on the way to the upstream.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Rewrite {
     prefix: Option<String>,
     regex: Option<Substitution>,
     template: Option<TemplateRewrite>,
     host: Option<Host>,
-    append_forwarded_host: bool,
+    pub(super) append_forwarded_host: bool,
 }
 
 #[derive(Debug)]
@@ -134,13 +134,13 @@ enum Host {
 }
 
 impl Rewrite {
-    /// The rewrite, and whether the endpoint's name becomes the host.
+    /// The rewrite, if there is any, and whether the endpoint's name becomes the host.
     // host_rewrite is an alias of old configurations.
     #[allow(deprecated)]
     pub(super) fn compile(
         config: &RouteAction,
         matches: &Match,
-    ) -> Result<(Self, bool), ConfigError> {
+    ) -> Result<(Option<Box<Self>>, bool), ConfigError> {
         let mut automatic = false;
         let host = match &config.host_rewrite_specifier {
             Some(
@@ -198,20 +198,16 @@ impl Rewrite {
             host,
             append_forwarded_host: config.append_x_forwarded_host,
         };
-        Ok((rewrite, automatic))
+        let something = rewrite.prefix.is_some()
+            || rewrite.regex.is_some()
+            || rewrite.template.is_some()
+            || rewrite.host.is_some()
+            || rewrite.append_forwarded_host;
+        Ok((something.then(|| Box::new(rewrite)), automatic))
     }
 
-    /// Replaces the host. The weighted cluster's rewrite comes first, so the route's own wins over it.
-    pub(super) fn host(
-        &self,
-        head: &mut RequestHeadMut<'_>,
-        weighted: Option<&str>,
-        suppress: bool,
-    ) {
-        if let Some(host) = weighted {
-            // Of a weighted cluster's host nothing is told.
-            *head.authority = host.to_owned();
-        }
+    /// Replaces the host.
+    pub(super) fn host(&self, head: &mut RequestHeadMut<'_>, suppress: bool) {
         let host = match &self.host {
             None => return,
             Some(Host::Literal(host)) => host.clone(),
@@ -232,41 +228,7 @@ impl Rewrite {
             }
             Some(Host::PathRegex(regex)) => regex.apply(path_only(head.path)).into_owned(),
         };
-        self.replace_host(head, host, suppress);
-    }
-
-    fn replace_host(&self, head: &mut RequestHeadMut<'_>, host: String, suppress: bool) {
-        if self.append_forwarded_host {
-            // One line, however many there were.
-            let mut all = Vec::new();
-            let before = head.headers.get_all("x-forwarded-host").iter();
-            for value in before
-                .map(HeaderValue::as_bytes)
-                .chain([head.authority.as_bytes()])
-            {
-                if !all.is_empty() {
-                    all.push(b',');
-                }
-                all.extend_from_slice(value);
-            }
-            if let Ok(all) = HeaderValue::from_bytes(&all) {
-                head.headers.insert("x-forwarded-host", all);
-            }
-        }
-        if !suppress && let Ok(old) = HeaderValue::from_str(head.authority) {
-            head.headers.insert("x-envoy-original-host", old);
-        }
-        *head.authority = host;
-    }
-
-    /// Replaces the host by that of an endpoint (`auto_host_rewrite`).
-    pub(super) fn endpoint_host(
-        &self,
-        head: &mut RequestHeadMut<'_>,
-        hostname: &str,
-        suppress: bool,
-    ) {
-        self.replace_host(head, hostname.to_owned(), suppress);
+        replace_host(head, host, self.append_forwarded_host, suppress);
     }
 
     /// Replaces the path.
@@ -296,4 +258,34 @@ impl Rewrite {
         let regex = self.regex.as_ref()?;
         Some(format!("{}{}", regex.apply(plain), &path[plain.len()..]))
     }
+}
+
+/// Replaces the host, and tells which it was; `append`: also in x-forwarded-host.
+pub(super) fn replace_host(
+    head: &mut RequestHeadMut<'_>,
+    host: String,
+    append: bool,
+    suppress: bool,
+) {
+    if append {
+        // One line, however many there were.
+        let mut all = Vec::new();
+        let before = head.headers.get_all("x-forwarded-host").iter();
+        for value in before
+            .map(HeaderValue::as_bytes)
+            .chain([head.authority.as_bytes()])
+        {
+            if !all.is_empty() {
+                all.push(b',');
+            }
+            all.extend_from_slice(value);
+        }
+        if let Ok(all) = HeaderValue::from_bytes(&all) {
+            head.headers.insert("x-forwarded-host", all);
+        }
+    }
+    if !suppress && let Ok(old) = HeaderValue::from_str(head.authority) {
+        head.headers.insert("x-envoy-original-host", old);
+    }
+    *head.authority = host;
 }

@@ -1,6 +1,7 @@
 //! Compiling route configurations.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +28,7 @@ use crate::headers::HeaderMutations;
 use crate::lb::Criteria;
 use crate::matching::{Fraction, metadata};
 use crate::retry::RetryPolicy;
+use crate::stream::Metadata;
 use crate::unread::unread;
 
 /// How many bytes of a request are kept where nothing else is said: as many as a connection buffers.
@@ -41,12 +43,12 @@ fn buffer_limit(body: Option<u64>, request: Option<u32>) -> Option<usize> {
     }
 }
 
-/// What a level gives to the routes below it.
+/// What a level gives to the routes below it; nothing of it that is empty.
 #[derive(Clone, Default)]
 struct Level {
-    request_headers: Arc<HeaderMutations>,
-    response_headers: Arc<HeaderMutations>,
-    filters: Arc<FilterConfigs>,
+    request_headers: Option<Arc<HeaderMutations>>,
+    response_headers: Option<Arc<HeaderMutations>>,
+    filters: Option<Arc<FilterConfigs>>,
 }
 
 impl Level {
@@ -55,15 +57,15 @@ impl Level {
         response: (&[HeaderValueOption], &[String]),
         filters: &BTreeMap<String, Any>,
     ) -> Result<Self, ConfigError> {
+        let mutations = |(add, remove): (&[_], &[_]), direction| {
+            let mutations = HeaderMutations::compile(add, remove);
+            let mutations = mutations.map_err(|e: ConfigError| e.within(direction))?;
+            Ok((!mutations.is_empty()).then(|| Arc::new(mutations)))
+        };
         Ok(Self {
-            request_headers: Arc::new(
-                HeaderMutations::compile(request.0, request.1).map_err(|e| e.within("request"))?,
-            ),
-            response_headers: Arc::new(
-                HeaderMutations::compile(response.0, response.1)
-                    .map_err(|e| e.within("response"))?,
-            ),
-            filters: Arc::new(filter_configs(filters)),
+            request_headers: mutations(request, "request")?,
+            response_headers: mutations(response, "response")?,
+            filters: (!filters.is_empty()).then(|| Arc::new(filter_configs(filters))),
         })
     }
 }
@@ -97,6 +99,7 @@ pub(super) fn table(table: &config::RouteConfiguration) -> Result<RouteTable, Ve
     if !table.vhost_header.is_empty() {
         errors.push(ConfigError::new("vhost_header", "is not supported"));
     }
+    let shared = Shared::default();
     for (index, host) in table.virtual_hosts.iter().enumerate() {
         let at = format!("virtual_hosts[{index}]");
         for domain in &host.domains {
@@ -108,16 +111,17 @@ pub(super) fn table(table: &config::RouteConfiguration) -> Result<RouteTable, Ve
                 errors.push(ConfigError::new(format!("{at}.domains"), problem));
             }
         }
-        match virtual_host(table, host, &level) {
+        match virtual_host(table, host, &level, &shared) {
             Ok(host) => virtual_hosts.push(host),
             Err(found) => errors.extend(found.into_iter().map(|error| error.within(&at))),
         }
     }
+    hosts.pack();
     if errors.is_empty() {
         Ok(RouteTable {
             name: table.name.as_str().into(),
             hosts,
-            virtual_hosts,
+            virtual_hosts: virtual_hosts.into(),
         })
     } else {
         Err(errors)
@@ -128,6 +132,7 @@ fn virtual_host(
     table: &config::RouteConfiguration,
     host: &config::VirtualHost,
     above: &Level,
+    shared: &Shared,
 ) -> Result<VirtualHost, Vec<ConfigError>> {
     let level = Level::compile(
         (
@@ -144,11 +149,9 @@ fn virtual_host(
     let retry = host
         .retry_policy
         .as_ref()
-        .map(RetryPolicy::compile)
+        .map(|policy| shared.retry(policy))
         .transpose();
-    let retry = retry
-        .map_err(|error| vec![error.within("retry_policy")])?
-        .map(Arc::new);
+    let retry = retry.map_err(|error| vec![error.within("retry_policy")])?;
     if host.matcher.is_some() {
         return Err(vec![ConfigError::new(
             "matcher",
@@ -160,6 +163,7 @@ fn virtual_host(
         host,
         above,
         level: &level,
+        shared,
         retry,
         name: host.name.as_str().into(),
     };
@@ -185,11 +189,46 @@ fn virtual_host(
         Ok(VirtualHost {
             name: context.name.clone(),
             require_tls,
-            routes,
+            routes: routes.into(),
             tls_redirect,
         })
     } else {
         Err(errors)
+    }
+}
+
+/// What many routes of a table have in common is there once.
+#[derive(Default)]
+struct Shared {
+    names: RefCell<HashSet<Arc<str>>>,
+    metadata: Arc<Metadata>,
+    retries: RefCell<Vec<(config::RetryPolicy, Arc<RetryPolicy>)>>,
+}
+
+impl Shared {
+    /// So many different retry policies are looked through.
+    const RETRIES: usize = 8;
+
+    fn name(&self, name: &str) -> Arc<str> {
+        let mut names = self.names.borrow_mut();
+        if let Some(known) = names.get(name) {
+            return known.clone();
+        }
+        let new: Arc<str> = name.into();
+        names.insert(new.clone());
+        new
+    }
+
+    fn retry(&self, policy: &config::RetryPolicy) -> Result<Arc<RetryPolicy>, ConfigError> {
+        let mut retries = self.retries.borrow_mut();
+        if let Some((_, known)) = retries.iter().find(|(other, _)| other == policy) {
+            return Ok(known.clone());
+        }
+        let compiled = Arc::new(RetryPolicy::compile(policy)?);
+        if retries.len() < Self::RETRIES {
+            retries.push((policy.clone(), compiled.clone()));
+        }
+        Ok(compiled)
     }
 }
 
@@ -199,6 +238,7 @@ struct Context<'a> {
     host: &'a config::VirtualHost,
     above: &'a Level,
     level: &'a Level,
+    shared: &'a Shared,
     retry: Option<Arc<RetryPolicy>>,
     name: Arc<str>,
 }
@@ -207,39 +247,39 @@ impl Context<'_> {
     /// A route that does nothing of its own.
     fn blank(&self) -> Route {
         Route {
-            name: "".into(),
+            name: self.shared.name(""),
             virtual_host: self.name.clone(),
-            stat_prefix: String::new(),
             timeout: Some(Duration::from_secs(15)),
             idle_timeout: None,
-            max_stream_duration: None,
-            grpc_timeout_max: None,
             retry: None,
             internal_redirect: None,
             buffer_limit: BUFFER_LIMIT,
             terminates_connect: false,
-            mirrors: Vec::new(),
-            weighted: Vec::new(),
+            mirrors: Box::default(),
+            weighted: Box::default(),
             cluster_not_found_status: 503,
             priority: Priority::Default,
             attempt_count_in_request: self.host.include_request_attempt_count,
             attempt_count_in_response: self.host.include_attempt_count_in_response,
-            metadata: Arc::default(),
+            metadata: self.shared.metadata.clone(),
             metadata_match: None,
             decorator: None,
             decorator_propagate: true,
             tracing: None,
-            rate_limits: Vec::new(),
+            rate_limits: Box::default(),
             auto_host_rewrite: false,
             matches: Match::everything(),
             action: Action::TlsRedirect,
-            request_headers: Vec::new(),
-            response_headers: Vec::new(),
-            rewrite: Rewrite::default(),
-            hash: Vec::new(),
-            upgrades: Vec::new(),
-            filters: vec![self.level.filters.clone(), self.above.filters.clone()],
-            max_stream: StreamLimits::default(),
+            request_headers: Box::default(),
+            response_headers: Box::default(),
+            rewrite: None,
+            hash: Box::default(),
+            upgrades: Box::default(),
+            filters: [self.level, self.above]
+                .into_iter()
+                .filter_map(|level| level.filters.clone())
+                .collect(),
+            max_stream: None,
         }
     }
 
@@ -267,12 +307,12 @@ impl Context<'_> {
         if self.table.most_specific_header_mutations_wins {
             levels.reverse();
         }
-        let some =
-            |mutations: &Arc<HeaderMutations>| (!mutations.is_empty()).then(|| mutations.clone());
         let mut compiled = Route {
-            name: route.name.as_str().into(),
-            stat_prefix: route.stat_prefix.clone(),
-            metadata: Arc::new(metadata(route.metadata.as_ref())),
+            name: self.shared.name(&route.name),
+            metadata: match &route.metadata {
+                Some(given) => Arc::new(metadata(Some(given))),
+                None => self.shared.metadata.clone(),
+            },
             decorator: route
                 .decorator
                 .as_ref()
@@ -286,17 +326,16 @@ impl Context<'_> {
             matches: matches.map_err(|e| e.within("match"))?,
             request_headers: levels
                 .iter()
-                .filter_map(|level| some(&level.request_headers))
+                .filter_map(|level| level.request_headers.clone())
                 .collect(),
             response_headers: levels
                 .iter()
-                .filter_map(|level| some(&level.response_headers))
+                .filter_map(|level| level.response_headers.clone())
                 .collect(),
-            filters: vec![
-                own.filters.clone(),
-                self.level.filters.clone(),
-                self.above.filters.clone(),
-            ],
+            filters: [&own, self.level, self.above]
+                .into_iter()
+                .filter_map(|level| level.filters.clone())
+                .collect(),
             ..self.blank()
         };
         compiled.buffer_limit = buffer_limit(
@@ -315,9 +354,9 @@ impl Context<'_> {
                 .forward(action, &mut compiled)
                 .map_err(|e| e.within("route"))?,
             Some(route::Action::Redirect(redirect)) => {
-                compiled.action = Action::Redirect(
+                compiled.action = Action::Redirect(Box::new(
                     Redirect::compile(redirect).map_err(|e| e.within("redirect"))?,
-                );
+                ));
             }
             Some(route::Action::DirectResponse(direct)) => {
                 compiled.action = self
@@ -385,7 +424,7 @@ impl Context<'_> {
         route.metadata_match =
             Criteria::of(&metadata(action.metadata_match.as_ref())).map(Arc::new);
         route.action = match &action.cluster_specifier {
-            Some(Cluster::Cluster(name)) => Action::Cluster(name.as_str().into()),
+            Some(Cluster::Cluster(name)) => Action::Cluster(self.shared.name(name)),
             Some(Cluster::ClusterHeader(name)) => {
                 Action::ClusterHeader(HeaderName::try_from(name.as_str()).map_err(|_| {
                     ConfigError::new("cluster_header", format!("{name:?} is not a header name"))
@@ -440,19 +479,13 @@ impl Context<'_> {
         let timeout = duration(action.timeout.as_ref()).unwrap_or(Duration::from_secs(15));
         route.timeout = Some(timeout).filter(|timeout| !timeout.is_zero());
         route.idle_timeout = duration(action.idle_timeout.as_ref());
-        let stream = action.max_stream_duration.as_ref();
-        route.max_stream_duration =
-            stream.and_then(|stream| duration(stream.max_stream_duration.as_ref()));
-        route.max_stream = StreamLimits::compile(stream);
-        route.max_stream.max_grpc_timeout = duration(action.max_grpc_timeout.as_ref());
-        route.max_stream.grpc_timeout_offset = duration(action.grpc_timeout_offset.as_ref());
-        route.grpc_timeout_max = stream
-            .and_then(|stream| duration(stream.grpc_timeout_header_max.as_ref()))
-            .or(route.max_stream.max_grpc_timeout);
+        route.max_stream = StreamLimits::compile(action);
         route.retry = match &action.retry_policy {
-            Some(policy) => Some(Arc::new(
-                RetryPolicy::compile(policy).map_err(|e| e.within("retry_policy"))?,
-            )),
+            Some(policy) => Some(
+                self.shared
+                    .retry(policy)
+                    .map_err(|e| e.within("retry_policy"))?,
+            ),
             None => self.retry.clone(),
         };
         let mirrors = [
@@ -476,12 +509,11 @@ impl Context<'_> {
         } else {
             Priority::Default
         };
-        route.rate_limits = RateLimit::compile_all(&action.rate_limits)?;
+        let mut rate_limits = RateLimit::compile_all(&action.rate_limits)?;
         if action.rate_limits.is_empty() || action.include_vh_rate_limits == Some(true) {
-            route
-                .rate_limits
-                .extend(RateLimit::compile_all(&self.host.rate_limits)?);
+            rate_limits.extend(RateLimit::compile_all(&self.host.rate_limits)?);
         }
+        route.rate_limits = rate_limits.into();
         route.auto_host_rewrite = automatic;
         route.rewrite = rewrite;
         route.hash = action
@@ -505,7 +537,8 @@ impl Context<'_> {
             .as_ref()
             .map(InternalRedirect::compile)
             .transpose()
-            .map_err(|e| e.within("internal_redirect_policy"))?;
+            .map_err(|e| e.within("internal_redirect_policy"))?
+            .map(Box::new);
         Ok(())
     }
 }

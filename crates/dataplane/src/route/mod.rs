@@ -41,14 +41,14 @@ pub struct RouteTable {
     /// Its name.
     pub name: Arc<str>,
     hosts: Hosts,
-    virtual_hosts: Vec<VirtualHost>,
+    virtual_hosts: Box<[VirtualHost]>,
 }
 
 #[derive(Debug)]
 struct VirtualHost {
     name: Arc<str>,
     require_tls: config::virtual_host::TlsRequirementType,
-    routes: Vec<Arc<Route>>,
+    routes: Box<[Arc<Route>]>,
     /// Stands for the redirect to https, which no configured route describes.
     tls_redirect: Option<Arc<Route>>,
 }
@@ -108,29 +108,23 @@ pub struct Route {
     pub name: Arc<str>,
     /// The virtual host's name.
     pub virtual_host: Arc<str>,
-    /// `stat_prefix`.
-    pub stat_prefix: String,
     /// `timeout`: 15 s when absent, `None` when disabled (0).
     pub timeout: Option<Duration>,
     /// `idle_timeout` of the stream; `Some(ZERO)` switches the connection manager's off.
     pub idle_timeout: Option<Duration>,
-    /// `max_stream_duration`.
-    pub max_stream_duration: Option<Duration>,
-    /// The cap of the grpc-timeout header, if it counts at all; `Some(ZERO)` means no cap.
-    pub grpc_timeout_max: Option<Duration>,
     /// The retry policy: the route's, else the virtual host's.
     pub retry: Option<Arc<RetryPolicy>>,
     /// `internal_redirect_policy`.
-    pub internal_redirect: Option<InternalRedirect>,
+    pub internal_redirect: Option<Box<InternalRedirect>>,
     /// How many bytes of a request are kept for other tries, mirrors and redirects: the route's
     /// `request_body_buffer_limit` or `per_request_buffer_limit_bytes`, else the virtual host's, else 1 MiB.
     pub buffer_limit: usize,
     /// A CONNECT ends here: its bytes become a TCP connection (`connect_config`).
     pub terminates_connect: bool,
     /// `request_mirror_policies`.
-    pub mirrors: Vec<Mirror>,
+    pub mirrors: Box<[Mirror]>,
     /// The entries of `weighted_clusters`; empty for a single cluster.
-    pub weighted: Vec<WeightedCluster>,
+    pub weighted: Box<[WeightedCluster]>,
     /// The status for a cluster that does not exist, 503 by default.
     pub cluster_not_found_status: u16,
     /// The circuit breaker priority.
@@ -150,19 +144,19 @@ pub struct Route {
     /// `tracing.random_sampling` and the like, as given.
     pub tracing: Option<Arc<xds::envoy::config::route::v3::Tracing>>,
     /// `rate_limits` of the route and, where included, of the virtual host.
-    pub rate_limits: Vec<crate::descriptors::RateLimit>,
+    pub rate_limits: Box<[crate::descriptors::RateLimit]>,
     /// Whether the host is replaced by the endpoint's name (`auto_host_rewrite`).
     pub auto_host_rewrite: bool,
     matches: Match,
     action: Action,
-    request_headers: Vec<Arc<HeaderMutations>>,
-    response_headers: Vec<Arc<HeaderMutations>>,
-    rewrite: Rewrite,
-    hash: Vec<hash::Policy>,
-    upgrades: Vec<(String, bool)>,
-    /// Most specific first: route, virtual host, route configuration.
-    filters: Vec<Arc<FilterConfigs>>,
-    max_stream: timeouts::StreamLimits,
+    request_headers: Box<[Arc<HeaderMutations>]>,
+    response_headers: Box<[Arc<HeaderMutations>]>,
+    rewrite: Option<Box<Rewrite>>,
+    hash: Box<[hash::Policy]>,
+    upgrades: Box<[(String, bool)]>,
+    /// Most specific first: route, virtual host, route configuration; those that say something.
+    filters: Box<[Arc<FilterConfigs>]>,
+    max_stream: Option<Box<timeouts::StreamLimits>>,
 }
 
 type FilterConfigs = HashMap<String, Arc<Any>>;
@@ -172,7 +166,7 @@ enum Action {
     Cluster(Arc<str>),
     ClusterHeader(http::HeaderName),
     Weighted(u64, DrawBy),
-    Redirect(Redirect),
+    Redirect(Box<Redirect>),
     TlsRedirect,
     Direct { status: u16, body: Bytes },
 }
@@ -387,13 +381,14 @@ impl Route {
         for mutations in &self.request_headers {
             mutations.apply_request(head, info);
         }
-        self.rewrite.host(
-            head,
-            entry.and_then(|entry| entry.host_rewrite.as_deref()),
-            suppress_envoy_headers,
-        );
-        self.rewrite
-            .path(head, &self.matches, suppress_envoy_headers);
+        if let Some(host) = entry.and_then(|entry| entry.host_rewrite.as_deref()) {
+            // The route's own wins over it; nothing is told of it.
+            *head.authority = host.to_owned();
+        }
+        if let Some(rewrite) = &self.rewrite {
+            rewrite.host(head, suppress_envoy_headers);
+            rewrite.path(head, &self.matches, suppress_envoy_headers);
+        }
     }
 
     /// Gives the request the name of the endpoint that was picked as its host, where `auto_host_rewrite` says so.
@@ -404,14 +399,15 @@ impl Route {
         suppress_envoy_headers: bool,
     ) {
         if self.auto_host_rewrite && !hostname.is_empty() {
-            self.rewrite
-                .endpoint_host(head, hostname, suppress_envoy_headers);
+            let append = self.rewrite.as_ref();
+            let append = append.is_some_and(|rewrite| rewrite.append_forwarded_host);
+            action::replace_host(head, hostname.to_owned(), append, suppress_envoy_headers);
         }
     }
 
     /// The path that the upstream will see, without changing anything: for explanations.
     pub fn rewritten_path(&self, path: &str) -> Option<String> {
-        self.rewrite.rewritten(path, &self.matches)
+        self.rewrite.as_ref()?.rewritten(path, &self.matches)
     }
 
     /// Changes the response headers likewise.

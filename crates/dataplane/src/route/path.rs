@@ -14,10 +14,10 @@ use crate::request::{RequestHead, path_only};
 pub(super) struct Match {
     path: Path,
     case_sensitive: bool,
-    headers: Vec<HeaderMatch>,
-    query: Vec<QueryMatch>,
-    cookies: Vec<(String, StringMatch, bool)>,
-    metadata: Vec<MetadataMatch>,
+    headers: Box<[HeaderMatch]>,
+    query: Box<[QueryMatch]>,
+    cookies: Box<[(String, StringMatch, bool)]>,
+    metadata: Box<[MetadataMatch]>,
     fraction: Fraction,
     grpc: bool,
     certificate: Option<(Option<bool>, Option<bool>)>,
@@ -26,9 +26,9 @@ pub(super) struct Match {
 
 #[derive(Debug)]
 enum Path {
-    Exact(String),
-    Prefix(String),
-    SeparatedPrefix(String),
+    Exact(Box<str>),
+    Prefix(Box<str>),
+    SeparatedPrefix(Box<str>),
     Regex(Regex),
     Template(Regex),
     Connect,
@@ -38,12 +38,12 @@ impl Match {
     /// Every request.
     pub(super) fn everything() -> Self {
         Self {
-            path: Path::Prefix(String::new()),
+            path: Path::Prefix("".into()),
             case_sensitive: true,
-            headers: Vec::new(),
-            query: Vec::new(),
-            cookies: Vec::new(),
-            metadata: Vec::new(),
+            headers: Box::default(),
+            query: Box::default(),
+            cookies: Box::default(),
+            metadata: Box::default(),
             fraction: Fraction::ALL,
             grpc: false,
             certificate: None,
@@ -56,8 +56,8 @@ impl Match {
         ignore_parameters: bool,
     ) -> Result<Self, ConfigError> {
         let path = match &config.path_specifier {
-            Some(PathSpecifier::Path(path)) => Path::Exact(path.clone()),
-            Some(PathSpecifier::Prefix(prefix)) => Path::Prefix(prefix.clone()),
+            Some(PathSpecifier::Path(path)) => Path::Exact(path.as_str().into()),
+            Some(PathSpecifier::Prefix(prefix)) => Path::Prefix(prefix.as_str().into()),
             Some(PathSpecifier::PathSeparatedPrefix(prefix)) => {
                 if !prefix.starts_with('/') || prefix.ends_with('/') || prefix.contains(['?', '#'])
                 {
@@ -68,7 +68,7 @@ impl Match {
                         ),
                     ));
                 }
-                Path::SeparatedPrefix(prefix.clone())
+                Path::SeparatedPrefix(prefix.as_str().into())
             }
             Some(PathSpecifier::SafeRegex(regex)) => {
                 Path::Regex(full_regex(regex).map_err(|e| e.within("safe_regex"))?)
@@ -230,7 +230,7 @@ fn all<C, T>(
     configs: &[C],
     compile: impl Fn(&C) -> Result<T, ConfigError>,
     field: &str,
-) -> Result<Vec<T>, ConfigError> {
+) -> Result<Box<[T]>, ConfigError> {
     let each =
         |(index, config)| compile(config).map_err(|e| e.within(&format!("{field}[{index}]")));
     configs.iter().enumerate().map(each).collect()

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::HeaderMap;
-use xds::envoy::config::route::v3::route_action::MaxStreamDuration;
+use xds::envoy::config::route::v3::{RouteAction, route_action::MaxStreamDuration};
 
 use super::Route;
 use crate::cluster::duration;
@@ -35,27 +35,34 @@ impl Timeouts {
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct StreamLimits {
     /// It replaces the route's timeout altogether.
-    pub(super) set: bool,
+    set: bool,
     limit: Option<Duration>,
     grpc_max: Option<Duration>,
     grpc_offset: Option<Duration>,
     /// Of the older fields beside the timeout.
-    pub(super) max_grpc_timeout: Option<Duration>,
-    pub(super) grpc_timeout_offset: Option<Duration>,
+    max_grpc_timeout: Option<Duration>,
+    grpc_timeout_offset: Option<Duration>,
 }
 
 impl StreamLimits {
-    pub(super) fn compile(config: Option<&MaxStreamDuration>) -> Self {
-        let Some(config) = config else {
-            return Self::default();
+    /// None where nothing is limited.
+    // The older fields are what most configurations have.
+    #[allow(deprecated)]
+    pub(super) fn compile(action: &RouteAction) -> Option<Box<Self>> {
+        let config = action.max_stream_duration.as_ref();
+        let of = |field: fn(&MaxStreamDuration) -> Option<&xds::prost_types::Duration>| {
+            duration(config.and_then(field))
         };
-        Self {
-            set: config.max_stream_duration.is_some(),
-            limit: duration(config.max_stream_duration.as_ref()),
-            grpc_max: duration(config.grpc_timeout_header_max.as_ref()),
-            grpc_offset: duration(config.grpc_timeout_header_offset.as_ref()),
-            ..Self::default()
-        }
+        let limits = Self {
+            set: config.is_some_and(|config| config.max_stream_duration.is_some()),
+            limit: of(|config| config.max_stream_duration.as_ref()),
+            grpc_max: of(|config| config.grpc_timeout_header_max.as_ref()),
+            grpc_offset: of(|config| config.grpc_timeout_header_offset.as_ref()),
+            max_grpc_timeout: duration(action.max_grpc_timeout.as_ref()),
+            grpc_timeout_offset: duration(action.grpc_timeout_offset.as_ref()),
+        };
+        // Without these two the others are not looked at.
+        (limits.set || limits.max_grpc_timeout.is_some()).then(|| Box::new(limits))
     }
 }
 
@@ -64,7 +71,8 @@ impl Route {
     /// x-envoy-upstream-rq-per-try-timeout-ms.
     pub fn timeouts(&self, head: &RequestHead<'_>) -> Timeouts {
         let some = |limit: Duration| Some(limit).filter(|limit| !limit.is_zero());
-        let limits = &self.max_stream;
+        let none = StreamLimits::default();
+        let limits = self.max_stream.as_deref().unwrap_or(&none);
         let grpc = head.is_grpc();
         let mut timeouts = Timeouts {
             per_try: self.retry.as_ref().and_then(|retry| retry.per_try_timeout),
