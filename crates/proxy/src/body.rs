@@ -69,6 +69,11 @@ pub enum Tunnel {
 pub trait Source {
     /// The next frame; `None` is the end.
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>>;
+
+    /// Whether it is certain that nothing follows.
+    fn is_end(&self) -> bool {
+        false
+    }
 }
 
 impl Body {
@@ -107,7 +112,8 @@ impl Body {
             Self::H1Response(body) => body.is_end(),
             Self::H2(body) => body.is_end(),
             Self::Chained(first, rest) => first.is_empty() && rest.is_end(),
-            Self::Tunnel(_) | Self::Boxed(_) => false,
+            Self::Boxed(body) => body.is_end(),
+            Self::Tunnel(_) => false,
         }
     }
 

@@ -16,6 +16,7 @@ pub mod h2;
 pub mod http;
 pub mod io;
 pub mod listener;
+mod memory;
 pub mod network_filters;
 pub mod server;
 pub mod stats;

@@ -8,18 +8,27 @@ use arc_swap::ArcSwap;
 use runtime::CancellationToken;
 use tokio::sync::watch;
 use xds::envoy::config::bootstrap::v3::Bootstrap;
+use xds::envoy::extensions::transport_sockets::tls::v3::Secret;
 
 use crate::access_log::Sinks;
 use crate::admin;
 use crate::bootstrap;
+use crate::config::kept::{Kept, values};
 use crate::config::manager::Manager;
 use crate::config::{Shared, Snapshot};
+use crate::memory;
 use crate::stats::tags::Tags;
 use crate::stats::{Registry, ServerStats};
 use crate::tls::secrets::Secrets;
 use crate::tracer::Tracer;
 use crate::worker;
 use crate::xds_client::{self, TargetSource};
+
+/// The numbers of fields: of a bootstrap, and of its static resources.
+const STATIC_RESOURCES: u32 = 2;
+const LISTENERS: u32 = 1;
+const CLUSTERS: u32 = 2;
+const SECRETS: u32 = 3;
 
 /// How to run, apart from the bootstrap.
 #[derive(Debug, Clone)]
@@ -55,7 +64,7 @@ pub struct Proxy {
     /// Its configuration.
     pub manager: Arc<Manager>,
     /// The bootstrap it was started with, for dumps.
-    pub bootstrap: Arc<Bootstrap>,
+    pub bootstrap: Kept<Bootstrap>,
     /// Cancelled when it shall end.
     pub stop: CancellationToken,
     /// Where the admin interface is.
@@ -69,7 +78,7 @@ impl Proxy {
     /// largest part of what an idle sidecar would hold.
     pub fn tags(&self) -> &Tags {
         self.tags
-            .get_or_init(|| Tags::compile(self.bootstrap.stats_config.as_ref()))
+            .get_or_init(|| Tags::compile(self.bootstrap.read().stats_config.as_ref()))
     }
 
     /// Starts a proxy from a bootstrap. Must be called inside of a runtime, which then runs everything but the traffic.
@@ -82,6 +91,7 @@ impl Proxy {
         options: &Options,
         control: Option<TargetSource>,
     ) -> Result<Arc<Self>, String> {
+        memory::settle();
         let stats = Arc::new(Registry::default());
         let secrets = Arc::new(Secrets::default());
         let node = bootstrap.node.clone().unwrap_or_default();
@@ -147,14 +157,34 @@ impl Proxy {
             if options.bind { workers } else { Vec::new() },
             dynamic,
         );
-        let resources = bootstrap.static_resources.clone().unwrap_or_default();
-        for secret in resources.secrets {
+        let kept = Kept::of(&bootstrap);
+        let resources = values(kept.bytes(), STATIC_RESOURCES)
+            .pop()
+            .unwrap_or_default();
+        for secret in values(&resources, SECRETS) {
+            let secret = Kept::<Secret>::encoded(secret).read();
             let name = secret.name.clone();
             manager
                 .set_local_secret(secret, "")
                 .map_err(|error| format!("secret {name}: {error}"))?;
         }
-        manager.apply_static(resources.clusters, resources.listeners)?;
+        let listener = if options.admin {
+            admin::bind(&bootstrap)?
+        } else {
+            None
+        };
+        // From here on only the encoding is held.
+        drop(bootstrap);
+        manager.apply_static(
+            values(&resources, CLUSTERS)
+                .into_iter()
+                .map(Kept::encoded)
+                .collect(),
+            values(&resources, LISTENERS)
+                .into_iter()
+                .map(Kept::encoded)
+                .collect(),
+        )?;
         let stop = CancellationToken::new();
         if let Some((target, mode)) = server.filter(|_| dynamic && options.bind) {
             let sink = manager.clone();
@@ -163,16 +193,11 @@ impl Proxy {
         let mut proxy = Self {
             shared,
             manager,
-            bootstrap: Arc::new(bootstrap),
+            bootstrap: kept,
             stop,
             admin: None,
             tags: OnceLock::new(),
             threads: parking_lot::Mutex::new(threads),
-        };
-        let listener = if options.admin {
-            admin::bind(&proxy.bootstrap)?
-        } else {
-            None
         };
         proxy.admin = listener
             .as_ref()

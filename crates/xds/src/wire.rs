@@ -193,8 +193,12 @@ impl<K: Scalar + Ord, V: Scalar> Map for ScalarMap<'_, K, V> {
     }
 }
 
-/// The key of a field and its value, for those who look at bytes without knowing the message. Groups have no value.
-pub(crate) fn next_field<'a>(bytes: &mut &'a [u8]) -> Result<(u32, Option<&'a [u8]>), DecodeError> {
+/// The number of the next field and its value if that is a message, bytes or a string: for those who look into bytes without
+/// reading the message.
+///
+/// # Errors
+/// What is wrong with the encoding.
+pub fn next_field<'a>(bytes: &mut &'a [u8]) -> Result<(u32, Option<&'a [u8]>), DecodeError> {
     let (number, kind) = read::key(bytes)?;
     if kind == read::LENGTH_DELIMITED {
         Ok((number, Some(read::delimited(bytes)?)))

@@ -6,8 +6,9 @@ use http::StatusCode;
 use regex::Regex;
 use serde_json::{Map, Value, json};
 use xds::Wire;
+use xds::envoy::config::bootstrap::v3::Bootstrap;
 
-use crate::config::listener::{ChainKind, RouteSource};
+use crate::config::kept::Kept;
 use crate::config::manager::Refused;
 use crate::server::Proxy;
 use crate::tls::secrets::{Entry, SecretValue};
@@ -53,9 +54,19 @@ impl Section {
 
 /// A message with its type.
 fn typed<M: Wire>(message: &M) -> Value {
+    spelled_out(M::type_url(), &message.to_wire())
+}
+
+/// The same of one that is kept encoded.
+fn kept<M: Wire + PartialEq>(message: &Kept<M>) -> Value {
+    spelled_out(M::type_url(), message.bytes())
+}
+
+fn spelled_out(type_url: String, bytes: &[u8]) -> Value {
     let mut out = Map::new();
-    out.insert("@type".into(), M::type_url().into());
-    match xds::json::to_value(message) {
+    let fields = xds::json::to_value_by_type_url(&type_url, bytes);
+    out.insert("@type".into(), type_url.into());
+    match fields {
         Ok(Value::Object(fields)) => out.extend(fields),
         Ok(other) => {
             out.insert("value".into(), other);
@@ -104,7 +115,8 @@ fn sections(proxy: &Proxy, names: Option<&Regex>, eds: bool) -> Vec<Section> {
     let mut bootstrap = Section::new("BootstrapConfigDump", &["bootstrap", "last_updated"]);
     bootstrap.set(
         "bootstrap",
-        xds::json::to_value(&*proxy.bootstrap).unwrap_or_default(),
+        xds::json::to_value_by_type_url(Bootstrap::FULL_NAME, proxy.bootstrap.bytes())
+            .unwrap_or_default(),
     );
     bootstrap.set("last_updated", timestamp(started));
 
@@ -134,7 +146,7 @@ fn sections(proxy: &Proxy, names: Option<&Regex>, eds: bool) -> Vec<Section> {
         for (name, cluster) in state.clusters.iter().filter(|(name, _)| wanted(name)) {
             let entry = object(vec![
                 ("version_info", cluster.version.as_str().into()),
-                ("cluster", typed(&*cluster.message)),
+                ("cluster", kept(&cluster.message)),
                 ("last_updated", timestamp(cluster.updated)),
             ]);
             if state.static_clusters.contains(name) {
@@ -150,7 +162,7 @@ fn sections(proxy: &Proxy, names: Option<&Regex>, eds: bool) -> Vec<Section> {
         {
             warming.push(object(vec![
                 ("version_info", cluster.version.as_str().into()),
-                ("cluster", typed(&*cluster.message)),
+                ("cluster", kept(&cluster.message)),
                 ("last_updated", timestamp(cluster.updated)),
             ]));
         }
@@ -177,13 +189,13 @@ fn sections(proxy: &Proxy, names: Option<&Regex>, eds: bool) -> Vec<Section> {
             let fixed: Vec<Value> = state
                 .clusters
                 .iter()
-                .filter(|(name, cluster)| wanted(name) && cluster.message.load_assignment.is_some())
-                .map(|(_, cluster)| {
-                    let assignment = cluster.message.load_assignment.clone().unwrap_or_default();
-                    object(vec![
+                .filter(|(name, _)| wanted(name))
+                .filter_map(|(_, cluster)| {
+                    let assignment = cluster.message.read().load_assignment?;
+                    Some(object(vec![
                         ("endpoint_config", typed(&assignment)),
                         ("last_updated", timestamp(cluster.updated)),
-                    ])
+                    ]))
                 })
                 .collect();
             let dynamic: Vec<Value> = state
@@ -193,7 +205,7 @@ fn sections(proxy: &Proxy, names: Option<&Regex>, eds: bool) -> Vec<Section> {
                 .map(|(_, entry)| {
                     object(vec![
                         ("version_info", entry.version.as_str().into()),
-                        ("endpoint_config", typed(&*entry.message)),
+                        ("endpoint_config", kept(&entry.message)),
                         ("last_updated", timestamp(entry.updated)),
                     ])
                 })
@@ -205,17 +217,14 @@ fn sections(proxy: &Proxy, names: Option<&Regex>, eds: bool) -> Vec<Section> {
         let (mut fixed, mut dynamic) = (Vec::new(), Vec::new());
         let mut inline = Vec::new();
         for (name, listener) in state.listeners.iter().filter(|(name, _)| wanted(name)) {
-            for chain in listener.all_chains() {
-                if let ChainKind::Http(manager) = &chain.kind
-                    && let RouteSource::Inline(routes) = &manager.routes
-                {
-                    inline.push(object(vec![
-                        ("route_config", typed(&*routes.message)),
-                        ("last_updated", timestamp(routes.updated)),
-                    ]));
-                }
+            let messages = listener.inline_route_messages();
+            for (message, routes) in messages.iter().zip(listener.inline_routes()) {
+                inline.push(object(vec![
+                    ("route_config", typed(message)),
+                    ("last_updated", timestamp(routes.updated)),
+                ]));
             }
-            let message = typed(&*listener.message);
+            let message = kept(&listener.message);
             if listener.fixed {
                 fixed.push(object(vec![
                     ("listener", message),
@@ -247,7 +256,7 @@ fn sections(proxy: &Proxy, names: Option<&Regex>, eds: bool) -> Vec<Section> {
         {
             let warming = object(vec![
                 ("version_info", listener.version.as_str().into()),
-                ("listener", typed(&*listener.message)),
+                ("listener", kept(&listener.message)),
                 ("last_updated", timestamp(listener.updated)),
             ]);
             dynamic.push(object(vec![
@@ -274,7 +283,10 @@ fn sections(proxy: &Proxy, names: Option<&Regex>, eds: bool) -> Vec<Section> {
             .map(|(_, routes)| {
                 object(vec![
                     ("version_info", routes.version.as_str().into()),
-                    ("route_config", typed(&*routes.message)),
+                    (
+                        "route_config",
+                        routes.message.as_ref().map_or(Value::Null, kept),
+                    ),
                     ("last_updated", timestamp(routes.updated)),
                 ])
             })

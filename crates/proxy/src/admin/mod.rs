@@ -106,7 +106,7 @@ impl Admin {
             "/certs" => Answer::json(&dump::certificates(&self.proxy)),
             "/memory" => Answer::json(&memory()),
             "/runtime" => Answer::json(&runtime_values::entries(
-                self.proxy.bootstrap.layered_runtime.as_ref(),
+                self.proxy.bootstrap.read().layered_runtime.as_ref(),
             )),
             "/contention" => Answer::ok(
                 "Mutex contention tracing is not enabled. To enable, run Envoy with flag --enable-mutex-tracing.",

@@ -13,6 +13,7 @@ use xds::envoy::config::core::v3::socket_address::PortSpecifier;
 use xds::envoy::config::listener::v3::{
     FilterChain, Listener as Message, filter::ConfigType as NetworkConfig, listener_filter::ConfigType as FilterConfig,
 };
+use xds::envoy::config::route::v3::RouteConfiguration;
 use xds::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::{RouteSpecifier, Tracing as TracingMessage};
 use xds::envoy::extensions::filters::network::http_connection_manager::v3::{HttpConnectionManager, http_filter};
 use xds::envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy as TcpMessage;
@@ -22,6 +23,7 @@ use xds::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::{
 use xds::envoy::extensions::transport_sockets::tls::v3::DownstreamTlsContext;
 
 use super::Shared;
+use super::kept::Kept;
 use super::routes::Routes;
 use crate::access_log::AccessLog;
 use crate::h1::head::HeaderCase;
@@ -60,8 +62,8 @@ pub enum InspectorKind {
 pub struct Listener {
     /// Its name.
     pub name: String,
-    /// The message, for dumps.
-    pub message: Arc<Message>,
+    /// The message, for dumps and for comparing the next one with it.
+    pub message: Kept<Message>,
     /// The version the server gave it.
     pub version: String,
     /// When it came.
@@ -156,6 +158,8 @@ pub struct HttpManager {
     pub access_log: Vec<AccessLog>,
     /// What is changed about replies of our own.
     pub local_replies: LocalReplies,
+    /// Somebody looks at the headers of an answer when it is through: a log, metrics, a span.
+    pub observes_headers: bool,
     /// For the codecs.
     pub options: Options,
     /// 0 auto, 1 HTTP/1, 2 HTTP/2.
@@ -277,17 +281,18 @@ impl Listener {
     /// # Errors
     /// Everything of it this proxy cannot use.
     pub fn compile(
-        message: Message,
+        message: &Message,
+        kept: Kept<Message>,
         version: &str,
         shared: &Shared,
         fixed: bool,
         previous: Option<&Self>,
     ) -> Result<Arc<Self>, String> {
-        let unread = dataplane::unread::unread(&message);
+        let unread = dataplane::unread::unread(message);
         if !unread.is_empty() {
             return Err(join(&unread));
         }
-        for field in dataplane::unread::ignored(&message) {
+        for field in dataplane::unread::ignored(message) {
             tracing::warn!(
                 "listener {}: {field} has no effect in this proxy",
                 message.name
@@ -308,36 +313,32 @@ impl Listener {
         )
         .map_err(|errors| join(&errors))?;
         let mut chains = Vec::new();
-        let kept = previous
-            .filter(|previous| previous.message.traffic_direction == message.traffic_direction);
+        let previous = previous
+            .filter(|previous| previous.direction == message.traffic_direction)
+            .map(|previous| (previous, previous.message.read()));
         for (index, chain) in message.filter_chains.iter().enumerate() {
-            let same = kept.and_then(|kept| {
-                let at = kept
-                    .message
-                    .filter_chains
-                    .iter()
-                    .position(|other| other == chain)?;
-                kept.chains.get(at)
+            let same = previous.as_ref().and_then(|(previous, message)| {
+                let mut all = message.filter_chains.iter();
+                previous.chains.get(all.position(|other| other == chain)?)
             });
             if let Some(same) = same {
                 chains.push(same.clone());
                 continue;
             }
-            let compiled = Chain::compile(chain, &message, shared).map_err(|error| {
+            let compiled = Chain::compile(chain, message, shared).map_err(|error| {
                 format!("filter_chains[{index}]{}: {error}", named(&chain.name))
             })?;
             chains.push(Arc::new(compiled));
         }
         let default = match &message.default_filter_chain {
             Some(chain)
-                if kept.is_some_and(|kept| {
-                    kept.message.default_filter_chain.as_ref() == Some(chain)
-                }) =>
+                if let Some((previous, message)) = &previous
+                    && message.default_filter_chain.as_ref() == Some(chain) =>
             {
-                kept.and_then(|kept| kept.default.clone())
+                previous.default.clone()
             }
             Some(chain) => Some(Arc::new(
-                Chain::compile(chain, &message, shared)
+                Chain::compile(chain, message, shared)
                     .map_err(|error| format!("default_filter_chain: {error}"))?,
             )),
             None => None,
@@ -376,7 +377,7 @@ impl Listener {
             };
             inspectors.push(Inspector { kind, disabled });
         }
-        let label = label(&message)?;
+        let label = label(message)?;
         let inspect_timeout = match duration(message.listener_filters_timeout.as_ref()) {
             None => Some(Duration::from_secs(15)),
             Some(Duration::ZERO) => None,
@@ -410,7 +411,7 @@ impl Listener {
                 .group::<ListenerStats>(&format!("listener.{label}")),
             direction: message.traffic_direction,
             fixed,
-            message: Arc::new(message),
+            message: kept,
         }))
     }
 
@@ -428,6 +429,27 @@ impl Listener {
             },
             ChainKind::Tcp(_) => None,
         })
+    }
+
+    /// The messages of these tables, in the same order.
+    pub fn inline_route_messages(&self) -> Vec<RouteConfiguration> {
+        let message = self.message.read();
+        let chains = message.filter_chains.iter();
+        chains
+            .chain(&message.default_filter_chain)
+            .filter_map(|chain| {
+                let manager = chain.filters.iter().rev().find_map(|filter| {
+                    let Some(NetworkConfig::TypedConfig(any)) = &filter.config_type else {
+                        return None;
+                    };
+                    typed::<HttpConnectionManager>(&unwrap_struct(any).ok()?).ok()
+                })?;
+                match manager.route_specifier {
+                    Some(RouteSpecifier::RouteConfig(config)) => Some(config),
+                    _ => None,
+                }
+            })
+            .collect()
     }
 
     /// The route configurations it waits for.
@@ -766,7 +788,7 @@ impl HttpManager {
         }
         let routes = match &message.route_specifier {
             Some(RouteSpecifier::RouteConfig(config)) => RouteSource::Inline(
-                Routes::compile(config.clone(), "")
+                Routes::compile(config, None, "")
                     .map_err(|error| format!("route_config: {error}"))?,
             ),
             Some(RouteSpecifier::Rds(rds)) => RouteSource::Named(rds.route_config_name.clone()),
@@ -810,6 +832,11 @@ impl HttpManager {
                 label(listener)?,
                 message.stat_prefix
             )),
+            observes_headers: message.tracing.is_some()
+                || !message.access_log.is_empty()
+                || filters
+                    .iter()
+                    .any(|named| matches!(named.filter, HttpFilter::IstioStats(_))),
             rules,
             filters,
             routes,

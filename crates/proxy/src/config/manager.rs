@@ -15,14 +15,16 @@ use xds::envoy::config::cluster::v3::Cluster as ClusterMessage;
 use xds::envoy::config::core::v3::TypedExtensionConfig;
 use xds::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use xds::envoy::config::listener::v3::Listener as ListenerMessage;
-use xds::envoy::config::route::v3::RouteConfiguration;
 use xds::envoy::extensions::transport_sockets::tls::v3::Secret;
+use xds::prost_types::Any;
 use xds::type_url;
 
+use super::kept::Kept;
 use super::listener::Listener;
 use super::routes::Routes;
 use super::{Shared, Snapshot};
 use crate::http::filters::{FilterContext, HttpFilter};
+use crate::memory::Trimmer;
 use crate::stats::groups::{ClusterManagerStats, ListenerManagerStats};
 use crate::upstream::Cluster;
 use crate::upstream::cluster::join;
@@ -33,7 +35,7 @@ use crate::xds_client::ads::{Interests, Received, Sink};
 #[derive(Clone)]
 pub struct Endpoints {
     /// The message, for dumps.
-    pub message: Arc<ClusterLoadAssignment>,
+    pub message: Kept<ClusterLoadAssignment>,
     /// The version the server gave it.
     pub version: String,
     /// When it came.
@@ -106,6 +108,7 @@ pub struct Manager {
     workers: Vec<Handle>,
     state: Mutex<State>,
     changed: Arc<Notify>,
+    trimmer: Trimmer,
     runtime: tokio::runtime::Handle,
     clusters: Arc<ClusterManagerStats>,
     listeners: Arc<ListenerManagerStats>,
@@ -126,6 +129,7 @@ impl Manager {
             workers,
             state: Mutex::default(),
             changed: Arc::default(),
+            trimmer: Trimmer::default(),
             runtime: tokio::runtime::Handle::current(),
             clusters,
             listeners,
@@ -166,37 +170,39 @@ impl Manager {
     /// The first that cannot be used.
     pub fn apply_static(
         &self,
-        clusters: Vec<ClusterMessage>,
-        listeners: Vec<ListenerMessage>,
+        clusters: Vec<Kept<ClusterMessage>>,
+        listeners: Vec<Kept<ListenerMessage>>,
     ) -> Result<(), String> {
         let mut state = self.state.lock();
-        for message in clusters {
-            let name = message.name.clone();
-            self.add_cluster(&mut state, message, "")
-                .map_err(|error| format!("cluster {name}: {error}"))?;
-            state.static_clusters.insert(name);
+        for kept in clusters {
+            let message = kept.read();
+            self.add_cluster(&mut state, &message, kept, "")
+                .map_err(|error| format!("cluster {}: {error}", message.name))?;
+            state.static_clusters.insert(message.name);
         }
-        for message in listeners {
-            let mut message = message;
+        for mut kept in listeners {
+            let mut message = kept.read();
             if message.name.is_empty() {
                 message.name = format!("listener-{}", uuid::Uuid::new_v4());
+                kept = Kept::of(&message);
             }
-            let name = message.name.clone();
-            self.add_listener(&mut state, message, "", true)
-                .map_err(|error| format!("listener {name}: {error}"))?;
+            self.add_listener(&mut state, &message, kept, "", true)
+                .map_err(|error| format!("listener {}: {error}", message.name))?;
         }
         if !self.dynamic {
             state.listeners_came = true;
         }
         self.warm(&mut state);
         self.publish(&state);
+        self.trimmer.changed(&self.runtime);
         Ok(())
     }
 
     fn add_cluster(
         &self,
         state: &mut State,
-        message: ClusterMessage,
+        message: &ClusterMessage,
+        kept: Kept<ClusterMessage>,
         version: &str,
     ) -> Result<(), String> {
         let name = message.name.clone();
@@ -205,13 +211,14 @@ impl Manager {
             .get(&name)
             .or_else(|| state.clusters.get(&name));
         if let Some(current) = current
-            && *current.message == message
+            && current.message.is(&kept, message)
         {
             return Ok(());
         }
         let shared = &self.shared;
         let cluster = Cluster::new(
             message,
+            kept,
             version,
             &shared.stats,
             &shared.secrets,
@@ -232,7 +239,7 @@ impl Manager {
             }
             _ => true,
         };
-        self.look_after(&cluster);
+        self.look_after(&cluster, message);
         if ready {
             activate(state, cluster);
         } else {
@@ -255,14 +262,11 @@ impl Manager {
             self.clusters.cluster_removed.inc();
             let prefix = format!("cluster.{}", cluster.config.stat_name);
             self.shared.stats.remove(&prefix);
-            self.shared
-                .stats
-                .remove(&format!("{prefix}.outlier_detection"));
         }
     }
 
     /// The timers of a cluster.
-    fn look_after(&self, cluster: &Arc<Cluster>) {
+    fn look_after(&self, cluster: &Arc<Cluster>, message: &ClusterMessage) {
         if let Some(outlier) = &cluster.config.outlier {
             let interval = outlier.interval.max(Duration::from_millis(1));
             let cluster = Arc::downgrade(cluster);
@@ -281,7 +285,7 @@ impl Manager {
             cluster.config.discovery,
             Discovery::OriginalDst { .. } | Discovery::DynamicForwardProxy
         ) {
-            let age = dataplane::cluster::duration(cluster.message.cleanup_interval.as_ref())
+            let age = dataplane::cluster::duration(message.cleanup_interval.as_ref())
                 .unwrap_or(Duration::from_secs(5))
                 .max(Duration::from_secs(1));
             if age > Duration::from_secs(86_400 * 365) {
@@ -347,12 +351,12 @@ impl Manager {
                 let Some(cluster) = weak.upgrade() else {
                     return;
                 };
-                cluster.stats.update_attempt.inc();
+                cluster.stats.config.update_attempt.inc();
                 if failed && !first {
                     // Better the old addresses than none.
-                    cluster.stats.update_failure.inc();
+                    cluster.stats.config.update_failure.inc();
                 } else {
-                    cluster.stats.update_success.inc();
+                    cluster.stats.config.update_success.inc();
                     let resolved =
                         set.resolved(&mut |name| answers.get(name).cloned().unwrap_or_default());
                     let same = {
@@ -388,7 +392,8 @@ impl Manager {
     fn add_listener(
         &self,
         state: &mut State,
-        message: ListenerMessage,
+        message: &ListenerMessage,
+        kept: Kept<ListenerMessage>,
         version: &str,
         fixed: bool,
     ) -> Result<(), String> {
@@ -398,7 +403,7 @@ impl Manager {
             .get(&name)
             .or_else(|| state.listeners.get(&name));
         if let Some(current) = current {
-            if *current.message == message {
+            if current.message.is(&kept, message) {
                 return Ok(());
             }
             self.listeners.listener_modified.inc();
@@ -408,10 +413,10 @@ impl Manager {
         // Log files are flushed by tasks of the main runtime, whoever brings the configuration.
         let _entered = self.runtime.enter();
         let active = state.listeners.get(&name).map(|listener| &**listener);
-        let listener = Listener::compile(message, version, &self.shared, fixed, active)?;
+        let listener = Listener::compile(message, kept, version, &self.shared, fixed, active)?;
         for routes in listener.inline_routes() {
             // Routes in a listener may only name clusters that exist, unless they say otherwise.
-            if routes.message.validate_clusters == Some(false) {
+            if !routes.validate_clusters {
                 continue;
             }
             let known = |name: &str| {
@@ -607,8 +612,9 @@ impl Manager {
         let mut refused = Vec::new();
         self.clusters.cds_update_attempt.inc();
         for resource in updated {
-            let outcome = decode::<ClusterMessage>(&resource)
-                .and_then(|message| self.add_cluster(state, message, &resource.version));
+            let outcome = decode(resource.body).and_then(|(message, kept)| {
+                self.add_cluster(state, &message, kept, &resource.version)
+            });
             match outcome {
                 Ok(()) => {
                     state.refused_clusters.remove(&resource.name);
@@ -655,8 +661,9 @@ impl Manager {
             self.remove_listener(state, &name);
         }
         for resource in updated {
-            let outcome = decode::<ListenerMessage>(&resource)
-                .and_then(|message| self.add_listener(state, message, &resource.version, false));
+            let outcome = decode(resource.body).and_then(|(message, kept)| {
+                self.add_listener(state, &message, kept, &resource.version, false)
+            });
             if let Err(error) = outcome {
                 refused.push(format!("{}: {error}", resource.name));
                 let entry = Refused {
@@ -689,17 +696,17 @@ impl Manager {
     ) -> Result<(), String> {
         let mut refused = Vec::new();
         for resource in updated {
-            let compiled = decode::<ClusterLoadAssignment>(&resource).and_then(|message| {
-                HostSet::compile(&message)
-                    .map(|set| (message, set))
-                    .map_err(|errors| join(&errors))
-            });
+            let compiled =
+                decode(resource.body).and_then(|(message, kept): (ClusterLoadAssignment, _)| {
+                    HostSet::compile(&message)
+                        .map(|set| (message.cluster_name, kept, set))
+                        .map_err(|errors| join(&errors))
+                });
             match compiled {
-                Ok((message, set)) => {
-                    let name = message.cluster_name.clone();
+                Ok((name, message, set)) => {
                     let set = Arc::new(set);
                     let endpoints = Endpoints {
-                        message: Arc::new(message),
+                        message,
                         version: resource.version,
                         updated: SystemTime::now(),
                         set: set.clone(),
@@ -729,11 +736,12 @@ impl Manager {
     ) -> Result<(), String> {
         let mut refused = Vec::new();
         for resource in updated {
-            let compiled = decode::<RouteConfiguration>(&resource)
-                .and_then(|message| Routes::compile(message, &resource.version));
+            let compiled = decode(resource.body).and_then(|(message, kept)| {
+                Routes::compile(&message, Some(kept), &resource.version)
+            });
             match compiled {
                 Ok(routes) => {
-                    state.routes.insert(routes.message.name.clone(), routes);
+                    state.routes.insert(routes.name.clone(), routes);
                 }
                 Err(error) => refused.push(format!("{}: {error}", resource.name)),
             }
@@ -763,15 +771,16 @@ impl Manager {
             direction: 0,
         };
         for resource in updated {
-            let outcome = decode::<TypedExtensionConfig>(&resource).and_then(|config| {
-                let any = config
-                    .typed_config
-                    .as_ref()
-                    .ok_or("typed_config is missing")?;
-                let any = super::listener::unwrap_struct(any)?;
-                HttpFilter::compile(&any, &context)?;
-                Ok(config)
-            });
+            let outcome =
+                decode(resource.body).and_then(|(config, _): (TypedExtensionConfig, _)| {
+                    let any = config
+                        .typed_config
+                        .as_ref()
+                        .ok_or("typed_config is missing")?;
+                    let any = super::listener::unwrap_struct(any)?;
+                    HttpFilter::compile(&any, &context)?;
+                    Ok(config)
+                });
             match outcome {
                 Ok(config) => {
                     changed.insert(config.name.clone());
@@ -797,8 +806,8 @@ impl Manager {
         };
         let _entered = self.runtime.enter();
         for old in using {
-            let message = (*old.message).clone();
-            match Listener::compile(message, &old.version, &self.shared, old.fixed, None) {
+            let (message, kept) = (old.message.read(), old.message.clone());
+            match Listener::compile(&message, kept, &old.version, &self.shared, old.fixed, None) {
                 Ok(listener) => {
                     state
                         .warming_listeners
@@ -823,7 +832,7 @@ impl Manager {
     ) -> Result<(), String> {
         let mut refused = Vec::new();
         for resource in updated {
-            let outcome = decode::<Secret>(&resource).and_then(|secret| {
+            let outcome = decode(resource.body).and_then(|(secret, _): (Secret, _)| {
                 self.shared
                     .secrets
                     .set(secret, &resource.version)
@@ -845,12 +854,12 @@ impl Manager {
     }
 }
 
-fn decode<M: xds::Resource>(resource: &Received) -> Result<M, String> {
-    let message = M::from_wire(&resource.body.value).map_err(|error| error.to_string())?;
+fn decode<M: xds::Resource>(body: Any) -> Result<(M, Kept<M>), String> {
+    let message = M::from_wire(&body.value).map_err(|error| error.to_string())?;
     if message.resource_name().is_empty() {
         return Err("it has no name".into());
     }
-    Ok(message)
+    Ok((message, Kept::encoded(body.value)))
 }
 
 fn activate(state: &mut State, cluster: Arc<Cluster>) {
@@ -865,7 +874,7 @@ fn set_endpoints(state: &mut State, service: &str, set: &Arc<HostSet>) {
     let is = |cluster: &Arc<Cluster>| matches!(&cluster.config.discovery, Discovery::Eds(name) if name == service);
     for cluster in state.clusters.values().filter(|cluster| is(cluster)) {
         cluster.set_members(set.clone());
-        cluster.stats.update_success.inc();
+        cluster.stats.config.update_success.inc();
     }
     let warm: Vec<String> = state
         .warming_clusters
@@ -876,7 +885,7 @@ fn set_endpoints(state: &mut State, service: &str, set: &Arc<HostSet>) {
     for name in warm {
         if let Some(cluster) = state.warming_clusters.remove(&name) {
             cluster.set_members(set.clone());
-            cluster.stats.update_success.inc();
+            cluster.stats.config.update_success.inc();
             activate(state, cluster);
         }
     }
@@ -926,6 +935,7 @@ impl Sink for Manager {
         if url != type_url::ENDPOINT || state.warming_clusters.len() != warming {
             self.publish(&state);
         }
+        self.trimmer.changed(&self.runtime);
         outcome
     }
 

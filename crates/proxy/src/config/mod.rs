@@ -1,5 +1,6 @@
 //! Configuration at work: compiled, immutable, swapped as a whole. A request keeps what it began with.
 
+pub mod kept;
 pub mod listener;
 pub mod manager;
 pub mod routes;

@@ -8,6 +8,7 @@ use dataplane::route::{Route, RouteTable};
 use parking_lot::RwLock;
 use xds::envoy::config::route::v3::RouteConfiguration;
 
+use super::kept::Kept;
 use crate::http::filters::PerRoute;
 use crate::upstream::cluster::join;
 
@@ -15,8 +16,12 @@ use crate::upstream::cluster::join;
 pub struct Routes {
     /// The decisions.
     pub table: RouteTable,
-    /// The message, for dumps.
-    pub message: Arc<RouteConfiguration>,
+    /// Its name.
+    pub name: String,
+    /// The message, for dumps; none where it stands in a listener, whose message is kept.
+    pub message: Option<Kept<RouteConfiguration>>,
+    /// It may only name clusters that exist (`validate_clusters`), where it stands in a listener.
+    pub validate_clusters: bool,
     /// The version the server gave it.
     pub version: String,
     /// When it came.
@@ -30,15 +35,21 @@ impl Routes {
     ///
     /// # Errors
     /// Everything of it this proxy cannot use.
-    pub fn compile(message: RouteConfiguration, version: &str) -> Result<Arc<Self>, String> {
-        let table = RouteTable::compile(&message).map_err(|errors| join(&errors))?;
-        for (name, any) in configs(&message) {
+    pub fn compile(
+        message: &RouteConfiguration,
+        kept: Option<Kept<RouteConfiguration>>,
+        version: &str,
+    ) -> Result<Arc<Self>, String> {
+        let table = RouteTable::compile(message).map_err(|errors| join(&errors))?;
+        for (name, any) in configs(message) {
             PerRoute::compile(name, any)
                 .map_err(|error| format!("typed_per_filter_config[{name}]: {error}"))?;
         }
         Ok(Arc::new(Self {
             table,
-            message: Arc::new(message),
+            name: message.name.clone(),
+            message: kept,
+            validate_clusters: message.validate_clusters != Some(false),
             version: version.to_owned(),
             updated: SystemTime::now(),
             filters: RwLock::default(),

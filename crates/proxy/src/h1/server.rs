@@ -961,7 +961,7 @@ impl Tunnel {
                 let _ = Pin::new(&mut upgraded.io).poll_flush(cx);
                 Poll::Ready(Ok(n))
             }
-            Self::Stream(_, out) => out.poll_write(cx, data),
+            Self::Stream(_, out) => out.poll_write(cx, data, false),
         }
     }
 

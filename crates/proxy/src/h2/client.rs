@@ -274,7 +274,11 @@ impl Pump {
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
         while !self.done {
             if let Some(data) = &mut self.data {
-                match self.out.poll_write(cx, data) {
+                let last = self
+                    .replay
+                    .as_ref()
+                    .is_some_and(|replay| replay.borrow().is_end(self.cursor));
+                match self.out.poll_write(cx, data, last) {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(Ok(n)) => {
                         data.advance(n);

@@ -123,8 +123,13 @@ impl Outgoing {
         }
     }
 
-    /// Sends some of `data`.
-    pub fn poll_write(&mut self, cx: &mut Context<'_>, data: &Bytes) -> Poll<io::Result<usize>> {
+    /// Sends some of `data`; `last`: nothing follows after all of it, which then ends the stream.
+    pub fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        data: &Bytes,
+        last: bool,
+    ) -> Poll<io::Result<usize>> {
         if data.is_empty() {
             return Poll::Ready(Ok(0));
         }
@@ -133,8 +138,9 @@ impl Outgoing {
             let capacity = self.stream.capacity();
             if capacity > 0 {
                 let n = capacity.min(data.len());
+                self.ended = last && n == data.len();
                 self.stream
-                    .send_data(data.slice(..n), false)
+                    .send_data(data.slice(..n), self.ended)
                     .map_err(io::Error::other)?;
                 return Poll::Ready(Ok(n));
             }

@@ -1,6 +1,7 @@
 //! The server side of an HTTP/2 connection.
 
 use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Instant;
@@ -12,7 +13,7 @@ use http::header;
 
 use super::{CONNECTION_WINDOW, Incoming, Outgoing, STREAM_WINDOW, WithPrefix};
 use crate::body::{Body, BodyError, Frame};
-use crate::http::connection::{Connection, drop_reset};
+use crate::http::connection::{Connection, WasReset};
 use crate::http::message::{Ended, Informational, Protocol, Request, Response};
 use crate::io::Io;
 
@@ -166,34 +167,33 @@ async fn stream(
         start,
     };
     let is_head = request.method == http::Method::HEAD;
-    let mut was_reset = false;
-    let mut handling = Box::pin(conn.clone().call(request));
-    let response = poll_fn(|cx| {
-        let polled = handling.as_mut().poll(cx);
-        if polled.is_pending() {
-            for (status, headers) in info.drain() {
-                let mut answer = http::Response::new(());
-                *answer.status_mut() = status;
-                *answer.headers_mut() = headers;
-                let _ = respond.send_informational(answer);
+    let response = {
+        // Outlives the handler.
+        let mut was_reset = None;
+        let mut handling = pin!(conn.clone().call(request));
+        poll_fn(|cx| {
+            let polled = handling.as_mut().poll(cx);
+            if polled.is_pending() {
+                for (status, headers) in info.drain() {
+                    let mut answer = http::Response::new(());
+                    *answer.status_mut() = status;
+                    *answer.headers_mut() = headers;
+                    let _ = respond.send_informational(answer);
+                }
             }
-        }
-        match polled {
-            Poll::Ready(response) => Poll::Ready(Some(response)),
-            Poll::Pending => respond.poll_reset(cx).map(|reset| {
-                was_reset = reset.is_ok();
-                None
-            }),
-        }
-    })
-    .await;
+            match polled {
+                Poll::Ready(response) => Poll::Ready(Some(response)),
+                Poll::Pending => respond.poll_reset(cx).map(|reset| {
+                    was_reset = reset.is_ok().then(WasReset::new);
+                    None
+                }),
+            }
+        })
+        .await
+    };
     let Some(response) = response else {
-        if was_reset {
-            drop_reset(handling);
-        }
         return;
     };
-    drop(handling);
     send(response, respond, is_head, tunnel).await;
 }
 
@@ -205,7 +205,7 @@ async fn send(
 ) {
     let Response {
         status,
-        headers,
+        mut headers,
         mut body,
         mut stream,
         ..
@@ -216,7 +216,11 @@ async fn send(
         .sum();
     let mut head = http::Response::new(());
     *head.status_mut() = status;
-    *head.headers_mut() = headers.clone();
+    *head.headers_mut() = if stream.wants_headers() {
+        headers.clone()
+    } else {
+        std::mem::take(&mut headers)
+    };
     if let Body::Tunnel(tunnel) = body {
         // The answer to an extended CONNECT is 200, not 101 (RFC 8441).
         *head.status_mut() = http::StatusCode::OK;
@@ -248,7 +252,7 @@ async fn send(
     let ended = poll_fn(|cx| {
         loop {
             if let Some(data) = &mut pending {
-                match out.poll_write(cx, data) {
+                match out.poll_write(cx, data, body.is_end()) {
                     Poll::Ready(Ok(n)) => {
                         stream.body_bytes(n as u64);
                         data.advance(n);
@@ -360,7 +364,7 @@ async fn tunnel_copy(
                 }
             }
             if let Some(data) = &mut down {
-                match to_client.poll_write(cx, data) {
+                match to_client.poll_write(cx, data, false) {
                     Poll::Ready(Ok(n)) => {
                         progress = true;
                         stream.body_bytes(n as u64);

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -119,11 +120,21 @@ thread_local! {
     static ABANDONED: Cell<Ended> = const { Cell::new(Ended::Downstream) };
 }
 
-/// Drops a handler because its client has reset the stream, though not gone away.
-pub fn drop_reset<T>(handler: T) {
-    ABANDONED.set(Ended::Reset);
-    drop(handler);
-    ABANDONED.set(Ended::Downstream);
+/// Handlers that are dropped while it lives were reset by their client, who has not gone away.
+pub struct WasReset(());
+
+impl WasReset {
+    /// From now on.
+    pub fn new() -> Self {
+        ABANDONED.set(Ended::Reset);
+        Self(())
+    }
+}
+
+impl Drop for WasReset {
+    fn drop(&mut self) {
+        ABANDONED.set(Ended::Downstream);
+    }
 }
 
 /// How a filter or the router answers.
@@ -338,8 +349,12 @@ impl Connection {
                 limits.end.set(from(rules.max_stream_duration));
                 limits.request.set(from(rules.request_timeout));
                 let body = record.replay.clone();
-                let handled = self.handle(record, &mut flow, upgrade.clone(), &info);
-                match limits::within(&limits, start, body, handled).await {
+                let handled = {
+                    // Stays where it is made: it is large.
+                    let handled = pin!(self.handle(record, &mut flow, upgrade.clone(), &info));
+                    limits::within(&limits, start, body, handled).await
+                };
+                match handled {
                     Ok(answer) => answer,
                     Err(reached) => self.too_late(reached, record),
                 }

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::future::poll_fn;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -55,9 +55,8 @@ pub async fn within<T>(
     limits: &Limits,
     start: Instant,
     body: Option<SharedReplay>,
-    work: impl Future<Output = T>,
+    mut work: Pin<&mut impl Future<Output = T>>,
 ) -> Result<T, Reached> {
-    let mut work = pin!(work);
     let mut timer: Option<Pin<Box<Sleep>>> = None;
     poll_fn(|cx| {
         if let Poll::Ready(done) = work.as_mut().poll(cx) {
@@ -127,6 +126,10 @@ impl Limited {
 }
 
 impl Source for Limited {
+    fn is_end(&self) -> bool {
+        self.body.is_end()
+    }
+
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
         if let Poll::Ready(frame) = self.body.poll_frame(cx) {
             if self.limits.idle.get().is_some() {

@@ -90,7 +90,9 @@ pub enum Ended {
 
 /// What follows a stream to its end: byte counts, then the access log and statistics.
 pub trait Observer {
-    /// The head of the response took so many bytes; its headers come back.
+    /// Whether it wants to have the headers of the response.
+    fn wants_headers(&self) -> bool;
+    /// The head of the response took so many bytes; its headers come back, if they are wanted.
     fn head_written(&mut self, bytes: u64, headers: HeaderMap);
     /// So many bytes of the body went to the client.
     fn body_bytes(&mut self, bytes: u64);
@@ -114,6 +116,13 @@ impl Stream {
     /// Reports to nobody.
     pub fn none() -> Self {
         Self(None)
+    }
+
+    /// See [`Observer::wants_headers`].
+    pub fn wants_headers(&self) -> bool {
+        self.0
+            .as_ref()
+            .is_some_and(|observer| observer.wants_headers())
     }
 
     /// See [`Observer::head_written`].

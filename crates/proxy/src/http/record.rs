@@ -539,6 +539,10 @@ impl Record {
 }
 
 impl Observer for Record {
+    fn wants_headers(&self) -> bool {
+        self.conn.manager.observes_headers
+    }
+
     fn head_written(&mut self, bytes: u64, headers: HeaderMap) {
         self.wire.downstream_sent += bytes;
         self.response_headers = Some(headers);

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -277,27 +278,6 @@ pub async fn route(
                 .filter(|_| upgrade.is_none()),
         );
         let body = record.replay.clone();
-        let send = attempt(
-            conn,
-            record,
-            flow,
-            &cluster,
-            &host,
-            priority,
-            http2,
-            upgrade.as_deref(),
-            terminate,
-            info,
-        );
-        let send = async {
-            if limits.idle.get().is_none() {
-                return send.await.map_err(Unanswered::Failed);
-            }
-            match limits::within(&limits, sent_at, body, send).await {
-                Ok(result) => result.map_err(Unanswered::Failed),
-                Err(_) => Err(Unanswered::Cut(Cut::Idle)),
-            }
-        };
         let long = upgrade.is_some() || terminate;
         let cut = [
             (
@@ -320,12 +300,36 @@ pub async fn route(
         .filter_map(|(at, cut)| Some((at?, cut)))
         // Of two at once the whole time counts more than that of a try.
         .min_by_key(|(at, cut)| (*at, *cut == Cut::Try));
-        let result = match cut {
-            None => send.await,
-            Some((at, cut)) => match tokio::time::timeout_at(at.into(), send).await {
-                Ok(result) => result,
-                Err(_) => Err(Unanswered::Cut(cut)),
-            },
+        let result = {
+            // Stays where it is made: it is large.
+            let mut send = pin!(attempt(
+                conn,
+                record,
+                flow,
+                &cluster,
+                &host,
+                priority,
+                http2,
+                upgrade.as_deref(),
+                terminate,
+                info,
+            ));
+            let send = async {
+                if limits.idle.get().is_none() {
+                    return send.await.map_err(Unanswered::Failed);
+                }
+                match limits::within(&limits, sent_at, body, send.as_mut()).await {
+                    Ok(result) => result.map_err(Unanswered::Failed),
+                    Err(_) => Err(Unanswered::Cut(Cut::Idle)),
+                }
+            };
+            match cut {
+                None => send.await,
+                Some((at, cut)) => match tokio::time::timeout_at(at.into(), send).await {
+                    Ok(result) => result,
+                    Err(_) => Err(Unanswered::Cut(cut)),
+                },
+            }
         };
         if let Some(replay) = &record.replay
             && replay.borrow_mut().take_overflow()
@@ -614,7 +618,7 @@ async fn pick(
                 Some((host, port)) => (host, port.parse().unwrap_or(default)),
                 None => (authority.as_str(), default),
             };
-            match tokio::net::lookup_host((host, port))
+            match Box::pin(tokio::net::lookup_host((host, port)))
                 .await
                 .ok()
                 .and_then(|mut found| found.next())
@@ -713,7 +717,7 @@ async fn attempt(
         .proxy_protocol
         .map(|_| (conn.info.remote, conn.info.local));
     if terminate {
-        return connect::terminate(cluster, host, priority, ends).await;
+        return Box::pin(connect::terminate(cluster, host, priority, ends)).await;
     }
     let alpn = match (&flow.alpn, &host.transport) {
         (Some(alpn), Transport::Tls(_)) => {

@@ -1,6 +1,7 @@
 //! The statistics of clusters, HTTP connection managers, listeners, TCP proxies and the server, by Envoy's names.
 
 use std::any::Any;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::OnceLock;
 
@@ -119,9 +120,111 @@ macro_rules! group {
     (@name $field:ident) => { stringify!($field) };
 }
 
+/// Statistics that take memory only once something is counted. A mesh has many clusters that a proxy never sends to.
+pub struct Deferred<T>(OnceLock<Box<T>>);
+
+impl<T> Default for Deferred<T> {
+    fn default() -> Self {
+        Self(OnceLock::new())
+    }
+}
+
+impl<T: Default> Deref for Deferred<T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        self.0.get_or_init(Box::default)
+    }
+}
+
+impl<T: Group + Default> Deferred<T> {
+    /// What was counted, if anything was.
+    pub fn counted(&self) -> Option<&T> {
+        self.0.get().map(|stats| &**stats)
+    }
+
+    fn visit(&self, see: &mut dyn FnMut(&str, Value<'_>)) {
+        match self.counted() {
+            Some(stats) => stats.visit(see),
+            None => T::default().visit(see),
+        }
+    }
+
+    fn reset(&self) {
+        if let Some(stats) = self.counted() {
+            stats.reset();
+        }
+    }
+}
+
+/// `cluster.<name>.*`
+#[derive(Default)]
+pub struct ClusterStats {
+    /// What changes with the configuration.
+    pub config: ClusterConfigStats,
+    /// What changes with traffic.
+    traffic: Deferred<ClusterTrafficStats>,
+    outlier: OnceLock<Deferred<OutlierStats>>,
+}
+
+impl ClusterStats {
+    /// Those of outlier detection: shown from now on.
+    pub fn outlier(&self) -> &Deferred<OutlierStats> {
+        self.outlier.get_or_init(Deferred::default)
+    }
+}
+
+impl Deref for ClusterStats {
+    type Target = ClusterTrafficStats;
+
+    #[inline]
+    fn deref(&self) -> &ClusterTrafficStats {
+        &self.traffic
+    }
+}
+
+impl Group for ClusterStats {
+    fn visit(&self, see: &mut dyn FnMut(&str, Value<'_>)) {
+        self.config.visit(see);
+        self.traffic.visit(see);
+        if let Some(outlier) = self.outlier.get() {
+            outlier.visit(&mut |name, value| see(&format!("outlier_detection.{name}"), value));
+        }
+    }
+
+    fn reset(&self) {
+        self.config.reset();
+        self.traffic.reset();
+        if let Some(outlier) = self.outlier.get() {
+            outlier.reset();
+        }
+    }
+
+    fn as_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
+        self
+    }
+}
+
 group! {
-    /// `cluster.<name>.*`
-    ClusterStats {
+    /// `cluster.<name>.*` of the configuration and of the members
+    ClusterConfigStats {
+        counters {
+            membership_change, update_attempt, update_success, update_failure, update_empty, update_no_rebuild,
+            assignment_stale, assignment_timeout_received, assignment_use_cached,
+            lb_subsets_created, lb_subsets_removed,
+        }
+        gauges {
+            membership_total, membership_healthy, membership_degraded, membership_excluded, max_host_weight, version,
+            warming_state, lb_subsets_active,
+        }
+        histograms {}
+    }
+}
+
+group! {
+    /// `cluster.<name>.*` of requests and connections
+    ClusterTrafficStats {
         counters {
             upstream_rq_total, upstream_rq_pending_total, upstream_rq_pending_overflow, upstream_rq_pending_failure_eject,
             upstream_rq_cancelled, upstream_rq_timeout, upstream_rq_per_try_timeout, upstream_rq_per_try_idle_timeout, upstream_rq_rx_reset,
@@ -135,11 +238,9 @@ group! {
             upstream_cx_destroy_with_active_rq, upstream_cx_destroy_local_with_active_rq,
             upstream_cx_destroy_remote_with_active_rq, upstream_cx_close_notify, upstream_cx_rx_bytes_total,
             upstream_cx_tx_bytes_total, upstream_cx_none_healthy, upstream_cx_protocol_error, upstream_cx_max_requests,
-            upstream_cx_idle_timeout, upstream_cx_max_duration_reached, membership_change, update_attempt,
-            update_success, update_failure, update_empty, update_no_rebuild, bind_errors, assignment_stale,
-            assignment_timeout_received, assignment_use_cached, original_dst_host_invalid, retry_or_shadow_abandoned,
-            lb_healthy_panic, lb_local_cluster_not_ok, lb_recalculate_zone_structures, lb_subsets_created,
-            lb_subsets_fallback, lb_subsets_fallback_panic, lb_subsets_removed, lb_subsets_selected,
+            upstream_cx_idle_timeout, upstream_cx_max_duration_reached, bind_errors, original_dst_host_invalid,
+            retry_or_shadow_abandoned, lb_healthy_panic, lb_local_cluster_not_ok, lb_recalculate_zone_structures,
+            lb_subsets_fallback, lb_subsets_fallback_panic, lb_subsets_selected,
             lb_zone_cluster_too_small, lb_zone_no_capacity_left, lb_zone_number_differs, lb_zone_routing_all_directly,
             lb_zone_routing_cross_zone, lb_zone_routing_sampled,
             upstream_internal_redirect_failed_total, upstream_internal_redirect_succeeded_total,
@@ -153,8 +254,7 @@ group! {
         }
         gauges {
             upstream_rq_active, upstream_rq_pending_active, upstream_cx_active, upstream_cx_rx_bytes_buffered,
-            upstream_cx_tx_bytes_buffered, membership_total, membership_healthy, membership_degraded,
-            membership_excluded, max_host_weight, version, warming_state, lb_subsets_active,
+            upstream_cx_tx_bytes_buffered,
             cb_default_cx_open = "circuit_breakers.default.cx_open",
             cb_default_cx_pool_open = "circuit_breakers.default.cx_pool_open",
             cb_default_rq_open = "circuit_breakers.default.rq_open",
@@ -457,5 +557,41 @@ group! {
             workers_started, lds_version = "lds.version", lds_update_time = "lds.update_time",
         }
         histograms { }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(stats: &ClusterStats) -> Vec<String> {
+        let mut names = Vec::new();
+        stats.visit(&mut |name, _| names.push(name.to_owned()));
+        names
+    }
+
+    #[test]
+    fn what_was_never_counted_is_shown_and_takes_no_memory() {
+        let stats = ClusterStats::default();
+        let shown = names(&stats);
+        assert!(shown.contains(&"upstream_cx_total".to_owned()), "{shown:?}");
+        assert!(shown.contains(&"membership_total".to_owned()), "{shown:?}");
+        stats.reset();
+        assert!(stats.traffic.counted().is_none());
+        stats.upstream_cx_total.inc();
+        assert_eq!(stats.traffic.counted().unwrap().upstream_cx_total.get(), 1);
+        assert_eq!(names(&stats), shown, "counting changes values only");
+        stats.reset();
+        assert_eq!(stats.upstream_cx_total.get(), 0);
+    }
+
+    #[test]
+    fn outlier_detection_is_shown_where_there_is_some() {
+        let stats = ClusterStats::default();
+        let ejections = "outlier_detection.ejections_total".to_owned();
+        assert!(!names(&stats).contains(&ejections));
+        stats.outlier();
+        assert!(names(&stats).contains(&ejections));
+        assert!(stats.outlier().counted().is_none());
     }
 }

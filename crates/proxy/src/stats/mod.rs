@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 
-pub use groups::{ClusterStats, HttpStats, ListenerStats, OutlierStats, ServerStats, TcpStats};
+pub use groups::{ClusterStats, HttpStats, ListenerStats, ServerStats, TcpStats};
 pub use histogram::Histogram;
 
 /// A number that only grows, until it is reset through the admin interface.

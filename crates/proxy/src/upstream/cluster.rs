@@ -18,7 +18,8 @@ use xds::envoy::config::cluster::v3::Cluster as Message;
 
 use super::connect::ConnectOptions;
 use super::host::{Address, Host, Transport};
-use crate::stats::{ClusterStats, OutlierStats, Registry};
+use crate::config::kept::Kept;
+use crate::stats::{ClusterStats, Registry};
 use crate::tls::client::ClientContext;
 use crate::tls::secrets::Secrets;
 
@@ -54,16 +55,14 @@ pub struct Cluster {
     pub id: u64,
     /// The decisions.
     pub config: ClusterConfig,
-    /// The message, for dumps.
-    pub message: Arc<Message>,
+    /// The message, for dumps and for comparing the next one with it.
+    pub message: Kept<Message>,
     /// The version the server gave it; empty for static ones.
     pub version: String,
     /// When it came.
     pub updated: SystemTime,
     /// Its statistics; they outlive it.
     pub stats: Arc<ClusterStats>,
-    /// Those of its outlier detection, if it has any.
-    pub outlier_stats: Option<Arc<OutlierStats>>,
     /// Its limits.
     pub breakers: Arc<Breakers>,
     /// How to open connections.
@@ -104,14 +103,15 @@ impl Cluster {
     /// # Errors
     /// What of it this proxy cannot use.
     pub fn new(
-        message: Message,
+        message: &Message,
+        kept: Kept<Message>,
         version: &str,
         stats: &Registry,
         secrets: &Arc<Secrets>,
         mark: Option<u32>,
     ) -> Result<Arc<Self>, String> {
-        let config = ClusterConfig::compile(&message).map_err(|errors| join(&errors))?;
-        for field in dataplane::unread::ignored(&message) {
+        let config = ClusterConfig::compile(message).map_err(|errors| join(&errors))?;
+        for field in dataplane::unread::ignored(message) {
             tracing::warn!(
                 "cluster {}: {field} has no effect in this proxy",
                 message.name
@@ -137,10 +137,9 @@ impl Cluster {
         }
         let prefix = format!("cluster.{}", config.stat_name);
         let group = stats.group::<ClusterStats>(&prefix);
-        let outlier_stats = config
-            .outlier
-            .as_ref()
-            .map(|_| stats.group::<OutlierStats>(&format!("{prefix}.outlier_detection")));
+        if config.outlier.is_some() {
+            group.outlier();
+        }
         let connect = ConnectOptions {
             timeout: config.connect_timeout,
             source: config.bind_address,
@@ -163,17 +162,16 @@ impl Cluster {
         let cluster = Arc::new(Self {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             breakers: Breakers::new(config.thresholds),
-            service: service(&message),
+            service: service(message),
             metadata_exchange: config
                 .filters
                 .iter()
                 .any(|filter| filter == "istio.metadata_exchange"),
-            fail_on_panic: fails_on_panic(&message),
-            message: Arc::new(message),
+            fail_on_panic: fails_on_panic(message),
+            message: kept,
             version: version.to_owned(),
             updated: SystemTime::now(),
             stats: group,
-            outlier_stats,
             connect,
             members: ArcSwap::from_pointee(members),
             contexts: Mutex::default(),
@@ -252,7 +250,7 @@ impl Cluster {
         if let Some(detector) = &mut *self.detector.lock() {
             detector.retain(|address| hosts.iter().any(|host| host.address == *address));
         }
-        self.stats.membership_change.inc();
+        self.stats.config.membership_change.inc();
         self.install(hosts, set);
     }
 
@@ -263,7 +261,7 @@ impl Cluster {
             &|index| hosts.get(index).is_some_and(|host| host.is_ejected()),
             self.id,
         );
-        let stats = &self.stats;
+        let stats = &self.stats.config;
         stats.membership_total.set(hosts.len() as u64);
         stats.membership_healthy.set(balancer.healthy() as u64);
         let before = self.members.load().balancer.subsets();
@@ -276,8 +274,11 @@ impl Cluster {
             .lb_subsets_removed
             .add(before.saturating_sub(subsets) as u64);
         let ejected = hosts.iter().filter(|host| host.is_ejected()).count();
-        if let Some(stats) = &self.outlier_stats {
-            stats.ejections_active.set(ejected as u64);
+        if self.config.outlier.is_some() {
+            let outlier = self.stats.outlier();
+            if ejected > 0 || outlier.counted().is_some() {
+                outlier.ejections_active.set(ejected as u64);
+            }
         }
         self.members.store(Arc::new(Members { hosts, balancer }));
     }
@@ -370,8 +371,14 @@ impl Cluster {
             })
             .clone();
         host.last_used.store(now, Ordering::Relaxed);
-        self.stats.membership_total.set(original.len() as u64);
-        self.stats.membership_healthy.set(original.len() as u64);
+        self.stats
+            .config
+            .membership_total
+            .set(original.len() as u64);
+        self.stats
+            .config
+            .membership_healthy
+            .set(original.len() as u64);
         host
     }
 
@@ -408,9 +415,7 @@ impl Cluster {
     }
 
     fn detected(&self, host: &Arc<Host>, detection: Detection, random: &mut dyn FnMut() -> u64) {
-        let Some(stats) = &self.outlier_stats else {
-            return;
-        };
+        let stats = self.stats.outlier();
         match detection {
             Detection::Consecutive5xx => stats.ejections_detected_consecutive_5xx.inc(),
             Detection::ConsecutiveGatewayFailure => {

@@ -221,9 +221,14 @@ impl HostPool {
     /// # Errors
     /// When a breaker is open or connecting fails.
     pub async fn http1(&self) -> Result<Box<H1>, AcquireError> {
-        if let Some(connection) = self.take_idle() {
-            return Ok(connection);
+        match self.take_idle() {
+            Some(connection) => Ok(connection),
+            // Apart: most requests find a connection, and need no room for the opening of one.
+            None => Box::pin(self.new_http1()).await,
         }
+    }
+
+    async fn new_http1(&self) -> Result<Box<H1>, AcquireError> {
         let _pending = Pending::enter(self)?;
         loop {
             // Over the limit a request waits, unless this pool has no connection that could come free: those of other
@@ -300,6 +305,10 @@ impl HostPool {
             }
             return Ok(connection);
         }
+        Box::pin(self.new_http2()).await
+    }
+
+    async fn new_http2(&self) -> Result<H2, AcquireError> {
         let _pending = Pending::enter(self)?;
         let wait = {
             let mut opening = self.opening.borrow_mut();
@@ -319,7 +328,7 @@ impl HostPool {
             return match wait.await {
                 Ok(result) => result,
                 // Who was opening it has given up (its client left): the next one tries.
-                Err(_) => Box::pin(self.http2()).await,
+                Err(_) => self.http2().await,
             };
         }
         let guard = OpeningGuard(self);

@@ -177,7 +177,8 @@ impl Connection {
                     Some(PerRoute::Jwt(route)) => Some(route),
                     _ => None,
                 };
-                return jwt.run(self, record, flow, route).await;
+                // Apart, here and below: requests without such a filter do not carry the room for it.
+                return Box::pin(jwt.run(self, record, flow, route)).await;
             }
             HttpFilter::LocalRateLimit(own) => {
                 let limit = match per_route {
@@ -191,14 +192,14 @@ impl Connection {
                     Some(PerRoute::RateLimit(route)) => Some(route),
                     _ => None,
                 };
-                return limit.run(self, record, flow, route).await;
+                return Box::pin(limit.run(self, record, flow, route)).await;
             }
             HttpFilter::ExtAuthz(service) => {
                 let route = match per_route {
                     Some(PerRoute::ExtAuthz(route)) => Some(route),
                     _ => None,
                 };
-                return service.run(self, record, flow, route).await;
+                return Box::pin(service.run(self, record, flow, route)).await;
             }
             HttpFilter::Buffer(own) => {
                 let limit = match per_route {
@@ -207,7 +208,7 @@ impl Connection {
                     _ => *own,
                 };
                 if let Some(replay) = record.replay.clone() {
-                    match Replay::buffer(&replay, limit).await {
+                    match Box::pin(Replay::buffer(&replay, limit)).await {
                         Ok(read) if read.complete => {
                             let headers = &mut record.head.headers;
                             if !headers.contains_key(header::CONTENT_LENGTH) {
@@ -356,7 +357,6 @@ impl Connection {
                     flow.response
                         .push(ResponseStep::Script(index, found.clone()));
                 }
-                // Apart, so that requests without scripts do not carry the room for one.
                 return Box::pin(lua.request(self, record, flow, name, route)).await;
             }
         }
