@@ -251,3 +251,10 @@ fn the_any_of_a_message_is_recognised_by_its_name() {
     );
     assert_eq!(xds::any::unpack::<Cluster>(&any), Ok(None));
 }
+
+#[test]
+fn a_message_inside_of_another_has_both_names() {
+    use xds::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::Tracing;
+    assert!(Tracing::FULL_NAME.ends_with(".v3.HttpConnectionManager.Tracing"));
+    assert!(xds::json::descriptor(Tracing::FULL_NAME).is_ok());
+}

@@ -354,23 +354,17 @@ fn name(block: &ItemImpl) -> Result<Option<Item>> {
     if path.to_token_stream().to_string() != ":: prost :: Name" {
         return Ok(None);
     }
-    let mut parts = (None, None);
-    for item in &block.items {
-        if let syn::ImplItem::Const(constant) = item
-            && let Expr::Lit(literal) = &constant.expr
-            && let Lit::Str(text) = &literal.lit
-        {
-            match constant.ident.to_string().as_str() {
-                "NAME" => parts.0 = Some(text.value()),
-                _ => parts.1 = Some(text.value()),
-            }
+    // Of a message inside of another, NAME is only the last part.
+    let full_name = block.items.iter().find_map(|item| match item {
+        syn::ImplItem::Fn(function) if function.sig.ident == "full_name" => {
+            let text = function.block.to_token_stream().to_string();
+            Some(text.split('"').nth(1)?.to_owned())
         }
-    }
-    let (Some(name), Some(package)) = parts else {
-        bail!("a name without its parts");
-    };
+        _ => None,
+    });
+    let full_name = full_name.context("a name without full_name")?;
     let this = block.self_ty.to_token_stream();
     Ok(Some(syn::parse_str(&format!(
-        "impl crate::Wire for {this} {{ const FULL_NAME: &'static str = \"{package}.{name}\"; }}"
+        "impl crate::Wire for {this} {{ const FULL_NAME: &'static str = \"{full_name}\"; }}"
     ))?))
 }

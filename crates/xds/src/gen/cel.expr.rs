@@ -73,7 +73,7 @@ pub mod expr {
         }
     }
     impl crate::Wire for Ident {
-        const FULL_NAME: &'static str = "cel.expr.Ident";
+        const FULL_NAME: &'static str = "cel.expr.Expr.Ident";
     }
     #[derive(Clone, PartialEq, Debug, Default)]
     pub struct Select {
@@ -102,7 +102,7 @@ pub mod expr {
         }
     }
     impl crate::Wire for Select {
-        const FULL_NAME: &'static str = "cel.expr.Select";
+        const FULL_NAME: &'static str = "cel.expr.Expr.Select";
     }
     #[derive(Clone, PartialEq, Debug, Default)]
     pub struct Call {
@@ -134,7 +134,7 @@ pub mod expr {
         }
     }
     impl crate::Wire for Call {
-        const FULL_NAME: &'static str = "cel.expr.Call";
+        const FULL_NAME: &'static str = "cel.expr.Expr.Call";
     }
     #[derive(Clone, PartialEq, Debug, Default)]
     pub struct CreateList {
@@ -161,7 +161,7 @@ pub mod expr {
         }
     }
     impl crate::Wire for CreateList {
-        const FULL_NAME: &'static str = "cel.expr.CreateList";
+        const FULL_NAME: &'static str = "cel.expr.Expr.CreateList";
     }
     #[derive(Clone, PartialEq, Debug, Default)]
     pub struct CreateStruct {
@@ -265,11 +265,11 @@ pub mod expr {
             }
         }
         impl crate::Wire for Entry {
-            const FULL_NAME: &'static str = "cel.expr.Entry";
+            const FULL_NAME: &'static str = "cel.expr.Expr.CreateStruct.Entry";
         }
     }
     impl crate::Wire for CreateStruct {
-        const FULL_NAME: &'static str = "cel.expr.CreateStruct";
+        const FULL_NAME: &'static str = "cel.expr.Expr.CreateStruct";
     }
     #[derive(Clone, PartialEq, Debug, Default)]
     pub struct Comprehension {
@@ -327,7 +327,7 @@ pub mod expr {
         }
     }
     impl crate::Wire for Comprehension {
-        const FULL_NAME: &'static str = "cel.expr.Comprehension";
+        const FULL_NAME: &'static str = "cel.expr.Expr.Comprehension";
     }
     #[derive(Clone, PartialEq, Debug)]
     pub enum ExprKind {
@@ -664,7 +664,7 @@ pub mod source_info {
             }
         }
         impl crate::Wire for Version {
-            const FULL_NAME: &'static str = "cel.expr.Version";
+            const FULL_NAME: &'static str = "cel.expr.SourceInfo.Extension.Version";
         }
         #[derive(
             Clone,
@@ -710,7 +710,7 @@ pub mod source_info {
         }
     }
     impl crate::Wire for Extension {
-        const FULL_NAME: &'static str = "cel.expr.Extension";
+        const FULL_NAME: &'static str = "cel.expr.SourceInfo.Extension";
     }
 }
 impl crate::Wire for SourceInfo {
@@ -808,7 +808,7 @@ pub mod r#type {
         }
     }
     impl crate::Wire for ListType {
-        const FULL_NAME: &'static str = "cel.expr.ListType";
+        const FULL_NAME: &'static str = "cel.expr.Type.ListType";
     }
     #[derive(Clone, PartialEq, Debug, Default)]
     pub struct MapType {
@@ -836,7 +836,7 @@ pub mod r#type {
         }
     }
     impl crate::Wire for MapType {
-        const FULL_NAME: &'static str = "cel.expr.MapType";
+        const FULL_NAME: &'static str = "cel.expr.Type.MapType";
     }
     #[derive(Clone, PartialEq, Debug, Default)]
     pub struct FunctionType {
@@ -865,7 +865,7 @@ pub mod r#type {
         }
     }
     impl crate::Wire for FunctionType {
-        const FULL_NAME: &'static str = "cel.expr.FunctionType";
+        const FULL_NAME: &'static str = "cel.expr.Type.FunctionType";
     }
     #[derive(Clone, PartialEq, Debug, Default)]
     pub struct AbstractType {
@@ -892,7 +892,7 @@ pub mod r#type {
         }
     }
     impl crate::Wire for AbstractType {
-        const FULL_NAME: &'static str = "cel.expr.AbstractType";
+        const FULL_NAME: &'static str = "cel.expr.Type.AbstractType";
     }
     #[derive(
         Clone,
@@ -1196,7 +1196,7 @@ pub mod decl {
         }
     }
     impl crate::Wire for IdentDecl {
-        const FULL_NAME: &'static str = "cel.expr.IdentDecl";
+        const FULL_NAME: &'static str = "cel.expr.Decl.IdentDecl";
     }
     #[derive(Clone, PartialEq, Debug, Default)]
     pub struct FunctionDecl {
@@ -1266,11 +1266,11 @@ pub mod decl {
             }
         }
         impl crate::Wire for Overload {
-            const FULL_NAME: &'static str = "cel.expr.Overload";
+            const FULL_NAME: &'static str = "cel.expr.Decl.FunctionDecl.Overload";
         }
     }
     impl crate::Wire for FunctionDecl {
-        const FULL_NAME: &'static str = "cel.expr.FunctionDecl";
+        const FULL_NAME: &'static str = "cel.expr.Decl.FunctionDecl";
     }
     #[derive(Clone, PartialEq, Debug)]
     pub enum DeclKind {

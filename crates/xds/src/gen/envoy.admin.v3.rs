@@ -125,7 +125,7 @@ pub mod certificate_details {
         }
     }
     impl crate::Wire for OcspDetails {
-        const FULL_NAME: &'static str = "envoy.admin.v3.OcspDetails";
+        const FULL_NAME: &'static str = "envoy.admin.v3.CertificateDetails.OcspDetails";
     }
 }
 impl crate::Wire for CertificateDetails {
@@ -596,7 +596,7 @@ pub mod listeners_config_dump {
         }
     }
     impl crate::Wire for StaticListener {
-        const FULL_NAME: &'static str = "envoy.admin.v3.StaticListener";
+        const FULL_NAME: &'static str = "envoy.admin.v3.ListenersConfigDump.StaticListener";
     }
     #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
     pub struct DynamicListenerState {
@@ -627,7 +627,7 @@ pub mod listeners_config_dump {
         }
     }
     impl crate::Wire for DynamicListenerState {
-        const FULL_NAME: &'static str = "envoy.admin.v3.DynamicListenerState";
+        const FULL_NAME: &'static str = "envoy.admin.v3.ListenersConfigDump.DynamicListenerState";
     }
     #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
     pub struct DynamicListener {
@@ -683,7 +683,7 @@ pub mod listeners_config_dump {
         }
     }
     impl crate::Wire for DynamicListener {
-        const FULL_NAME: &'static str = "envoy.admin.v3.DynamicListener";
+        const FULL_NAME: &'static str = "envoy.admin.v3.ListenersConfigDump.DynamicListener";
     }
 }
 impl crate::Wire for ListenersConfigDump {
@@ -755,7 +755,7 @@ pub mod clusters_config_dump {
         }
     }
     impl crate::Wire for StaticCluster {
-        const FULL_NAME: &'static str = "envoy.admin.v3.StaticCluster";
+        const FULL_NAME: &'static str = "envoy.admin.v3.ClustersConfigDump.StaticCluster";
     }
     #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
     pub struct DynamicCluster {
@@ -806,7 +806,7 @@ pub mod clusters_config_dump {
         }
     }
     impl crate::Wire for DynamicCluster {
-        const FULL_NAME: &'static str = "envoy.admin.v3.DynamicCluster";
+        const FULL_NAME: &'static str = "envoy.admin.v3.ClustersConfigDump.DynamicCluster";
     }
 }
 impl crate::Wire for ClustersConfigDump {
@@ -870,7 +870,7 @@ pub mod routes_config_dump {
         }
     }
     impl crate::Wire for StaticRouteConfig {
-        const FULL_NAME: &'static str = "envoy.admin.v3.StaticRouteConfig";
+        const FULL_NAME: &'static str = "envoy.admin.v3.RoutesConfigDump.StaticRouteConfig";
     }
     #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
     pub struct DynamicRouteConfig {
@@ -921,7 +921,7 @@ pub mod routes_config_dump {
         }
     }
     impl crate::Wire for DynamicRouteConfig {
-        const FULL_NAME: &'static str = "envoy.admin.v3.DynamicRouteConfig";
+        const FULL_NAME: &'static str = "envoy.admin.v3.RoutesConfigDump.DynamicRouteConfig";
     }
 }
 impl crate::Wire for RoutesConfigDump {
@@ -989,7 +989,7 @@ pub mod scoped_routes_config_dump {
         }
     }
     impl crate::Wire for InlineScopedRouteConfigs {
-        const FULL_NAME: &'static str = "envoy.admin.v3.InlineScopedRouteConfigs";
+        const FULL_NAME: &'static str = "envoy.admin.v3.ScopedRoutesConfigDump.InlineScopedRouteConfigs";
     }
     #[derive(Clone, PartialEq, Debug, Default)]
     pub struct DynamicScopedRouteConfigs {
@@ -1044,7 +1044,7 @@ pub mod scoped_routes_config_dump {
         }
     }
     impl crate::Wire for DynamicScopedRouteConfigs {
-        const FULL_NAME: &'static str = "envoy.admin.v3.DynamicScopedRouteConfigs";
+        const FULL_NAME: &'static str = "envoy.admin.v3.ScopedRoutesConfigDump.DynamicScopedRouteConfigs";
     }
 }
 impl crate::Wire for ScopedRoutesConfigDump {
@@ -1108,7 +1108,7 @@ pub mod endpoints_config_dump {
         }
     }
     impl crate::Wire for StaticEndpointConfig {
-        const FULL_NAME: &'static str = "envoy.admin.v3.StaticEndpointConfig";
+        const FULL_NAME: &'static str = "envoy.admin.v3.EndpointsConfigDump.StaticEndpointConfig";
     }
     #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
     pub struct DynamicEndpointConfig {
@@ -1159,7 +1159,7 @@ pub mod endpoints_config_dump {
         }
     }
     impl crate::Wire for DynamicEndpointConfig {
-        const FULL_NAME: &'static str = "envoy.admin.v3.DynamicEndpointConfig";
+        const FULL_NAME: &'static str = "envoy.admin.v3.EndpointsConfigDump.DynamicEndpointConfig";
     }
 }
 impl crate::Wire for EndpointsConfigDump {
@@ -1237,7 +1237,7 @@ pub mod ecds_config_dump {
         }
     }
     impl crate::Wire for EcdsFilterConfig {
-        const FULL_NAME: &'static str = "envoy.admin.v3.EcdsFilterConfig";
+        const FULL_NAME: &'static str = "envoy.admin.v3.EcdsConfigDump.EcdsFilterConfig";
     }
 }
 impl crate::Wire for EcdsConfigDump {
@@ -1427,7 +1427,7 @@ pub mod secrets_config_dump {
         }
     }
     impl crate::Wire for DynamicSecret {
-        const FULL_NAME: &'static str = "envoy.admin.v3.DynamicSecret";
+        const FULL_NAME: &'static str = "envoy.admin.v3.SecretsConfigDump.DynamicSecret";
     }
     #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
     pub struct StaticSecret {
@@ -1458,7 +1458,7 @@ pub mod secrets_config_dump {
         }
     }
     impl crate::Wire for StaticSecret {
-        const FULL_NAME: &'static str = "envoy.admin.v3.StaticSecret";
+        const FULL_NAME: &'static str = "envoy.admin.v3.SecretsConfigDump.StaticSecret";
     }
 }
 impl crate::Wire for SecretsConfigDump {

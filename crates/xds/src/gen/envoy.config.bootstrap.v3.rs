@@ -300,7 +300,7 @@ pub mod bootstrap {
         }
     }
     impl crate::Wire for StaticResources {
-        const FULL_NAME: &'static str = "envoy.config.bootstrap.v3.StaticResources";
+        const FULL_NAME: &'static str = "envoy.config.bootstrap.v3.Bootstrap.StaticResources";
     }
     #[derive(Clone, PartialEq, Debug, Default)]
     pub struct DynamicResources {
@@ -345,7 +345,7 @@ pub mod bootstrap {
         }
     }
     impl crate::Wire for DynamicResources {
-        const FULL_NAME: &'static str = "envoy.config.bootstrap.v3.DynamicResources";
+        const FULL_NAME: &'static str = "envoy.config.bootstrap.v3.Bootstrap.DynamicResources";
     }
     #[derive(Clone, PartialEq, Debug, Default)]
     pub struct ApplicationLogConfig {
@@ -435,11 +435,11 @@ pub mod bootstrap {
             }
         }
         impl crate::Wire for LogFormat {
-            const FULL_NAME: &'static str = "envoy.config.bootstrap.v3.LogFormat";
+            const FULL_NAME: &'static str = "envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig.LogFormat";
         }
     }
     impl crate::Wire for ApplicationLogConfig {
-        const FULL_NAME: &'static str = "envoy.config.bootstrap.v3.ApplicationLogConfig";
+        const FULL_NAME: &'static str = "envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig";
     }
     #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
     pub struct DeferredStatOptions {
@@ -460,7 +460,7 @@ pub mod bootstrap {
         }
     }
     impl crate::Wire for DeferredStatOptions {
-        const FULL_NAME: &'static str = "envoy.config.bootstrap.v3.DeferredStatOptions";
+        const FULL_NAME: &'static str = "envoy.config.bootstrap.v3.Bootstrap.DeferredStatOptions";
     }
     #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
     pub struct GrpcAsyncClientManagerConfig {
@@ -489,7 +489,7 @@ pub mod bootstrap {
         }
     }
     impl crate::Wire for GrpcAsyncClientManagerConfig {
-        const FULL_NAME: &'static str = "envoy.config.bootstrap.v3.GrpcAsyncClientManagerConfig";
+        const FULL_NAME: &'static str = "envoy.config.bootstrap.v3.Bootstrap.GrpcAsyncClientManagerConfig";
     }
     #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
     pub enum StatsFlush {
@@ -674,7 +674,7 @@ pub mod cluster_manager {
         }
     }
     impl crate::Wire for OutlierDetection {
-        const FULL_NAME: &'static str = "envoy.config.bootstrap.v3.OutlierDetection";
+        const FULL_NAME: &'static str = "envoy.config.bootstrap.v3.ClusterManager.OutlierDetection";
     }
 }
 impl crate::Wire for ClusterManager {
@@ -849,7 +849,7 @@ pub mod watchdog {
         }
     }
     impl crate::Wire for WatchdogAction {
-        const FULL_NAME: &'static str = "envoy.config.bootstrap.v3.WatchdogAction";
+        const FULL_NAME: &'static str = "envoy.config.bootstrap.v3.Watchdog.WatchdogAction";
     }
 }
 impl crate::Wire for Watchdog {
@@ -965,7 +965,7 @@ pub mod runtime_layer {
         }
     }
     impl crate::Wire for DiskLayer {
-        const FULL_NAME: &'static str = "envoy.config.bootstrap.v3.DiskLayer";
+        const FULL_NAME: &'static str = "envoy.config.bootstrap.v3.RuntimeLayer.DiskLayer";
     }
     #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
     pub struct AdminLayer {}
@@ -976,7 +976,7 @@ pub mod runtime_layer {
         fn write(&self, _: &mut crate::wire::Writer) {}
     }
     impl crate::Wire for AdminLayer {
-        const FULL_NAME: &'static str = "envoy.config.bootstrap.v3.AdminLayer";
+        const FULL_NAME: &'static str = "envoy.config.bootstrap.v3.RuntimeLayer.AdminLayer";
     }
     #[derive(Clone, PartialEq, Debug, Default)]
     pub struct RtdsLayer {
@@ -1004,7 +1004,7 @@ pub mod runtime_layer {
         }
     }
     impl crate::Wire for RtdsLayer {
-        const FULL_NAME: &'static str = "envoy.config.bootstrap.v3.RtdsLayer";
+        const FULL_NAME: &'static str = "envoy.config.bootstrap.v3.RuntimeLayer.RtdsLayer";
     }
     #[derive(Clone, PartialEq, Debug)]
     pub enum LayerSpecifier {

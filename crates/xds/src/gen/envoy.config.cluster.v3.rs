@@ -137,11 +137,11 @@ pub mod circuit_breakers {
             }
         }
         impl crate::Wire for RetryBudget {
-            const FULL_NAME: &'static str = "envoy.config.cluster.v3.RetryBudget";
+            const FULL_NAME: &'static str = "envoy.config.cluster.v3.CircuitBreakers.Thresholds.RetryBudget";
         }
     }
     impl crate::Wire for Thresholds {
-        const FULL_NAME: &'static str = "envoy.config.cluster.v3.Thresholds";
+        const FULL_NAME: &'static str = "envoy.config.cluster.v3.CircuitBreakers.Thresholds";
     }
 }
 impl crate::Wire for CircuitBreakers {
@@ -835,7 +835,7 @@ pub mod cluster {
         }
     }
     impl crate::Wire for TransportSocketMatch {
-        const FULL_NAME: &'static str = "envoy.config.cluster.v3.TransportSocketMatch";
+        const FULL_NAME: &'static str = "envoy.config.cluster.v3.Cluster.TransportSocketMatch";
     }
     #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
     pub struct CustomClusterType {
@@ -861,7 +861,7 @@ pub mod cluster {
         }
     }
     impl crate::Wire for CustomClusterType {
-        const FULL_NAME: &'static str = "envoy.config.cluster.v3.CustomClusterType";
+        const FULL_NAME: &'static str = "envoy.config.cluster.v3.Cluster.CustomClusterType";
     }
     #[derive(Clone, PartialEq, Debug, Default)]
     pub struct EdsClusterConfig {
@@ -889,7 +889,7 @@ pub mod cluster {
         }
     }
     impl crate::Wire for EdsClusterConfig {
-        const FULL_NAME: &'static str = "envoy.config.cluster.v3.EdsClusterConfig";
+        const FULL_NAME: &'static str = "envoy.config.cluster.v3.Cluster.EdsClusterConfig";
     }
     #[derive(Clone, PartialEq, Debug, Default)]
     pub struct LbSubsetConfig {
@@ -1076,7 +1076,7 @@ pub mod cluster {
             }
         }
         impl crate::Wire for LbSubsetSelector {
-            const FULL_NAME: &'static str = "envoy.config.cluster.v3.LbSubsetSelector";
+            const FULL_NAME: &'static str = "envoy.config.cluster.v3.Cluster.LbSubsetConfig.LbSubsetSelector";
         }
         #[derive(
             Clone,
@@ -1155,7 +1155,7 @@ pub mod cluster {
         }
     }
     impl crate::Wire for LbSubsetConfig {
-        const FULL_NAME: &'static str = "envoy.config.cluster.v3.LbSubsetConfig";
+        const FULL_NAME: &'static str = "envoy.config.cluster.v3.Cluster.LbSubsetConfig";
     }
     #[derive(Clone, PartialEq, Debug, Default)]
     pub struct SlowStartConfig {
@@ -1192,7 +1192,7 @@ pub mod cluster {
         }
     }
     impl crate::Wire for SlowStartConfig {
-        const FULL_NAME: &'static str = "envoy.config.cluster.v3.SlowStartConfig";
+        const FULL_NAME: &'static str = "envoy.config.cluster.v3.Cluster.SlowStartConfig";
     }
     #[derive(Clone, PartialEq, Debug, Default)]
     pub struct RoundRobinLbConfig {
@@ -1215,7 +1215,7 @@ pub mod cluster {
         }
     }
     impl crate::Wire for RoundRobinLbConfig {
-        const FULL_NAME: &'static str = "envoy.config.cluster.v3.RoundRobinLbConfig";
+        const FULL_NAME: &'static str = "envoy.config.cluster.v3.Cluster.RoundRobinLbConfig";
     }
     #[derive(Clone, PartialEq, Debug, Default)]
     pub struct LeastRequestLbConfig {
@@ -1250,7 +1250,7 @@ pub mod cluster {
         }
     }
     impl crate::Wire for LeastRequestLbConfig {
-        const FULL_NAME: &'static str = "envoy.config.cluster.v3.LeastRequestLbConfig";
+        const FULL_NAME: &'static str = "envoy.config.cluster.v3.Cluster.LeastRequestLbConfig";
     }
     #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
     pub struct RingHashLbConfig {
@@ -1333,7 +1333,7 @@ pub mod cluster {
         }
     }
     impl crate::Wire for RingHashLbConfig {
-        const FULL_NAME: &'static str = "envoy.config.cluster.v3.RingHashLbConfig";
+        const FULL_NAME: &'static str = "envoy.config.cluster.v3.Cluster.RingHashLbConfig";
     }
     #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
     pub struct MaglevLbConfig {
@@ -1356,7 +1356,7 @@ pub mod cluster {
         }
     }
     impl crate::Wire for MaglevLbConfig {
-        const FULL_NAME: &'static str = "envoy.config.cluster.v3.MaglevLbConfig";
+        const FULL_NAME: &'static str = "envoy.config.cluster.v3.Cluster.MaglevLbConfig";
     }
     #[derive(Clone, PartialEq, Debug, Default)]
     pub struct OriginalDstLbConfig {
@@ -1396,7 +1396,7 @@ pub mod cluster {
         }
     }
     impl crate::Wire for OriginalDstLbConfig {
-        const FULL_NAME: &'static str = "envoy.config.cluster.v3.OriginalDstLbConfig";
+        const FULL_NAME: &'static str = "envoy.config.cluster.v3.Cluster.OriginalDstLbConfig";
     }
     #[derive(Clone, PartialEq, Debug, Default)]
     pub struct CommonLbConfig {
@@ -1502,7 +1502,7 @@ pub mod cluster {
             }
         }
         impl crate::Wire for ZoneAwareLbConfig {
-            const FULL_NAME: &'static str = "envoy.config.cluster.v3.ZoneAwareLbConfig";
+            const FULL_NAME: &'static str = "envoy.config.cluster.v3.Cluster.CommonLbConfig.ZoneAwareLbConfig";
         }
         #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
         pub struct LocalityWeightedLbConfig {}
@@ -1513,7 +1513,7 @@ pub mod cluster {
             fn write(&self, _: &mut crate::wire::Writer) {}
         }
         impl crate::Wire for LocalityWeightedLbConfig {
-            const FULL_NAME: &'static str = "envoy.config.cluster.v3.LocalityWeightedLbConfig";
+            const FULL_NAME: &'static str = "envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfig";
         }
         #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
         pub struct ConsistentHashingLbConfig {
@@ -1543,7 +1543,7 @@ pub mod cluster {
             }
         }
         impl crate::Wire for ConsistentHashingLbConfig {
-            const FULL_NAME: &'static str = "envoy.config.cluster.v3.ConsistentHashingLbConfig";
+            const FULL_NAME: &'static str = "envoy.config.cluster.v3.Cluster.CommonLbConfig.ConsistentHashingLbConfig";
         }
         #[derive(Clone, Copy, PartialEq, Debug)]
         pub enum LocalityConfigSpecifier {
@@ -1590,7 +1590,7 @@ pub mod cluster {
         }
     }
     impl crate::Wire for CommonLbConfig {
-        const FULL_NAME: &'static str = "envoy.config.cluster.v3.CommonLbConfig";
+        const FULL_NAME: &'static str = "envoy.config.cluster.v3.Cluster.CommonLbConfig";
     }
     #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
     pub struct RefreshRate {
@@ -1618,7 +1618,7 @@ pub mod cluster {
         }
     }
     impl crate::Wire for RefreshRate {
-        const FULL_NAME: &'static str = "envoy.config.cluster.v3.RefreshRate";
+        const FULL_NAME: &'static str = "envoy.config.cluster.v3.Cluster.RefreshRate";
     }
     #[derive(Clone, PartialEq, Debug, Default)]
     pub struct PreconnectPolicy {
@@ -1665,7 +1665,7 @@ pub mod cluster {
         }
     }
     impl crate::Wire for PreconnectPolicy {
-        const FULL_NAME: &'static str = "envoy.config.cluster.v3.PreconnectPolicy";
+        const FULL_NAME: &'static str = "envoy.config.cluster.v3.Cluster.PreconnectPolicy";
     }
     #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
     pub struct QueuingPolicies {
@@ -1690,7 +1690,7 @@ pub mod cluster {
         }
     }
     impl crate::Wire for QueuingPolicies {
-        const FULL_NAME: &'static str = "envoy.config.cluster.v3.QueuingPolicies";
+        const FULL_NAME: &'static str = "envoy.config.cluster.v3.Cluster.QueuingPolicies";
     }
     #[derive(
         Clone,
@@ -2035,7 +2035,7 @@ pub mod load_balancing_policy {
         }
     }
     impl crate::Wire for Policy {
-        const FULL_NAME: &'static str = "envoy.config.cluster.v3.Policy";
+        const FULL_NAME: &'static str = "envoy.config.cluster.v3.LoadBalancingPolicy.Policy";
     }
 }
 impl crate::Wire for LoadBalancingPolicy {
@@ -2121,7 +2121,7 @@ pub mod upstream_connection_options {
         }
     }
     impl crate::Wire for HappyEyeballsConfig {
-        const FULL_NAME: &'static str = "envoy.config.cluster.v3.HappyEyeballsConfig";
+        const FULL_NAME: &'static str = "envoy.config.cluster.v3.UpstreamConnectionOptions.HappyEyeballsConfig";
     }
     #[derive(
         Clone,

@@ -96,7 +96,7 @@ pub mod matcher {
         }
     }
     impl crate::Wire for OnMatch {
-        const FULL_NAME: &'static str = "envoy.config.common.matcher.v3.OnMatch";
+        const FULL_NAME: &'static str = "envoy.config.common.matcher.v3.Matcher.OnMatch";
     }
     #[derive(Clone, PartialEq, Debug, Default)]
     pub struct MatcherList {
@@ -222,7 +222,7 @@ pub mod matcher {
                 }
             }
             impl crate::Wire for SinglePredicate {
-                const FULL_NAME: &'static str = "envoy.config.common.matcher.v3.SinglePredicate";
+                const FULL_NAME: &'static str = "envoy.config.common.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate";
             }
             #[derive(Clone, PartialEq, Debug, Default)]
             pub struct PredicateList {
@@ -246,7 +246,7 @@ pub mod matcher {
                 }
             }
             impl crate::Wire for PredicateList {
-                const FULL_NAME: &'static str = "envoy.config.common.matcher.v3.PredicateList";
+                const FULL_NAME: &'static str = "envoy.config.common.matcher.v3.Matcher.MatcherList.Predicate.PredicateList";
             }
             #[derive(Clone, PartialEq, Debug)]
             pub enum MatchType {
@@ -311,7 +311,7 @@ pub mod matcher {
             }
         }
         impl crate::Wire for Predicate {
-            const FULL_NAME: &'static str = "envoy.config.common.matcher.v3.Predicate";
+            const FULL_NAME: &'static str = "envoy.config.common.matcher.v3.Matcher.MatcherList.Predicate";
         }
         #[derive(Clone, PartialEq, Debug, Default)]
         pub struct FieldMatcher {
@@ -339,11 +339,11 @@ pub mod matcher {
             }
         }
         impl crate::Wire for FieldMatcher {
-            const FULL_NAME: &'static str = "envoy.config.common.matcher.v3.FieldMatcher";
+            const FULL_NAME: &'static str = "envoy.config.common.matcher.v3.Matcher.MatcherList.FieldMatcher";
         }
     }
     impl crate::Wire for MatcherList {
-        const FULL_NAME: &'static str = "envoy.config.common.matcher.v3.MatcherList";
+        const FULL_NAME: &'static str = "envoy.config.common.matcher.v3.Matcher.MatcherList";
     }
     #[derive(Clone, PartialEq, Debug, Default)]
     pub struct MatcherTree {
@@ -404,7 +404,7 @@ pub mod matcher {
             }
         }
         impl crate::Wire for MatchMap {
-            const FULL_NAME: &'static str = "envoy.config.common.matcher.v3.MatchMap";
+            const FULL_NAME: &'static str = "envoy.config.common.matcher.v3.Matcher.MatcherTree.MatchMap";
         }
         #[derive(Clone, PartialEq, Debug)]
         pub enum TreeType {
@@ -461,7 +461,7 @@ pub mod matcher {
         }
     }
     impl crate::Wire for MatcherTree {
-        const FULL_NAME: &'static str = "envoy.config.common.matcher.v3.MatcherTree";
+        const FULL_NAME: &'static str = "envoy.config.common.matcher.v3.Matcher.MatcherTree";
     }
     #[derive(Clone, PartialEq, Debug)]
     pub enum MatcherType {
@@ -553,7 +553,7 @@ pub mod match_predicate {
         }
     }
     impl crate::Wire for MatchSet {
-        const FULL_NAME: &'static str = "envoy.config.common.matcher.v3.MatchSet";
+        const FULL_NAME: &'static str = "envoy.config.common.matcher.v3.MatchPredicate.MatchSet";
     }
     #[derive(Clone, PartialEq, Debug)]
     pub enum Rule {
@@ -806,7 +806,7 @@ pub mod http_generic_body_match {
         }
     }
     impl crate::Wire for GenericTextMatch {
-        const FULL_NAME: &'static str = "envoy.config.common.matcher.v3.GenericTextMatch";
+        const FULL_NAME: &'static str = "envoy.config.common.matcher.v3.HttpGenericBodyMatch.GenericTextMatch";
     }
 }
 impl crate::Wire for HttpGenericBodyMatch {

@@ -100,7 +100,7 @@ pub mod header_mutation {
         }
     }
     impl crate::Wire for RemoveOnMatch {
-        const FULL_NAME: &'static str = "envoy.config.common.mutation_rules.v3.RemoveOnMatch";
+        const FULL_NAME: &'static str = "envoy.config.common.mutation_rules.v3.HeaderMutation.RemoveOnMatch";
     }
     #[derive(Clone, PartialEq, Eq, Hash, Debug)]
     pub enum Action {

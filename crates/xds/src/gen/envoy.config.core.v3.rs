@@ -125,7 +125,7 @@ pub mod socket_option {
             fn write(&self, _: &mut crate::wire::Writer) {}
         }
         impl crate::Wire for Stream {
-            const FULL_NAME: &'static str = "envoy.config.core.v3.Stream";
+            const FULL_NAME: &'static str = "envoy.config.core.v3.SocketOption.SocketType.Stream";
         }
         #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
         pub struct Datagram {}
@@ -136,11 +136,11 @@ pub mod socket_option {
             fn write(&self, _: &mut crate::wire::Writer) {}
         }
         impl crate::Wire for Datagram {
-            const FULL_NAME: &'static str = "envoy.config.core.v3.Datagram";
+            const FULL_NAME: &'static str = "envoy.config.core.v3.SocketOption.SocketType.Datagram";
         }
     }
     impl crate::Wire for SocketType {
-        const FULL_NAME: &'static str = "envoy.config.core.v3.SocketType";
+        const FULL_NAME: &'static str = "envoy.config.core.v3.SocketOption.SocketType";
     }
     #[derive(
         Clone,
@@ -1771,7 +1771,7 @@ pub mod retry_policy {
         }
     }
     impl crate::Wire for RetryPriority {
-        const FULL_NAME: &'static str = "envoy.config.core.v3.RetryPriority";
+        const FULL_NAME: &'static str = "envoy.config.core.v3.RetryPolicy.RetryPriority";
     }
     #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
     pub struct RetryHostPredicate {
@@ -1836,7 +1836,7 @@ pub mod retry_policy {
         }
     }
     impl crate::Wire for RetryHostPredicate {
-        const FULL_NAME: &'static str = "envoy.config.core.v3.RetryHostPredicate";
+        const FULL_NAME: &'static str = "envoy.config.core.v3.RetryPolicy.RetryHostPredicate";
     }
 }
 impl crate::Wire for RetryPolicy {
@@ -2237,7 +2237,7 @@ pub mod grpc_service {
         }
     }
     impl crate::Wire for EnvoyGrpc {
-        const FULL_NAME: &'static str = "envoy.config.core.v3.EnvoyGrpc";
+        const FULL_NAME: &'static str = "envoy.config.core.v3.GrpcService.EnvoyGrpc";
     }
     #[derive(Clone, PartialEq, Debug, Default)]
     pub struct GoogleGrpc {
@@ -2336,7 +2336,7 @@ pub mod grpc_service {
             }
         }
         impl crate::Wire for SslCredentials {
-            const FULL_NAME: &'static str = "envoy.config.core.v3.SslCredentials";
+            const FULL_NAME: &'static str = "envoy.config.core.v3.GrpcService.GoogleGrpc.SslCredentials";
         }
         #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
         pub struct GoogleLocalCredentials {}
@@ -2347,7 +2347,7 @@ pub mod grpc_service {
             fn write(&self, _: &mut crate::wire::Writer) {}
         }
         impl crate::Wire for GoogleLocalCredentials {
-            const FULL_NAME: &'static str = "envoy.config.core.v3.GoogleLocalCredentials";
+            const FULL_NAME: &'static str = "envoy.config.core.v3.GrpcService.GoogleGrpc.GoogleLocalCredentials";
         }
         #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
         pub struct ChannelCredentials {
@@ -2430,7 +2430,7 @@ pub mod grpc_service {
             }
         }
         impl crate::Wire for ChannelCredentials {
-            const FULL_NAME: &'static str = "envoy.config.core.v3.ChannelCredentials";
+            const FULL_NAME: &'static str = "envoy.config.core.v3.GrpcService.GoogleGrpc.ChannelCredentials";
         }
         #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
         pub struct CallCredentials {
@@ -2482,7 +2482,7 @@ pub mod grpc_service {
                 }
             }
             impl crate::Wire for ServiceAccountJwtAccessCredentials {
-                const FULL_NAME: &'static str = "envoy.config.core.v3.ServiceAccountJWTAccessCredentials";
+                const FULL_NAME: &'static str = "envoy.config.core.v3.GrpcService.GoogleGrpc.CallCredentials.ServiceAccountJWTAccessCredentials";
             }
             #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
             pub struct GoogleIamCredentials {
@@ -2506,7 +2506,7 @@ pub mod grpc_service {
                 }
             }
             impl crate::Wire for GoogleIamCredentials {
-                const FULL_NAME: &'static str = "envoy.config.core.v3.GoogleIAMCredentials";
+                const FULL_NAME: &'static str = "envoy.config.core.v3.GrpcService.GoogleGrpc.CallCredentials.GoogleIAMCredentials";
             }
             #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
             pub struct MetadataCredentialsFromPlugin {
@@ -2573,7 +2573,7 @@ pub mod grpc_service {
                 }
             }
             impl crate::Wire for MetadataCredentialsFromPlugin {
-                const FULL_NAME: &'static str = "envoy.config.core.v3.MetadataCredentialsFromPlugin";
+                const FULL_NAME: &'static str = "envoy.config.core.v3.GrpcService.GoogleGrpc.CallCredentials.MetadataCredentialsFromPlugin";
             }
             #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
             pub struct StsService {
@@ -2618,7 +2618,7 @@ pub mod grpc_service {
                 }
             }
             impl crate::Wire for StsService {
-                const FULL_NAME: &'static str = "envoy.config.core.v3.StsService";
+                const FULL_NAME: &'static str = "envoy.config.core.v3.GrpcService.GoogleGrpc.CallCredentials.StsService";
             }
             #[derive(Clone, PartialEq, Eq, Hash, Debug)]
             pub enum CredentialSpecifier {
@@ -2721,7 +2721,7 @@ pub mod grpc_service {
             }
         }
         impl crate::Wire for CallCredentials {
-            const FULL_NAME: &'static str = "envoy.config.core.v3.CallCredentials";
+            const FULL_NAME: &'static str = "envoy.config.core.v3.GrpcService.GoogleGrpc.CallCredentials";
         }
         #[derive(Clone, PartialEq, Debug, Default)]
         pub struct ChannelArgs {
@@ -2821,15 +2821,15 @@ pub mod grpc_service {
                 }
             }
             impl crate::Wire for Value {
-                const FULL_NAME: &'static str = "envoy.config.core.v3.Value";
+                const FULL_NAME: &'static str = "envoy.config.core.v3.GrpcService.GoogleGrpc.ChannelArgs.Value";
             }
         }
         impl crate::Wire for ChannelArgs {
-            const FULL_NAME: &'static str = "envoy.config.core.v3.ChannelArgs";
+            const FULL_NAME: &'static str = "envoy.config.core.v3.GrpcService.GoogleGrpc.ChannelArgs";
         }
     }
     impl crate::Wire for GoogleGrpc {
-        const FULL_NAME: &'static str = "envoy.config.core.v3.GoogleGrpc";
+        const FULL_NAME: &'static str = "envoy.config.core.v3.GrpcService.GoogleGrpc";
     }
     #[derive(Clone, PartialEq, Debug)]
     pub enum TargetSpecifier {
@@ -3495,7 +3495,7 @@ pub mod health_check {
         }
     }
     impl crate::Wire for Payload {
-        const FULL_NAME: &'static str = "envoy.config.core.v3.Payload";
+        const FULL_NAME: &'static str = "envoy.config.core.v3.HealthCheck.Payload";
     }
     #[derive(Clone, PartialEq, Debug, Default)]
     pub struct HttpHealthCheck {
@@ -3609,7 +3609,7 @@ pub mod health_check {
         }
     }
     impl crate::Wire for HttpHealthCheck {
-        const FULL_NAME: &'static str = "envoy.config.core.v3.HttpHealthCheck";
+        const FULL_NAME: &'static str = "envoy.config.core.v3.HealthCheck.HttpHealthCheck";
     }
     #[derive(Clone, PartialEq, Debug, Default)]
     pub struct TcpHealthCheck {
@@ -3647,7 +3647,7 @@ pub mod health_check {
         }
     }
     impl crate::Wire for TcpHealthCheck {
-        const FULL_NAME: &'static str = "envoy.config.core.v3.TcpHealthCheck";
+        const FULL_NAME: &'static str = "envoy.config.core.v3.HealthCheck.TcpHealthCheck";
     }
     #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
     pub struct RedisHealthCheck {
@@ -3668,7 +3668,7 @@ pub mod health_check {
         }
     }
     impl crate::Wire for RedisHealthCheck {
-        const FULL_NAME: &'static str = "envoy.config.core.v3.RedisHealthCheck";
+        const FULL_NAME: &'static str = "envoy.config.core.v3.HealthCheck.RedisHealthCheck";
     }
     #[derive(Clone, PartialEq, Debug, Default)]
     pub struct GrpcHealthCheck {
@@ -3698,7 +3698,7 @@ pub mod health_check {
         }
     }
     impl crate::Wire for GrpcHealthCheck {
-        const FULL_NAME: &'static str = "envoy.config.core.v3.GrpcHealthCheck";
+        const FULL_NAME: &'static str = "envoy.config.core.v3.HealthCheck.GrpcHealthCheck";
     }
     #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
     pub struct CustomHealthCheck {
@@ -3763,7 +3763,7 @@ pub mod health_check {
         }
     }
     impl crate::Wire for CustomHealthCheck {
-        const FULL_NAME: &'static str = "envoy.config.core.v3.CustomHealthCheck";
+        const FULL_NAME: &'static str = "envoy.config.core.v3.HealthCheck.CustomHealthCheck";
     }
     #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
     pub struct TlsOptions {
@@ -3787,7 +3787,7 @@ pub mod health_check {
         }
     }
     impl crate::Wire for TlsOptions {
-        const FULL_NAME: &'static str = "envoy.config.core.v3.TlsOptions";
+        const FULL_NAME: &'static str = "envoy.config.core.v3.HealthCheck.TlsOptions";
     }
     #[derive(Clone, PartialEq, Debug)]
     pub enum HealthChecker {
@@ -4535,11 +4535,11 @@ pub mod quic_protocol_options {
             }
         }
         impl crate::Wire for MigrateIdleConnectionSettings {
-            const FULL_NAME: &'static str = "envoy.config.core.v3.MigrateIdleConnectionSettings";
+            const FULL_NAME: &'static str = "envoy.config.core.v3.QuicProtocolOptions.ConnectionMigrationSettings.MigrateIdleConnectionSettings";
         }
     }
     impl crate::Wire for ConnectionMigrationSettings {
-        const FULL_NAME: &'static str = "envoy.config.core.v3.ConnectionMigrationSettings";
+        const FULL_NAME: &'static str = "envoy.config.core.v3.QuicProtocolOptions.ConnectionMigrationSettings";
     }
 }
 impl crate::Wire for QuicProtocolOptions {
@@ -4638,7 +4638,7 @@ pub mod alternate_protocols_cache_options {
         }
     }
     impl crate::Wire for AlternateProtocolsCacheEntry {
-        const FULL_NAME: &'static str = "envoy.config.core.v3.AlternateProtocolsCacheEntry";
+        const FULL_NAME: &'static str = "envoy.config.core.v3.AlternateProtocolsCacheOptions.AlternateProtocolsCacheEntry";
     }
 }
 impl crate::Wire for AlternateProtocolsCacheOptions {
@@ -4879,7 +4879,7 @@ pub mod http1_protocol_options {
             fn write(&self, _: &mut crate::wire::Writer) {}
         }
         impl crate::Wire for ProperCaseWords {
-            const FULL_NAME: &'static str = "envoy.config.core.v3.ProperCaseWords";
+            const FULL_NAME: &'static str = "envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat.ProperCaseWords";
         }
         #[derive(Clone, PartialEq, Eq, Hash, Debug)]
         pub enum HeaderFormat {
@@ -4924,7 +4924,7 @@ pub mod http1_protocol_options {
         }
     }
     impl crate::Wire for HeaderKeyFormat {
-        const FULL_NAME: &'static str = "envoy.config.core.v3.HeaderKeyFormat";
+        const FULL_NAME: &'static str = "envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat";
     }
 }
 impl crate::Wire for Http1ProtocolOptions {
@@ -5165,7 +5165,7 @@ pub mod http2_protocol_options {
         }
     }
     impl crate::Wire for SettingsParameter {
-        const FULL_NAME: &'static str = "envoy.config.core.v3.SettingsParameter";
+        const FULL_NAME: &'static str = "envoy.config.core.v3.Http2ProtocolOptions.SettingsParameter";
     }
 }
 impl crate::Wire for Http2ProtocolOptions {
@@ -5499,7 +5499,7 @@ pub mod grpc_method_list {
         }
     }
     impl crate::Wire for Service {
-        const FULL_NAME: &'static str = "envoy.config.core.v3.Service";
+        const FULL_NAME: &'static str = "envoy.config.core.v3.GrpcMethodList.Service";
     }
 }
 impl crate::Wire for GrpcMethodList {

@@ -68,7 +68,7 @@ pub mod endpoint {
         }
     }
     impl crate::Wire for HealthCheckConfig {
-        const FULL_NAME: &'static str = "envoy.config.endpoint.v3.HealthCheckConfig";
+        const FULL_NAME: &'static str = "envoy.config.endpoint.v3.Endpoint.HealthCheckConfig";
     }
     #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
     pub struct AdditionalAddress {
@@ -91,7 +91,7 @@ pub mod endpoint {
         }
     }
     impl crate::Wire for AdditionalAddress {
-        const FULL_NAME: &'static str = "envoy.config.endpoint.v3.AdditionalAddress";
+        const FULL_NAME: &'static str = "envoy.config.endpoint.v3.Endpoint.AdditionalAddress";
     }
 }
 impl crate::Wire for Endpoint {
@@ -322,7 +322,7 @@ pub mod locality_lb_endpoints {
         }
     }
     impl crate::Wire for LbEndpointList {
-        const FULL_NAME: &'static str = "envoy.config.endpoint.v3.LbEndpointList";
+        const FULL_NAME: &'static str = "envoy.config.endpoint.v3.LocalityLbEndpoints.LbEndpointList";
     }
     #[derive(Clone, PartialEq, Debug)]
     pub enum LbConfig {
@@ -483,11 +483,11 @@ pub mod cluster_load_assignment {
             }
         }
         impl crate::Wire for DropOverload {
-            const FULL_NAME: &'static str = "envoy.config.endpoint.v3.DropOverload";
+            const FULL_NAME: &'static str = "envoy.config.endpoint.v3.ClusterLoadAssignment.Policy.DropOverload";
         }
     }
     impl crate::Wire for Policy {
-        const FULL_NAME: &'static str = "envoy.config.endpoint.v3.Policy";
+        const FULL_NAME: &'static str = "envoy.config.endpoint.v3.ClusterLoadAssignment.Policy";
     }
 }
 impl crate::Wire for ClusterLoadAssignment {
@@ -729,7 +729,7 @@ pub mod cluster_stats {
         }
     }
     impl crate::Wire for DroppedRequests {
-        const FULL_NAME: &'static str = "envoy.config.endpoint.v3.DroppedRequests";
+        const FULL_NAME: &'static str = "envoy.config.endpoint.v3.ClusterStats.DroppedRequests";
     }
 }
 impl crate::Wire for ClusterStats {

@@ -329,7 +329,7 @@ pub mod listener_filter_chain_match_predicate {
         }
     }
     impl crate::Wire for MatchSet {
-        const FULL_NAME: &'static str = "envoy.config.listener.v3.MatchSet";
+        const FULL_NAME: &'static str = "envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet";
     }
     #[derive(Clone, PartialEq, Debug)]
     pub enum Rule {
@@ -998,7 +998,7 @@ pub mod listener {
         }
     }
     impl crate::Wire for DeprecatedV1 {
-        const FULL_NAME: &'static str = "envoy.config.listener.v3.DeprecatedV1";
+        const FULL_NAME: &'static str = "envoy.config.listener.v3.Listener.DeprecatedV1";
     }
     #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
     pub struct ConnectionBalanceConfig {
@@ -1035,7 +1035,7 @@ pub mod listener {
             fn write(&self, _: &mut crate::wire::Writer) {}
         }
         impl crate::Wire for ExactBalance {
-            const FULL_NAME: &'static str = "envoy.config.listener.v3.ExactBalance";
+            const FULL_NAME: &'static str = "envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance";
         }
         #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
         pub struct CpuLocalityBalance {}
@@ -1046,7 +1046,7 @@ pub mod listener {
             fn write(&self, _: &mut crate::wire::Writer) {}
         }
         impl crate::Wire for CpuLocalityBalance {
-            const FULL_NAME: &'static str = "envoy.config.listener.v3.CpuLocalityBalance";
+            const FULL_NAME: &'static str = "envoy.config.listener.v3.Listener.ConnectionBalanceConfig.CpuLocalityBalance";
         }
         #[derive(Clone, PartialEq, Eq, Hash, Debug)]
         pub enum BalanceType {
@@ -1103,7 +1103,7 @@ pub mod listener {
         }
     }
     impl crate::Wire for ConnectionBalanceConfig {
-        const FULL_NAME: &'static str = "envoy.config.listener.v3.ConnectionBalanceConfig";
+        const FULL_NAME: &'static str = "envoy.config.listener.v3.Listener.ConnectionBalanceConfig";
     }
     #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
     pub struct InternalListenerConfig {}
@@ -1114,7 +1114,7 @@ pub mod listener {
         fn write(&self, _: &mut crate::wire::Writer) {}
     }
     impl crate::Wire for InternalListenerConfig {
-        const FULL_NAME: &'static str = "envoy.config.listener.v3.InternalListenerConfig";
+        const FULL_NAME: &'static str = "envoy.config.listener.v3.Listener.InternalListenerConfig";
     }
     #[derive(Clone, PartialEq, Debug, Default)]
     pub struct FcdsConfig {
@@ -1142,7 +1142,7 @@ pub mod listener {
         }
     }
     impl crate::Wire for FcdsConfig {
-        const FULL_NAME: &'static str = "envoy.config.listener.v3.FcdsConfig";
+        const FULL_NAME: &'static str = "envoy.config.listener.v3.Listener.FcdsConfig";
     }
     #[derive(
         Clone,

@@ -284,7 +284,7 @@ pub mod scale_timers_overload_action_config {
         }
     }
     impl crate::Wire for ScaleTimer {
-        const FULL_NAME: &'static str = "envoy.config.overload.v3.ScaleTimer";
+        const FULL_NAME: &'static str = "envoy.config.overload.v3.ScaleTimersOverloadActionConfig.ScaleTimer";
     }
     #[derive(
         Clone,

@@ -118,7 +118,7 @@ pub mod rbac {
             }
         }
         impl crate::Wire for AuditLoggerConfig {
-            const FULL_NAME: &'static str = "envoy.config.rbac.v3.AuditLoggerConfig";
+            const FULL_NAME: &'static str = "envoy.config.rbac.v3.RBAC.AuditLoggingOptions.AuditLoggerConfig";
         }
         #[derive(
             Clone,
@@ -164,7 +164,7 @@ pub mod rbac {
         }
     }
     impl crate::Wire for AuditLoggingOptions {
-        const FULL_NAME: &'static str = "envoy.config.rbac.v3.AuditLoggingOptions";
+        const FULL_NAME: &'static str = "envoy.config.rbac.v3.RBAC.AuditLoggingOptions";
     }
     #[derive(
         Clone,
@@ -342,7 +342,7 @@ pub mod permission {
         }
     }
     impl crate::Wire for Set {
-        const FULL_NAME: &'static str = "envoy.config.rbac.v3.Set";
+        const FULL_NAME: &'static str = "envoy.config.rbac.v3.Permission.Set";
     }
     #[derive(Clone, PartialEq, Debug)]
     pub enum Rule {
@@ -557,7 +557,7 @@ pub mod principal {
         }
     }
     impl crate::Wire for Set {
-        const FULL_NAME: &'static str = "envoy.config.rbac.v3.Set";
+        const FULL_NAME: &'static str = "envoy.config.rbac.v3.Principal.Set";
     }
     #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
     pub struct Authenticated {
@@ -582,7 +582,7 @@ pub mod principal {
         }
     }
     impl crate::Wire for Authenticated {
-        const FULL_NAME: &'static str = "envoy.config.rbac.v3.Authenticated";
+        const FULL_NAME: &'static str = "envoy.config.rbac.v3.Principal.Authenticated";
     }
     #[derive(Clone, PartialEq, Debug)]
     pub enum Identifier {

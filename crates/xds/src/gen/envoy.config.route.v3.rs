@@ -628,7 +628,7 @@ pub mod weighted_cluster {
         }
     }
     impl crate::Wire for ClusterWeight {
-        const FULL_NAME: &'static str = "envoy.config.route.v3.ClusterWeight";
+        const FULL_NAME: &'static str = "envoy.config.route.v3.WeightedCluster.ClusterWeight";
     }
     #[derive(Clone, PartialEq, Eq, Hash, Debug)]
     pub enum RandomValueSpecifier {
@@ -786,7 +786,7 @@ pub mod route_match {
         fn write(&self, _: &mut crate::wire::Writer) {}
     }
     impl crate::Wire for GrpcRouteMatchOptions {
-        const FULL_NAME: &'static str = "envoy.config.route.v3.GrpcRouteMatchOptions";
+        const FULL_NAME: &'static str = "envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions";
     }
     #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
     pub struct TlsContextMatchOptions {
@@ -814,7 +814,7 @@ pub mod route_match {
         }
     }
     impl crate::Wire for TlsContextMatchOptions {
-        const FULL_NAME: &'static str = "envoy.config.route.v3.TlsContextMatchOptions";
+        const FULL_NAME: &'static str = "envoy.config.route.v3.RouteMatch.TlsContextMatchOptions";
     }
     #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
     pub struct ConnectMatcher {}
@@ -825,7 +825,7 @@ pub mod route_match {
         fn write(&self, _: &mut crate::wire::Writer) {}
     }
     impl crate::Wire for ConnectMatcher {
-        const FULL_NAME: &'static str = "envoy.config.route.v3.ConnectMatcher";
+        const FULL_NAME: &'static str = "envoy.config.route.v3.RouteMatch.ConnectMatcher";
     }
     #[derive(Clone, PartialEq, Eq, Hash, Debug)]
     pub enum PathSpecifier {
@@ -1300,7 +1300,7 @@ pub mod route_action {
         }
     }
     impl crate::Wire for RequestMirrorPolicy {
-        const FULL_NAME: &'static str = "envoy.config.route.v3.RequestMirrorPolicy";
+        const FULL_NAME: &'static str = "envoy.config.route.v3.RouteAction.RequestMirrorPolicy";
     }
     #[derive(Clone, PartialEq, Debug, Default)]
     pub struct HashPolicy {
@@ -1358,7 +1358,7 @@ pub mod route_action {
             }
         }
         impl crate::Wire for Header {
-            const FULL_NAME: &'static str = "envoy.config.route.v3.Header";
+            const FULL_NAME: &'static str = "envoy.config.route.v3.RouteAction.HashPolicy.Header";
         }
         #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
         pub struct CookieAttribute {
@@ -1382,7 +1382,7 @@ pub mod route_action {
             }
         }
         impl crate::Wire for CookieAttribute {
-            const FULL_NAME: &'static str = "envoy.config.route.v3.CookieAttribute";
+            const FULL_NAME: &'static str = "envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute";
         }
         #[derive(Clone, PartialEq, Debug, Default)]
         pub struct Cookie {
@@ -1417,7 +1417,7 @@ pub mod route_action {
             }
         }
         impl crate::Wire for Cookie {
-            const FULL_NAME: &'static str = "envoy.config.route.v3.Cookie";
+            const FULL_NAME: &'static str = "envoy.config.route.v3.RouteAction.HashPolicy.Cookie";
         }
         #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
         pub struct ConnectionProperties {
@@ -1438,7 +1438,7 @@ pub mod route_action {
             }
         }
         impl crate::Wire for ConnectionProperties {
-            const FULL_NAME: &'static str = "envoy.config.route.v3.ConnectionProperties";
+            const FULL_NAME: &'static str = "envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties";
         }
         #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
         pub struct QueryParameter {
@@ -1459,7 +1459,7 @@ pub mod route_action {
             }
         }
         impl crate::Wire for QueryParameter {
-            const FULL_NAME: &'static str = "envoy.config.route.v3.QueryParameter";
+            const FULL_NAME: &'static str = "envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter";
         }
         #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
         pub struct FilterState {
@@ -1480,7 +1480,7 @@ pub mod route_action {
             }
         }
         impl crate::Wire for FilterState {
-            const FULL_NAME: &'static str = "envoy.config.route.v3.FilterState";
+            const FULL_NAME: &'static str = "envoy.config.route.v3.RouteAction.HashPolicy.FilterState";
         }
         #[derive(Clone, PartialEq, Debug)]
         pub enum PolicySpecifier {
@@ -1557,7 +1557,7 @@ pub mod route_action {
         }
     }
     impl crate::Wire for HashPolicy {
-        const FULL_NAME: &'static str = "envoy.config.route.v3.HashPolicy";
+        const FULL_NAME: &'static str = "envoy.config.route.v3.RouteAction.HashPolicy";
     }
     #[derive(Clone, PartialEq, Debug, Default)]
     pub struct UpgradeConfig {
@@ -1619,11 +1619,11 @@ pub mod route_action {
             }
         }
         impl crate::Wire for ConnectConfig {
-            const FULL_NAME: &'static str = "envoy.config.route.v3.ConnectConfig";
+            const FULL_NAME: &'static str = "envoy.config.route.v3.RouteAction.UpgradeConfig.ConnectConfig";
         }
     }
     impl crate::Wire for UpgradeConfig {
-        const FULL_NAME: &'static str = "envoy.config.route.v3.UpgradeConfig";
+        const FULL_NAME: &'static str = "envoy.config.route.v3.RouteAction.UpgradeConfig";
     }
     #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
     pub struct MaxStreamDuration {
@@ -1664,7 +1664,7 @@ pub mod route_action {
         }
     }
     impl crate::Wire for MaxStreamDuration {
-        const FULL_NAME: &'static str = "envoy.config.route.v3.MaxStreamDuration";
+        const FULL_NAME: &'static str = "envoy.config.route.v3.RouteAction.MaxStreamDuration";
     }
     #[derive(
         Clone,
@@ -2043,7 +2043,7 @@ pub mod retry_policy {
         }
     }
     impl crate::Wire for RetryPriority {
-        const FULL_NAME: &'static str = "envoy.config.route.v3.RetryPriority";
+        const FULL_NAME: &'static str = "envoy.config.route.v3.RetryPolicy.RetryPriority";
     }
     #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
     pub struct RetryHostPredicate {
@@ -2108,7 +2108,7 @@ pub mod retry_policy {
         }
     }
     impl crate::Wire for RetryHostPredicate {
-        const FULL_NAME: &'static str = "envoy.config.route.v3.RetryHostPredicate";
+        const FULL_NAME: &'static str = "envoy.config.route.v3.RetryPolicy.RetryHostPredicate";
     }
     #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
     pub struct RetryBackOff {
@@ -2136,7 +2136,7 @@ pub mod retry_policy {
         }
     }
     impl crate::Wire for RetryBackOff {
-        const FULL_NAME: &'static str = "envoy.config.route.v3.RetryBackOff";
+        const FULL_NAME: &'static str = "envoy.config.route.v3.RetryPolicy.RetryBackOff";
     }
     #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
     pub struct ResetHeader {
@@ -2172,7 +2172,7 @@ pub mod retry_policy {
         }
     }
     impl crate::Wire for ResetHeader {
-        const FULL_NAME: &'static str = "envoy.config.route.v3.ResetHeader";
+        const FULL_NAME: &'static str = "envoy.config.route.v3.RetryPolicy.ResetHeader";
     }
     #[derive(Clone, PartialEq, Debug, Default)]
     pub struct RateLimitedRetryBackOff {
@@ -2201,7 +2201,7 @@ pub mod retry_policy {
         }
     }
     impl crate::Wire for RateLimitedRetryBackOff {
-        const FULL_NAME: &'static str = "envoy.config.route.v3.RateLimitedRetryBackOff";
+        const FULL_NAME: &'static str = "envoy.config.route.v3.RetryPolicy.RateLimitedRetryBackOff";
     }
     #[derive(
         Clone,
@@ -2744,7 +2744,7 @@ pub mod rate_limit {
             fn write(&self, _: &mut crate::wire::Writer) {}
         }
         impl crate::Wire for SourceCluster {
-            const FULL_NAME: &'static str = "envoy.config.route.v3.SourceCluster";
+            const FULL_NAME: &'static str = "envoy.config.route.v3.RateLimit.Action.SourceCluster";
         }
         #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
         pub struct DestinationCluster {}
@@ -2755,7 +2755,7 @@ pub mod rate_limit {
             fn write(&self, _: &mut crate::wire::Writer) {}
         }
         impl crate::Wire for DestinationCluster {
-            const FULL_NAME: &'static str = "envoy.config.route.v3.DestinationCluster";
+            const FULL_NAME: &'static str = "envoy.config.route.v3.RateLimit.Action.DestinationCluster";
         }
         #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
         pub struct RequestHeaders {
@@ -2782,7 +2782,7 @@ pub mod rate_limit {
             }
         }
         impl crate::Wire for RequestHeaders {
-            const FULL_NAME: &'static str = "envoy.config.route.v3.RequestHeaders";
+            const FULL_NAME: &'static str = "envoy.config.route.v3.RateLimit.Action.RequestHeaders";
         }
         #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
         pub struct QueryParameters {
@@ -2809,7 +2809,7 @@ pub mod rate_limit {
             }
         }
         impl crate::Wire for QueryParameters {
-            const FULL_NAME: &'static str = "envoy.config.route.v3.QueryParameters";
+            const FULL_NAME: &'static str = "envoy.config.route.v3.RateLimit.Action.QueryParameters";
         }
         #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
         pub struct RemoteAddress {}
@@ -2820,7 +2820,7 @@ pub mod rate_limit {
             fn write(&self, _: &mut crate::wire::Writer) {}
         }
         impl crate::Wire for RemoteAddress {
-            const FULL_NAME: &'static str = "envoy.config.route.v3.RemoteAddress";
+            const FULL_NAME: &'static str = "envoy.config.route.v3.RateLimit.Action.RemoteAddress";
         }
         #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
         pub struct MaskedRemoteAddress {
@@ -2856,7 +2856,7 @@ pub mod rate_limit {
             }
         }
         impl crate::Wire for MaskedRemoteAddress {
-            const FULL_NAME: &'static str = "envoy.config.route.v3.MaskedRemoteAddress";
+            const FULL_NAME: &'static str = "envoy.config.route.v3.RateLimit.Action.MaskedRemoteAddress";
         }
         #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
         pub struct GenericKey {
@@ -2883,7 +2883,7 @@ pub mod rate_limit {
             }
         }
         impl crate::Wire for GenericKey {
-            const FULL_NAME: &'static str = "envoy.config.route.v3.GenericKey";
+            const FULL_NAME: &'static str = "envoy.config.route.v3.RateLimit.Action.GenericKey";
         }
         #[derive(Clone, PartialEq, Debug, Default)]
         pub struct HeaderValueMatch {
@@ -2921,7 +2921,7 @@ pub mod rate_limit {
             }
         }
         impl crate::Wire for HeaderValueMatch {
-            const FULL_NAME: &'static str = "envoy.config.route.v3.HeaderValueMatch";
+            const FULL_NAME: &'static str = "envoy.config.route.v3.RateLimit.Action.HeaderValueMatch";
         }
         #[derive(Clone, PartialEq, Debug, Default)]
         pub struct DynamicMetaData {
@@ -2952,7 +2952,7 @@ pub mod rate_limit {
             }
         }
         impl crate::Wire for DynamicMetaData {
-            const FULL_NAME: &'static str = "envoy.config.route.v3.DynamicMetaData";
+            const FULL_NAME: &'static str = "envoy.config.route.v3.RateLimit.Action.DynamicMetaData";
         }
         #[derive(Clone, PartialEq, Debug, Default)]
         pub struct MetaData {
@@ -3046,7 +3046,7 @@ pub mod rate_limit {
             }
         }
         impl crate::Wire for MetaData {
-            const FULL_NAME: &'static str = "envoy.config.route.v3.MetaData";
+            const FULL_NAME: &'static str = "envoy.config.route.v3.RateLimit.Action.MetaData";
         }
         #[derive(Clone, PartialEq, Debug, Default)]
         pub struct QueryParameterValueMatch {
@@ -3086,7 +3086,7 @@ pub mod rate_limit {
             }
         }
         impl crate::Wire for QueryParameterValueMatch {
-            const FULL_NAME: &'static str = "envoy.config.route.v3.QueryParameterValueMatch";
+            const FULL_NAME: &'static str = "envoy.config.route.v3.RateLimit.Action.QueryParameterValueMatch";
         }
         #[derive(Clone, PartialEq, Debug, Default)]
         pub struct RemoteAddressMatch {
@@ -3120,7 +3120,7 @@ pub mod rate_limit {
             }
         }
         impl crate::Wire for RemoteAddressMatch {
-            const FULL_NAME: &'static str = "envoy.config.route.v3.RemoteAddressMatch";
+            const FULL_NAME: &'static str = "envoy.config.route.v3.RateLimit.Action.RemoteAddressMatch";
         }
         #[derive(Clone, PartialEq, Debug)]
         pub enum ActionSpecifier {
@@ -3284,7 +3284,7 @@ pub mod rate_limit {
         }
     }
     impl crate::Wire for Action {
-        const FULL_NAME: &'static str = "envoy.config.route.v3.Action";
+        const FULL_NAME: &'static str = "envoy.config.route.v3.RateLimit.Action";
     }
     #[derive(Clone, PartialEq, Debug, Default)]
     pub struct Override {
@@ -3335,7 +3335,7 @@ pub mod rate_limit {
             }
         }
         impl crate::Wire for DynamicMetadata {
-            const FULL_NAME: &'static str = "envoy.config.route.v3.DynamicMetadata";
+            const FULL_NAME: &'static str = "envoy.config.route.v3.RateLimit.Override.DynamicMetadata";
         }
         #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
         pub struct RateLimitOverride {
@@ -3379,7 +3379,7 @@ pub mod rate_limit {
             }
         }
         impl crate::Wire for RateLimitOverride {
-            const FULL_NAME: &'static str = "envoy.config.route.v3.RateLimitOverride";
+            const FULL_NAME: &'static str = "envoy.config.route.v3.RateLimit.Override.RateLimitOverride";
         }
         #[derive(Clone, PartialEq, Debug)]
         pub enum OverrideSpecifier {
@@ -3424,7 +3424,7 @@ pub mod rate_limit {
         }
     }
     impl crate::Wire for Override {
-        const FULL_NAME: &'static str = "envoy.config.route.v3.Override";
+        const FULL_NAME: &'static str = "envoy.config.route.v3.RateLimit.Override";
     }
     #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
     pub struct HitsAddend {
@@ -3453,7 +3453,7 @@ pub mod rate_limit {
         }
     }
     impl crate::Wire for HitsAddend {
-        const FULL_NAME: &'static str = "envoy.config.route.v3.HitsAddend";
+        const FULL_NAME: &'static str = "envoy.config.route.v3.RateLimit.HitsAddend";
     }
     #[derive(
         Clone,
@@ -4094,11 +4094,11 @@ pub mod scoped_route_configuration {
             }
         }
         impl crate::Wire for Fragment {
-            const FULL_NAME: &'static str = "envoy.config.route.v3.Fragment";
+            const FULL_NAME: &'static str = "envoy.config.route.v3.ScopedRouteConfiguration.Key.Fragment";
         }
     }
     impl crate::Wire for Key {
-        const FULL_NAME: &'static str = "envoy.config.route.v3.Key";
+        const FULL_NAME: &'static str = "envoy.config.route.v3.ScopedRouteConfiguration.Key";
     }
 }
 impl crate::Wire for ScopedRouteConfiguration {

@@ -79,7 +79,7 @@ pub mod tracing {
         }
     }
     impl crate::Wire for Http {
-        const FULL_NAME: &'static str = "envoy.config.trace.v3.Http";
+        const FULL_NAME: &'static str = "envoy.config.trace.v3.Tracing.Http";
     }
 }
 impl crate::Wire for Tracing {
@@ -690,7 +690,7 @@ pub mod x_ray_config {
         }
     }
     impl crate::Wire for SegmentFields {
-        const FULL_NAME: &'static str = "envoy.config.trace.v3.SegmentFields";
+        const FULL_NAME: &'static str = "envoy.config.trace.v3.XRayConfig.SegmentFields";
     }
 }
 impl crate::Wire for XRayConfig {

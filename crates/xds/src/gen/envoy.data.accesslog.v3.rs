@@ -553,7 +553,7 @@ pub mod response_flags {
         }
     }
     impl crate::Wire for Unauthorized {
-        const FULL_NAME: &'static str = "envoy.data.accesslog.v3.Unauthorized";
+        const FULL_NAME: &'static str = "envoy.data.accesslog.v3.ResponseFlags.Unauthorized";
     }
 }
 impl crate::Wire for ResponseFlags {
@@ -722,11 +722,11 @@ pub mod tls_properties {
             }
         }
         impl crate::Wire for SubjectAltName {
-            const FULL_NAME: &'static str = "envoy.data.accesslog.v3.SubjectAltName";
+            const FULL_NAME: &'static str = "envoy.data.accesslog.v3.TLSProperties.CertificateProperties.SubjectAltName";
         }
     }
     impl crate::Wire for CertificateProperties {
-        const FULL_NAME: &'static str = "envoy.data.accesslog.v3.CertificateProperties";
+        const FULL_NAME: &'static str = "envoy.data.accesslog.v3.TLSProperties.CertificateProperties";
     }
     #[derive(
         Clone,

@@ -100,7 +100,7 @@ pub mod dns_cluster {
         }
     }
     impl crate::Wire for RefreshRate {
-        const FULL_NAME: &'static str = "envoy.extensions.clusters.dns.v3.RefreshRate";
+        const FULL_NAME: &'static str = "envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate";
     }
 }
 impl crate::Wire for DnsCluster {

@@ -57,7 +57,7 @@ pub mod rate_limit_descriptor {
         }
     }
     impl crate::Wire for Entry {
-        const FULL_NAME: &'static str = "envoy.extensions.common.ratelimit.v3.Entry";
+        const FULL_NAME: &'static str = "envoy.extensions.common.ratelimit.v3.RateLimitDescriptor.Entry";
     }
     #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
     pub struct RateLimitOverride {
@@ -101,7 +101,7 @@ pub mod rate_limit_descriptor {
         }
     }
     impl crate::Wire for RateLimitOverride {
-        const FULL_NAME: &'static str = "envoy.extensions.common.ratelimit.v3.RateLimitOverride";
+        const FULL_NAME: &'static str = "envoy.extensions.common.ratelimit.v3.RateLimitDescriptor.RateLimitOverride";
     }
 }
 impl crate::Wire for RateLimitDescriptor {

@@ -42,7 +42,7 @@ pub mod fault_delay {
         fn write(&self, _: &mut crate::wire::Writer) {}
     }
     impl crate::Wire for HeaderDelay {
-        const FULL_NAME: &'static str = "envoy.extensions.filters.common.fault.v3.HeaderDelay";
+        const FULL_NAME: &'static str = "envoy.extensions.filters.common.fault.v3.FaultDelay.HeaderDelay";
     }
     #[derive(
         Clone,
@@ -172,7 +172,7 @@ pub mod fault_rate_limit {
         }
     }
     impl crate::Wire for FixedLimit {
-        const FULL_NAME: &'static str = "envoy.extensions.filters.common.fault.v3.FixedLimit";
+        const FULL_NAME: &'static str = "envoy.extensions.filters.common.fault.v3.FaultRateLimit.FixedLimit";
     }
     #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
     pub struct HeaderLimit {}
@@ -183,7 +183,7 @@ pub mod fault_rate_limit {
         fn write(&self, _: &mut crate::wire::Writer) {}
     }
     impl crate::Wire for HeaderLimit {
-        const FULL_NAME: &'static str = "envoy.extensions.filters.common.fault.v3.HeaderLimit";
+        const FULL_NAME: &'static str = "envoy.extensions.filters.common.fault.v3.FaultRateLimit.HeaderLimit";
     }
     #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
     pub enum LimitType {

@@ -118,7 +118,7 @@ pub mod compressor {
         }
     }
     impl crate::Wire for CommonDirectionConfig {
-        const FULL_NAME: &'static str = "envoy.extensions.filters.http.compressor.v3.CommonDirectionConfig";
+        const FULL_NAME: &'static str = "envoy.extensions.filters.http.compressor.v3.Compressor.CommonDirectionConfig";
     }
     #[derive(Clone, PartialEq, Debug, Default)]
     pub struct RequestDirectionConfig {
@@ -141,7 +141,7 @@ pub mod compressor {
         }
     }
     impl crate::Wire for RequestDirectionConfig {
-        const FULL_NAME: &'static str = "envoy.extensions.filters.http.compressor.v3.RequestDirectionConfig";
+        const FULL_NAME: &'static str = "envoy.extensions.filters.http.compressor.v3.Compressor.RequestDirectionConfig";
     }
     #[derive(Clone, PartialEq, Debug, Default)]
     pub struct ResponseDirectionConfig {
@@ -181,7 +181,7 @@ pub mod compressor {
         }
     }
     impl crate::Wire for ResponseDirectionConfig {
-        const FULL_NAME: &'static str = "envoy.extensions.filters.http.compressor.v3.ResponseDirectionConfig";
+        const FULL_NAME: &'static str = "envoy.extensions.filters.http.compressor.v3.Compressor.ResponseDirectionConfig";
     }
 }
 impl crate::Wire for Compressor {

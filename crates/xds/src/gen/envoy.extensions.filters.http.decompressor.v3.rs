@@ -69,7 +69,7 @@ pub mod decompressor {
         }
     }
     impl crate::Wire for CommonDirectionConfig {
-        const FULL_NAME: &'static str = "envoy.extensions.filters.http.decompressor.v3.CommonDirectionConfig";
+        const FULL_NAME: &'static str = "envoy.extensions.filters.http.decompressor.v3.Decompressor.CommonDirectionConfig";
     }
     #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
     pub struct RequestDirectionConfig {
@@ -101,7 +101,7 @@ pub mod decompressor {
         }
     }
     impl crate::Wire for RequestDirectionConfig {
-        const FULL_NAME: &'static str = "envoy.extensions.filters.http.decompressor.v3.RequestDirectionConfig";
+        const FULL_NAME: &'static str = "envoy.extensions.filters.http.decompressor.v3.Decompressor.RequestDirectionConfig";
     }
     #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
     pub struct ResponseDirectionConfig {
@@ -124,7 +124,7 @@ pub mod decompressor {
         }
     }
     impl crate::Wire for ResponseDirectionConfig {
-        const FULL_NAME: &'static str = "envoy.extensions.filters.http.decompressor.v3.ResponseDirectionConfig";
+        const FULL_NAME: &'static str = "envoy.extensions.filters.http.decompressor.v3.Decompressor.ResponseDirectionConfig";
     }
 }
 impl crate::Wire for Decompressor {

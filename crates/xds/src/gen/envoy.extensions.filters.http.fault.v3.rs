@@ -40,7 +40,7 @@ pub mod fault_abort {
         fn write(&self, _: &mut crate::wire::Writer) {}
     }
     impl crate::Wire for HeaderAbort {
-        const FULL_NAME: &'static str = "envoy.extensions.filters.http.fault.v3.HeaderAbort";
+        const FULL_NAME: &'static str = "envoy.extensions.filters.http.fault.v3.FaultAbort.HeaderAbort";
     }
     #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
     pub enum ErrorType {

@@ -90,7 +90,7 @@ pub mod config {
         }
     }
     impl crate::Wire for KeyValuePair {
-        const FULL_NAME: &'static str = "envoy.extensions.filters.http.header_to_metadata.v3.KeyValuePair";
+        const FULL_NAME: &'static str = "envoy.extensions.filters.http.header_to_metadata.v3.Config.KeyValuePair";
     }
     #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
     pub struct Rule {
@@ -127,7 +127,7 @@ pub mod config {
         }
     }
     impl crate::Wire for Rule {
-        const FULL_NAME: &'static str = "envoy.extensions.filters.http.header_to_metadata.v3.Rule";
+        const FULL_NAME: &'static str = "envoy.extensions.filters.http.header_to_metadata.v3.Config.Rule";
     }
     #[derive(
         Clone,

@@ -135,7 +135,7 @@ pub mod jwt_provider {
         }
     }
     impl crate::Wire for NormalizePayload {
-        const FULL_NAME: &'static str = "envoy.extensions.filters.http.jwt_authn.v3.NormalizePayload";
+        const FULL_NAME: &'static str = "envoy.extensions.filters.http.jwt_authn.v3.JwtProvider.NormalizePayload";
     }
     #[derive(Clone, PartialEq, Debug)]
     pub enum JwksSourceSpecifier {
@@ -813,7 +813,7 @@ pub mod jwt_claim_to_header {
         }
     }
     impl crate::Wire for PathSegment {
-        const FULL_NAME: &'static str = "envoy.extensions.filters.http.jwt_authn.v3.PathSegment";
+        const FULL_NAME: &'static str = "envoy.extensions.filters.http.jwt_authn.v3.JwtClaimToHeader.PathSegment";
     }
 }
 impl crate::Wire for JwtClaimToHeader {

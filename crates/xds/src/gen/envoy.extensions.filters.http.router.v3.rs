@@ -97,7 +97,7 @@ pub mod router {
         }
     }
     impl crate::Wire for UpstreamAccessLogOptions {
-        const FULL_NAME: &'static str = "envoy.extensions.filters.http.router.v3.UpstreamAccessLogOptions";
+        const FULL_NAME: &'static str = "envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions";
     }
 }
 impl crate::Wire for Router {

@@ -136,7 +136,7 @@ pub mod proxy_protocol {
         }
     }
     impl crate::Wire for KeyValuePair {
-        const FULL_NAME: &'static str = "envoy.extensions.filters.listener.proxy_protocol.v3.KeyValuePair";
+        const FULL_NAME: &'static str = "envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair";
     }
     #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
     pub struct Rule {
@@ -162,7 +162,7 @@ pub mod proxy_protocol {
         }
     }
     impl crate::Wire for Rule {
-        const FULL_NAME: &'static str = "envoy.extensions.filters.listener.proxy_protocol.v3.Rule";
+        const FULL_NAME: &'static str = "envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule";
     }
     #[derive(
         Clone,

@@ -538,7 +538,7 @@ pub mod http_connection_manager {
         }
     }
     impl crate::Wire for Tracing {
-        const FULL_NAME: &'static str = "envoy.extensions.filters.network.http_connection_manager.v3.Tracing";
+        const FULL_NAME: &'static str = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.Tracing";
     }
     #[derive(Clone, PartialEq, Debug, Default)]
     pub struct InternalAddressConfig {
@@ -567,7 +567,7 @@ pub mod http_connection_manager {
         }
     }
     impl crate::Wire for InternalAddressConfig {
-        const FULL_NAME: &'static str = "envoy.extensions.filters.network.http_connection_manager.v3.InternalAddressConfig";
+        const FULL_NAME: &'static str = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig";
     }
     #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
     pub struct SetCurrentClientCertDetails {
@@ -620,7 +620,7 @@ pub mod http_connection_manager {
         }
     }
     impl crate::Wire for SetCurrentClientCertDetails {
-        const FULL_NAME: &'static str = "envoy.extensions.filters.network.http_connection_manager.v3.SetCurrentClientCertDetails";
+        const FULL_NAME: &'static str = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails";
     }
     #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
     pub struct ForwardClientCertConfig {
@@ -668,7 +668,7 @@ pub mod http_connection_manager {
         }
     }
     impl crate::Wire for ForwardClientCertConfig {
-        const FULL_NAME: &'static str = "envoy.extensions.filters.network.http_connection_manager.v3.ForwardClientCertConfig";
+        const FULL_NAME: &'static str = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertConfig";
     }
     #[derive(Clone, PartialEq, Debug, Default)]
     pub struct UpgradeConfig {
@@ -700,7 +700,7 @@ pub mod http_connection_manager {
         }
     }
     impl crate::Wire for UpgradeConfig {
-        const FULL_NAME: &'static str = "envoy.extensions.filters.network.http_connection_manager.v3.UpgradeConfig";
+        const FULL_NAME: &'static str = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig";
     }
     #[derive(Clone, PartialEq, Debug, Default)]
     pub struct PathNormalizationOptions {
@@ -740,7 +740,7 @@ pub mod http_connection_manager {
         }
     }
     impl crate::Wire for PathNormalizationOptions {
-        const FULL_NAME: &'static str = "envoy.extensions.filters.network.http_connection_manager.v3.PathNormalizationOptions";
+        const FULL_NAME: &'static str = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathNormalizationOptions";
     }
     #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
     pub struct ProxyStatusConfig {
@@ -824,7 +824,7 @@ pub mod http_connection_manager {
         }
     }
     impl crate::Wire for ProxyStatusConfig {
-        const FULL_NAME: &'static str = "envoy.extensions.filters.network.http_connection_manager.v3.ProxyStatusConfig";
+        const FULL_NAME: &'static str = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ProxyStatusConfig";
     }
     #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
     pub struct HcmAccessLogOptions {
@@ -861,7 +861,7 @@ pub mod http_connection_manager {
         }
     }
     impl crate::Wire for HcmAccessLogOptions {
-        const FULL_NAME: &'static str = "envoy.extensions.filters.network.http_connection_manager.v3.HcmAccessLogOptions";
+        const FULL_NAME: &'static str = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions";
     }
     #[derive(
         Clone,
@@ -1464,7 +1464,7 @@ pub mod scoped_routes {
                     }
                 }
                 impl crate::Wire for KvElement {
-                    const FULL_NAME: &'static str = "envoy.extensions.filters.network.http_connection_manager.v3.KvElement";
+                    const FULL_NAME: &'static str = "envoy.extensions.filters.network.http_connection_manager.v3.ScopedRoutes.ScopeKeyBuilder.FragmentBuilder.HeaderValueExtractor.KvElement";
                 }
                 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
                 pub enum ExtractType {
@@ -1509,7 +1509,7 @@ pub mod scoped_routes {
                 }
             }
             impl crate::Wire for HeaderValueExtractor {
-                const FULL_NAME: &'static str = "envoy.extensions.filters.network.http_connection_manager.v3.HeaderValueExtractor";
+                const FULL_NAME: &'static str = "envoy.extensions.filters.network.http_connection_manager.v3.ScopedRoutes.ScopeKeyBuilder.FragmentBuilder.HeaderValueExtractor";
             }
             #[derive(Clone, PartialEq, Eq, Hash, Debug)]
             pub enum Type {
@@ -1546,11 +1546,11 @@ pub mod scoped_routes {
             }
         }
         impl crate::Wire for FragmentBuilder {
-            const FULL_NAME: &'static str = "envoy.extensions.filters.network.http_connection_manager.v3.FragmentBuilder";
+            const FULL_NAME: &'static str = "envoy.extensions.filters.network.http_connection_manager.v3.ScopedRoutes.ScopeKeyBuilder.FragmentBuilder";
         }
     }
     impl crate::Wire for ScopeKeyBuilder {
-        const FULL_NAME: &'static str = "envoy.extensions.filters.network.http_connection_manager.v3.ScopeKeyBuilder";
+        const FULL_NAME: &'static str = "envoy.extensions.filters.network.http_connection_manager.v3.ScopedRoutes.ScopeKeyBuilder";
     }
     #[derive(Clone, PartialEq, Debug)]
     pub enum ConfigSpecifier {

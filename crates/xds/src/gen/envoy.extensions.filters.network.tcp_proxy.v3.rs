@@ -232,11 +232,11 @@ pub mod tcp_proxy {
             }
         }
         impl crate::Wire for ClusterWeight {
-            const FULL_NAME: &'static str = "envoy.extensions.filters.network.tcp_proxy.v3.ClusterWeight";
+            const FULL_NAME: &'static str = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight";
         }
     }
     impl crate::Wire for WeightedCluster {
-        const FULL_NAME: &'static str = "envoy.extensions.filters.network.tcp_proxy.v3.WeightedCluster";
+        const FULL_NAME: &'static str = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster";
     }
     #[derive(Clone, PartialEq, Debug, Default)]
     pub struct TunnelingConfig {
@@ -299,7 +299,7 @@ pub mod tcp_proxy {
         }
     }
     impl crate::Wire for TunnelingConfig {
-        const FULL_NAME: &'static str = "envoy.extensions.filters.network.tcp_proxy.v3.TunnelingConfig";
+        const FULL_NAME: &'static str = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig";
     }
     #[derive(Clone, PartialEq, Debug, Default)]
     pub struct OnDemand {
@@ -332,7 +332,7 @@ pub mod tcp_proxy {
         }
     }
     impl crate::Wire for OnDemand {
-        const FULL_NAME: &'static str = "envoy.extensions.filters.network.tcp_proxy.v3.OnDemand";
+        const FULL_NAME: &'static str = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.OnDemand";
     }
     #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
     pub struct TcpAccessLogOptions {
@@ -365,7 +365,7 @@ pub mod tcp_proxy {
         }
     }
     impl crate::Wire for TcpAccessLogOptions {
-        const FULL_NAME: &'static str = "envoy.extensions.filters.network.tcp_proxy.v3.TcpAccessLogOptions";
+        const FULL_NAME: &'static str = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions";
     }
     #[derive(Clone, PartialEq, Debug)]
     pub enum ClusterSpecifier {

@@ -40,7 +40,7 @@ pub mod envelope_session_state {
         }
     }
     impl crate::Wire for Header {
-        const FULL_NAME: &'static str = "envoy.extensions.http.stateful_session.envelope.v3.Header";
+        const FULL_NAME: &'static str = "envoy.extensions.http.stateful_session.envelope.v3.EnvelopeSessionState.Header";
     }
 }
 impl crate::Wire for EnvelopeSessionState {

@@ -110,7 +110,7 @@ pub mod locality_lb_config {
             }
         }
         impl crate::Wire for ForceLocalZone {
-            const FULL_NAME: &'static str = "envoy.extensions.load_balancing_policies.common.v3.ForceLocalZone";
+            const FULL_NAME: &'static str = "envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.ForceLocalZone";
         }
         #[derive(
             Clone,
@@ -150,7 +150,7 @@ pub mod locality_lb_config {
         }
     }
     impl crate::Wire for ZoneAwareLbConfig {
-        const FULL_NAME: &'static str = "envoy.extensions.load_balancing_policies.common.v3.ZoneAwareLbConfig";
+        const FULL_NAME: &'static str = "envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig";
     }
     #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
     pub struct LocalityWeightedLbConfig {}
@@ -161,7 +161,7 @@ pub mod locality_lb_config {
         fn write(&self, _: &mut crate::wire::Writer) {}
     }
     impl crate::Wire for LocalityWeightedLbConfig {
-        const FULL_NAME: &'static str = "envoy.extensions.load_balancing_policies.common.v3.LocalityWeightedLbConfig";
+        const FULL_NAME: &'static str = "envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig";
     }
     #[derive(Clone, Copy, PartialEq, Debug)]
     pub enum LocalityConfigSpecifier {

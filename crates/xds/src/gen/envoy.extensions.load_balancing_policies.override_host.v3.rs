@@ -64,7 +64,7 @@ pub mod override_host {
         }
     }
     impl crate::Wire for OverrideHostSource {
-        const FULL_NAME: &'static str = "envoy.extensions.load_balancing_policies.override_host.v3.OverrideHostSource";
+        const FULL_NAME: &'static str = "envoy.extensions.load_balancing_policies.override_host.v3.OverrideHost.OverrideHostSource";
     }
 }
 impl crate::Wire for OverrideHost {

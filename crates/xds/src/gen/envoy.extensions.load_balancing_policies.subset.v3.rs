@@ -185,7 +185,7 @@ pub mod subset {
         }
     }
     impl crate::Wire for LbSubsetSelector {
-        const FULL_NAME: &'static str = "envoy.extensions.load_balancing_policies.subset.v3.LbSubsetSelector";
+        const FULL_NAME: &'static str = "envoy.extensions.load_balancing_policies.subset.v3.Subset.LbSubsetSelector";
     }
     #[derive(
         Clone,

@@ -40,7 +40,7 @@ pub mod transform_stat {
         fn write(&self, _: &mut crate::wire::Writer) {}
     }
     impl crate::Wire for DropStat {
-        const FULL_NAME: &'static str = "envoy.extensions.matching.actions.transform_stat.v3.DropStat";
+        const FULL_NAME: &'static str = "envoy.extensions.matching.actions.transform_stat.v3.TransformStat.DropStat";
     }
     #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
     pub struct DropTag {}
@@ -51,7 +51,7 @@ pub mod transform_stat {
         fn write(&self, _: &mut crate::wire::Writer) {}
     }
     impl crate::Wire for DropTag {
-        const FULL_NAME: &'static str = "envoy.extensions.matching.actions.transform_stat.v3.DropTag";
+        const FULL_NAME: &'static str = "envoy.extensions.matching.actions.transform_stat.v3.TransformStat.DropTag";
     }
     #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
     pub struct UpdateTag {
@@ -72,7 +72,7 @@ pub mod transform_stat {
         }
     }
     impl crate::Wire for UpdateTag {
-        const FULL_NAME: &'static str = "envoy.extensions.matching.actions.transform_stat.v3.UpdateTag";
+        const FULL_NAME: &'static str = "envoy.extensions.matching.actions.transform_stat.v3.TransformStat.UpdateTag";
     }
 }
 impl crate::Wire for TransformStat {

@@ -202,7 +202,7 @@ pub mod dynamic_metadata_input {
         }
     }
     impl crate::Wire for PathSegment {
-        const FULL_NAME: &'static str = "envoy.extensions.matching.common_inputs.network.v3.PathSegment";
+        const FULL_NAME: &'static str = "envoy.extensions.matching.common_inputs.network.v3.DynamicMetadataInput.PathSegment";
     }
 }
 impl crate::Wire for DynamicMetadataInput {

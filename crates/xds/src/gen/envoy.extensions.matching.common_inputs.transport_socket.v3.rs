@@ -79,7 +79,7 @@ pub mod endpoint_metadata_input {
         }
     }
     impl crate::Wire for PathSegment {
-        const FULL_NAME: &'static str = "envoy.extensions.matching.common_inputs.transport_socket.v3.PathSegment";
+        const FULL_NAME: &'static str = "envoy.extensions.matching.common_inputs.transport_socket.v3.EndpointMetadataInput.PathSegment";
     }
 }
 impl crate::Wire for EndpointMetadataInput {
@@ -165,7 +165,7 @@ pub mod locality_metadata_input {
         }
     }
     impl crate::Wire for PathSegment {
-        const FULL_NAME: &'static str = "envoy.extensions.matching.common_inputs.transport_socket.v3.PathSegment";
+        const FULL_NAME: &'static str = "envoy.extensions.matching.common_inputs.transport_socket.v3.LocalityMetadataInput.PathSegment";
     }
 }
 impl crate::Wire for LocalityMetadataInput {

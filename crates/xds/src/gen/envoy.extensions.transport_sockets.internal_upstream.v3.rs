@@ -57,7 +57,7 @@ pub mod internal_upstream_transport {
         }
     }
     impl crate::Wire for MetadataValueSource {
-        const FULL_NAME: &'static str = "envoy.extensions.transport_sockets.internal_upstream.v3.MetadataValueSource";
+        const FULL_NAME: &'static str = "envoy.extensions.transport_sockets.internal_upstream.v3.InternalUpstreamTransport.MetadataValueSource";
     }
 }
 impl crate::Wire for InternalUpstreamTransport {

@@ -600,7 +600,7 @@ pub mod certificate_validation_context {
         fn write(&self, _: &mut crate::wire::Writer) {}
     }
     impl crate::Wire for SystemRootCerts {
-        const FULL_NAME: &'static str = "envoy.extensions.transport_sockets.tls.v3.SystemRootCerts";
+        const FULL_NAME: &'static str = "envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.SystemRootCerts";
     }
     #[derive(
         Clone,
@@ -1239,7 +1239,7 @@ pub mod common_tls_context {
         }
     }
     impl crate::Wire for CertificateProvider {
-        const FULL_NAME: &'static str = "envoy.extensions.transport_sockets.tls.v3.CertificateProvider";
+        const FULL_NAME: &'static str = "envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CertificateProvider";
     }
     #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
     pub struct CertificateProviderInstance {
@@ -1263,7 +1263,7 @@ pub mod common_tls_context {
         }
     }
     impl crate::Wire for CertificateProviderInstance {
-        const FULL_NAME: &'static str = "envoy.extensions.transport_sockets.tls.v3.CertificateProviderInstance";
+        const FULL_NAME: &'static str = "envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CertificateProviderInstance";
     }
     #[derive(Clone, PartialEq, Debug, Default)]
     pub struct CombinedCertificateValidationContext {
@@ -1333,7 +1333,7 @@ pub mod common_tls_context {
         }
     }
     impl crate::Wire for CombinedCertificateValidationContext {
-        const FULL_NAME: &'static str = "envoy.extensions.transport_sockets.tls.v3.CombinedCertificateValidationContext";
+        const FULL_NAME: &'static str = "envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext";
     }
     #[derive(Clone, PartialEq, Debug)]
     pub enum ValidationContextType {
@@ -1498,7 +1498,7 @@ pub mod spiffe_cert_validator_config {
         }
     }
     impl crate::Wire for TrustDomain {
-        const FULL_NAME: &'static str = "envoy.extensions.transport_sockets.tls.v3.TrustDomain";
+        const FULL_NAME: &'static str = "envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain";
     }
 }
 impl crate::Wire for SpiffeCertValidatorConfig {

@@ -188,7 +188,7 @@ pub mod http_protocol_options {
         }
     }
     impl crate::Wire for ExplicitHttpConfig {
-        const FULL_NAME: &'static str = "envoy.extensions.upstreams.http.v3.ExplicitHttpConfig";
+        const FULL_NAME: &'static str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig";
     }
     #[derive(Clone, PartialEq, Debug, Default)]
     pub struct UseDownstreamHttpConfig {
@@ -239,7 +239,7 @@ pub mod http_protocol_options {
         }
     }
     impl crate::Wire for UseDownstreamHttpConfig {
-        const FULL_NAME: &'static str = "envoy.extensions.upstreams.http.v3.UseDownstreamHttpConfig";
+        const FULL_NAME: &'static str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig";
     }
     #[derive(Clone, PartialEq, Debug, Default)]
     pub struct AutoHttpConfig {
@@ -303,7 +303,7 @@ pub mod http_protocol_options {
         }
     }
     impl crate::Wire for AutoHttpConfig {
-        const FULL_NAME: &'static str = "envoy.extensions.upstreams.http.v3.AutoHttpConfig";
+        const FULL_NAME: &'static str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig";
     }
     #[derive(Clone, PartialEq, Debug, Default)]
     pub struct OutlierDetection {
@@ -328,7 +328,7 @@ pub mod http_protocol_options {
         }
     }
     impl crate::Wire for OutlierDetection {
-        const FULL_NAME: &'static str = "envoy.extensions.upstreams.http.v3.OutlierDetection";
+        const FULL_NAME: &'static str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions.OutlierDetection";
     }
     #[derive(Clone, PartialEq, Debug)]
     pub enum UpstreamProtocolOptions {

@@ -57,7 +57,7 @@ pub mod path_transformation {
             fn write(&self, _: &mut crate::wire::Writer) {}
         }
         impl crate::Wire for NormalizePathRfc3986 {
-            const FULL_NAME: &'static str = "envoy.type.http.v3.NormalizePathRFC3986";
+            const FULL_NAME: &'static str = "envoy.type.http.v3.PathTransformation.Operation.NormalizePathRFC3986";
         }
         #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
         pub struct MergeSlashes {}
@@ -68,7 +68,7 @@ pub mod path_transformation {
             fn write(&self, _: &mut crate::wire::Writer) {}
         }
         impl crate::Wire for MergeSlashes {
-            const FULL_NAME: &'static str = "envoy.type.http.v3.MergeSlashes";
+            const FULL_NAME: &'static str = "envoy.type.http.v3.PathTransformation.Operation.MergeSlashes";
         }
         #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
         pub enum OperationSpecifier {
@@ -115,7 +115,7 @@ pub mod path_transformation {
         }
     }
     impl crate::Wire for Operation {
-        const FULL_NAME: &'static str = "envoy.type.http.v3.Operation";
+        const FULL_NAME: &'static str = "envoy.type.http.v3.PathTransformation.Operation";
     }
 }
 impl crate::Wire for PathTransformation {

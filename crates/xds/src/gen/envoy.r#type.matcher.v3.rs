@@ -46,7 +46,7 @@ pub mod regex_matcher {
         }
     }
     impl crate::Wire for GoogleRe2 {
-        const FULL_NAME: &'static str = "envoy.type.matcher.v3.GoogleRE2";
+        const FULL_NAME: &'static str = "envoy.type.matcher.v3.RegexMatcher.GoogleRE2";
     }
     #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
     pub enum EngineType {
@@ -445,7 +445,7 @@ pub mod value_matcher {
         fn write(&self, _: &mut crate::wire::Writer) {}
     }
     impl crate::Wire for NullMatch {
-        const FULL_NAME: &'static str = "envoy.type.matcher.v3.NullMatch";
+        const FULL_NAME: &'static str = "envoy.type.matcher.v3.ValueMatcher.NullMatch";
     }
     #[derive(Clone, PartialEq, Debug)]
     pub enum MatchPattern {
@@ -710,7 +710,7 @@ pub mod metadata_matcher {
         }
     }
     impl crate::Wire for PathSegment {
-        const FULL_NAME: &'static str = "envoy.type.matcher.v3.PathSegment";
+        const FULL_NAME: &'static str = "envoy.type.matcher.v3.MetadataMatcher.PathSegment";
     }
 }
 impl crate::Wire for MetadataMatcher {
@@ -959,7 +959,7 @@ pub mod struct_matcher {
         }
     }
     impl crate::Wire for PathSegment {
-        const FULL_NAME: &'static str = "envoy.type.matcher.v3.PathSegment";
+        const FULL_NAME: &'static str = "envoy.type.matcher.v3.StructMatcher.PathSegment";
     }
 }
 impl crate::Wire for StructMatcher {

@@ -89,7 +89,7 @@ pub mod metadata_key {
         }
     }
     impl crate::Wire for PathSegment {
-        const FULL_NAME: &'static str = "envoy.type.metadata.v3.PathSegment";
+        const FULL_NAME: &'static str = "envoy.type.metadata.v3.MetadataKey.PathSegment";
     }
 }
 impl crate::Wire for MetadataKey {
@@ -125,7 +125,7 @@ pub mod metadata_kind {
         fn write(&self, _: &mut crate::wire::Writer) {}
     }
     impl crate::Wire for Request {
-        const FULL_NAME: &'static str = "envoy.type.metadata.v3.Request";
+        const FULL_NAME: &'static str = "envoy.type.metadata.v3.MetadataKind.Request";
     }
     #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
     pub struct Route {}
@@ -136,7 +136,7 @@ pub mod metadata_kind {
         fn write(&self, _: &mut crate::wire::Writer) {}
     }
     impl crate::Wire for Route {
-        const FULL_NAME: &'static str = "envoy.type.metadata.v3.Route";
+        const FULL_NAME: &'static str = "envoy.type.metadata.v3.MetadataKind.Route";
     }
     #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
     pub struct Cluster {}
@@ -147,7 +147,7 @@ pub mod metadata_kind {
         fn write(&self, _: &mut crate::wire::Writer) {}
     }
     impl crate::Wire for Cluster {
-        const FULL_NAME: &'static str = "envoy.type.metadata.v3.Cluster";
+        const FULL_NAME: &'static str = "envoy.type.metadata.v3.MetadataKind.Cluster";
     }
     #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
     pub struct Host {}
@@ -158,7 +158,7 @@ pub mod metadata_kind {
         fn write(&self, _: &mut crate::wire::Writer) {}
     }
     impl crate::Wire for Host {
-        const FULL_NAME: &'static str = "envoy.type.metadata.v3.Host";
+        const FULL_NAME: &'static str = "envoy.type.metadata.v3.MetadataKind.Host";
     }
     #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
     pub enum Kind {

@@ -43,7 +43,7 @@ pub mod custom_tag {
         }
     }
     impl crate::Wire for Literal {
-        const FULL_NAME: &'static str = "envoy.type.tracing.v3.Literal";
+        const FULL_NAME: &'static str = "envoy.type.tracing.v3.CustomTag.Literal";
     }
     #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
     pub struct Environment {
@@ -67,7 +67,7 @@ pub mod custom_tag {
         }
     }
     impl crate::Wire for Environment {
-        const FULL_NAME: &'static str = "envoy.type.tracing.v3.Environment";
+        const FULL_NAME: &'static str = "envoy.type.tracing.v3.CustomTag.Environment";
     }
     #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
     pub struct Header {
@@ -91,7 +91,7 @@ pub mod custom_tag {
         }
     }
     impl crate::Wire for Header {
-        const FULL_NAME: &'static str = "envoy.type.tracing.v3.Header";
+        const FULL_NAME: &'static str = "envoy.type.tracing.v3.CustomTag.Header";
     }
     #[derive(Clone, PartialEq, Debug, Default)]
     pub struct Metadata {
@@ -126,7 +126,7 @@ pub mod custom_tag {
         }
     }
     impl crate::Wire for Metadata {
-        const FULL_NAME: &'static str = "envoy.type.tracing.v3.Metadata";
+        const FULL_NAME: &'static str = "envoy.type.tracing.v3.CustomTag.Metadata";
     }
     #[derive(Clone, PartialEq, Debug)]
     pub enum Type {

@@ -558,7 +558,7 @@ pub mod hash_policy {
         fn write(&self, _: &mut crate::wire::Writer) {}
     }
     impl crate::Wire for SourceIp {
-        const FULL_NAME: &'static str = "envoy.type.v3.SourceIp";
+        const FULL_NAME: &'static str = "envoy.type.v3.HashPolicy.SourceIp";
     }
     #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
     pub struct FilterState {
@@ -579,7 +579,7 @@ pub mod hash_policy {
         }
     }
     impl crate::Wire for FilterState {
-        const FULL_NAME: &'static str = "envoy.type.v3.FilterState";
+        const FULL_NAME: &'static str = "envoy.type.v3.HashPolicy.FilterState";
     }
     #[derive(Clone, PartialEq, Eq, Hash, Debug)]
     pub enum PolicySpecifier {
@@ -683,7 +683,7 @@ pub mod rate_limit_strategy {
         }
     }
     impl crate::Wire for RequestsPerTimeUnit {
-        const FULL_NAME: &'static str = "envoy.type.v3.RequestsPerTimeUnit";
+        const FULL_NAME: &'static str = "envoy.type.v3.RateLimitStrategy.RequestsPerTimeUnit";
     }
     #[derive(
         Clone,

@@ -68,7 +68,7 @@ pub mod stream_access_logs_message {
         }
     }
     impl crate::Wire for Identifier {
-        const FULL_NAME: &'static str = "envoy.service.accesslog.v3.Identifier";
+        const FULL_NAME: &'static str = "envoy.service.accesslog.v3.StreamAccessLogsMessage.Identifier";
     }
     #[derive(Clone, PartialEq, Debug, Default)]
     pub struct HttpAccessLogEntries {
@@ -94,7 +94,7 @@ pub mod stream_access_logs_message {
         }
     }
     impl crate::Wire for HttpAccessLogEntries {
-        const FULL_NAME: &'static str = "envoy.service.accesslog.v3.HTTPAccessLogEntries";
+        const FULL_NAME: &'static str = "envoy.service.accesslog.v3.StreamAccessLogsMessage.HTTPAccessLogEntries";
     }
     #[derive(Clone, PartialEq, Debug, Default)]
     pub struct TcpAccessLogEntries {
@@ -120,7 +120,7 @@ pub mod stream_access_logs_message {
         }
     }
     impl crate::Wire for TcpAccessLogEntries {
-        const FULL_NAME: &'static str = "envoy.service.accesslog.v3.TCPAccessLogEntries";
+        const FULL_NAME: &'static str = "envoy.service.accesslog.v3.StreamAccessLogsMessage.TCPAccessLogEntries";
     }
     #[derive(Clone, PartialEq, Debug)]
     pub enum LogEntries {

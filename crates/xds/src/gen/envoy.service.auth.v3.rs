@@ -106,7 +106,7 @@ pub mod attribute_context {
         }
     }
     impl crate::Wire for Peer {
-        const FULL_NAME: &'static str = "envoy.service.auth.v3.Peer";
+        const FULL_NAME: &'static str = "envoy.service.auth.v3.AttributeContext.Peer";
     }
     #[derive(Clone, PartialEq, Debug, Default)]
     pub struct Request {
@@ -134,7 +134,7 @@ pub mod attribute_context {
         }
     }
     impl crate::Wire for Request {
-        const FULL_NAME: &'static str = "envoy.service.auth.v3.Request";
+        const FULL_NAME: &'static str = "envoy.service.auth.v3.AttributeContext.Request";
     }
     #[derive(Clone, PartialEq, Debug, Default)]
     pub struct HttpRequest {
@@ -204,7 +204,7 @@ pub mod attribute_context {
         }
     }
     impl crate::Wire for HttpRequest {
-        const FULL_NAME: &'static str = "envoy.service.auth.v3.HttpRequest";
+        const FULL_NAME: &'static str = "envoy.service.auth.v3.AttributeContext.HttpRequest";
     }
     #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
     pub struct TlsSession {
@@ -225,7 +225,7 @@ pub mod attribute_context {
         }
     }
     impl crate::Wire for TlsSession {
-        const FULL_NAME: &'static str = "envoy.service.auth.v3.TLSSession";
+        const FULL_NAME: &'static str = "envoy.service.auth.v3.AttributeContext.TLSSession";
     }
 }
 impl crate::Wire for AttributeContext {

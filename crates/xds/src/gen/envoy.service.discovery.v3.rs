@@ -385,7 +385,7 @@ pub mod dynamic_parameter_constraints {
             fn write(&self, _: &mut crate::wire::Writer) {}
         }
         impl crate::Wire for Exists {
-            const FULL_NAME: &'static str = "envoy.service.discovery.v3.Exists";
+            const FULL_NAME: &'static str = "envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists";
         }
         #[derive(Clone, PartialEq, Eq, Hash, Debug)]
         pub enum ConstraintType {
@@ -430,7 +430,7 @@ pub mod dynamic_parameter_constraints {
         }
     }
     impl crate::Wire for SingleConstraint {
-        const FULL_NAME: &'static str = "envoy.service.discovery.v3.SingleConstraint";
+        const FULL_NAME: &'static str = "envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint";
     }
     #[derive(Clone, PartialEq, Debug, Default)]
     pub struct ConstraintList {
@@ -454,7 +454,7 @@ pub mod dynamic_parameter_constraints {
         }
     }
     impl crate::Wire for ConstraintList {
-        const FULL_NAME: &'static str = "envoy.service.discovery.v3.ConstraintList";
+        const FULL_NAME: &'static str = "envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList";
     }
     #[derive(Clone, PartialEq, Debug)]
     pub enum Type {
@@ -596,7 +596,7 @@ pub mod resource {
         }
     }
     impl crate::Wire for CacheControl {
-        const FULL_NAME: &'static str = "envoy.service.discovery.v3.CacheControl";
+        const FULL_NAME: &'static str = "envoy.service.discovery.v3.Resource.CacheControl";
     }
 }
 impl crate::Wire for Resource {

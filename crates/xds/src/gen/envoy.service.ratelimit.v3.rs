@@ -190,7 +190,7 @@ pub mod rate_limit_response {
         }
     }
     impl crate::Wire for RateLimit {
-        const FULL_NAME: &'static str = "envoy.service.ratelimit.v3.RateLimit";
+        const FULL_NAME: &'static str = "envoy.service.ratelimit.v3.RateLimitResponse.RateLimit";
     }
     #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
     pub struct Quota {
@@ -258,7 +258,7 @@ pub mod rate_limit_response {
         }
     }
     impl crate::Wire for Quota {
-        const FULL_NAME: &'static str = "envoy.service.ratelimit.v3.Quota";
+        const FULL_NAME: &'static str = "envoy.service.ratelimit.v3.RateLimitResponse.Quota";
     }
     #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
     pub struct DescriptorStatus {
@@ -311,7 +311,7 @@ pub mod rate_limit_response {
         }
     }
     impl crate::Wire for DescriptorStatus {
-        const FULL_NAME: &'static str = "envoy.service.ratelimit.v3.DescriptorStatus";
+        const FULL_NAME: &'static str = "envoy.service.ratelimit.v3.RateLimitResponse.DescriptorStatus";
     }
     #[derive(
         Clone,

@@ -73,7 +73,7 @@ pub mod expr {
         }
     }
     impl crate::Wire for Ident {
-        const FULL_NAME: &'static str = "google.api.expr.v1alpha1.Ident";
+        const FULL_NAME: &'static str = "google.api.expr.v1alpha1.Expr.Ident";
     }
     #[derive(Clone, PartialEq, Debug, Default)]
     pub struct Select {
@@ -102,7 +102,7 @@ pub mod expr {
         }
     }
     impl crate::Wire for Select {
-        const FULL_NAME: &'static str = "google.api.expr.v1alpha1.Select";
+        const FULL_NAME: &'static str = "google.api.expr.v1alpha1.Expr.Select";
     }
     #[derive(Clone, PartialEq, Debug, Default)]
     pub struct Call {
@@ -134,7 +134,7 @@ pub mod expr {
         }
     }
     impl crate::Wire for Call {
-        const FULL_NAME: &'static str = "google.api.expr.v1alpha1.Call";
+        const FULL_NAME: &'static str = "google.api.expr.v1alpha1.Expr.Call";
     }
     #[derive(Clone, PartialEq, Debug, Default)]
     pub struct CreateList {
@@ -161,7 +161,7 @@ pub mod expr {
         }
     }
     impl crate::Wire for CreateList {
-        const FULL_NAME: &'static str = "google.api.expr.v1alpha1.CreateList";
+        const FULL_NAME: &'static str = "google.api.expr.v1alpha1.Expr.CreateList";
     }
     #[derive(Clone, PartialEq, Debug, Default)]
     pub struct CreateStruct {
@@ -265,11 +265,11 @@ pub mod expr {
             }
         }
         impl crate::Wire for Entry {
-            const FULL_NAME: &'static str = "google.api.expr.v1alpha1.Entry";
+            const FULL_NAME: &'static str = "google.api.expr.v1alpha1.Expr.CreateStruct.Entry";
         }
     }
     impl crate::Wire for CreateStruct {
-        const FULL_NAME: &'static str = "google.api.expr.v1alpha1.CreateStruct";
+        const FULL_NAME: &'static str = "google.api.expr.v1alpha1.Expr.CreateStruct";
     }
     #[derive(Clone, PartialEq, Debug, Default)]
     pub struct Comprehension {
@@ -327,7 +327,7 @@ pub mod expr {
         }
     }
     impl crate::Wire for Comprehension {
-        const FULL_NAME: &'static str = "google.api.expr.v1alpha1.Comprehension";
+        const FULL_NAME: &'static str = "google.api.expr.v1alpha1.Expr.Comprehension";
     }
     #[derive(Clone, PartialEq, Debug)]
     pub enum ExprKind {
@@ -664,7 +664,7 @@ pub mod source_info {
             }
         }
         impl crate::Wire for Version {
-            const FULL_NAME: &'static str = "google.api.expr.v1alpha1.Version";
+            const FULL_NAME: &'static str = "google.api.expr.v1alpha1.SourceInfo.Extension.Version";
         }
         #[derive(
             Clone,
@@ -710,7 +710,7 @@ pub mod source_info {
         }
     }
     impl crate::Wire for Extension {
-        const FULL_NAME: &'static str = "google.api.expr.v1alpha1.Extension";
+        const FULL_NAME: &'static str = "google.api.expr.v1alpha1.SourceInfo.Extension";
     }
 }
 impl crate::Wire for SourceInfo {
@@ -838,7 +838,7 @@ pub mod r#type {
         }
     }
     impl crate::Wire for ListType {
-        const FULL_NAME: &'static str = "google.api.expr.v1alpha1.ListType";
+        const FULL_NAME: &'static str = "google.api.expr.v1alpha1.Type.ListType";
     }
     #[derive(Clone, PartialEq, Debug, Default)]
     pub struct MapType {
@@ -866,7 +866,7 @@ pub mod r#type {
         }
     }
     impl crate::Wire for MapType {
-        const FULL_NAME: &'static str = "google.api.expr.v1alpha1.MapType";
+        const FULL_NAME: &'static str = "google.api.expr.v1alpha1.Type.MapType";
     }
     #[derive(Clone, PartialEq, Debug, Default)]
     pub struct FunctionType {
@@ -895,7 +895,7 @@ pub mod r#type {
         }
     }
     impl crate::Wire for FunctionType {
-        const FULL_NAME: &'static str = "google.api.expr.v1alpha1.FunctionType";
+        const FULL_NAME: &'static str = "google.api.expr.v1alpha1.Type.FunctionType";
     }
     #[derive(Clone, PartialEq, Debug, Default)]
     pub struct AbstractType {
@@ -922,7 +922,7 @@ pub mod r#type {
         }
     }
     impl crate::Wire for AbstractType {
-        const FULL_NAME: &'static str = "google.api.expr.v1alpha1.AbstractType";
+        const FULL_NAME: &'static str = "google.api.expr.v1alpha1.Type.AbstractType";
     }
     #[derive(
         Clone,
@@ -1226,7 +1226,7 @@ pub mod decl {
         }
     }
     impl crate::Wire for IdentDecl {
-        const FULL_NAME: &'static str = "google.api.expr.v1alpha1.IdentDecl";
+        const FULL_NAME: &'static str = "google.api.expr.v1alpha1.Decl.IdentDecl";
     }
     #[derive(Clone, PartialEq, Debug, Default)]
     pub struct FunctionDecl {
@@ -1296,11 +1296,11 @@ pub mod decl {
             }
         }
         impl crate::Wire for Overload {
-            const FULL_NAME: &'static str = "google.api.expr.v1alpha1.Overload";
+            const FULL_NAME: &'static str = "google.api.expr.v1alpha1.Decl.FunctionDecl.Overload";
         }
     }
     impl crate::Wire for FunctionDecl {
-        const FULL_NAME: &'static str = "google.api.expr.v1alpha1.FunctionDecl";
+        const FULL_NAME: &'static str = "google.api.expr.v1alpha1.Decl.FunctionDecl";
     }
     #[derive(Clone, PartialEq, Debug)]
     pub enum DeclKind {

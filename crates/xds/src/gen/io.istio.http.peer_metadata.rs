@@ -55,7 +55,7 @@ pub mod config {
         fn write(&self, _: &mut crate::wire::Writer) {}
     }
     impl crate::Wire for Baggage {
-        const FULL_NAME: &'static str = "io.istio.http.peer_metadata.Baggage";
+        const FULL_NAME: &'static str = "io.istio.http.peer_metadata.Config.Baggage";
     }
     #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
     pub struct WorkloadDiscovery {}
@@ -66,7 +66,7 @@ pub mod config {
         fn write(&self, _: &mut crate::wire::Writer) {}
     }
     impl crate::Wire for WorkloadDiscovery {
-        const FULL_NAME: &'static str = "io.istio.http.peer_metadata.WorkloadDiscovery";
+        const FULL_NAME: &'static str = "io.istio.http.peer_metadata.Config.WorkloadDiscovery";
     }
     #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
     pub struct IstioHeaders {
@@ -87,7 +87,7 @@ pub mod config {
         }
     }
     impl crate::Wire for IstioHeaders {
-        const FULL_NAME: &'static str = "io.istio.http.peer_metadata.IstioHeaders";
+        const FULL_NAME: &'static str = "io.istio.http.peer_metadata.Config.IstioHeaders";
     }
     #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
     pub struct DiscoveryMethod {
@@ -168,7 +168,7 @@ pub mod config {
         }
     }
     impl crate::Wire for DiscoveryMethod {
-        const FULL_NAME: &'static str = "io.istio.http.peer_metadata.DiscoveryMethod";
+        const FULL_NAME: &'static str = "io.istio.http.peer_metadata.Config.DiscoveryMethod";
     }
     #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
     pub struct PropagationMethod {
@@ -231,7 +231,7 @@ pub mod config {
         }
     }
     impl crate::Wire for PropagationMethod {
-        const FULL_NAME: &'static str = "io.istio.http.peer_metadata.PropagationMethod";
+        const FULL_NAME: &'static str = "io.istio.http.peer_metadata.Config.PropagationMethod";
     }
 }
 impl crate::Wire for Config {

@@ -59,7 +59,7 @@ pub mod filter_config {
         }
     }
     impl crate::Wire for AlpnOverride {
-        const FULL_NAME: &'static str = "istio.envoy.config.filter.http.alpn.v2alpha1.AlpnOverride";
+        const FULL_NAME: &'static str = "istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig.AlpnOverride";
     }
     #[derive(
         Clone,

@@ -59,7 +59,7 @@ pub mod name_table {
         }
     }
     impl crate::Wire for NameInfo {
-        const FULL_NAME: &'static str = "istio.networking.nds.v1.NameInfo";
+        const FULL_NAME: &'static str = "istio.networking.nds.v1.NameTable.NameInfo";
     }
 }
 impl crate::Wire for NameTable {

@@ -225,7 +225,7 @@ pub mod resource_locator {
         }
     }
     impl crate::Wire for Directive {
-        const FULL_NAME: &'static str = "xds.core.v3.Directive";
+        const FULL_NAME: &'static str = "xds.core.v3.ResourceLocator.Directive";
     }
     #[derive(
         Clone,
@@ -354,7 +354,7 @@ pub mod collection_entry {
         }
     }
     impl crate::Wire for InlineEntry {
-        const FULL_NAME: &'static str = "xds.core.v3.InlineEntry";
+        const FULL_NAME: &'static str = "xds.core.v3.CollectionEntry.InlineEntry";
     }
     #[derive(Clone, PartialEq, Debug)]
     pub enum ResourceSpecifier {

@@ -33,7 +33,7 @@ pub mod regex_matcher {
         fn write(&self, _: &mut crate::wire::Writer) {}
     }
     impl crate::Wire for GoogleRe2 {
-        const FULL_NAME: &'static str = "xds.type.matcher.v3.GoogleRE2";
+        const FULL_NAME: &'static str = "xds.type.matcher.v3.RegexMatcher.GoogleRE2";
     }
     #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
     pub enum EngineType {
@@ -303,7 +303,7 @@ pub mod matcher {
         }
     }
     impl crate::Wire for OnMatch {
-        const FULL_NAME: &'static str = "xds.type.matcher.v3.OnMatch";
+        const FULL_NAME: &'static str = "xds.type.matcher.v3.Matcher.OnMatch";
     }
     #[derive(Clone, PartialEq, Debug, Default)]
     pub struct MatcherList {
@@ -427,7 +427,7 @@ pub mod matcher {
                 }
             }
             impl crate::Wire for SinglePredicate {
-                const FULL_NAME: &'static str = "xds.type.matcher.v3.SinglePredicate";
+                const FULL_NAME: &'static str = "xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate";
             }
             #[derive(Clone, PartialEq, Debug, Default)]
             pub struct PredicateList {
@@ -451,7 +451,7 @@ pub mod matcher {
                 }
             }
             impl crate::Wire for PredicateList {
-                const FULL_NAME: &'static str = "xds.type.matcher.v3.PredicateList";
+                const FULL_NAME: &'static str = "xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList";
             }
             #[derive(Clone, PartialEq, Debug)]
             pub enum MatchType {
@@ -516,7 +516,7 @@ pub mod matcher {
             }
         }
         impl crate::Wire for Predicate {
-            const FULL_NAME: &'static str = "xds.type.matcher.v3.Predicate";
+            const FULL_NAME: &'static str = "xds.type.matcher.v3.Matcher.MatcherList.Predicate";
         }
         #[derive(Clone, PartialEq, Debug, Default)]
         pub struct FieldMatcher {
@@ -544,11 +544,11 @@ pub mod matcher {
             }
         }
         impl crate::Wire for FieldMatcher {
-            const FULL_NAME: &'static str = "xds.type.matcher.v3.FieldMatcher";
+            const FULL_NAME: &'static str = "xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher";
         }
     }
     impl crate::Wire for MatcherList {
-        const FULL_NAME: &'static str = "xds.type.matcher.v3.MatcherList";
+        const FULL_NAME: &'static str = "xds.type.matcher.v3.Matcher.MatcherList";
     }
     #[derive(Clone, PartialEq, Debug, Default)]
     pub struct MatcherTree {
@@ -609,7 +609,7 @@ pub mod matcher {
             }
         }
         impl crate::Wire for MatchMap {
-            const FULL_NAME: &'static str = "xds.type.matcher.v3.MatchMap";
+            const FULL_NAME: &'static str = "xds.type.matcher.v3.Matcher.MatcherTree.MatchMap";
         }
         #[derive(Clone, PartialEq, Debug)]
         pub enum TreeType {
@@ -666,7 +666,7 @@ pub mod matcher {
         }
     }
     impl crate::Wire for MatcherTree {
-        const FULL_NAME: &'static str = "xds.type.matcher.v3.MatcherTree";
+        const FULL_NAME: &'static str = "xds.type.matcher.v3.Matcher.MatcherTree";
     }
     #[derive(Clone, PartialEq, Debug)]
     pub enum MatcherType {
