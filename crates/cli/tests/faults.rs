@@ -369,6 +369,13 @@ fn scenarios_do_what_they_promise(theater: &Theater) {
         assert!(printed.contains("reset reason: overflow"), "{printed}");
         assert_eq!(rule(), before);
     }
+    eventually("nothing is left out without the breaker", LONG, || {
+        let stats = in_sidecar(theater, "api-gateway", "stats");
+        let of_movies = stats.lines().filter(|line| line.contains("movie-service"));
+        let left =
+            of_movies.filter(|line| line.contains("ejections_active") && !line.ends_with(": 0"));
+        expect(left.collect::<Vec<_>>(), &Vec::new())
+    });
 
     // A cluster without pods of a service: its part of the requests has nowhere to go.
     theater.kubectl(

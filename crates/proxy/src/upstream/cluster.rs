@@ -204,6 +204,10 @@ impl Cluster {
     /// Takes it out of use: idle connections close, requests under way end regularly.
     pub fn remove(&self) {
         self.removed.store(true, Ordering::Relaxed);
+        // Its ejections end with it; a cluster of the same name that takes its place counts its own.
+        if let Some(stats) = &self.outlier_stats {
+            stats.ejections_active.set(0);
+        }
     }
 
     /// The names of the secrets its connections need.
