@@ -544,6 +544,9 @@ fn the_real_one_says_the_same(theater: &Theater) {
         vec!["x", "injector", "list"],
         vec!["x", "check-inject", user],
         vec!["x", "check-inject", "-n", "default", "-l", "app=a"],
+        vec!["x", "authz", "check", user],
+        vec!["x", "authz", "check"],
+        vec!["x", "envoy-stats", user, "-t", "wrong"],
         vec!["x", "precheck"],
         vec!["x", "precheck", "--from-version", "2"],
     ];

@@ -7,9 +7,9 @@ use clap::error::{ContextKind, ErrorKind};
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::{
-    Shell, USAGE, analyze, builtin, check_inject, completion, create_remote_secret, dashboard,
-    describe, injector, kube_inject, precheck, proxy_config, proxy_status, remote_clusters, tag,
-    validate, version,
+    Shell, USAGE, analyze, authz, builtin, check_inject, completion, create_remote_secret,
+    dashboard, describe, envoy_stats, injector, kube_inject, precheck, proxy_config, proxy_status,
+    remote_clusters, tag, validate, version,
 };
 
 /// Look at the mesh: what proxies were told, whether they have it, what is wrong with a configuration
@@ -98,12 +98,17 @@ enum Command {
 
 #[derive(Subcommand)]
 enum Experimental {
+    /// Inspect AuthorizationPolicies
+    Authz(authz::Arguments),
     /// Show whether a pod is injected, and why
     #[command(name = "check-inject")]
     CheckInject(check_inject::Arguments),
     /// Show what of Istio's configuration concerns a pod or a service
     #[command(visible_alias = "des")]
     Describe(describe::Arguments),
+    /// Show what a proxy counts
+    #[command(name = "envoy-stats", visible_alias = "es")]
+    EnvoyStats(envoy_stats::Arguments),
     /// List sidecar injectors and the sidecars of pods
     Injector(injector::Arguments),
     /// Check whether the cluster fits Istio
@@ -186,6 +191,8 @@ fn dispatch(arguments: Arguments, shell: &mut Shell<'_>) -> Result<u8> {
                 write!(shell.stdout, "{}", help(&["experimental"]))?;
                 Ok(0)
             }
+            Some(Experimental::Authz(command)) => authz::run(global, &command, shell),
+            Some(Experimental::EnvoyStats(command)) => envoy_stats::run(global, &command, shell),
             Some(Experimental::CheckInject(command)) => check_inject::run(global, &command, shell),
             Some(Experimental::Injector(command)) => injector::run(global, &command, shell),
             Some(Experimental::Precheck(command)) => precheck::run(global, &command, shell),

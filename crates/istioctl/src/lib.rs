@@ -5,6 +5,7 @@
 //! turns answers into what is printed is pure; [`Shell`] is all a command knows of its surroundings.
 
 pub mod analyze;
+mod authz;
 mod builtin;
 mod check_inject;
 mod command;
@@ -14,6 +15,7 @@ mod create_remote_secret;
 mod dashboard;
 mod describe;
 pub mod dump;
+mod envoy_stats;
 mod files;
 pub mod go_sort;
 mod injector;

@@ -108,6 +108,28 @@ impl Mesh {
         Ok((names, namespace.to_owned()))
     }
 
+    /// Names of the pods with these labels in the namespace objects are looked for in; at least one.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn selected(&self, selector: &str) -> Result<Vec<String>> {
+        let params = ListParams::labels(selector);
+        let found = self
+            .client
+            .list(&PODS, Some(self.namespace()), &params)
+            .await;
+        let found = found
+            .map_err(|error| anyhow!("not able to locate pod with selector {selector}: {error}"))?;
+        if found.items.is_empty() {
+            bail!("no pods found");
+        }
+        let names = found
+            .items
+            .iter()
+            .map(|pod| api::meta::name(pod).to_owned());
+        Ok(names.collect())
+    }
+
     async fn named(&self, kind: &str, name: &str, namespace: &str) -> Result<Named> {
         let failed =
             |reason: String| anyhow!("failed retrieving: {reason} in the {namespace:?} namespace");

@@ -530,24 +530,10 @@ impl Command<'_> {
         let mesh = Mesh::connect(self.global, shell)?;
         let runtime = async_runtime()?;
         let (names, namespace) = match selector {
-            Some(selector) => {
-                let found = runtime.block_on(mesh.client.list(
-                    &kube_client::PODS,
-                    Some(mesh.namespace()),
-                    &kube_client::ListParams::labels(selector),
-                ));
-                let found = found.map_err(|error| {
-                    anyhow!("not able to locate pod with selector {selector}: {error}")
-                })?;
-                if found.items.is_empty() {
-                    bail!("no pods found");
-                }
-                let names = found
-                    .items
-                    .iter()
-                    .map(|pod| api::meta::name(pod).to_owned());
-                (names.collect(), mesh.namespace().to_owned())
-            }
+            Some(selector) => (
+                runtime.block_on(mesh.selected(selector))?,
+                mesh.namespace().to_owned(),
+            ),
             None => runtime.block_on(mesh.pods(&pods[0]))?,
         };
         let ask = |pod: &str, query: &str| {

@@ -123,6 +123,11 @@ fn scalar(value: &Value, indent: usize) -> String {
         Value::Array(_) => "[]".to_owned(),
         Value::Object(_) => "{}".to_owned(),
         Value::Null => "null".to_owned(),
+        // Go writes whole numbers without a fraction, whatever they were read from.
+        Value::Number(number) => {
+            let text = number.to_string();
+            text.strip_suffix(".0").unwrap_or(&text).to_owned()
+        }
         other => other.to_string(),
     }
 }
@@ -282,6 +287,14 @@ mod tests {
         ] {
             assert_eq!(plain_or_quoted(word, 0), word);
         }
+    }
+
+    #[test]
+    fn whole_numbers_have_no_fraction() {
+        assert_eq!(
+            to_string(&json!({"a": 790.0, "b": 0.5, "c": 7})),
+            "a: 790\nb: 0.5\nc: 7\n"
+        );
     }
 
     #[test]
