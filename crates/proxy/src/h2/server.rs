@@ -184,7 +184,7 @@ async fn stream(
             match polled {
                 Poll::Ready(response) => Poll::Ready(Some(response)),
                 Poll::Pending => respond.poll_reset(cx).map(|reset| {
-                    was_reset = reset.is_ok().then(WasReset::new);
+                    was_reset = reset.is_ok().then(WasReset::now);
                     None
                 }),
             }

@@ -125,7 +125,7 @@ pub struct WasReset(());
 
 impl WasReset {
     /// From now on.
-    pub fn new() -> Self {
+    pub fn now() -> Self {
         ABANDONED.set(Ended::Reset);
         Self(())
     }

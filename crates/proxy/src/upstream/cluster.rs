@@ -205,7 +205,9 @@ impl Cluster {
     pub fn remove(&self) {
         self.removed.store(true, Ordering::Relaxed);
         // Its ejections end with it; a cluster of the same name that takes its place counts its own.
-        if let Some(stats) = &self.outlier_stats {
+        if self.config.outlier.is_some()
+            && let Some(stats) = self.stats.outlier().counted()
+        {
             stats.ejections_active.set(0);
         }
     }
