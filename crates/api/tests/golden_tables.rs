@@ -1,32 +1,66 @@
 //! Server-side printing against the tables of a real API server (`data/README.md`).
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use serde_json::{Value, json};
 use theater_api::scheme::{self, ResourceInfo};
-use theater_api::table::{self, IncludeObject, Row};
+use theater_api::table::{self, Cells, IncludeObject, Source};
 use theater_api::time::Time;
 
+struct Row {
+    object: Arc<Value>,
+    text: String,
+    metadata: String,
+    kept: OnceLock<Option<Arc<Cells>>>,
+}
+
+impl Row {
+    fn new(object: &Value) -> Self {
+        Self {
+            object: Arc::new(object.clone()),
+            text: object.to_string(),
+            metadata: object["metadata"].to_string(),
+            kept: OnceLock::new(),
+        }
+    }
+}
+
+impl Source for Row {
+    fn object(&self) -> Arc<Value> {
+        self.object.clone()
+    }
+    fn text(&self) -> &[u8] {
+        self.text.as_bytes()
+    }
+    fn metadata(&self) -> &[u8] {
+        self.metadata.as_bytes()
+    }
+    fn kept(&self) -> &OnceLock<Option<Arc<Cells>>> {
+        &self.kept
+    }
+}
+
+/// The table of these objects; made twice, the second time from what has been kept of the first.
 fn table(
-    r: &ResourceInfo,
+    r: &Arc<ResourceInfo>,
     objects: &[&Value],
     include: IncludeObject,
     columns: bool,
     now: Time,
 ) -> Value {
-    let texts: Vec<(Vec<u8>, Vec<u8>)> = objects
-        .iter()
-        .map(|o| (o.to_string().into(), o["metadata"].to_string().into()))
-        .collect();
-    let rows = objects
-        .iter()
-        .zip(&texts)
-        .map(|(object, (text, metadata))| Row {
-            object: Arc::new((*object).clone()),
-            text,
-            metadata,
-        });
-    let text = table::table(r, rows, &json!({}), include, columns, now);
+    let rows: Vec<Row> = objects.iter().map(|o| Row::new(o)).collect();
+    let rows: Vec<&dyn Source> = rows.iter().map(|row| row as &dyn Source).collect();
+    let print = |at| table::table(r, &rows, &json!({}), include, columns, at);
+    // Another moment than the one of which something is kept.
+    print(now - time::Duration::hours(30));
+    let kept = print(now);
+    let fresh: Vec<Row> = objects.iter().map(|o| Row::new(o)).collect();
+    let rows: Vec<&dyn Source> = fresh.iter().map(|row| row as &dyn Source).collect();
+    let text = table::table(r, &rows, &json!({}), include, columns, now);
+    assert_eq!(
+        String::from_utf8_lossy(&kept),
+        String::from_utf8_lossy(&text)
+    );
     serde_json::from_slice(&text).unwrap()
 }
 

@@ -4,14 +4,13 @@
 use api::patch::{PatchKind, Writer};
 use api::prune::{Duplicates, FieldValidation};
 use api::selector::{FieldSelector, LabelSelector};
-use api::table::{IncludeObject, Row};
+use api::table::{IncludeObject, Source};
 use bytes::Bytes;
 use serde_json::Value;
 
 use crate::error::{ApiError, ApiResult};
 use crate::registry::Resource;
 use crate::rest::write::WriteOptions;
-use crate::storage::Stored;
 use crate::target::Query;
 
 /// Label and field selectors of a list or watch.
@@ -45,9 +44,9 @@ pub(crate) fn selects(selector: &Value, labels: &Value) -> bool {
 }
 
 /// A `meta.k8s.io/v1` Table of objects as JSON; `include` is `includeObject`.
-pub(crate) fn table<'a>(
+pub(crate) fn table(
     resource: &Resource,
-    objects: impl ExactSizeIterator<Item = &'a Stored>,
+    objects: &[&dyn Source],
     metadata: &Value,
     include: &str,
     columns: bool,
@@ -57,13 +56,8 @@ pub(crate) fn table<'a>(
         "Object" => IncludeObject::Object,
         _ => IncludeObject::Metadata,
     };
-    let rows = objects.map(|object| Row {
-        object: object.glance(),
-        text: &object.bytes,
-        metadata: object.metadata(),
-    });
     let now = api::time::Time::now_utc();
-    api::table::table(&resource.info, rows, metadata, include, columns, now)
+    api::table::table(&resource.info, objects, metadata, include, columns, now)
 }
 
 /// Parses a body. The second value lists fields that are there twice.

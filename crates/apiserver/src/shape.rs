@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use api::table::Source;
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
@@ -55,11 +56,6 @@ fn put_metadata(out: &mut Vec<u8>, object: &Stored) {
     out.push(b'}');
 }
 
-/// `metadata` of a table for one object.
-fn table_metadata(object: &Value) -> Value {
-    json!({"resourceVersion": api::meta::resource_version(object)})
-}
-
 /// One object in a shape, as JSON. `columns`: a table says what its columns are.
 pub(crate) fn text(
     resource: &Resource,
@@ -76,8 +72,13 @@ pub(crate) fn text(
             out.into()
         }
         Shape::Table => {
-            let metadata = table_metadata(&object.glance());
-            machinery::table(resource, [object].into_iter(), &metadata, include, columns).into()
+            // What is not stored, the answer of a dry run, has no revision of the store.
+            let version = match object.revision {
+                0 => api::meta::resource_version(&object.glance()).to_owned(),
+                revision => revision.to_string(),
+            };
+            let metadata = json!({"resourceVersion": version});
+            machinery::table(resource, &[object], &metadata, include, columns).into()
         }
     }
 }
@@ -139,8 +140,8 @@ impl Page<'_> {
                 // People see them in the order in which they are tried.
                 items.sort_by_key(|i| i.value()["spec"]["matchingPrecedence"].as_i64());
             }
-            let rows = items.iter().map(|i| &**i);
-            out = machinery::table(resource, rows, &self.list_meta(), include, true);
+            let rows: Vec<&dyn Source> = items.iter().map(|i| &**i as &dyn Source).collect();
+            out = machinery::table(resource, &rows, &self.list_meta(), include, true);
         } else {
             let (kind, version) = match form.shape {
                 Shape::Metadata => ("PartialObjectMetadataList", "meta.k8s.io/v1".to_owned()),

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use api::table::{Cells, Source};
 use bytes::Bytes;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
@@ -65,6 +66,8 @@ pub(crate) struct Stored {
     value: OnceLock<Arc<Value>>,
     /// Somebody has asked for the value since the cache looked last.
     asked: AtomicBool,
+    /// Its row in tables.
+    cells: OnceLock<Option<Arc<Cells>>>,
     /// The object as JSON, ready to be sent.
     pub bytes: Bytes,
     /// Where its `metadata` is in them.
@@ -126,6 +129,7 @@ impl Stored {
             revision,
             value: Arc::new(value).into(),
             asked: AtomicBool::new(false),
+            cells: OnceLock::new(),
             bytes: bytes.into(),
             metadata,
         }
@@ -175,6 +179,7 @@ impl Stored {
             revision: self.revision,
             value: OnceLock::new(),
             asked: AtomicBool::new(false),
+            cells: self.cells.clone(),
             bytes: self.bytes.clone(),
             metadata: self.metadata.clone(),
         })
@@ -203,6 +208,24 @@ impl Stored {
             .ok_or("shorter than its header")?;
         let value = serde_json::from_slice(body).map_err(|e| e.to_string())?;
         Ok(Self::of(value, u64::from_be_bytes(*head)))
+    }
+}
+
+impl Source for Stored {
+    fn object(&self) -> Arc<Value> {
+        self.glance()
+    }
+
+    fn text(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    fn metadata(&self) -> &[u8] {
+        self.metadata()
+    }
+
+    fn kept(&self) -> &OnceLock<Option<Arc<Cells>>> {
+        &self.cells
     }
 }
 
