@@ -5,7 +5,7 @@ time to ready, memory, listing pods as a Table, applying objects, many watchers 
     bench/control-plane.py [--pods N] [--objects N] [--watchers N]
 
 Prints figures; asserts nothing. Theater's is the API server and the controllers with the scheduler, each a process of its own:
-    cargo build --release -p theater-apiserver --example apiserver -p theater-controllers --example controllers
+    cargo build --release --workspace --example apiserver --example controllers
     (APISERVER, CONTROLLERS name them otherwise)
 The real one is that of KUBE_APISERVER, KUBE_CONTROLLER_MANAGER, KUBE_SCHEDULER and ETCD (default: etcd of the PATH); without them
 only Theater's is measured. Needs python3 and openssl.
