@@ -6,7 +6,7 @@ use kube_client::{CUSTOM_RESOURCE_DEFINITIONS, Client, ListParams, Resource, SER
 use serde_json::{Value, json};
 
 use crate::mesh::Mesh;
-use crate::{Global, Shell, USAGE, async_runtime, yaml};
+use crate::{Global, Shell, USAGE, async_runtime, proto_json, yaml};
 use analysis::Level;
 
 /// The oldest Kubernetes 1.x that Istio runs on.
@@ -124,7 +124,7 @@ fn written(found: &[&Finding], format: &str) -> Result<String> {
             };
             found.iter().map(line).collect::<Vec<_>>().join("\n")
         }
-        "json" => serde_json::to_string_pretty(&values())?,
+        "json" => proto_json::tabbed(&values().into()),
         "yaml" => yaml::to_string(&values().into()),
         other => bail!("invalid format, expected one of [log json yaml] but got {other:?}"),
     })

@@ -90,7 +90,15 @@ fn camel_field(field: &FieldDescriptor, value: &Value) -> Value {
 
 /// JSON with `width` blanks a level.
 pub fn indented(value: &Value, width: usize) -> String {
-    let indent = " ".repeat(width);
+    indented_by(value, &" ".repeat(width))
+}
+
+/// JSON with a tab a level.
+pub fn tabbed(value: &Value) -> String {
+    indented_by(value, "\t")
+}
+
+fn indented_by(value: &Value, indent: &str) -> String {
     let mut out = Vec::new();
     let formatter = serde_json::ser::PrettyFormatter::with_indent(indent.as_bytes());
     let mut serializer = serde_json::Serializer::with_formatter(&mut out, formatter);

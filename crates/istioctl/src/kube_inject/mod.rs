@@ -112,22 +112,16 @@ pub(crate) fn run(global: &Global, arguments: &Arguments, shell: &mut Shell<'_>)
             webhook.patch(&mesh, pod, namespace).await
         })
         .await
-    });
-    let (written, outcome) = match injected {
-        Ok(injected) => {
-            for warning in &injected.warnings {
-                write!(shell.stderr, "\n{warning}\n")?;
-            }
-            (injected.text, injected.error)
-        }
-        Err(error) => return Err(error),
-    };
+    })?;
+    for warning in &injected.warnings {
+        write!(shell.stderr, "\n{warning}\n")?;
+    }
     match &arguments.output {
-        None => write!(shell.stdout, "{written}")?,
-        Some(path) => std::fs::write(shell.path(path), written)
+        None => write!(shell.stdout, "{}", injected.text)?,
+        Some(path) => std::fs::write(shell.path(path), injected.text)
             .map_err(|error| anyhow!("open {}: {}", path.display(), files::reason(&error)))?,
     }
-    outcome.map_or(Ok(0), Err)
+    injected.error.map_or(Ok(0), Err)
 }
 
 /// The injection webhook of the revision.

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::mesh::Mesh;
 use crate::table::Table;
-use crate::{Global, Shell, async_runtime, command, yaml};
+use crate::{Global, Shell, async_runtime, command, proto_json, yaml};
 use generate::Wanted;
 
 /// The label with the revision, of control planes and of what they shall inject into.
@@ -48,7 +48,7 @@ enum Command {
     /// Remove a tag
     #[command(visible_alias = "delete")]
     Remove {
-        #[arg(hide = true)]
+        /// Name of the tag
         tag: Vec<String>,
         /// Do not ask
         #[arg(long, short = 'y')]
@@ -191,14 +191,7 @@ fn listed(tags: &[Described], format: &str) -> Result<String> {
         return Ok("No Istio revision tags found.\n".to_owned());
     }
     Ok(match format {
-        "json" => {
-            let mut out = Vec::new();
-            let indented = serde_json::ser::PrettyFormatter::with_indent(b"\t");
-            tags.serialize(&mut serde_json::Serializer::with_formatter(
-                &mut out, indented,
-            ))?;
-            format!("{}\n", String::from_utf8(out)?)
-        }
+        "json" => format!("{}\n", proto_json::tabbed(&serde_json::to_value(tags)?)),
         "yaml" => format!("{}\n", yaml::to_string(&serde_json::to_value(tags)?)),
         "table" => {
             let mut table = Table::new(&["TAG", "REVISION", "NAMESPACES"]);
