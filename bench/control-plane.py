@@ -37,6 +37,13 @@ class Plane:
         log = open(self.file(os.path.basename(command[0]) + ".log"), "wb")
         self.processes.append(subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=self.directory))
 
+    def runs(self):
+        for process in self.processes:
+            if process.poll() is not None:
+                with open(self.file(os.path.basename(process.args[0]) + ".log"), errors="replace") as log:
+                    sys.exit(f"{self.name}: {process.args[0]} has ended: {log.read()[-500:]}")
+        return True
+
     def stop(self):
         for process in reversed(self.processes):
             process.terminate()
@@ -73,7 +80,7 @@ class Theater(Plane):
         server = os.environ.get("APISERVER") or os.path.join(ROOT, "target/release/examples/apiserver")
         self.start(server, "--dir", self.directory, "--port", str(self.port))
         own = lambda name: self.file(name + ".kubeconfig")
-        wait(lambda: os.path.exists(own("node-1")) and os.path.exists(self.file("ca.crt")))
+        wait(lambda: self.runs() and os.path.exists(own("node-1")) and os.path.exists(self.file("ca.crt")))
         self.start(os.environ.get("CONTROLLERS") or os.path.join(ROOT, "target/release/examples/controllers"),
                    own("kube-controller-manager"), own("kube-scheduler"))
         with open(own("admin")) as file:
@@ -125,7 +132,7 @@ def wait(condition):
     deadline = time.monotonic() + 180
     while not condition():
         if time.monotonic() > deadline:
-            sys.exit("it does not become ready")
+            sys.exit("it does not become ready within 180 s")
         time.sleep(0.01)
 
 
@@ -252,7 +259,7 @@ def measure(plane, sizes):
     started = time.perf_counter()
     plane.up()
     try:
-        wait(lambda: ready(plane))
+        wait(lambda: plane.runs() and ready(plane))
         figures = {"time to ready (ms)": (time.perf_counter() - started) * 1000, "memory when ready (MB)": plane.memory()}
         figures[f"list {sizes.pods} pods as a Table (ms)"] = list_pods(plane, sizes.pods)
         figures[f"apply {sizes.objects} objects (s)"] = apply_objects(plane, sizes.objects)
