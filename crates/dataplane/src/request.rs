@@ -113,6 +113,29 @@ impl RequestHeadMut<'_> {
     }
 }
 
+/// Whether a header's name begins with one of these: most requests have none of the headers by which Envoy is told something, and need
+/// not be searched for each of them.
+pub fn any_begins(headers: &HeaderMap, beginnings: &[&str]) -> bool {
+    let begins = |name: &HeaderName| {
+        let name = name.as_str();
+        beginnings
+            .iter()
+            .any(|beginning| name.starts_with(beginning))
+    };
+    headers.keys().any(begins)
+}
+
+/// Whether there may be headers that steer the router: time limits, retries, hedging.
+pub fn is_steered(headers: &HeaderMap) -> bool {
+    let steering = [
+        "x-envoy-upstream-rq-",
+        "x-envoy-retr",
+        "x-envoy-max-retries",
+        "x-envoy-hedge-",
+    ];
+    any_begins(headers, &steering)
+}
+
 /// The path without query and fragment.
 pub fn path_only(path: &str) -> &str {
     path.find(['?', '#']).map_or(path, |end| &path[..end])

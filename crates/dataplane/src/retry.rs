@@ -15,7 +15,10 @@ use crate::cluster::duration;
 use crate::error::ConfigError;
 use crate::local_reply::ResetReason;
 use crate::matching::HeaderMatch;
-use crate::request::RequestHead;
+use crate::request::{RequestHead, is_steered};
+
+const RATE_LIMITED: HeaderName = HeaderName::from_static("x-envoy-ratelimited");
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 /// What is retried: a set of conditions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -285,7 +288,11 @@ impl RetryState {
     /// x-envoy-retry-grpc-on, x-envoy-max-retries and x-envoy-retriable-* headers of the request count.
     /// (They are for trusted callers; the connection manager strips them from external requests.)
     pub fn new(policy: Option<&RetryPolicy>, head: &RequestHead<'_>) -> Option<Self> {
-        let text = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
+        let steered = is_steered(head.headers);
+        let text = |name: &str| {
+            let value = steered.then(|| head.headers.get(name))??;
+            value.to_str().ok()
+        };
         let mut conditions = policy.map_or(0, |policy| policy.conditions.0);
         // A policy for some requests only does not apply to the others.
         if let Some(policy) = policy
@@ -391,10 +398,10 @@ impl RetryState {
 
     fn retriable_response(&self, status: u16, headers: &HeaderMap) -> bool {
         let on = self.conditions;
-        if headers.contains_key("x-envoy-ratelimited") {
+        if headers.contains_key(&RATE_LIMITED) {
             return on.has(Conditions::RATE_LIMITED);
         }
-        let grpc = || match headers.get("grpc-status")?.to_str().ok()? {
+        let grpc = || match headers.get(&GRPC_STATUS)?.to_str().ok()? {
             "1" => Some(Conditions::CANCELLED),
             "4" => Some(Conditions::DEADLINE_EXCEEDED),
             "8" => Some(Conditions::RESOURCE_EXHAUSTED),

@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{CertificateDetail, ForwardClientCert, HttpConn, Ingress, ServerHeader};
 use crate::local_reply::{LocalReply, MISSING_HOST};
-use crate::request::{RequestHeadMut, joined};
+use crate::request::{RequestHeadMut, any_begins, joined};
 use crate::stream::{Certificate, Connection};
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -16,6 +16,8 @@ const CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const INTERNAL: HeaderName = HeaderName::from_static("x-envoy-internal");
 const EXTERNAL_ADDRESS: HeaderName = HeaderName::from_static("x-envoy-external-address");
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
 /// Only requests from inside may say these.
 const FOR_INTERNAL: [&str; 14] = [
@@ -62,10 +64,12 @@ impl HttpConn {
         if !is_upgrade(headers) {
             remove_hop_by_hop(headers);
         }
-        headers.remove(&INTERNAL);
-        for name in ["keep-alive", "proxy-connection"] {
-            headers.remove(name);
+        let told = any_begins(headers, &["x-envoy-"]);
+        if told {
+            headers.remove(&INTERNAL);
         }
+        headers.remove(&KEEP_ALIVE);
+        headers.remove(&PROXY_CONNECTION);
         headers.remove(TRANSFER_ENCODING);
 
         let tls = connection.tls.is_some();
@@ -111,14 +115,16 @@ impl HttpConn {
         let edge = !internal && self.use_remote_address;
         if internal {
             headers.insert(INTERNAL, HeaderValue::from_static("true"));
-        } else {
+        } else if told {
             for name in FOR_INTERNAL {
                 headers.remove(name);
             }
         }
         if edge {
-            for name in NOT_AT_EDGE {
-                headers.remove(name);
+            if told {
+                for name in NOT_AT_EDGE {
+                    headers.remove(name);
+                }
             }
             set(
                 headers,
@@ -155,9 +161,8 @@ impl HttpConn {
             headers.remove(UPGRADE);
         }
         headers.remove(TRANSFER_ENCODING);
-        for name in ["keep-alive", "proxy-connection"] {
-            headers.remove(name);
-        }
+        headers.remove(&KEEP_ALIVE);
+        headers.remove(&PROXY_CONNECTION);
         if let Some(id) = request_id.filter(|_| self.request_id_in_response) {
             set(headers, REQUEST_ID, id);
         }

@@ -34,6 +34,9 @@ use crate::unread::unread;
 /// How many bytes of a request are kept where nothing else is said: as many as a connection buffers.
 const BUFFER_LIMIT: usize = 1 << 20;
 
+/// So many routes are worth a list of what can be told about their paths at a glance.
+const MANY: usize = 8;
+
 /// The limit of one level: the newer field stands on its own, the older one never raises what is usual.
 fn buffer_limit(body: Option<u64>, request: Option<u32>) -> Option<usize> {
     match (body, request) {
@@ -189,6 +192,11 @@ fn virtual_host(
         Ok(VirtualHost {
             name: context.name.clone(),
             require_tls,
+            quick: if routes.len() < MANY {
+                Box::default()
+            } else {
+                routes.iter().map(|route| route.matches.quick()).collect()
+            },
             routes: routes.into(),
             tls_redirect,
         })

@@ -49,6 +49,8 @@ struct VirtualHost {
     name: Arc<str>,
     require_tls: config::virtual_host::TlsRequirementType,
     routes: Box<[Arc<Route>]>,
+    /// One for each route, where there are many.
+    quick: Box<[path::Quick]>,
     /// Stands for the redirect to https, which no configured route describes.
     tls_redirect: Option<Arc<Route>>,
 }
@@ -233,12 +235,16 @@ impl RouteTable {
         if let Some(redirect) = virtual_host.tls_redirect(head) {
             return redirect.outcome(head, facts, &mut random);
         }
-        match virtual_host
-            .routes
-            .iter()
-            .find(|route| route.matches.matches(head, facts, &mut random))
+        let path = head.path_only();
+        let may_match = |at: usize| {
+            let quick = virtual_host.quick.get(at);
+            quick.is_none_or(|quick| quick.may_match(path))
+        };
+        let mut routes = virtual_host.routes.iter().enumerate();
+        match routes
+            .find(|(at, route)| may_match(*at) && route.matches.matches(head, facts, &mut random))
         {
-            Some(route) => route.outcome(head, facts, &mut random),
+            Some((_, route)) => route.outcome(head, facts, &mut random),
             None => Outcome::NotFound {
                 virtual_host: Some(virtual_host.name.clone()),
             },

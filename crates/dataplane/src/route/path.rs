@@ -34,7 +34,41 @@ enum Path {
     Connect,
 }
 
+/// The end of the text that a path has to begin with, and where it ends: in a long list most routes are passed over by this alone,
+/// without looking at them where they lie.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Quick {
+    /// 0 where nothing is known.
+    end: u32,
+    tail: [u8; 8],
+}
+
+impl Quick {
+    /// `false`: the route does not match this path (without its query).
+    #[inline]
+    pub(super) fn may_match(self, path: &str) -> bool {
+        let end = self.end as usize;
+        end == 0 || path.as_bytes().get(end - 8..end) == Some(&self.tail[..])
+    }
+}
+
 impl Match {
+    /// What is known ahead about the paths that match.
+    pub(super) fn quick(&self) -> Quick {
+        match &self.path {
+            Path::Exact(text) | Path::Prefix(text) | Path::SeparatedPrefix(text)
+                if self.case_sensitive && !self.ignore_parameters =>
+            {
+                let tail = text.as_bytes().last_chunk::<8>();
+                tail.map_or(Quick::default(), |tail| Quick {
+                    end: u32::try_from(text.len()).unwrap_or(0),
+                    tail: *tail,
+                })
+            }
+            _ => Quick::default(),
+        }
+    }
+
     /// Every request.
     pub(super) fn everything() -> Self {
         Self {

@@ -495,3 +495,75 @@ fn errors_say_where() {
         "{errors:?}"
     );
 }
+
+#[test]
+fn in_a_long_list_the_same_route_is_found_as_one_by_one() {
+    let matches = [
+        json!({"prefix": "/a-long-prefix/"}),
+        json!({"prefix": "/a-long-prefiX/"}),
+        json!({"path": "/exactly/this"}),
+        json!({"path": "/exactly/this/"}),
+        json!({"path_separated_prefix": "/separated/part"}),
+        json!({"prefix": "/ANY-CASE/here/", "case_sensitive": false}),
+        json!({"safe_regex": {"regex": "/regex/[a-z]+"}}),
+        json!({"prefix": "/eight-b"}),
+        json!({"prefix": "/seven-"}),
+        json!({"connect_matcher": {}}),
+        json!({"path": "/exactly/"}),
+        json!({"prefix": "/no"}),
+    ];
+    let route = |(at, matches): (usize, &Value)| json!({"match": matches, "route": {"cluster": format!("c{at}")}});
+    let of = |routes: Vec<Value>| {
+        table(
+            json!({"name": "r", "virtual_hosts": [{"name": "v", "domains": ["*"], "routes": routes}]}),
+        )
+    };
+    let long = of(matches.iter().enumerate().map(route).collect());
+    let each: Vec<RouteTable> = matches
+        .iter()
+        .enumerate()
+        .map(|one| of(vec![route(one)]))
+        .collect();
+    assert!(!long.virtual_hosts[0].quick.is_empty() && each[0].virtual_hosts[0].quick.is_empty());
+    let none = cluster(&Outcome::NotFound {
+        virtual_host: Some("v".into()),
+    });
+    let mut found = 0;
+    for path in [
+        "/a-long-prefix/x",
+        "/a-long-prefix",
+        "/a-long-prefiX/",
+        "/exactly/this",
+        "/exactly/this?q",
+        "/exactly/this/",
+        "/exactly/this/x",
+        "/exactly/",
+        "/exactly",
+        "/separated/part",
+        "/separated/part/x",
+        "/separated/parts",
+        "/any-case/HERE/",
+        "/regex/abc",
+        "/regex/1",
+        "/eight-b",
+        "/eight-",
+        "/seven-",
+        "/seven",
+        "/nothing",
+        "/n",
+        "/",
+        "/#/a-long-prefix/",
+    ] {
+        let one_by_one = each
+            .iter()
+            .map(|table| cluster(&find(table, "a", path, &[], 0)));
+        let expected = one_by_one.into_iter().find(|answer| *answer != none);
+        found += usize::from(expected.is_some());
+        assert_eq!(
+            cluster(&find(&long, "a", path, &[], 0)),
+            expected.unwrap_or(none.clone()),
+            "{path}"
+        );
+    }
+    assert_eq!(found, 13);
+}

@@ -7,7 +7,7 @@ use xds::envoy::config::route::v3::{RouteAction, route_action::MaxStreamDuration
 
 use super::Route;
 use crate::cluster::duration;
-use crate::request::RequestHead;
+use crate::request::{RequestHead, is_steered};
 
 /// The timeouts of one request; `None` is no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -99,11 +99,13 @@ impl Route {
         } else {
             timeouts.global = self.timeout;
         }
-        if let Some(asked) = millis(head.headers, "x-envoy-upstream-rq-timeout-ms") {
-            timeouts.global = some(asked);
-        }
-        if let Some(asked) = millis(head.headers, "x-envoy-upstream-rq-per-try-timeout-ms") {
-            timeouts.per_try = some(asked);
+        if is_steered(head.headers) {
+            if let Some(asked) = millis(head.headers, "x-envoy-upstream-rq-timeout-ms") {
+                timeouts.global = some(asked);
+            }
+            if let Some(asked) = millis(head.headers, "x-envoy-upstream-rq-per-try-timeout-ms") {
+                timeouts.per_try = some(asked);
+            }
         }
         if let (Some(per_try), Some(global)) = (timeouts.per_try, timeouts.global)
             && per_try >= global

@@ -19,6 +19,8 @@ use super::message::{Protocol, Response, Stream};
 use super::record::Record;
 use crate::body::Body;
 
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
 /// A response in the making.
 pub struct Making {
     /// The status.
@@ -253,7 +255,7 @@ impl Connection {
         let request_id = record
             .head
             .headers
-            .get("x-request-id")
+            .get(&REQUEST_ID)
             .and_then(|value| value.to_str().ok());
         self.manager
             .rules

@@ -7,7 +7,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use dataplane::ResponseFlags;
 use dataplane::circuit::{Priority, Resource};
 use dataplane::cluster::{Discovery, UpstreamProtocol};
 use dataplane::lb::{Criteria, PickContext};
@@ -15,6 +14,7 @@ use dataplane::local_reply::{self, LocalReply, ResetReason};
 use dataplane::outlier::HostResult;
 use dataplane::retry::{Attempt, Decision, RetryState};
 use dataplane::route::Route;
+use dataplane::{ResponseFlags, request};
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, StatusCode};
 
@@ -124,8 +124,10 @@ pub async fn route(
     } else {
         None
     };
-    for name in STEERING {
-        record.head.headers.remove(name);
+    if request::is_steered(&record.head.headers) {
+        for name in STEERING {
+            record.head.headers.remove(name);
+        }
     }
     let mut random = || conn.worker.random();
     let mut cookies = Vec::new();
