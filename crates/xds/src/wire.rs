@@ -162,6 +162,7 @@ impl<K: Scalar, V> Fields for Entry<K, V> {
         }
     }
 
+    /// Entries are written by the message that has the map.
     fn write(&self, _: &mut Writer) {}
 }
 
