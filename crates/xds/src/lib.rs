@@ -6,7 +6,7 @@
 //!
 //! - [`any`]: putting messages into `google.protobuf.Any` and taking them out again,
 //! - [`json`]: canonical protobuf JSON, as in Envoy's `/config_dump` and in its bootstrap file,
-//! - [`Wire`]: reading and writing whole messages,
+//! - [`Wire`]: reading and writing whole messages (the crate `wire`),
 //! - [`type_url`]: the names of the resource types, and [`Resource`], what a resource is called.
 
 pub mod any;
@@ -14,12 +14,11 @@ pub mod codec;
 pub mod json;
 mod resource;
 pub mod type_url;
-pub mod wire;
 
 pub use prost_reflect;
 pub use prost_types;
 pub use resource::{Resource, name_inside};
-pub use wire::{DecodeError, Wire};
+pub use wire::{self, DecodeError, Wire};
 
 pub use generated::*;
 

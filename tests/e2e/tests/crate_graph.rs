@@ -8,19 +8,20 @@ use serde_json::Value;
 /// The floor of each crate. A crate may depend on crates of lower floors only.
 fn floor(name: &str) -> Option<u32> {
     Some(match name {
-        "theater-api" | "theater-xds" | "theater-lua" => 0,
-        "theater-translate" | "theater-dataplane" | "theater-pki" => 1,
-        "theater-runtime" | "theater-istio-validation" => 1,
-        "theater-kube-client" | "theater-sandbox" | "theater-analysis" => 2,
+        "theater-wire" => 0,
+        "theater-api" | "theater-xds" | "theater-lua" => 1,
+        "theater-translate" | "theater-dataplane" | "theater-pki" => 2,
+        "theater-runtime" | "theater-istio-validation" => 2,
+        "theater-kube-client" | "theater-sandbox" | "theater-analysis" => 3,
         "theater-apiserver"
         | "theater-controllers"
         | "theater-kubelet"
         | "theater-istiod"
         | "theater-proxy"
-        | "theater-istioctl" => 3,
+        | "theater-istioctl" => 4,
         // The agent holds a proxy.
-        "theater-agent" => 4,
-        "theater" => 5,
+        "theater-agent" => 5,
+        "theater" => 6,
         // The application and the images know nothing of the mesh: see `knows_nothing_of_the_mesh`.
         _ => return None,
     })

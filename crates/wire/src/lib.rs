@@ -2,7 +2,7 @@
 //!
 //! A message tells where the value of each of its fields is ([`Fields`]); reading and writing is written once, for all of
 //! them. prost's derives, which write both out for each field of each message, made this the longest part of Theater to
-//! compile. What is read and written is the same: unknown fields are skipped, fields that are at their default are left
+//! compile. This crate is one of its own because what is done for every byte is optimised, and the messages are not. What is read and written is the same: unknown fields are skipped, fields that are at their default are left
 //! out, numbers are packed unless the proto says otherwise.
 
 mod read;
@@ -112,19 +112,20 @@ pub trait Map {
 }
 
 /// A new value at the end of a repeated field.
-pub(crate) fn pushed<T: Default>(values: &mut Vec<T>) -> &mut T {
+pub fn pushed<T: Default>(values: &mut Vec<T>) -> &mut T {
     values.push(T::default());
     values.last_mut().expect("one was pushed")
 }
 
 /// A new message at the end of a repeated field.
-pub(crate) fn added<M: Fields + Default>(messages: &mut Vec<M>) -> &mut dyn Fields {
+pub fn added<M: Fields + Default>(messages: &mut Vec<M>) -> &mut dyn Fields {
     let message: &mut M = pushed(messages);
     message
 }
 
 /// A value that is no message.
-pub(crate) trait Scalar: Default {
+pub trait Scalar: Default {
+    /// Its place.
     fn place(&mut self) -> Place<'_>;
 }
 
@@ -141,10 +142,10 @@ macro_rules! scalars {
 scalars!(String: String, Bytes: Bytes, i32: Int32, i64: Int64);
 
 /// A map of messages.
-pub(crate) struct MessageMap<'a, K, M>(pub(crate) &'a mut BTreeMap<K, M>);
+pub struct MessageMap<'a, K, M>(pub &'a mut BTreeMap<K, M>);
 
 /// A map of other values.
-pub(crate) struct ScalarMap<'a, K, V>(pub(crate) &'a mut BTreeMap<K, V>);
+pub struct ScalarMap<'a, K, V>(pub &'a mut BTreeMap<K, V>);
 
 /// The message that an entry of a map is.
 struct Entry<K, V> {
