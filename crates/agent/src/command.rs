@@ -266,17 +266,7 @@ fn block_on<T>(work: impl Future<Output = Result<T, String>>) -> Result<T, Strin
 }
 
 fn get(method: Method, address: SocketAddr, path: &str) -> Fetch<'_> {
-    Fetch {
-        method,
-        address,
-        host: "localhost",
-        path,
-        headers: Vec::new(),
-        tls: false,
-        source: None,
-        mark: None,
-        timeout: Duration::from_secs(60),
-    }
+    Fetch::local(method, address, path, Duration::from_secs(60))
 }
 
 fn request(args: &[String]) -> Result<(), String> {

@@ -104,19 +104,9 @@ impl Envoy {
 
     /// Asks the admin interface.
     async fn ask(&self, method: Method, path: &str) -> Result<(StatusCode, Bytes), String> {
-        Fetch {
-            method,
-            address: self.admin,
-            host: "localhost",
-            path,
-            headers: Vec::new(),
-            tls: false,
-            source: None,
-            mark: None,
-            timeout: Duration::from_secs(5),
-        }
-        .send()
-        .await
+        Fetch::local(method, self.admin, path, Duration::from_secs(5))
+            .send()
+            .await
     }
 
     /// Whether it serves.

@@ -35,6 +35,23 @@ pub struct Fetch<'a> {
     pub timeout: Duration,
 }
 
+impl<'a> Fetch<'a> {
+    /// To a server on this machine that is our own: as everybody would ask it, without TLS.
+    pub fn local(method: Method, address: SocketAddr, path: &'a str, timeout: Duration) -> Self {
+        Self {
+            method,
+            address,
+            host: "localhost",
+            path,
+            headers: Vec::new(),
+            tls: false,
+            source: None,
+            mark: None,
+            timeout,
+        }
+    }
+}
+
 /// The most bytes of an answer that are read.
 const LIMIT: usize = 64 << 20;
 

@@ -54,9 +54,7 @@ pub fn apply(generated: &mut Generated, change: &translate::Change) -> Changes {
     };
     let mut changed = Names::new();
     for (type_url, names) in gone {
-        remove(generated, type_url, &mut changed, |name| {
-            names.contains(name)
-        });
+        remove(generated, type_url, &mut changed, names);
     }
     replace(generated, &made.clusters, &mut changed);
     replace(generated, &made.endpoints, &mut changed);
@@ -75,17 +73,13 @@ fn remove(
     generated: &mut Generated,
     type_url: &'static str,
     changed: &mut Names,
-    gone: impl Fn(&String) -> bool,
+    names: &BTreeSet<String>,
 ) {
     let resources = generated.entry(type_url).or_default();
-    let names: Vec<String> = resources
-        .keys()
-        .filter(|name| gone(name))
-        .cloned()
-        .collect();
     for name in names {
-        resources.remove(&name);
-        changed.entry(type_url).or_default().insert(name);
+        if resources.remove(name).is_some() {
+            changed.entry(type_url).or_default().insert(name.clone());
+        }
     }
 }
 
@@ -95,9 +89,15 @@ fn replace_all<R: Resource>(
     made: &BTreeMap<String, R>,
     changed: &mut Names,
 ) {
-    remove(generated, R::TYPE_URL, changed, |name| {
-        !made.contains_key(name)
-    });
+    let before = generated
+        .get(R::TYPE_URL)
+        .into_iter()
+        .flat_map(|all| all.keys());
+    let gone = before
+        .filter(|name| !made.contains_key(*name))
+        .cloned()
+        .collect();
+    remove(generated, R::TYPE_URL, changed, &gone);
     replace(generated, made, changed);
 }
 

@@ -163,7 +163,7 @@ fn is_limited(page: &str) -> bool {
     const LIMIT: &str = "::default_priority::max_connections::";
     let mut limits = page
         .lines()
-        .filter(|line| line.contains("||movie-service.") || line.contains("|movie-service."))
+        .filter(|line| line.contains("|movie-service."))
         .filter_map(|line| line.split_once(LIMIT))
         .peekable();
     limits.peek().is_some() && limits.all(|(_, limit)| limit.trim() == "1")
