@@ -1,5 +1,5 @@
 //! From what prost makes of the protos to what `xds` compiles: the same structs and enums, but instead of prost's
-//! derives, which become functions for every field, two short functions a message (`xds::Fields`).
+//! derives, which become functions for every field, two short functions a message (`wire::Fields`).
 
 use anyhow::{Context, Result, bail, ensure};
 use quote::ToTokens as _;
