@@ -1,12 +1,15 @@
 //! What users may do: role-based access control over the stored roles and bindings.
 
+mod rights;
+
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 
 use crate::authn::User;
 use crate::error::{ApiError, ApiResult};
-use crate::storage::{Cache, Key, Stored};
+pub(crate) use rights::Rbac;
+use rights::{Binding, Read, Role};
 
 /// A request as the authorizer sees it.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,11 +27,6 @@ pub(crate) enum Action {
         path: String,
     },
 }
-
-/// Where roles and bindings are read from.
-pub(crate) struct Rbac<'a>(pub &'a Cache);
-
-const GROUP: &str = "rbac.authorization.k8s.io";
 
 fn strings(v: &Value) -> impl Iterator<Item = &str> {
     v.as_array().into_iter().flatten().filter_map(Value::as_str)
@@ -81,33 +79,55 @@ pub(crate) fn rule_allows(rule: &Value, action: &Action) -> bool {
     }
 }
 
-/// Is the user one of the binding's subjects? `namespace` is the binding's own.
-pub(crate) fn subject_matches(subject: &Value, user: &User, namespace: &str) -> bool {
-    let name = subject["name"].as_str().unwrap_or("");
-    match subject["kind"].as_str() {
-        Some("User") => name == user.name,
-        Some("Group") => user.is_in(name),
-        Some("ServiceAccount") => {
-            let ns = subject["namespace"].as_str().unwrap_or(namespace);
-            user.name
-                .strip_prefix("system:serviceaccount:")
-                .and_then(|rest| rest.split_once(':'))
-                == Some((ns, name))
+/// Whom a binding gives its role.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Subject {
+    User(String),
+    Group(String),
+    ServiceAccount { namespace: String, name: String },
+}
+
+impl Subject {
+    /// A subject as a binding names it; `namespace` is the binding's own.
+    fn read(subject: &Value, namespace: &str) -> Option<Self> {
+        let name = subject["name"].as_str().unwrap_or_default().to_owned();
+        Some(match subject["kind"].as_str()? {
+            "User" => Self::User(name),
+            "Group" => Self::Group(name),
+            "ServiceAccount" => Self::ServiceAccount {
+                namespace: subject["namespace"].as_str().unwrap_or(namespace).into(),
+                name,
+            },
+            _ => return None,
+        })
+    }
+
+    fn is(&self, user: &User) -> bool {
+        match self {
+            Self::User(name) => *name == user.name,
+            Self::Group(name) => user.is_in(name),
+            Self::ServiceAccount { namespace, name } => {
+                user.name
+                    .strip_prefix("system:serviceaccount:")
+                    .and_then(|rest| rest.split_once(':'))
+                    == Some((namespace, name))
+            }
         }
-        _ => false,
     }
 }
 
-impl Rbac<'_> {
-    fn role(&self, kind: &str, namespace: &str, name: &str) -> Option<Arc<Stored>> {
-        let (plural, ns) = match kind {
-            "ClusterRole" => ("clusterroles", ""),
-            _ => ("roles", namespace),
-        };
-        self.0
-            .get(&Key::new(&format!("{GROUP}/{plural}").into(), ns, name))
-    }
+/// Who may do what, at one moment.
+#[derive(Default)]
+pub(crate) struct Rights {
+    /// The revisions of the four kinds that this was read at; `None` before the first time.
+    read_at: Option<[u64; 4]>,
+    cluster_role_bindings: Vec<Arc<Binding>>,
+    role_bindings: Vec<Arc<Binding>>,
+    cluster_roles: Read<Role>,
+    roles: Read<Role>,
+}
 
+impl Rights {
     /// Calls `visit` with each rule that holds for the user in the namespace (and cluster-wide)
     /// until it says stop.
     fn visit(
@@ -116,30 +136,23 @@ impl Rbac<'_> {
         namespace: &str,
         visit: &mut dyn FnMut(&Value, &dyn Fn() -> String) -> bool,
     ) {
-        let mut scopes = vec![("clusterrolebindings", String::new())];
-        if !namespace.is_empty() {
-            scopes.push(("rolebindings", format!("{namespace}/")));
-        }
-        for (plural, prefix) in scopes {
-            let bound = |binding: &Stored| {
-                binding.value()["subjects"]
-                    .as_array()
-                    .into_iter()
-                    .flatten()
-                    .any(|s| subject_matches(s, user, namespace))
+        let of_user = |binding: &&Arc<Binding>| binding.subjects.iter().any(|s| s.is(user));
+        for binding in self.bindings(namespace).filter(of_user) {
+            let Some(role) = self.role(binding) else {
+                continue;
             };
-            for (key, binding) in self.0.select(&format!("{GROUP}/{plural}"), &prefix, bound) {
-                let b = binding.value();
-                let kind = b["roleRef"]["kind"].as_str().unwrap_or("");
-                let name = b["roleRef"]["name"].as_str().unwrap_or("");
-                let Some(role) = self.role(kind, namespace, name) else {
-                    continue;
-                };
-                let because = || format!("RBAC: allowed by {plural} {key:?} of {kind} {name:?}");
-                for rule in role.value()["rules"].as_array().into_iter().flatten() {
-                    if visit(rule, &because) {
-                        return;
-                    }
+            let Binding {
+                plural,
+                path,
+                role_kind,
+                role_name,
+                ..
+            } = binding.as_ref();
+            let because =
+                || format!("RBAC: allowed by {plural} {path:?} of {role_kind} {role_name:?}");
+            for rule in &role.rules {
+                if visit(rule, &because) {
+                    return;
                 }
             }
         }
@@ -301,15 +314,14 @@ mod tests {
             name: "system:serviceaccount:d:web".into(),
             ..User::default()
         };
-        assert!(subject_matches(
-            &json!({"kind": "ServiceAccount", "name": "web"}),
-            &user,
-            "d"
+        let is = |subject: Value| Subject::read(&subject, "d").unwrap().is(&user);
+        assert!(is(json!({"kind": "ServiceAccount", "name": "web"})));
+        assert!(!is(
+            json!({"kind": "ServiceAccount", "name": "web", "namespace": "e"})
         ));
-        assert!(!subject_matches(
-            &json!({"kind": "ServiceAccount", "name": "web", "namespace": "e"}),
-            &user,
-            "d"
-        ));
+        assert_eq!(
+            Subject::read(&json!({"kind": "Team", "name": "web"}), "d"),
+            None
+        );
     }
 }

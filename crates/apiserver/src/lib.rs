@@ -204,6 +204,7 @@ pub async fn run(config: Config, token: CancellationToken) -> Result<Handle, Err
     let (storage, writer) = storage::Storage::open(&config.data_dir)?;
     let server = Arc::new(state::Server {
         storage,
+        rbac: authz::Rbac::default(),
         registry: RwLock::default(),
         tokens: authn::Tokens {
             signer: pki::jwt::Signer::new(&key).map_err(credentials("service account key"))?,

@@ -9,7 +9,6 @@ use http_body_util::{BodyExt, Empty, Limited};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use crate::authz::Rbac;
 use crate::error::{ApiError, ApiResult};
 use crate::http_types::{Answer, Request, json_answer};
 use crate::machinery;
@@ -212,7 +211,7 @@ pub(crate) async fn handle(
         "get"
     };
     let question = crate::rest::action(target, verb, &request.query);
-    Rbac(server.storage.cache()).require(&request.user, &question)?;
+    server.rights().require(&request.user, &question)?;
     if target.version != VERSION || !target.subresource.is_empty() {
         return Err(ApiError::no_such_path());
     }

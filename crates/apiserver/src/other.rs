@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use http::{HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 
-use crate::authz::{Action, Rbac};
+use crate::authz::Action;
 use crate::error::{ApiError, ApiResult};
 use crate::http_types::{Answer, Request, bytes_answer, json_answer, text_answer};
 use crate::negotiate::media_ranges;
@@ -101,7 +101,7 @@ pub(crate) fn authorize(server: &Server, request: &Request) -> ApiResult<()> {
         verb,
         path: request.path.clone(),
     };
-    Rbac(server.storage.cache()).require(&request.user, &action)
+    server.rights().require(&request.user, &action)
 }
 
 /// Answers a path that names no object.

@@ -4,7 +4,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::authn::{self, User, review_user};
-use crate::authz::{Action, Rbac};
+use crate::authz::{Action, Rights};
 use crate::error::{ApiError, ApiResult};
 use crate::http_types::{Answer, json_answer};
 use crate::rest::Call;
@@ -15,24 +15,23 @@ const LIFE: std::ops::RangeInclusive<i64> = 600..=(1 << 32);
 
 /// Answers a virtual resource: the question comes back with its `status`.
 pub(crate) async fn answer(call: &Call<'_>, mut object: Value) -> ApiResult<Value> {
-    let cache = call.server.storage.cache();
-    let rbac = Rbac(cache);
+    let rights = call.server.rights();
     let me = &call.request.user;
     let spec = object["spec"].clone();
     let status = match call.resource.plural.as_str() {
         "tokenreviews" => token_review(call, &spec),
         "selfsubjectreviews" => json!({"userInfo": me.to_value()}),
-        "subjectaccessreviews" => access(&rbac, &review_user(&spec), &spec)?,
-        "selfsubjectaccessreviews" => access(&rbac, me, &spec)?,
+        "subjectaccessreviews" => access(&rights, &review_user(&spec), &spec)?,
+        "selfsubjectaccessreviews" => access(&rights, me, &spec)?,
         "localsubjectaccessreviews" => {
             if spec["resourceAttributes"]["namespace"] != call.target.namespace.as_str() {
                 return Err(ApiError::bad_request(
                     "spec.resourceAttributes.namespace must match namespace",
                 ));
             }
-            access(&rbac, &review_user(&spec), &spec)?
+            access(&rights, &review_user(&spec), &spec)?
         }
-        "selfsubjectrulesreviews" => rbac.rules_for(me, spec["namespace"].as_str().unwrap_or("")),
+        "selfsubjectrulesreviews" => rights.rules_for(me, spec["namespace"].as_str().unwrap_or("")),
         "bindings" => {
             let pod = api::meta::name(&object).to_owned();
             crate::rest::subresource::bind(call, &pod, &object).await?;
@@ -48,7 +47,7 @@ pub(crate) async fn answer(call: &Call<'_>, mut object: Value) -> ApiResult<Valu
     Ok(object)
 }
 
-fn access(rbac: &Rbac<'_>, user: &User, spec: &Value) -> ApiResult<Value> {
+fn access(rights: &Rights, user: &User, spec: &Value) -> ApiResult<Value> {
     let text = |v: &Value| v.as_str().unwrap_or("").to_owned();
     let r = &spec["resourceAttributes"];
     let p = &spec["nonResourceAttributes"];
@@ -79,7 +78,7 @@ fn access(rbac: &Rbac<'_>, user: &User, spec: &Value) -> ApiResult<Value> {
             &[e],
         ));
     };
-    Ok(match rbac.allows(user, &action) {
+    Ok(match rights.allows(user, &action) {
         Some(why) if why.is_empty() => json!({"allowed": true}),
         Some(why) => json!({"allowed": true, "reason": why}),
         None => json!({"allowed": false}),

@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 use crate::authn::{self, User};
-use crate::authz::{Action, Rbac};
+use crate::authz::Action;
 use crate::error::{ApiError, ApiResult};
 use crate::http_types::{Answer, Request, drain, error_answer};
 use crate::state::{Server, unix_now};
@@ -282,7 +282,7 @@ fn authenticate(
             namespace,
             name,
         };
-        Rbac(server.storage.cache()).require(&user, &action)?;
+        server.rights().require(&user, &action)?;
     }
     Ok(Arc::new(asked.user))
 }

@@ -17,6 +17,7 @@ use crate::storage::{Key, Storage};
 /// The server behind all connections.
 pub(crate) struct Server {
     pub storage: Arc<Storage>,
+    pub rbac: crate::authz::Rbac,
     pub registry: RwLock<Arc<Registry>>,
     pub tokens: Tokens,
     pub allocator: Allocator,
@@ -62,6 +63,11 @@ pub(crate) struct KubeletClient {
 impl Server {
     pub fn registry(&self) -> Arc<Registry> {
         self.registry.read().clone()
+    }
+
+    /// Who may do what at this moment.
+    pub fn rights(&self) -> Arc<crate::authz::Rights> {
+        self.rbac.rights(self.storage.cache())
     }
 
     /// Looks at the definitions again.

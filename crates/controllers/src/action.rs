@@ -248,7 +248,7 @@ impl Executor {
                 regarding: event.regarding.clone(),
                 field_path: None,
                 kind: event.kind,
-                reason: event.reason,
+                reason: event.reason.into(),
                 message: event
                     .message
                     .replace("{name}", name)

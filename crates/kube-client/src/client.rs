@@ -180,6 +180,21 @@ impl Client {
         self.json(Method::POST, &path, Some(object), JSON).await
     }
 
+    /// Creates an object, for those who do not look at what has become of it: the answer is not read.
+    ///
+    /// # Errors
+    /// As [`Client::create`].
+    pub async fn create_only(
+        &self,
+        resource: &Resource,
+        ns: Option<&str>,
+        object: &Value,
+    ) -> Result<()> {
+        let path = resource.path(ns, None, None);
+        let done = self.success(Method::POST, &path, Some(object), JSON).await;
+        done.map(|_| ())
+    }
+
     /// Creates a subresource: `token`, `binding`, `eviction`.
     ///
     /// # Errors
@@ -261,15 +276,28 @@ impl Client {
         patch: &Value,
         subresource: Option<&str>,
     ) -> Result<Value> {
-        let mut query = Query::default();
-        if let PatchType::Apply { manager, force } = patch_type {
-            query.add("fieldManager", Some(manager));
-            query.add("force", force.then_some("true"));
-        }
-        let path = resource.path(ns, Some(name_of(resource, name)?), subresource);
-        let path = format!("{path}{}", query.as_str());
+        let path = patched(resource, ns, name, patch_type, subresource)?;
         self.json(Method::PATCH, &path, Some(patch), patch_type.content_type())
             .await
+    }
+
+    /// Patches, for those who do not look at what has become of the object: the answer is not read.
+    ///
+    /// # Errors
+    /// As [`Client::patch`].
+    pub async fn patch_only(
+        &self,
+        resource: &Resource,
+        ns: Option<&str>,
+        name: &str,
+        patch_type: &PatchType,
+        patch: &Value,
+        subresource: Option<&str>,
+    ) -> Result<()> {
+        let path = patched(resource, ns, name, patch_type, subresource)?;
+        self.success(Method::PATCH, &path, Some(patch), patch_type.content_type())
+            .await
+            .map(|_| ())
     }
 
     /// Deletes an object. Returns the object when its end takes time, otherwise a status.
@@ -462,6 +490,19 @@ impl Client {
         body: Option<&Value>,
         media: &str,
     ) -> Result<Value> {
+        let body = self.success(method, path, body, media).await?;
+        serde_json::from_slice(&body)
+            .map_err(|error| self.protocol(format!("{path}: not JSON: {error}")))
+    }
+
+    /// The body of a successful answer.
+    async fn success(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        media: &str,
+    ) -> Result<Bytes> {
         let body = body
             .map(serde_json::to_vec)
             .transpose()
@@ -472,8 +513,7 @@ impl Client {
         if !status.is_success() {
             return Err(Error::from_response(status.as_u16(), &body));
         }
-        serde_json::from_slice(&body)
-            .map_err(|error| self.protocol(format!("{path}: not JSON: {error}")))
+        Ok(body)
     }
 
     /// Sends a request; again when the token is refused but may have been replaced, or when the
@@ -568,6 +608,23 @@ fn retry_after(response: &Response<Incoming>) -> Option<u64> {
         .ok()?
         .parse()
         .ok()
+}
+
+/// The path of a patch.
+fn patched(
+    resource: &Resource,
+    ns: Option<&str>,
+    name: &str,
+    patch_type: &PatchType,
+    subresource: Option<&str>,
+) -> Result<String> {
+    let mut query = Query::default();
+    if let PatchType::Apply { manager, force } = patch_type {
+        query.add("fieldManager", Some(manager));
+        query.add("force", force.then_some("true"));
+    }
+    let path = resource.path(ns, Some(name_of(resource, name)?), subresource);
+    Ok(format!("{path}{}", query.as_str()))
 }
 
 /// An empty name would turn a request for one object into one for the whole collection.

@@ -1,19 +1,27 @@
 //! Events: what people read under "Events:" in `kubectl describe`.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{Client, EVENTS, Error, PatchType, Result};
 
 /// How many different events are remembered for counting repetitions.
 const REMEMBERED: usize = 4096;
+
+/// News that follow each other this closely are written when they pause, so that what others wait for (the next pod's start) goes first …
+const QUIET: Duration = Duration::from_millis(100);
+/// … or when the oldest has waited this long. Warnings, and what came before them, do not wait.
+const LATEST: Duration = Duration::from_secs(2);
 
 /// Whether an event tells of trouble.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +42,7 @@ pub struct Note {
     /// Normal or warning.
     pub kind: EventType,
     /// One word in upper camel case.
-    pub reason: &'static str,
+    pub reason: Cow<'static, str>,
     /// For people.
     pub message: String,
     /// What was being done (`Binding`); makes it an event of the newer form that schedulers
@@ -81,7 +89,7 @@ impl Recorder {
             regarding: regarding.clone(),
             field_path: None,
             kind,
-            reason,
+            reason: reason.into(),
             message: message.into(),
             action: None,
         });
@@ -95,7 +103,7 @@ impl Recorder {
 }
 
 /// What makes two events the same.
-type Key = (String, &'static str, bool, String, Option<String>);
+type Key = (String, Cow<'static, str>, bool, String, Option<String>);
 
 struct Writer {
     client: Client,
@@ -107,10 +115,12 @@ struct Writer {
 
 impl Writer {
     async fn run(mut self, mut notes: mpsc::UnboundedReceiver<(Note, OffsetDateTime)>) {
-        while let Some((note, now)) = notes.recv().await {
-            if let Err(error) = self.write(&note, now).await {
-                // The namespace may be on its way out; an event is never worth a failure.
-                tracing::debug!(reason = note.reason, message = %note.message, %error, "event not written");
+        while let Some(first) = notes.recv().await {
+            for (note, now) in gather(first, &mut notes).await {
+                if let Err(error) = self.write(&note, now).await {
+                    // The namespace may be on its way out; an event is never worth a failure.
+                    tracing::debug!(reason = %note.reason, message = %note.message, %error, "event not written");
+                }
             }
         }
     }
@@ -119,7 +129,7 @@ impl Writer {
         let metadata = &note.regarding["metadata"];
         let key: Key = (
             metadata["uid"].as_str().unwrap_or_default().to_owned(),
-            note.reason,
+            note.reason.clone(),
             note.kind == EventType::Warning,
             note.message.clone(),
             note.field_path.clone(),
@@ -130,10 +140,10 @@ impl Writer {
             let (name, merge) = (name.clone(), PatchType::Merge);
             match self
                 .client
-                .patch(&EVENTS, Some(ns), &name, &merge, &patch, None)
+                .patch_only(&EVENTS, Some(ns), &name, &merge, &patch, None)
                 .await
             {
-                Ok(_) => {
+                Ok(()) => {
                     *count += 1;
                     return Ok(());
                 }
@@ -146,13 +156,33 @@ impl Writer {
             .as_str()
             .unwrap_or_default()
             .to_owned();
-        self.client.create(&EVENTS, Some(ns), &event).await?;
+        self.client.create_only(&EVENTS, Some(ns), &event).await?;
         if self.known.len() >= REMEMBERED {
             self.known.clear();
         }
         self.known.insert(key, (name, 1));
         Ok(())
     }
+}
+
+/// What is written together with `first`: all that comes before a pause, a warning, or the end of the first one's patience.
+async fn gather<T>(
+    first: (Note, T),
+    notes: &mut mpsc::UnboundedReceiver<(Note, T)>,
+) -> Vec<(Note, T)> {
+    let latest = Instant::now() + LATEST;
+    let mut gathered = vec![first];
+    while gathered
+        .last()
+        .is_some_and(|(note, _)| note.kind == EventType::Normal)
+    {
+        let until = latest.min(Instant::now() + QUIET);
+        match tokio::time::timeout_at(until, notes.recv()).await {
+            Ok(Some(next)) => gathered.push(next),
+            Ok(None) | Err(_) => break,
+        }
+    }
+    gathered
 }
 
 /// Events about cluster-scoped objects live in `default`.
@@ -248,9 +278,47 @@ mod tests {
             })),
             field_path: None,
             kind: EventType::Warning,
-            reason: "FailedScheduling",
+            reason: "FailedScheduling".into(),
             message: "no".to_owned(),
             action,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn news_wait_for_a_pause_and_warnings_for_nothing() {
+        let (sender, mut receiver) = mpsc::unbounded_channel();
+        let began = Instant::now();
+        sender.send((normal(), 1)).unwrap();
+        sender.send((note(None), 2)).unwrap();
+        sender.send((normal(), 3)).unwrap();
+        let numbers =
+            |gathered: Vec<(Note, i32)>| gathered.iter().map(|(_, n)| *n).collect::<Vec<_>>();
+        assert_eq!(
+            numbers(gather((normal(), 0), &mut receiver).await),
+            [0, 1, 2]
+        );
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        assert_eq!(numbers(gather((normal(), 4), &mut receiver).await), [4, 3]);
+        assert!(began.elapsed() >= QUIET && began.elapsed() < LATEST);
+
+        // Where there is no pause, patience ends.
+        let began = Instant::now();
+        let steady = tokio::spawn(async move {
+            while sender.send((normal(), 5)).is_ok() {
+                tokio::time::sleep(QUIET / 2).await;
+            }
+        });
+        let gathered = gather((normal(), 5), &mut receiver).await;
+        assert!(gathered.len() > 10);
+        assert!(began.elapsed() >= LATEST && began.elapsed() < LATEST + QUIET);
+        drop(receiver);
+        steady.await.unwrap();
+    }
+
+    fn normal() -> Note {
+        Note {
+            kind: EventType::Normal,
+            ..note(None)
         }
     }
 

@@ -10,6 +10,7 @@ pub mod discovery;
 mod error;
 pub mod events;
 mod kubeconfig;
+mod lean;
 mod params;
 mod port_forward;
 mod resource;

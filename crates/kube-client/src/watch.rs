@@ -6,9 +6,9 @@ use hyper::body::Incoming;
 use serde_json::Value;
 
 use crate::client::causes;
-use crate::{Error, Result};
+use crate::{Error, Result, lean};
 
-/// A change of a collection.
+/// A change of a collection. Objects come without `metadata.managedFields`.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     /// An object came into the collection.
@@ -73,7 +73,7 @@ impl WatchConnection {
     }
 
     fn parse(&self, line: &[u8]) -> Result<Event> {
-        let mut document: Value = serde_json::from_slice(line)
+        let mut document = lean::event(line)
             .map_err(|error| self.protocol(format!("an event is not JSON: {error}")))?;
         let object = document["object"].take();
         match document["type"].as_str() {

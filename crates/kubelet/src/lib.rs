@@ -14,7 +14,6 @@ pub mod cri;
 pub mod dns;
 pub mod engine;
 pub mod env;
-pub mod events;
 pub mod fake;
 pub mod ipam;
 pub mod logs;

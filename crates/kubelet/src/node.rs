@@ -240,7 +240,7 @@ async fn heartbeat(client: &Client, name: &str, uid: &str) -> kube_client::Resul
     let now = rfc3339_micro(clock::now());
     let patch = json!({"spec": {"renewTime": now, "holderIdentity": name, "leaseDurationSeconds": LEASE_SECONDS}});
     match client
-        .patch(
+        .patch_only(
             &LEASES,
             Some(LEASE_NAMESPACE),
             name,
@@ -259,11 +259,10 @@ async fn heartbeat(client: &Client, name: &str, uid: &str) -> kube_client::Resul
                 "spec": {"holderIdentity": name, "leaseDurationSeconds": LEASE_SECONDS, "renewTime": now},
             });
             client
-                .create(&LEASES, Some(LEASE_NAMESPACE), &lease)
+                .create_only(&LEASES, Some(LEASE_NAMESPACE), &lease)
                 .await
-                .map(|_| ())
         }
-        other => other.map(|_| ()),
+        other => other,
     }
 }
 

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use kube_client::events::Recorder;
 use kube_client::{
     CONFIG_MAPS, Client, ENDPOINT_SLICES, ListParams, PODS, Resource, SECRETS, SERVICES, Store,
 };
@@ -19,7 +20,6 @@ use crate::cri::Runtime;
 use crate::dns;
 use crate::engine::claims::{PERSISTENT_VOLUMES, reclaim};
 use crate::engine::{Engine, EngineConfig, Stores, manage};
-use crate::events::Recorder;
 use crate::ipam::{Ipam, IpamError, parse_cidr};
 use crate::logs::Logs;
 use crate::node::{self, NodeInfo};
@@ -173,7 +173,7 @@ pub async fn run_with(
         },
         ipam: Mutex::new(Ipam::new(&config.pod_cidr)?),
         stores: stores.clone(),
-        recorder: Recorder::start(config.client.clone(), config.node_name.clone()),
+        recorder: Recorder::start(config.client.clone(), "kubelet", &config.node_name, &token),
         checker: Checker::default(),
         refused: Mutex::default(),
         pods: RwLock::default(),

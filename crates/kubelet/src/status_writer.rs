@@ -7,8 +7,10 @@ use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// Changes that follow each other this closely are written together, unless readiness changed.
-const COALESCE: Duration = Duration::from_millis(15);
+/// Changes that follow each other this closely are written together, unless somebody waits for one of them: readiness, or the end.
+/// Everyone who follows pods reads each state of every pod, and a starting pod goes through half a dozen; Kubernetes' own node agent
+/// looks at its containers once a second.
+const COALESCE: Duration = Duration::from_millis(250);
 
 /// Writes every status that is sent, newest first, in a task of its own.
 pub struct StatusWriter {
@@ -54,13 +56,13 @@ async fn run(
     while open {
         open = receiver.changed().await.is_ok();
         let mut status = receiver.borrow_and_update().clone();
-        if open && ready(written.as_ref()) == ready(status.as_ref()) {
+        if open && !urgent(written.as_ref(), status.as_ref()) {
             // Not urgent: see whether more follows.
             let deadline = tokio::time::Instant::now() + COALESCE;
             while let Ok(changed) = tokio::time::timeout_at(deadline, receiver.changed()).await {
                 open = changed.is_ok();
                 status = receiver.borrow_and_update().clone();
-                if !open || ready(written.as_ref()) != ready(status.as_ref()) {
+                if !open || urgent(written.as_ref(), status.as_ref()) {
                     break;
                 }
             }
@@ -72,7 +74,7 @@ async fn run(
             };
             let patch = json!({"metadata": {"uid": uid}, "status": patch});
             let answer = client
-                .patch(
+                .patch_only(
                     &PODS,
                     Some(&namespace),
                     &name,
@@ -82,7 +84,7 @@ async fn run(
                 )
                 .await;
             match answer {
-                Ok(_) => {
+                Ok(()) => {
                     written = Some(wanted);
                     break;
                 }
@@ -106,12 +108,21 @@ async fn run(
     }
 }
 
-fn ready(status: Option<&Value>) -> Option<bool> {
-    let conditions = status?["conditions"].as_array()?;
-    let ready = conditions
-        .iter()
-        .find(|condition| condition["type"] == "Ready")?;
-    Some(ready["status"] == "True")
+/// Whether others wait for what has changed since the last write.
+fn urgent(written: Option<&Value>, status: Option<&Value>) -> bool {
+    let over = |status: Option<&Value>| {
+        let phase = status.and_then(|status| status["phase"].as_str());
+        matches!(phase, Some("Succeeded" | "Failed"))
+    };
+    ready(written) != ready(status) || over(written) != over(status)
+}
+
+fn ready(status: Option<&Value>) -> bool {
+    let conditions = status.and_then(|status| status["conditions"].as_array());
+    conditions
+        .into_iter()
+        .flatten()
+        .any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
 }
 
 /// The merge patch from `old` to `new`, field by field of the status; `None` when nothing differs.
@@ -143,6 +154,16 @@ fn difference(old: Option<&Value>, new: &Value) -> Option<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn readiness_and_the_end_do_not_wait_for_further_changes() {
+        let status = |phase: &str, ready: &str| json!({"phase": phase, "conditions": [{"type": "Ready", "status": ready}]});
+        let (pending, running) = (status("Pending", "False"), status("Running", "False"));
+        assert!(!urgent(None, Some(&pending)));
+        assert!(!urgent(Some(&pending), Some(&running)));
+        assert!(urgent(Some(&running), Some(&status("Running", "True"))));
+        assert!(urgent(Some(&running), Some(&status("Failed", "False"))));
+    }
 
     #[test]
     fn only_what_changed_is_written() {

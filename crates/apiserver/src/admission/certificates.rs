@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 
 use super::{Attributes, Operation};
-use crate::authz::{Action, Rbac};
+use crate::authz::Action;
 use crate::error::{ApiError, ApiResult};
-use crate::storage::Storage;
+use crate::state::Server;
 
 const GROUP: &str = "certificates.k8s.io";
 const PLURAL: &str = "certificatesigningrequests";
@@ -30,7 +30,7 @@ pub(crate) fn admit(a: &Attributes<'_>, object: &mut Value) {
 }
 
 /// Refuses requests nobody may make, and approvals and signatures of people who may not give them.
-pub(crate) fn validate(storage: &Storage, a: &Attributes<'_>, object: &Value) -> ApiResult<()> {
+pub(crate) fn validate(server: &Server, a: &Attributes<'_>, object: &Value) -> ApiResult<()> {
     if !a.resource.is(GROUP, PLURAL) {
         return Ok(());
     }
@@ -68,7 +68,7 @@ pub(crate) fn validate(storage: &Storage, a: &Attributes<'_>, object: &Value) ->
                 namespace: String::new(),
                 name,
             };
-            Rbac(storage.cache()).require(a.user, &question).is_ok()
+            server.rights().require(a.user, &question).is_ok()
         });
     if allowed {
         return Ok(());

@@ -108,7 +108,7 @@ pub(crate) async fn validate(
     if a.creates("pods") {
         limits::check(&server.storage, a, object)?;
     }
-    certificates::validate(&server.storage, a, object)?;
+    certificates::validate(server, a, object)?;
     storage::validate(&server.storage, a, object)?;
     policy::validate(server, a, object)?;
     webhook::validate(server, a, object).await?;

@@ -21,7 +21,6 @@ use serde_json::{Value, json};
 pub(crate) use discovery::{aggregated, group, groups, openapi_index};
 
 use crate::authn::{self, User};
-use crate::authz::Rbac;
 use crate::error::{ApiError, ApiResult};
 use crate::http_types::{Answer, Request, text_answer};
 use crate::outbound::{self, Peer};
@@ -281,7 +280,7 @@ fn escaped(key: &str) -> String {
 pub(crate) fn authorize(server: &Server, request: &Request, target: &Target) -> ApiResult<()> {
     let verb = target::verb(&request.method, target, request.query.flag("watch")).unwrap_or("");
     let action = rest::action(target, verb, &request.query);
-    Rbac(server.storage.cache()).require(&request.user, &action)
+    server.rights().require(&request.user, &action)
 }
 
 /// Passes a request on, and its answer back.

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use self::delete::DeleteOptions;
 use self::write::{WriteOptions, Writer};
-use crate::authz::{Action, Rbac};
+use crate::authz::Action;
 use crate::conversion;
 use crate::error::{ApiError, ApiResult};
 use crate::http_types::{Answer, Request, json_answer};
@@ -75,7 +75,7 @@ pub(crate) async fn handle(
         }
     };
     let question = action(target, verb, &request.query);
-    Rbac(server.storage.cache()).require(&request.user, &question)?;
+    server.rights().require(&request.user, &question)?;
     let resource = server
         .registry()
         .find(&target.group, &target.version, &target.plural)

@@ -245,15 +245,10 @@ impl Cache {
         (items, state.revision)
     }
 
-    /// Those of them that are wanted.
-    pub fn select(&self, table: &str, prefix: &str, wanted: impl Fn(&Stored) -> bool) -> Listed {
+    /// Since which revision each of the tables is as it is.
+    pub fn changed_at<const N: usize>(&self, tables: &[&str; N]) -> [u64; N] {
         let state = self.state.read();
-        state.tables.get(table).map_or_else(Vec::new, |t| {
-            t.scan(prefix)
-                .filter(|(_, object)| wanted(object))
-                .map(|(k, v)| (k.clone(), v.clone()))
-                .collect()
-        })
+        tables.map(|name| state.tables.get(name).map_or(0, |t| *t.changed.borrow()))
     }
 
     /// How many objects a table holds.

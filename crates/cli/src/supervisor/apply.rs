@@ -71,15 +71,16 @@ pub async fn one(client: &Client, object: &Value, if_exists: IfExists) -> Result
     let resource = resource_of(object)?;
     let namespace = object["metadata"]["namespace"].as_str();
     let name = object["metadata"]["name"].as_str().unwrap_or_default();
-    let result = match client.create(&resource, namespace, object).await {
+    let result = match client.create_only(&resource, namespace, object).await {
         Err(error) if error.is_already_exists() => match if_exists {
             IfExists::Keep => Ok(()),
-            IfExists::Replace => client
-                .patch(&resource, namespace, name, &PatchType::Merge, object, None)
-                .await
-                .map(|_| ()),
+            IfExists::Replace => {
+                client
+                    .patch_only(&resource, namespace, name, &PatchType::Merge, object, None)
+                    .await
+            }
         },
-        other => other.map(|_| ()),
+        other => other,
     };
     result.with_context(|| {
         format!(

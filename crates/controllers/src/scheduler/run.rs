@@ -357,7 +357,7 @@ impl Scheduler {
             regarding: pod.clone(),
             field_path: None,
             kind: EventType::Normal,
-            reason: "Scheduled",
+            reason: "Scheduled".into(),
             message: format!("Successfully assigned {}/{} to {node}", key.0, key.1),
             action: Some("Binding"),
         };
@@ -386,7 +386,7 @@ impl Scheduler {
             regarding: victim.clone(),
             field_path: None,
             kind: EventType::Normal,
-            reason: "Preempted",
+            reason: "Preempted".into(),
             message: format!("Preempted by pod {} on node {node}", api::meta::uid(pod)),
             action: Some("Preempting"),
         });
@@ -427,7 +427,7 @@ impl Scheduler {
             regarding: pod.clone(),
             field_path: None,
             kind: EventType::Warning,
-            reason: "FailedScheduling",
+            reason: "FailedScheduling".into(),
             message,
             action: Some("Scheduling"),
         });

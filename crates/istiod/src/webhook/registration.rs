@@ -129,9 +129,8 @@ async fn set_one(
         return Ok(());
     };
     client
-        .patch(&CONFIGURATIONS, None, name, &PatchType::Json, &patch, None)
+        .patch_only(&CONFIGURATIONS, None, name, &PatchType::Json, &patch, None)
         .await
-        .map(|_| ())
 }
 
 /// The patch that brings a configuration there; none when it is there. A configuration that insists already keeps insisting.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 use tokio::sync::mpsc;
 
 use super::StoreEvent;
@@ -76,11 +76,7 @@ impl Content {
     }
 
     /// Adds or changes an object. Returns false when that state, or a later one, is known.
-    pub(super) fn put(&mut self, mut object: Value) -> bool {
-        // Half of what an object is in memory, and nobody reads it in a local copy; a server keeps it where an update has none.
-        if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
-            metadata.remove("managedFields");
-        }
+    pub(super) fn put(&mut self, object: Value) -> bool {
         let (ns, name) = key(&object);
         let known = self.get(ns, name);
         if let Some(old) = &known
@@ -89,7 +85,7 @@ impl Content {
         {
             return false;
         }
-        let new = Arc::new(compact(object));
+        let new = Arc::new(object);
         let (ns, name) = key(&new);
         self.objects
             .entry(ns.to_owned())
@@ -127,27 +123,6 @@ impl Content {
     fn tell(&mut self, event: StoreEvent) {
         self.subscribers
             .retain(|subscriber| subscriber.send(event.clone()).is_ok());
-    }
-}
-
-/// The same value in as much memory as it needs: a parser leaves room for entries that never come, a third of an object that is kept.
-fn compact(value: Value) -> Value {
-    match value {
-        Value::Object(members) => {
-            let mut exact = Map::with_capacity(members.len());
-            exact.extend(
-                members
-                    .into_iter()
-                    .map(|(key, value)| (key, compact(value))),
-            );
-            Value::Object(exact)
-        }
-        Value::Array(items) => {
-            let mut exact = Vec::with_capacity(items.len());
-            exact.extend(items.into_iter().map(compact));
-            Value::Array(exact)
-        }
-        scalar => scalar,
     }
 }
 
@@ -218,24 +193,6 @@ mod tests {
         content.remove(&object("b", "2", 4));
         assert_eq!(drain(&mut events), ["+a1", "+b2", "~a3", "-b4"]);
         assert_eq!(content.len(), 1);
-    }
-
-    #[test]
-    fn nobody_manages_fields_of_a_local_copy() {
-        let mut content = Content::default();
-        let mut managed = object("a", "1", 1);
-        managed["metadata"]["managedFields"] = json!([{"manager": "kubectl"}]);
-        content.put(managed);
-        assert_eq!(*content.get("n", "a").unwrap(), object("a", "1", 1));
-    }
-
-    #[test]
-    fn a_compact_value_is_the_same_value() {
-        let value = json!({"b": [1, {"z": null, "a": [[], {}]}], "a": "text", "c": 1.5});
-        let compacted = compact(value.clone());
-        assert_eq!(compacted, value);
-        // In the same order as well.
-        assert_eq!(compacted.to_string(), value.to_string());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::{Shared, content};
-use crate::{Backoff, Client, Error, Event, ListParams, WatchConnection, WatchParams};
+use crate::{Backoff, Client, Error, Event, ListParams, WatchConnection, WatchParams, lean};
 
 /// Annotation of the bookmark behind the present state.
 const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
@@ -48,7 +48,10 @@ pub(super) async fn follow(
             }
         } else {
             let list = client.list(&shared.resource, ns, &params).await;
-            list.map(|list| (list.items, list.resource_version, None))
+            list.map(|list| {
+                let items = list.items.into_iter().map(lean::object).collect();
+                (items, list.resource_version, None)
+            })
         };
         match state {
             Ok((items, version, watching)) => {

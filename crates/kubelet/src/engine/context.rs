@@ -6,9 +6,11 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use kube_client::events::{EventType, Note, Recorder};
 use kube_client::{CONFIG_MAPS, Client, SECRETS, Store};
 use parking_lot::{Mutex, RwLock};
 use runtime::CancellationToken;
+use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
@@ -16,7 +18,6 @@ use super::AttachHub;
 use crate::catalog::ImageCatalog;
 use crate::cri::{Process, Runtime, Sandbox};
 use crate::env::{FieldContext, Objects, RefKind};
-use crate::events::{Happening, Recorder};
 use crate::ipam::Ipam;
 use crate::logs::Logs;
 use crate::pod_sync::{Input, PodEvent};
@@ -185,7 +186,7 @@ impl Engine {
 
     /// Records an event about a pod.
     pub(super) fn event(&self, handle: &PodHandle, event: PodEvent) {
-        let field_path = event.container.as_deref().map_or_else(String::new, |name| {
+        let field_path = event.container.as_deref().map(|name| {
             let pod = handle.pod.read();
             let init = pod
                 .spec
@@ -204,15 +205,20 @@ impl Engine {
                 }
             )
         });
-        self.recorder.record(Happening {
-            kind: "Pod",
-            namespace: handle.namespace.clone(),
-            name: handle.name.clone(),
-            uid: handle.uid.clone(),
+        self.recorder.note(Note {
+            regarding: Arc::new(json!({
+                "apiVersion": "v1", "kind": "Pod",
+                "metadata": {"namespace": handle.namespace, "name": handle.name, "uid": handle.uid},
+            })),
             field_path,
-            warning: event.warning,
-            reason: event.reason.to_owned(),
+            kind: if event.warning {
+                EventType::Warning
+            } else {
+                EventType::Normal
+            },
+            reason: event.reason.into(),
             message: event.message,
+            action: None,
         });
     }
 }

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
+use kube_client::events::{EventType, Note};
 use kube_client::{Store, StoreEvent};
 use parking_lot::RwLock;
 use runtime::CancellationToken;
@@ -12,8 +13,7 @@ use tokio::sync::mpsc;
 
 use super::{Engine, PodHandle, worker};
 use crate::admission::{Refusal, admit};
-use crate::events::Happening;
-use crate::pod_sync::Input;
+use crate::pod_sync::{Input, is_own};
 use crate::status_writer::StatusWriter;
 
 /// Follows the pods of this node until `token` is cancelled.
@@ -39,6 +39,8 @@ pub async fn manage(engine: Arc<Engine>, pods: Store, token: CancellationToken) 
                 // Deleted and created again under the same name between two looks.
                 if old["metadata"]["uid"] != new["metadata"]["uid"] {
                     remove(&engine, &old);
+                } else if asks_the_same(&old, &new) && engine.pods.read().contains_key(&uid(&new)) {
+                    continue;
                 }
                 update(&engine, &pods, &new);
             }
@@ -52,6 +54,27 @@ fn uid(object: &Value) -> String {
         .as_str()
         .unwrap_or_default()
         .to_owned()
+}
+
+/// Whether a pod's worker has nothing to learn from the new state: what differs is what it wrote itself.
+fn asks_the_same(old: &Value, new: &Value) -> bool {
+    let metadata = |one: &Value, other: &Value| {
+        let fields = one["metadata"].as_object().into_iter().flatten();
+        fields
+            .filter(|(field, _)| *field != "resourceVersion")
+            .all(|(field, value)| other["metadata"].get(field) == Some(value))
+    };
+    fn foreign(object: &Value) -> impl Iterator<Item = &Value> {
+        let conditions = object["status"]["conditions"].as_array();
+        conditions
+            .into_iter()
+            .flatten()
+            .filter(|condition| !is_own(condition["type"].as_str().unwrap_or_default()))
+    }
+    old["spec"] == new["spec"]
+        && metadata(old, new)
+        && metadata(new, old)
+        && foreign(old).eq(foreign(new))
 }
 
 fn remove(engine: &Engine, object: &Value) {
@@ -138,15 +161,13 @@ async fn refuse(engine: Arc<Engine>, object: Arc<Value>, refusal: Refusal) {
             .unwrap_or_default()
             .to_owned()
     };
-    engine.recorder.record(Happening {
-        kind: "Pod",
-        namespace: text("namespace"),
-        name: text("name"),
-        uid: text("uid"),
-        field_path: String::new(),
-        warning: true,
-        reason: refusal.reason.clone(),
+    engine.recorder.note(Note {
+        regarding: object.clone(),
+        field_path: None,
+        kind: EventType::Warning,
+        reason: refusal.reason.clone().into(),
         message: refusal.message.clone(),
+        action: None,
     });
     let status = json!({
         "phase": "Failed",
@@ -213,5 +234,35 @@ async fn clear_leftovers(engine: &Arc<Engine>, pods: &Store) {
                 let _ = tokio::task::spawn_blocking(move || crate::volumes::remove(&path)).await;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_others_wrote_is_news_for_a_pods_worker() {
+        let pod = |version: u32, phase: &str, conditions: Value| {
+            json!({
+                "metadata": {"name": "p", "uid": "u", "resourceVersion": version.to_string()},
+                "spec": {"containers": [{"name": "c", "image": "i"}]},
+                "status": {"phase": phase, "conditions": conditions},
+            })
+        };
+        let ready = json!({"type": "Ready", "status": "True"});
+        let gate = json!({"type": "example.com/gate", "status": "True"});
+        let old = pod(1, "Pending", json!([]));
+        assert!(asks_the_same(&old, &pod(2, "Running", json!([ready]))));
+        assert!(!asks_the_same(
+            &old,
+            &pod(2, "Running", json!([ready, gate]))
+        ));
+        let mut labelled = pod(2, "Pending", json!([]));
+        labelled["metadata"]["labels"]["app"] = json!("x");
+        assert!(!asks_the_same(&old, &labelled));
+        let mut image = pod(2, "Pending", json!([]));
+        image["spec"]["containers"][0]["image"] = json!("j");
+        assert!(!asks_the_same(&old, &image));
     }
 }

@@ -15,6 +15,7 @@ mod tests;
 mod tests_termination;
 
 pub use backoff::{BackOff, go_duration};
+pub use status::is_own;
 pub use types::{Action, Exit, Input, PodEvent, ProbeKind, Role, StartFailure, Terminated};
 
 use std::collections::BTreeMap;

@@ -14,6 +14,11 @@ pub(super) const CONDITIONS: [&str; 5] = [
     "PodScheduled",
 ];
 
+/// Whether a condition of a pod is the node agent's to write; the others belong to whoever looks after the pod's readiness gates.
+pub fn is_own(condition: &str) -> bool {
+    CONDITIONS.contains(&condition)
+}
+
 struct Condition {
     kind: &'static str,
     status: bool,
@@ -49,7 +54,7 @@ impl PodMachine {
             .as_ref()
             .and_then(|status| status.conditions.as_ref());
         for condition in foreign.into_iter().flatten() {
-            if !CONDITIONS.contains(&condition.type_.as_str()) {
+            if !is_own(&condition.type_) {
                 conditions.push(serde_json::to_value(condition).unwrap_or_default());
             }
         }
