@@ -201,6 +201,44 @@ async fn strangers_and_the_unentitled_are_refused() {
 }
 
 #[tokio::test]
+async fn rights_follow_roles_and_bindings_at_once() {
+    const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
+    let mut w = World::new().await;
+    let (admin, bob) = (w.admin(), w.user("bob"));
+    let roles = format!("{RBAC}/namespaces/default/roles");
+    let bindings = format!("{RBAC}/namespaces/default/rolebindings");
+    let role = |resource: &str| {
+        json!({"metadata": {"name": "reader"},
+            "rules": [{"apiGroups": [""], "resources": [resource], "verbs": ["list"]}]})
+    };
+    let binding = json!({"metadata": {"name": "bob"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "reader"},
+        "subjects": [{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "bob"}]});
+    let may = async |bob: &support::Client| {
+        let (pods, maps) = ("/api/v1/namespaces/default/pods", CMS);
+        (bob.get(pods).await.0 == 200, bob.get(maps).await.0 == 200)
+    };
+    // The binding may come before its role.
+    assert_eq!(admin.post(&bindings, &binding).await.0, 201);
+    assert_eq!(may(&bob).await, (false, false));
+    assert_eq!(admin.post(&roles, &role("pods")).await.0, 201);
+    assert_eq!(may(&bob).await, (true, false));
+    let path = format!("{roles}/reader");
+    assert_eq!(admin.merge(&path, &role("configmaps")).await.0, 200);
+    assert_eq!(may(&bob).await, (false, true));
+    // Another namespace's role of the same name is another role.
+    assert_eq!(
+        bob.get("/api/v1/namespaces/kube-system/configmaps").await.0,
+        403
+    );
+    w.restart().await;
+    let (admin, bob) = (w.admin(), w.user("bob"));
+    assert_eq!(may(&bob).await, (false, true));
+    assert_eq!(admin.delete(&format!("{bindings}/bob")).await.0, 200);
+    assert_eq!(may(&bob).await, (false, false));
+}
+
+#[tokio::test]
 async fn service_account_tokens_work_until_the_account_goes() {
     let w = World::new().await;
     let admin = w.admin();
