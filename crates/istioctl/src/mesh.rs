@@ -4,8 +4,6 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full};
-use hyper_util::rt::TokioIo;
 use kube_client::{Client, Config, ListParams, PODS, PortForward, Resource};
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -271,14 +269,8 @@ pub(crate) async fn exchange(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     request: http::Request<Bytes>,
 ) -> Result<(http::StatusCode, Bytes)> {
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let driver = tokio::spawn(connection);
-    let response = sender.send_request(request.map(Full::new)).await?;
-    let status = response.status();
-    let body = response.into_body().collect().await?.to_bytes();
-    driver.abort();
-    Ok((status, body))
+    let (head, body) = kube_client::exchange(stream, request).await?.into_parts();
+    Ok((head.status, body))
 }
 
 fn no_context(name: &str) -> anyhow::Error {

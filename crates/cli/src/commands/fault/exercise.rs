@@ -5,7 +5,6 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use kube_client::{Client, DESTINATION_RULES, DeleteOptions, ListParams, PODS};
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::requests;
 use crate::language;
@@ -143,14 +142,11 @@ async fn all_limited(client: &Client) -> Result<bool> {
     let callers = ListParams::labels("app=api-gateway");
     let pods = client.list(&PODS, Some("theater-msa"), &callers).await?;
     for pod in &pods.items {
-        let mut stream = client
+        let stream = client
             .port_forward("theater-msa", api::meta::name(pod), ADMIN)
             .await?;
-        stream
-            .write_all(b"GET /clusters HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
-            .await?;
-        let mut page = Vec::new();
-        stream.read_to_end(&mut page).await?;
+        let request = requests::get("localhost", "/clusters")?;
+        let page = kube_client::exchange(stream, request).await?.into_body();
         if !is_limited(&String::from_utf8_lossy(&page)) {
             return Ok(false);
         }

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use anyhow::Result;
+use bytes::Bytes;
+use http::{Request, Response};
 use tokio::net::TcpStream;
 
 /// How many are sent at once.
@@ -49,25 +51,30 @@ async fn one(domain: &str, path: &str, barrier: &tokio::sync::Barrier) -> Outcom
     barrier.wait().await;
     let started = Instant::now();
     let answer = match stream {
-        Ok(Ok(stream)) => tokio::time::timeout(LIMIT, exchange(stream, domain, path)).await,
-        Ok(Err(error)) => Ok(Err(error)),
+        Ok(Ok(stream)) => {
+            let asked = async {
+                let request = get(&format!("theater.{domain}"), path)?;
+                anyhow::Ok(kube_client::exchange(stream, request).await?)
+            };
+            tokio::time::timeout(LIMIT, asked).await
+        }
+        Ok(Err(error)) => Ok(Err(error.into())),
         Err(late) => Err(late),
     };
     let seconds = started.elapsed().as_secs();
     match answer {
         Ok(Ok(answer)) => read(&answer, seconds),
-        Ok(Err(error)) => unanswered(error.to_string(), seconds),
+        Ok(Err(error)) => unanswered(format!("{error:#}"), seconds),
         Err(_) => unanswered(String::new(), seconds),
     }
 }
 
-async fn exchange(mut stream: TcpStream, domain: &str, path: &str) -> std::io::Result<Vec<u8>> {
-    let request =
-        format!("GET {path} HTTP/1.1\r\nhost: theater.{domain}\r\nconnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).await?;
-    Ok(answer)
+/// A request for a path of a host, the only one of its connection.
+pub(super) fn get(host: &str, path: &str) -> Result<Request<Bytes>> {
+    let request = Request::get(path)
+        .header(http::header::HOST, host)
+        .header(http::header::CONNECTION, "close");
+    Ok(request.body(Bytes::new())?)
 }
 
 fn unanswered(error: String, seconds: u64) -> Outcome {
@@ -79,24 +86,14 @@ fn unanswered(error: String, seconds: u64) -> Outcome {
     }
 }
 
-fn read(answer: &[u8], seconds: u64) -> Outcome {
-    let text = String::from_utf8_lossy(answer);
-    let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
-    let mut lines = head.lines();
-    let status = lines
-        .next()
-        .and_then(|line| line.split_whitespace().nth(1))
-        .unwrap_or("-");
-    let header = |name: &str| {
-        head.lines().find_map(|line| {
-            let (key, value) = line.split_once(':')?;
-            key.eq_ignore_ascii_case(name).then(|| value.trim())
-        })
-    };
-    let failed = status.starts_with(['4', '5']);
+fn read(answer: &Response<Bytes>, seconds: u64) -> Outcome {
+    let header = |name: &str| answer.headers().get(name)?.to_str().ok();
+    let status = answer.status();
+    let failed = status.is_client_error() || status.is_server_error();
+    let body = String::from_utf8_lossy(answer.body());
     let said = body.lines().next().filter(|_| failed).unwrap_or_default();
     Outcome {
-        status: status.to_owned(),
+        status: status.as_str().to_owned(),
         cluster: header("x-service-cluster").unwrap_or("-").to_owned(),
         seconds,
         error: said.chars().take(SHOWN).collect(),
@@ -128,13 +125,19 @@ mod tests {
 
     #[test]
     fn answers_are_counted_by_status_cluster_seconds_and_error() {
-        let good = b"HTTP/1.1 200 OK\r\nX-Service-Cluster: ctx2\r\n\r\n[]";
-        let bad = b"HTTP/1.1 503 Service Unavailable\r\nserver: istio-envoy\r\n\r\nreset reason: overflow";
+        let good = Response::builder()
+            .header("x-service-cluster", "ctx2")
+            .body(Bytes::from_static(b"[]"))
+            .unwrap();
+        let bad = Response::builder()
+            .status(503)
+            .body(Bytes::from_static(b"reset reason: overflow"))
+            .unwrap();
         let outcomes = [
-            read(good, 0),
-            read(bad, 0),
-            read(good, 0),
-            read(good, 3),
+            read(&good, 0),
+            read(&bad, 0),
+            read(&good, 0),
+            read(&good, 3),
             unanswered(String::new(), 10),
         ];
         assert_eq!(
