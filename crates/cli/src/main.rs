@@ -136,6 +136,10 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    // Before anything else: the code of all of theater's commands would stay in a proxy's memory.
+    if let Some(code) = proxy::command::asked_for() {
+        return code;
+    }
     let args: Vec<OsString> = std::env::args_os().collect();
     // Sandboxes re-execute this program and need it before any thread exists.
     if args.get(1).is_some_and(|arg| arg == sandbox::INIT_COMMAND) {

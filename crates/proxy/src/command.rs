@@ -15,6 +15,19 @@ use crate::server::{Options, Proxy};
 const USAGE: &str =
     "usage: proxy -c FILE [--concurrency N] [--drain-time-s N] [--mode serve|validate]";
 
+/// Runs `main`, if this process was started as `theater proxy ...`; else `None`. Whoever asks first spares a proxy
+/// the pages of whatever else reads command lines in this program.
+#[must_use]
+pub fn asked_for() -> Option<ExitCode> {
+    let mut args = std::env::args_os();
+    let program = args.next()?;
+    let named = Path::new(&program)
+        .file_name()?
+        .to_str()?
+        .starts_with("theater");
+    (named && args.next()? == "proxy").then(|| main(args.collect()))
+}
+
 /// Runs until SIGTERM or SIGINT, or until `/quitquitquit`.
 pub fn main(args: Vec<OsString>) -> ExitCode {
     runtime::log::init(runtime::log::Level::INFO);
