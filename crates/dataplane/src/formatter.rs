@@ -15,6 +15,7 @@ use crate::stream::StreamInfo;
 
 mod command;
 mod time;
+mod values;
 
 pub use command::Command;
 pub use time::{http_date, iso8601};
@@ -228,6 +229,36 @@ fn write_pieces(pieces: &[Piece], info: &StreamInfo<'_>, missing: &str, out: &mu
     }
 }
 
+/// The command that a text begins with, behind its percent sign: name, argument, length, and what follows.
+fn command(text: &str) -> Option<(&str, Option<&str>, Option<usize>, &str)> {
+    let end = text.find(|c: char| !(c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_'))?;
+    let (name, rest) = text.split_at(end);
+    // What closes a command: `%` or `:LENGTH%`.
+    let closed = |rest: &'_ str| -> Option<(Option<usize>, usize)> {
+        if rest.starts_with('%') {
+            return Some((None, 1));
+        }
+        let digits = rest.strip_prefix(':')?;
+        let end = digits.find('%')?;
+        let plain = digits[..end].bytes().all(|byte| byte.is_ascii_digit());
+        let max = digits[..end].parse().ok().filter(|_| plain)?;
+        Some((Some(max), end + 2))
+    };
+    if name.is_empty() {
+        return None;
+    }
+    let Some(inside) = rest.strip_prefix('(') else {
+        let (max, length) = closed(rest)?;
+        return Some((name, None, max, &rest[length..]));
+    };
+    // Arguments may contain percent signs and parentheses: the first one that ends the command counts.
+    inside.match_indices(')').find_map(|(at, _)| {
+        let rest = &inside[at + 1..];
+        let (max, length) = closed(rest)?;
+        Some((name, Some(&inside[..at]), max, &rest[length..]))
+    })
+}
+
 /// `text %COMMAND(argument):length% %% text`.
 fn parse(format: &str) -> Result<Vec<Piece>, ConfigError> {
     let mut pieces = Vec::new();
@@ -241,48 +272,24 @@ fn parse(format: &str) -> Result<Vec<Piece>, ConfigError> {
             rest = after;
             continue;
         }
-        // Arguments may contain percent signs (time formats): the command ends behind its parenthesis.
-        let name_end =
-            rest.find(|c: char| !(c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_'));
-        let close = match name_end {
-            Some(open) if rest[open..].starts_with('(') => rest[open..]
-                .find(")%")
-                .or_else(|| rest[open..].find("):"))
-                .map(|at| open + at),
-            _ => Some(0),
-        };
-        let end = close.and_then(|close| rest[close..].find('%').map(|at| close + at));
-        let Some(end) = end else {
+        let Some((name, argument, max, after)) = command(rest) else {
             return Err(ConfigError::new(
                 "",
                 format!(
-                    "{:?}: the command after % does not end; write %% for a percent sign",
-                    format.trim_end()
+                    "Incorrect configuration: {}. Couldn't find valid command at position {}",
+                    format.trim_end(),
+                    format.len() - rest.len() - 1
                 ),
             ));
         };
-        let body = &rest[..end];
-        rest = &rest[end + 1..];
+        rest = after;
         if !text.is_empty() {
             pieces.push(Piece::Text(std::mem::take(&mut text)));
         }
-        let (call, max) = match body.rfind(':') {
-            Some(at) if at > body.rfind(')').unwrap_or(0) && at > 0 => {
-                let max = body[at + 1..].parse().map_err(|_| {
-                    ConfigError::new(
-                        "",
-                        format!("%{body}%: {:?} is not a length", &body[at + 1..]),
-                    )
-                })?;
-                (&body[..at], Some(max))
-            }
-            _ => (body, None),
-        };
-        let (name, argument) = match call.split_once('(') {
-            Some((name, argument)) => (name, Some(argument.strip_suffix(')').unwrap_or(argument))),
-            None => (call, None),
-        };
-        pieces.push(Piece::Command(Command::compile(name, argument)?, max));
+        pieces.push(Piece::Command(
+            Command::compile(name, argument, max.is_some())?,
+            max,
+        ));
     }
     text.push_str(rest);
     if !text.is_empty() {

@@ -5,6 +5,7 @@ use xds::envoy::config::core::v3::{HeaderValueOption, header_value_option::Heade
 
 use crate::error::ConfigError;
 use crate::formatter::Formatter;
+use crate::lists::{self, Direction};
 use crate::matching::HeaderKey;
 use crate::request::RequestHeadMut;
 use crate::stream::StreamInfo;
@@ -131,7 +132,7 @@ impl HeaderMutations {
             info.request = Some(head.view());
             formatter.value(&info)
         });
-        write(values, head.headers);
+        write(values, head.headers, Direction::Request);
     }
 
     /// Changes response headers.
@@ -144,7 +145,7 @@ impl HeaderMutations {
             info.response_headers = Some(headers);
             formatter.value(&info)
         });
-        write(values, headers);
+        write(values, headers, Direction::Response);
     }
 
     /// All values, before anything changes.
@@ -176,7 +177,7 @@ impl HeaderMutations {
 }
 
 /// First everything that overwrites, then everything that adds.
-fn write(values: Vec<(&Addition, HeaderValue)>, headers: &mut HeaderMap) {
+fn write(values: Vec<(&Addition, HeaderValue)>, headers: &mut HeaderMap, direction: Direction) {
     let overwrites = |addition: &Addition| {
         matches!(
             addition.action,
@@ -190,7 +191,7 @@ fn write(values: Vec<(&Addition, HeaderValue)>, headers: &mut HeaderMap) {
         .into_iter()
         .filter(|(addition, _)| !overwrites(addition))
     {
-        headers.append(&addition.name, value);
+        lists::append(direction, headers, &addition.name, value);
     }
 }
 

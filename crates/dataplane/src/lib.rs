@@ -19,6 +19,7 @@ pub mod http_conn;
 pub mod jwt;
 pub mod lb;
 pub mod listener;
+pub mod lists;
 pub mod local_ratelimit;
 pub mod local_reply;
 pub mod matching;

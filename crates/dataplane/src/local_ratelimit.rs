@@ -1,6 +1,7 @@
 //! Local rate limits: token buckets in this process.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -99,7 +100,7 @@ impl TokenBucket {
     }
 }
 
-/// A local rate limit (of the filter or of a route), compiled, with its buckets. A clone has full buckets of its own.
+/// A local rate limit (of the filter or of a route), compiled, with its buckets.
 #[derive(Debug, Clone)]
 pub struct LocalRateLimit {
     /// The statistics' prefix: `<stat_prefix>.http_local_rate_limit.*`.
@@ -109,7 +110,7 @@ pub struct LocalRateLimit {
     status: u16,
     enabled: Fraction,
     enforced: Fraction,
-    bucket: Option<TokenBucket>,
+    bucket: Option<Arc<TokenBucket>>,
     descriptors: Vec<Descriptor>,
     always_default: bool,
     rate_limits: Vec<RateLimit>,
@@ -124,12 +125,62 @@ pub struct LocalRateLimit {
 }
 
 /// A bucket for requests with certain properties.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Descriptor {
+    /// An entry without a value stands for any value.
     entries: Vec<(String, String)>,
-    bucket: TokenBucket,
+    bucket: Arc<TokenBucket>,
+    /// Where values are not given: the buckets of those that came, the one used last at the end.
+    own: Option<Mutex<Vec<OwnBucket>>>,
+    /// How many of these are kept.
+    most: usize,
     /// It only watches.
     shadow: bool,
+}
+
+/// The values of a request, and the bucket for requests with just these.
+type OwnBucket = (Vec<(String, String)>, Arc<TokenBucket>);
+
+impl Clone for Descriptor {
+    /// With buckets of its own, all full.
+    fn clone(&self) -> Self {
+        Self {
+            entries: self.entries.clone(),
+            bucket: Arc::new((*self.bucket).clone()),
+            own: self.own.as_ref().map(|_| Mutex::default()),
+            most: self.most,
+            shadow: self.shadow,
+        }
+    }
+}
+
+impl Descriptor {
+    fn fits(&self, made: &[(String, String)]) -> bool {
+        self.entries.len() == made.len()
+            && self.entries.iter().zip(made).all(|(wanted, have)| {
+                wanted.0 == have.0 && (wanted.1.is_empty() || wanted.1 == have.1)
+            })
+    }
+
+    /// The bucket for these values.
+    fn bucket(&self, made: Vec<(String, String)>) -> Arc<TokenBucket> {
+        let Some(own) = &self.own else {
+            return self.bucket.clone();
+        };
+        let mut own = own.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = match own.iter().position(|(values, _)| *values == made) {
+            Some(at) => own.remove(at),
+            None => {
+                if own.len() >= self.most {
+                    own.remove(0);
+                }
+                (made, Arc::new((*self.bucket).clone()))
+            }
+        };
+        let bucket = entry.1.clone();
+        own.push(entry);
+        bucket
+    }
 }
 
 /// What came of a request.
@@ -170,7 +221,8 @@ impl LocalRateLimit {
             .as_ref()
             .map(TokenBucket::compile)
             .transpose()
-            .map_err(|e| e.within("token_bucket"))?;
+            .map_err(|e| e.within("token_bucket"))?
+            .map(Arc::new);
         let mut descriptors = Vec::new();
         for (index, descriptor) in config.descriptors.iter().enumerate() {
             let at =
@@ -179,14 +231,17 @@ impl LocalRateLimit {
                 .token_bucket
                 .as_ref()
                 .ok_or_else(|| at(ConfigError::new("", "is missing")))?;
-            let entries = descriptor
+            let entries: Vec<_> = descriptor
                 .entries
                 .iter()
                 .map(|entry| (entry.key.clone(), entry.value.clone()))
                 .collect();
+            let any = entries.iter().any(|(_, value)| value.is_empty());
             descriptors.push(Descriptor {
                 entries,
-                bucket: TokenBucket::compile(bucket).map_err(at)?,
+                bucket: Arc::new(TokenBucket::compile(bucket).map_err(at)?),
+                own: any.then(Mutex::default),
+                most: config.max_dynamic_descriptors.unwrap_or(20).max(1) as usize,
                 shadow: descriptor.shadow_mode,
             });
         }
@@ -219,6 +274,17 @@ impl LocalRateLimit {
         }))
     }
 
+    /// The same limit with full buckets of its own.
+    pub fn fresh(&self) -> Self {
+        Self {
+            bucket: self
+                .bucket
+                .as_ref()
+                .map(|bucket| Arc::new((**bucket).clone())),
+            ..self.clone()
+        }
+    }
+
     /// Counts a request. `route` are the rate limits of its route, used unless the filter has its own.
     pub fn check(
         &self,
@@ -233,7 +299,7 @@ impl LocalRateLimit {
         }
         let (allowed, bucket) = self.consume(head, facts, route, now);
         let mut headers = HeaderMap::new();
-        if let (true, Some(bucket)) = (self.ratelimit_headers, bucket) {
+        if let (true, Some(bucket)) = (self.ratelimit_headers, &bucket) {
             let mut set = |name: &'static str, value: u64| {
                 headers.insert(HeaderName::from_static(name), HeaderValue::from(value))
             };
@@ -250,7 +316,7 @@ impl LocalRateLimit {
         if !self.enforced.draw(random) {
             return Verdict::NotEnforced;
         }
-        if let (true, Some(bucket)) = (self.retry_after, bucket) {
+        if let (true, Some(bucket)) = (self.retry_after, &bucket) {
             let wait = bucket.wait(now).as_secs_f64().ceil() as u64;
             headers.insert(http::header::RETRY_AFTER, HeaderValue::from(wait));
         }
@@ -271,7 +337,7 @@ impl LocalRateLimit {
         facts: &Facts<'_>,
         route: &[RateLimit],
         now: Duration,
-    ) -> (bool, Option<&TokenBucket>) {
+    ) -> (bool, Option<Arc<TokenBucket>>) {
         let mut matched = None;
         if !self.descriptors.is_empty() {
             let limits = if self.rate_limits.is_empty() {
@@ -279,36 +345,30 @@ impl LocalRateLimit {
             } else {
                 &self.rate_limits
             };
-            let mut hits: Vec<&Descriptor> = Vec::new();
+            let mut hits: Vec<(Arc<TokenBucket>, bool)> = Vec::new();
             for made in limits
                 .iter()
                 .filter(|limit| limit.stage == self.stage)
                 .filter_map(|limit| limit.descriptor(head, facts))
             {
-                // An entry without a value stands for any value.
-                let fits = |descriptor: &&Descriptor| {
-                    descriptor.entries.len() == made.len()
-                        && descriptor.entries.iter().zip(&made).all(|(wanted, have)| {
-                            wanted.0 == have.0 && (wanted.1.is_empty() || wanted.1 == have.1)
-                        })
-                };
-                hits.extend(self.descriptors.iter().find(fits));
+                let fitting = self.descriptors.iter().find(|one| one.fits(&made));
+                hits.extend(fitting.map(|one| (one.bucket(made), one.shadow)));
             }
             // The strictest is asked first.
-            hits.sort_by(|a, b| a.bucket.rate.total_cmp(&b.bucket.rate));
-            for hit in &hits {
-                if !hit.bucket.take(now) && !hit.shadow {
-                    return (false, Some(&hit.bucket));
+            hits.sort_by(|a, b| a.0.rate.total_cmp(&b.0.rate));
+            for (bucket, shadow) in &hits {
+                if !bucket.take(now) && !shadow {
+                    return (false, Some(bucket.clone()));
                 }
             }
-            matched = hits.first().map(|hit| &hit.bucket);
+            matched = hits.into_iter().next().map(|(bucket, _)| bucket);
         }
         match &self.bucket {
             Some(bucket) if matched.is_none() || self.always_default => {
                 if bucket.take(now) {
-                    (true, Some(matched.unwrap_or(bucket)))
+                    (true, Some(matched.unwrap_or_else(|| bucket.clone())))
                 } else {
-                    (false, Some(bucket))
+                    (false, Some(bucket.clone()))
                 }
             }
             _ => (true, matched),

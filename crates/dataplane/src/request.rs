@@ -129,6 +129,7 @@ pub fn any_begins(headers: &HeaderMap, beginnings: &[&str]) -> bool {
 pub fn is_steered(headers: &HeaderMap) -> bool {
     let steering = [
         "x-envoy-upstream-rq-",
+        "x-envoy-upstream-alt-",
         "x-envoy-retr",
         "x-envoy-max-retries",
         "x-envoy-hedge-",
@@ -159,31 +160,8 @@ pub fn joined<'a>(
     Some(Cow::Owned(all))
 }
 
-/// Headers that clients repeat and Envoy keeps as one list; of others it has the values one by one.
-const LISTS: [&str; 16] = [
-    "accept",
-    "accept-encoding",
-    "authorization",
-    "cache-control",
-    "connection",
-    "content-encoding",
-    "content-type",
-    "expect",
-    "te",
-    "user-agent",
-    "via",
-    "x-forwarded-client-cert",
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-proto",
-    "x-request-id",
-];
-
-/// The value of a header as formats have it: the first one, or the whole list where Envoy keeps a list.
+/// The value of a header as formats have it: the first line; where Envoy keeps a list there is but one ([`crate::lists`]).
 pub fn formatted<'a>(headers: &'a HeaderMap, name: &str) -> Option<Cow<'a, str>> {
-    if LISTS.contains(&name) {
-        return joined(headers, name);
-    }
     headers.get(name).map(text)
 }
 

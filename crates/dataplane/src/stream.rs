@@ -21,6 +21,8 @@ pub struct Certificate {
     pub uris: Vec<String>,
     /// DNS SANs, in order.
     pub dns: Vec<String>,
+    /// Address SANs, in order.
+    pub ips: Vec<String>,
     /// The subject, RFC 2253 form.
     pub subject: String,
     /// The issuer, RFC 2253 form.
@@ -29,6 +31,8 @@ pub struct Certificate {
     pub serial: String,
     /// SHA-256 of the DER form, lower-case hexadecimal.
     pub sha256: String,
+    /// SHA-1 of the DER form, lower-case hexadecimal.
+    pub sha1: String,
     /// The certificate as URL-encoded PEM (XFCC's `Cert`).
     pub url_encoded_pem: String,
     /// Valid from.
@@ -37,13 +41,17 @@ pub struct Certificate {
     pub not_after: Option<SystemTime>,
 }
 
-/// A TLS session with the client.
+/// A TLS session with the client or with an upstream.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TlsSession {
     /// `TLSv1.2` or `TLSv1.3`.
     pub version: &'static str,
     /// The cipher suite by its OpenSSL name.
     pub cipher: String,
+    /// The group of the key exchange, by OpenSSL's name; empty when it is unknown.
+    pub group: &'static str,
+    /// The server name we asked for, towards an upstream.
+    pub server_name: Option<String>,
     /// The certificate we showed.
     pub local: Option<Arc<Certificate>>,
     /// The certificate the peer showed and that was verified.

@@ -22,6 +22,8 @@ pub struct PeerIdentity {
     pub organizations: Vec<String>,
     /// The whole subject in RFC 2253 order, for instance `CN=alice,O=dev`; empty when there is none.
     pub subject: String,
+    /// The whole issuer in the same form.
+    pub issuer: String,
     /// Serial number, lower-case hexadecimal without separators.
     pub serial: String,
     /// First moment of validity.
@@ -51,6 +53,7 @@ pub fn peer_identity(cert_der: &[u8]) -> Result<PeerIdentity> {
         common_name: None,
         organizations: Vec::new(),
         subject: String::new(),
+        issuer: rfc2253(cert.issuer()),
         serial: cert
             .raw_serial()
             .iter()

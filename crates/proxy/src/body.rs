@@ -305,6 +305,11 @@ impl Replay {
         self.ended || self.source.is_end()
     }
 
+    /// When the last of it came, if it has come.
+    pub fn completed(&self) -> Option<std::time::Instant> {
+        self.moved.filter(|_| self.complete_now())
+    }
+
     /// How the client's side failed, if it did.
     pub fn failed(&self) -> Option<BodyError> {
         self.failed

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::BytesMut;
 use dataplane::listener::ConnectionFacts;
-use dataplane::stream::{Certificate, Metadata, TlsSession};
+use dataplane::stream::Metadata;
 use dataplane::{ResponseFlags, StreamInfo};
 use runtime::CancellationToken;
 use tokio::io::AsyncReadExt;
@@ -22,6 +22,8 @@ use crate::io::{Io, Prefixed, poll_read_buf};
 use crate::network_filters::admit;
 use crate::tls::hello::{Inspection, inspect};
 use crate::tls::server::ServerContext;
+use crate::tls::session;
+use crate::tls::verify::Fault;
 use crate::worker::Worker;
 use crate::{h1, h2, tcp_proxy};
 
@@ -221,16 +223,23 @@ async fn connection(
             match accepted {
                 Some(Ok(stream)) => {
                     listener.stats.ssl_handshake.inc();
-                    let session = stream.get_ref().1;
-                    negotiated = session.alpn_protocol().map(<[u8]>::to_vec);
-                    info.tls = Some(Arc::new(tls_session(session, context, &shared)));
-                    if session.peer_certificates().is_none() {
+                    let opened = stream.get_ref().1;
+                    negotiated = opened.alpn_protocol().map(<[u8]>::to_vec);
+                    info.tls = Some(Arc::new(session::accepted(opened, context, &shared)));
+                    if opened.peer_certificates().is_none() {
                         listener.stats.ssl_no_certificate.inc();
                     }
                     Io::ServerTls(Box::new(stream))
                 }
                 Some(Err(error)) => {
-                    listener.stats.ssl_connection_error.inc();
+                    let stats = &listener.stats;
+                    match Fault::of(&error) {
+                        Fault::NoCertificate => &stats.ssl_fail_verify_no_cert,
+                        Fault::Names(_) => &stats.ssl_fail_verify_san,
+                        Fault::Certificate(_) => &stats.ssl_fail_verify_error,
+                        Fault::Other => &stats.ssl_connection_error,
+                    }
+                    .inc();
                     tracing::debug!("{}: TLS with {remote}: {error}", listener.name);
                     return;
                 }
@@ -620,89 +629,6 @@ fn original_destination(tcp: &TcpStream) -> Option<SocketAddr> {
         (found == 0)
             .then(|| SocketAddr::from((address.sin6_addr.s6_addr, u16::from_be(address.sin6_port))))
     }
-}
-
-fn tls_session(
-    session: &rustls::ServerConnection,
-    context: &ServerContext,
-    shared: &Shared,
-) -> TlsSession {
-    let version = match session.protocol_version() {
-        Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
-        _ => "TLSv1.2",
-    };
-    let cipher = session
-        .negotiated_cipher_suite()
-        .map(|suite| format!("{:?}", suite.suite()).replace("TLS13_", "TLS_"))
-        .unwrap_or_default();
-    let peer = session
-        .peer_certificates()
-        .and_then(|certificates| certificates.first())
-        .and_then(|certificate| known_certificate(certificate));
-    TlsSession {
-        version,
-        cipher,
-        local: context
-            .certificate()
-            .and_then(|certificate| known_certificate(&certificate))
-            .or_else(|| shared.own_certificate()),
-        peer,
-    }
-}
-
-/// Reads a certificate, remembering the last ones: peers are few and come often.
-pub fn known_certificate(der: &[u8]) -> Option<Arc<Certificate>> {
-    thread_local! {
-        static KNOWN: std::cell::RefCell<std::collections::HashMap<Vec<u8>, Arc<Certificate>>> =
-            std::cell::RefCell::default();
-    }
-    KNOWN.with_borrow_mut(|known| {
-        if let Some(certificate) = known.get(der) {
-            return Some(certificate.clone());
-        }
-        let certificate = Arc::new(read_certificate(der)?);
-        if known.len() >= 256 {
-            known.clear();
-        }
-        known.insert(der.to_vec(), certificate.clone());
-        Some(certificate)
-    })
-}
-
-fn read_certificate(der: &[u8]) -> Option<Certificate> {
-    use base64::Engine as _;
-    let identity = pki::peer_identity(der).ok()?;
-    let digest = crate::tls::sha256_hex(der);
-    let base64 = base64::engine::general_purpose::STANDARD.encode(der);
-    let mut pem = String::from("-----BEGIN CERTIFICATE-----\n");
-    for line in base64.as_bytes().chunks(64) {
-        pem.push_str(std::str::from_utf8(line).unwrap_or_default());
-        pem.push('\n');
-    }
-    pem.push_str("-----END CERTIFICATE-----\n");
-    Some(Certificate {
-        uris: identity.uris,
-        dns: identity.dns,
-        subject: identity.subject,
-        issuer: String::new(),
-        serial: identity.serial,
-        sha256: digest,
-        url_encoded_pem: url_encode(&pem),
-        not_before: Some(identity.not_before),
-        not_after: Some(identity.not_after),
-    })
-}
-
-fn url_encode(text: &str) -> String {
-    let mut out = String::with_capacity(text.len() + 64);
-    for &byte in text.as_bytes() {
-        if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
-            out.push(byte as char);
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    out
 }
 
 #[cfg(test)]

@@ -103,6 +103,7 @@ impl Proxy {
         server.concurrency.set(concurrency as u64);
         server.state.set(2);
         let shared = Arc::new(Shared {
+            host_name: host_name(),
             snapshot: ArcSwap::from_pointee(Snapshot::default()),
             server,
             stats,
@@ -247,4 +248,10 @@ impl Proxy {
         // Workers end with the process; joining them would wait for connections nobody needs any more.
         self.threads.lock().clear();
     }
+}
+
+/// The name that the kernel has for this machine.
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    name.trim().to_owned()
 }

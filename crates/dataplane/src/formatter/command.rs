@@ -1,17 +1,23 @@
 //! The commands between percent signs.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
-use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::sync::Arc;
 
 use http::HeaderMap;
 use serde_json::Value;
 
 use super::time;
+use super::values::{
+    Address, CertificateField, GRPC, HostOf, Instant, Side, Source, address_of, bytes,
+    certificate_field, certificate_of, decoded, either, group, host, host_name, host_name_alone,
+    metadata_of, millis, network, request_bytes, some,
+};
 use crate::error::ConfigError;
+use crate::local_reply;
 use crate::matching::HeaderKey;
-use crate::request::{formatted, path_only};
-use crate::stream::{Certificate, Metadata, StreamInfo, TlsSession};
+use crate::request::path_only;
+use crate::stream::StreamInfo;
 
 /// One command, compiled.
 #[derive(Debug, Clone)]
@@ -21,46 +27,83 @@ pub struct Command(Kind);
 enum Part {
     Whole,
     Host,
+    /// The network of so many bits that it is in.
+    Network(u8),
     Port,
 }
 
+/// What a path is taken from.
 #[derive(Debug, Clone, Copy)]
-enum Address {
-    Remote,
-    DirectRemote,
-    Local,
-    UpstreamRemote,
-    UpstreamLocal,
+enum PathOf {
+    /// What the client asked for, or else what the request has now.
+    OriginalOrNow,
+    Original,
+    Now,
 }
 
+/// Where `%REQUESTED_SERVER_NAME%` looks first.
 #[derive(Debug, Clone, Copy)]
-enum Side {
-    Peer,
-    Local,
-    UpstreamPeer,
-    UpstreamLocal,
+enum NameOf {
+    /// Nowhere but in the client hello.
+    Hello,
+    HelloThenHost(HostOf),
+    HostThenHello(HostOf),
 }
 
-#[derive(Debug, Clone, Copy)]
-enum CertificateField {
-    Uri,
-    Dns,
-    Subject,
-    Issuer,
-    Serial,
-    Sha256,
-    Pem,
-    NotBefore,
-    NotAfter,
+/// What may stand behind a command's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Takes {
+    /// Neither parameters nor a length.
+    Nothing,
+    Optional,
+    OptionalAndLength,
+    Required,
+    RequiredAndLength,
 }
 
-#[derive(Debug, Clone, Copy)]
-enum Source {
-    Dynamic,
-    Cluster,
-    Upstream,
-    Route,
-    FilterState,
+impl Takes {
+    fn of(name: &str) -> Self {
+        match name {
+            "REQ" | "RESP" | "TRAILER" | "REQUEST_HEADER" | "RESPONSE_HEADER"
+            | "RESPONSE_TRAILER" | "REQ_WITHOUT_QUERY" | "DYNAMIC_METADATA"
+            | "CLUSTER_METADATA" | "UPSTREAM_METADATA" | "METADATA" | "ENVIRONMENT"
+            | "QUERY_PARAM" => Self::RequiredAndLength,
+            "COMMON_DURATION" => Self::Required,
+            "FILTER_STATE" | "UPSTREAM_FILTER_STATE" | "QUERY_PARAMS" | "PATH" => {
+                Self::OptionalAndLength
+            }
+            "START_TIME"
+            | "START_TIME_LOCAL"
+            | "EMIT_TIME"
+            | "EMIT_TIME_LOCAL"
+            | "GRPC_STATUS"
+            | "REQUESTED_SERVER_NAME"
+            | "RESPONSE_CODE_DETAILS" => Self::Optional,
+            name if name.ends_with("_ADDRESS_WITHOUT_PORT")
+                || name.ends_with("_CERT_V_START")
+                || name.ends_with("_CERT_V_END") =>
+            {
+                Self::Optional
+            }
+            _ => Self::Nothing,
+        }
+    }
+
+    /// Why these must not stand there.
+    fn check(self, name: &str, argument: Option<&str>, length: bool) -> Result<(), ConfigError> {
+        let wrong = |problem: &str| Err(ConfigError::new("", format!("{name} {problem}")));
+        let given = argument.is_some_and(|argument| !argument.is_empty());
+        match self {
+            Self::Nothing if argument.is_some() || length => {
+                wrong("does not take any parameters or length")
+            }
+            Self::Required | Self::RequiredAndLength if !given => wrong("requires parameters"),
+            Self::Optional | Self::Required if length => {
+                wrong("does not allow length to be specified.")
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -82,6 +125,13 @@ enum Kind {
     Response(String, Option<String>),
     Trailer(String, Option<String>),
     Query(String),
+    /// All parameters of the query.
+    Queries,
+    /// The path, with its query or without.
+    Path(PathOf, bool),
+    ServerName(NameOf),
+    /// From a moment to another, in so many nanoseconds a unit.
+    Between(Instant, Instant, u128),
     Address(Address, Part),
     Certificate(Side, CertificateField),
     Metadata(Source, Vec<String>),
@@ -89,18 +139,27 @@ enum Kind {
 }
 
 impl Command {
-    /// Reads a command with its argument.
-    pub fn compile(name: &str, argument: Option<&str>) -> Result<Self, ConfigError> {
+    /// Reads a command with its argument; `length`: it is to be cut.
+    pub fn compile(name: &str, argument: Option<&str>, length: bool) -> Result<Self, ConfigError> {
         let wrong = |problem: &str| ConfigError::new("", format!("%{name}%: {problem}"));
         let needed = || {
             argument
                 .filter(|a| !a.is_empty())
-                .ok_or_else(|| wrong("needs an argument in parentheses"))
+                .ok_or_else(|| ConfigError::new("", format!("{name} requires parameters")))
         };
         let names = || -> Result<(String, Option<String>), ConfigError> {
             let argument = needed()?.to_ascii_lowercase();
             Ok(match argument.split_once('?') {
-                Some((first, second)) => (first.to_owned(), Some(second.to_owned())),
+                Some((_, second)) if second.contains('?') => {
+                    return Err(ConfigError::new(
+                        "",
+                        format!("More than 1 alternative header specified in token: {argument}"),
+                    ));
+                }
+                Some((first, second)) => (
+                    first.to_owned(),
+                    Some(second.to_owned()).filter(|second| !second.is_empty()),
+                ),
                 None => (argument, None),
             })
         };
@@ -111,26 +170,84 @@ impl Command {
         };
         let path =
             || needed().map(|argument| argument.split(':').map(str::to_owned).collect::<Vec<_>>());
-        if let Some(kind) = address(name).or_else(|| certificate(name)) {
+        let known = match address(name, argument) {
+            Some(kind) => Some(kind),
+            None => certificate(name, argument),
+        };
+        if let Some(kind) = known {
+            Takes::of(name).check(name, argument, length)?;
             return Ok(Self(kind));
         }
-        Ok(Self(match name {
+        let choice = |choices: &str| {
+            let given = argument.unwrap_or_default();
+            let problem = format!("Invalid {name} option: '{given}', only {choices} are allowed");
+            ConfigError::new("", problem)
+        };
+        let kind = Ok(Self(match name {
             "START_TIME" | "START_TIME_LOCAL" => {
                 Kind::StartTime(argument.filter(|a| !a.is_empty()).map(str::to_owned))
             }
             "EMIT_TIME" | "EMIT_TIME_LOCAL" => {
                 Kind::EmitTime(argument.filter(|a| !a.is_empty()).map(str::to_owned))
             }
-            "REQ" => keys().map(|(a, b)| Kind::Request(a, b))?,
+            "REQ" | "REQUEST_HEADER" => keys().map(|(a, b)| Kind::Request(a, b))?,
             "REQ_WITHOUT_QUERY" => keys().map(|(a, b)| Kind::RequestWithoutQuery(a, b))?,
-            "RESP" => names().map(|(a, b)| Kind::Response(a, b))?,
-            "TRAILER" => names().map(|(a, b)| Kind::Trailer(a, b))?,
+            "RESP" | "RESPONSE_HEADER" => names().map(|(a, b)| Kind::Response(a, b))?,
+            "TRAILER" | "RESPONSE_TRAILER" => names().map(|(a, b)| Kind::Trailer(a, b))?,
             "QUERY_PARAM" => Kind::Query(needed()?.to_owned()),
-            "PATH" => Kind::Text(|i| Some(i.request?.path.to_owned())),
+            "QUERY_PARAMS" => match argument {
+                None | Some("" | "ORIG" | "DECODED") => Kind::Queries,
+                Some(_) => return Err(choice("'ORIG'/'DECODED'")),
+            },
+            "PATH" => {
+                let (query, of) = match argument.unwrap_or_default().split_once(':') {
+                    Some(parts) => parts,
+                    None => (argument.unwrap_or_default(), ""),
+                };
+                let query = match query {
+                    "" | "WQ" => true,
+                    "NQ" => false,
+                    _ => return Err(choice("'WQ'/'NQ'")),
+                };
+                let of = match of {
+                    "" | "ORIG_OR_PATH" => PathOf::OriginalOrNow,
+                    "ORIG" => PathOf::Original,
+                    "PATH" => PathOf::Now,
+                    _ => return Err(choice("'ORIG'/'PATH'/'ORIG_OR_PATH'")),
+                };
+                Kind::Path(of, query)
+            }
+            "REQUESTED_SERVER_NAME" => {
+                let (first, host) = match argument.unwrap_or_default().split_once(':') {
+                    Some(parts) => parts,
+                    None => (argument.unwrap_or_default(), ""),
+                };
+                let host = match host {
+                    "" | "ORIG_OR_HOST" => HostOf::OriginalOrNow,
+                    "ORIG" => HostOf::Original,
+                    "HOST" => HostOf::Now,
+                    _ => return Err(choice("'ORIG'/'HOST'/'ORIG_OR_HOST'")),
+                };
+                Kind::ServerName(match first {
+                    "" | "SNI_ONLY" => NameOf::Hello,
+                    "SNI_FIRST" => NameOf::HelloThenHost(host),
+                    "HOST_FIRST" => NameOf::HostThenHello(host),
+                    _ => return Err(choice("'SNI_ONLY'/'SNI_FIRST'/'HOST_FIRST'")),
+                })
+            }
+            "COMMON_DURATION" => between(needed()?)?,
             "PROTOCOL" => Kind::Text(|i| i.protocol.map(str::to_owned)),
             "UPSTREAM_PROTOCOL" => Kind::Text(|i| i.upstream_protocol.map(str::to_owned)),
             "RESPONSE_CODE" => Kind::Number(|i| Some(u64::from(i.response_code.unwrap_or(0)))),
-            "RESPONSE_CODE_DETAILS" => Kind::Text(|i| i.response_code_details.map(str::to_owned)),
+            "RESPONSE_CODE_DETAILS" => match argument {
+                Some("ALLOW_WHITESPACES") => {
+                    Kind::Text(|i| i.response_code_details.map(str::to_owned))
+                }
+                _ => Kind::Text(|i| {
+                    let details = i.response_code_details?;
+                    Some(details.replace(|c: char| c.is_ascii_whitespace(), "_"))
+                }),
+            },
             "CONNECTION_TERMINATION_DETAILS" => {
                 Kind::Text(|i| i.connection_termination_details.map(str::to_owned))
             }
@@ -143,8 +260,12 @@ impl Command {
             "RESPONSE_FLAGS_LONG" => Kind::Text(|i| Some(i.flags.long())),
             "BYTES_RECEIVED" => Kind::Number(|i| Some(i.bytes_received)),
             "BYTES_SENT" => Kind::Number(|i| Some(i.bytes_sent)),
-            "DOWNSTREAM_WIRE_BYTES_RECEIVED" => Kind::Number(|i| Some(i.wire.downstream_received)),
-            "DOWNSTREAM_WIRE_BYTES_SENT" => Kind::Number(|i| Some(i.wire.downstream_sent)),
+            "DOWNSTREAM_WIRE_BYTES_RECEIVED" => {
+                Kind::Number(|i| Some(i.wire.downstream_received + i.bytes_received))
+            }
+            "DOWNSTREAM_WIRE_BYTES_SENT" => {
+                Kind::Number(|i| Some(i.wire.downstream_sent + i.bytes_sent))
+            }
             "UPSTREAM_WIRE_BYTES_RECEIVED" => Kind::Number(|i| Some(i.wire.upstream_received)),
             "UPSTREAM_WIRE_BYTES_SENT" => Kind::Number(|i| Some(i.wire.upstream_sent)),
             "UPSTREAM_REQUEST_ATTEMPT_COUNT" => {
@@ -153,32 +274,41 @@ impl Command {
             "DURATION" => Kind::Number(|i| i.duration.map(millis)),
             "REQUEST_DURATION" => Kind::Number(|i| i.request_duration.map(millis)),
             "RESPONSE_DURATION" => Kind::Number(|i| i.response_duration.map(millis)),
+            "REQUEST_TX_DURATION" => Kind::Number(|i| i.sent_duration.map(millis)),
+            "REQUEST_HEADERS_BYTES" => Kind::Number(|i| Some(i.request.map_or(0, request_bytes))),
+            "RESPONSE_HEADERS_BYTES" => Kind::Number(|i| {
+                // `:status` and its three digits.
+                Some(i.response_headers.map_or(0, |headers| 10 + bytes(headers)))
+            }),
+            "RESPONSE_TRAILERS_BYTES" => {
+                Kind::Number(|i| Some(i.response_trailers.map_or(0, bytes)))
+            }
             "RESPONSE_TX_DURATION" => {
                 Kind::Number(|i| i.duration?.checked_sub(i.response_duration?).map(millis))
             }
             "UPSTREAM_HOST" => Kind::Text(|i| i.upstream_host.map(|host| host.to_string())),
-            "UPSTREAM_HOST_NAME" | "UPSTREAM_HOST_NAME_WITHOUT_PORT" => Kind::Text(|i| {
-                i.upstream_host_name
-                    .map(str::to_owned)
-                    .or_else(|| i.upstream_host.map(|h| h.to_string()))
+            "UPSTREAM_HOST_NAME" => Kind::Text(host_name),
+            "UPSTREAM_HOST_NAME_WITHOUT_PORT" => Kind::Text(host_name_alone),
+            // As there: only the host of the last try, once there was a connection to it.
+            "UPSTREAM_HOSTS_ATTEMPTED" => {
+                Kind::Text(|i| i.upstream_local.and(i.upstream_host).map(|h| h.to_string()))
+            }
+            "UPSTREAM_HOSTS_ATTEMPTED_WITHOUT_PORT" => Kind::Text(|i| {
+                i.upstream_local
+                    .and(i.upstream_host)
+                    .map(|h| h.ip().to_string())
             }),
+            "UPSTREAM_HOST_NAMES_ATTEMPTED" => {
+                Kind::Text(|i| i.upstream_local.and_then(|_| host_name(i)))
+            }
+            "UPSTREAM_HOST_NAMES_ATTEMPTED_WITHOUT_PORT" => {
+                Kind::Text(|i| i.upstream_local.and_then(|_| host_name_alone(i)))
+            }
             "UPSTREAM_CLUSTER" => Kind::Text(|i| i.upstream_cluster.map(str::to_owned)),
             "UPSTREAM_CLUSTER_RAW" => Kind::Text(|i| i.upstream_cluster_raw.map(str::to_owned)),
-            "REQUESTED_SERVER_NAME" => Kind::Text(|i| {
-                i.connection
-                    .server_name
-                    .as_deref()
-                    .filter(|n| !n.is_empty())
-                    .map(str::to_owned)
-            }),
             "ROUTE_NAME" => {
                 Kind::Text(|i| i.route_name.filter(|n| !n.is_empty()).map(str::to_owned))
             }
-            "VIRTUAL_HOST_NAME" => Kind::Text(|i| {
-                i.virtual_host_name
-                    .filter(|n| !n.is_empty())
-                    .map(str::to_owned)
-            }),
             "FILTER_CHAIN_NAME" => Kind::Text(|i| {
                 i.filter_chain_name
                     .filter(|n| !n.is_empty())
@@ -186,9 +316,12 @@ impl Command {
             }),
             "CONNECTION_ID" => Kind::Number(|i| Some(i.connection.id)),
             "HOSTNAME" => Kind::Text(|i| i.host_name.map(str::to_owned)),
-            "LOCAL_REPLY_BODY" => Kind::Text(|i| i.local_reply_body.map(str::to_owned)),
+            "LOCAL_REPLY_BODY" => {
+                Kind::Text(|i| Some(i.local_reply_body.unwrap_or_default().to_owned()))
+            }
             "STREAM_ID" => Kind::Text(|i| Some(i.request?.header("x-request-id")?.into_owned())),
             "TRACE_ID" => Kind::Text(|i| i.trace_id.map(str::to_owned)),
+            "SPAN_ID" => Kind::Text(|i| i.span_id.map(|id| format!("{id:016x}"))),
             "ACCESS_LOG_TYPE" => Kind::Text(|i| {
                 Some(
                     if i.request.is_some() {
@@ -205,6 +338,9 @@ impl Command {
             "DOWNSTREAM_TLS_CIPHER" => {
                 Kind::Text(|i| i.connection.tls.as_ref().map(|tls| tls.cipher.clone()))
             }
+            "DOWNSTREAM_TLS_GROUP" => Kind::Text(|i| group(i.connection.tls.as_deref()?)),
+            "UPSTREAM_TLS_GROUP" => Kind::Text(|i| group(i.upstream_tls?)),
+            "UPSTREAM_SERVER_NAME" => Kind::Text(|i| i.upstream_tls?.server_name.clone()),
             "UPSTREAM_TLS_VERSION" => {
                 Kind::Text(|i| i.upstream_tls.map(|tls| tls.version.to_owned()))
             }
@@ -212,9 +348,21 @@ impl Command {
             "DYNAMIC_METADATA" => Kind::Metadata(Source::Dynamic, path()?),
             "CLUSTER_METADATA" => Kind::Metadata(Source::Cluster, path()?),
             "UPSTREAM_METADATA" => Kind::Metadata(Source::Upstream, path()?),
-            "ROUTE_METADATA" => Kind::Metadata(Source::Route, path()?),
             "FILTER_STATE" | "UPSTREAM_FILTER_STATE" => {
-                Kind::Metadata(Source::FilterState, path()?.into_iter().take(1).collect())
+                let mut path = path().unwrap_or_default().into_iter();
+                let key = path.next().filter(|key| !key.is_empty()).ok_or_else(|| {
+                    let problem = "Invalid filter state configuration, key cannot be empty.";
+                    ConfigError::new("", problem)
+                })?;
+                if let Some(kind) = path.next()
+                    && !["PLAIN", "TYPED", "FIELD"].contains(&kind.as_str())
+                {
+                    return Err(ConfigError::new(
+                        "",
+                        "Invalid filter state serialize type, only support PLAIN/TYPED/FIELD.",
+                    ));
+                }
+                Kind::Metadata(Source::FilterState, vec![key])
             }
             "METADATA" => {
                 let mut path = path()?;
@@ -223,10 +371,11 @@ impl Command {
                     "CLUSTER" => Source::Cluster,
                     "UPSTREAM_HOST" => Source::Upstream,
                     "ROUTE" => Source::Route,
+                    // Of these nothing is kept for formats.
+                    "LISTENER" | "LISTENER_FILTER_CHAIN" | "VIRTUAL_HOST" => Source::None,
                     other => {
-                        return Err(wrong(&format!(
-                            "{other:?} is none of DYNAMIC, CLUSTER, UPSTREAM_HOST, ROUTE"
-                        )));
+                        let problem = format!("{other} is not supported type of metadata");
+                        return Err(ConfigError::new("", problem));
                     }
                 };
                 Kind::Metadata(source, path)
@@ -236,9 +385,10 @@ impl Command {
                 Some("SNAKE_STRING") => GrpcForm::Snake,
                 Some("NUMBER") => GrpcForm::Number,
                 Some(other) => {
-                    return Err(wrong(&format!(
-                        "{other:?} is none of CAMEL_STRING, SNAKE_STRING, NUMBER"
-                    )));
+                    let problem = format!(
+                        "GrpcStatusFormatter only supports CAMEL_STRING, SNAKE_STRING or NUMBER. Got: {other}"
+                    );
+                    return Err(ConfigError::new("", problem));
                 }
             }),
             "GRPC_STATUS_NUMBER" => Kind::Grpc(GrpcForm::Number),
@@ -247,6 +397,13 @@ impl Command {
             "ENVIRONMENT" => Kind::Fixed(Some(
                 std::env::var(needed()?).unwrap_or_else(|_| "-".to_owned()),
             )),
+            // No filter sets flags of its own; addresses of this machine have no number.
+            "CUSTOM_FLAGS"
+            | "DOWNSTREAM_LOCAL_ADDRESS_ENDPOINT_ID"
+            | "DOWNSTREAM_DIRECT_LOCAL_ADDRESS_ENDPOINT_ID" => Kind::Fixed(Some(String::new())),
+            "UPSTREAM_REMOTE_ADDRESS_ENDPOINT_ID" => {
+                Kind::Text(|i| i.upstream_local.map(|_| String::new()))
+            }
             // Known to Envoy, never known here.
             "VIRTUAL_CLUSTER_NAME"
             | "DOWNSTREAM_TLS_SESSION_ID"
@@ -257,9 +414,47 @@ impl Command {
             | "DOWNSTREAM_LOCAL_CLOSE_REASON"
             | "BYTES_RETRANSMITTED"
             | "PACKETS_RETRANSMITTED"
+            | "DOWNSTREAM_CX_RTT"
+            | "DOWNSTREAM_DECOMPRESSED_HEADER_BYTES_RECEIVED"
+            | "DOWNSTREAM_DECOMPRESSED_HEADER_BYTES_SENT"
+            | "DOWNSTREAM_DETECTED_CLOSE_TYPE"
+            | "DOWNSTREAM_DIRECT_LOCAL_ADDRESS"
+            | "DOWNSTREAM_DIRECT_LOCAL_ADDRESS_WITHOUT_PORT"
+            | "DOWNSTREAM_DIRECT_LOCAL_PORT"
+            | "DOWNSTREAM_HANDSHAKE_DURATION"
+            | "DOWNSTREAM_HEADER_BYTES_RECEIVED"
+            | "DOWNSTREAM_HEADER_BYTES_SENT"
+            | "DOWNSTREAM_LOCAL_EMAIL_SAN"
+            | "DOWNSTREAM_LOCAL_OTHERNAME_SAN"
+            | "DOWNSTREAM_PEER_CHAIN_FINGERPRINTS_1"
+            | "DOWNSTREAM_PEER_CHAIN_FINGERPRINTS_256"
+            | "DOWNSTREAM_PEER_CHAIN_SERIALS"
+            | "DOWNSTREAM_PEER_EMAIL_SAN"
+            | "DOWNSTREAM_PEER_ISSUER_FINGERPRINT_256"
+            | "DOWNSTREAM_PEER_ISSUER_SERIAL"
+            | "DOWNSTREAM_PEER_OTHERNAME_SAN"
+            | "ROUNDTRIP_DURATION"
+            | "ROUTE_RESOLUTION_COUNT"
+            | "ROUTE_RESOLUTION_TIME_US"
+            | "UPSTREAM_CONNECTION_ID"
+            | "UPSTREAM_CONNECTION_IDS_ATTEMPTED"
+            | "UPSTREAM_CONNECTION_POOL_READY_DURATION"
+            | "UPSTREAM_DECOMPRESSED_HEADER_BYTES_RECEIVED"
+            | "UPSTREAM_DECOMPRESSED_HEADER_BYTES_SENT"
+            | "UPSTREAM_DETECTED_CLOSE_TYPE"
+            | "UPSTREAM_HEADER_BYTES_RECEIVED"
+            | "UPSTREAM_HEADER_BYTES_SENT"
+            | "UPSTREAM_LOCAL_CLOSE_REASON"
             | "UNIQUE_ID" => Kind::Fixed(None),
-            _ => return Err(wrong("is not a known command")),
-        }))
+            "CEL" | "COALESCE" => return Err(wrong("is not supported by this proxy")),
+            _ => {
+                let problem = format!("Not supported field in StreamInfo: {name}");
+                return Err(ConfigError::new("", problem));
+            }
+        }));
+        // Who has never heard of a command says so, and not what stands behind it.
+        Takes::of(name).check(name, argument, length)?;
+        kind
     }
 
     /// Appends the value; `false` (and nothing appended) when there is none.
@@ -294,10 +489,8 @@ impl Command {
                 };
                 match part {
                     Part::Whole => drop(write!(out, "{address}")),
-                    Part::Host => match address.ip() {
-                        IpAddr::V4(ip) => drop(write!(out, "{ip}")),
-                        IpAddr::V6(ip) => drop(write!(out, "{ip}")),
-                    },
+                    Part::Host => drop(write!(out, "{}", address.ip())),
+                    Part::Network(bits) => drop(write!(out, "{}", network(address.ip(), *bits))),
                     Part::Port => drop(write!(out, "{}", address.port())),
                 }
             }
@@ -340,9 +533,42 @@ impl Command {
             Kind::Trailer(first, second) => {
                 either(info.response_trailers?, first, second.as_deref())?
             }
-            Kind::Query(name) => info.request?.query_param(name)?.to_owned(),
+            Kind::Query(name) => decoded(info.request?.query_param(name)?),
+            Kind::Queries => {
+                let (_, query) = info.request?.path.split_once('?')?;
+                query.to_owned()
+            }
+            Kind::Path(of, query) => {
+                let head = info.request?;
+                let original = || head.header("x-envoy-original-path");
+                let now = || Some(Cow::Borrowed(head.path));
+                let path = match of {
+                    PathOf::OriginalOrNow => original().or_else(now),
+                    PathOf::Original => original(),
+                    PathOf::Now => now(),
+                }?;
+                if *query {
+                    path.into_owned()
+                } else {
+                    path.split('?').next().unwrap_or_default().to_owned()
+                }
+            }
+            Kind::ServerName(of) => {
+                let hello = || Some(info.connection.server_name.as_deref()?.to_owned());
+                let host = |of: &HostOf| host(info, *of);
+                let name = match of {
+                    NameOf::Hello => hello(),
+                    NameOf::HelloThenHost(of) => some(hello()).or_else(|| host(of)),
+                    NameOf::HostThenHello(of) => some(host(of)).or_else(hello),
+                };
+                some(name)?
+            }
+            Kind::Between(start, end, unit) => {
+                let passed = end.of(info)?.checked_sub(start.of(info)?)?;
+                return Some(Value::from((passed.as_nanos() / unit) as u64));
+            }
             Kind::Certificate(side, field) => {
-                certificate_field(certificate_of(*side, info)?, *field)?
+                certificate_field(certificate_of(*side, info)?, field)?
             }
             Kind::Metadata(source, path) => {
                 let all = metadata_of(*source, info)?;
@@ -366,10 +592,14 @@ impl Command {
                         .parse::<u32>()
                         .ok()
                 };
+                if !info.request?.is_grpc() {
+                    return None;
+                }
                 let number = info
                     .response_trailers
                     .and_then(status)
-                    .or_else(|| info.response_headers.and_then(status))?;
+                    .or_else(|| info.response_headers.and_then(status))
+                    .or_else(|| info.response_code.map(local_reply::grpc_status))?;
                 match form {
                     GrpcForm::Number => return Some(Value::from(number)),
                     GrpcForm::Camel => GRPC
@@ -388,38 +618,7 @@ impl Command {
     }
 }
 
-const GRPC: [(&str, &str); 17] = [
-    ("OK", "OK"),
-    ("Canceled", "CANCELLED"),
-    ("Unknown", "UNKNOWN"),
-    ("InvalidArgument", "INVALID_ARGUMENT"),
-    ("DeadlineExceeded", "DEADLINE_EXCEEDED"),
-    ("NotFound", "NOT_FOUND"),
-    ("AlreadyExists", "ALREADY_EXISTS"),
-    ("PermissionDenied", "PERMISSION_DENIED"),
-    ("ResourceExhausted", "RESOURCE_EXHAUSTED"),
-    ("FailedPrecondition", "FAILED_PRECONDITION"),
-    ("Aborted", "ABORTED"),
-    ("OutOfRange", "OUT_OF_RANGE"),
-    ("Unimplemented", "UNIMPLEMENTED"),
-    ("Internal", "INTERNAL"),
-    ("Unavailable", "UNAVAILABLE"),
-    ("DataLoss", "DATA_LOSS"),
-    ("Unauthenticated", "UNAUTHENTICATED"),
-];
-
-fn millis(duration: Duration) -> u64 {
-    duration.as_millis() as u64
-}
-
-fn either(headers: &HeaderMap, first: &str, second: Option<&str>) -> Option<String> {
-    let get = |name: &str| formatted(headers, name).filter(|value| !value.is_empty());
-    get(first)
-        .or_else(|| second.and_then(get))
-        .map(|value| value.into_owned())
-}
-
-fn address(name: &str) -> Option<Kind> {
+fn address(name: &str, argument: Option<&str>) -> Option<Kind> {
     const BASES: [(&str, Address); 5] = [
         ("DOWNSTREAM_REMOTE", Address::Remote),
         ("DOWNSTREAM_DIRECT_REMOTE", Address::DirectRemote),
@@ -430,7 +629,10 @@ fn address(name: &str) -> Option<Kind> {
     BASES.into_iter().find_map(|(base, which)| {
         let part = match name.strip_prefix(base)? {
             "_ADDRESS" => Part::Whole,
-            "_ADDRESS_WITHOUT_PORT" => Part::Host,
+            "_ADDRESS_WITHOUT_PORT" => match argument.and_then(|bits| bits.parse().ok()) {
+                Some(bits) => Part::Network(bits),
+                None => Part::Host,
+            },
             "_PORT" => Part::Port,
             _ => return None,
         };
@@ -438,17 +640,8 @@ fn address(name: &str) -> Option<Kind> {
     })
 }
 
-fn address_of(which: Address, info: &StreamInfo<'_>) -> Option<SocketAddr> {
-    match which {
-        Address::Remote => Some(info.remote()),
-        Address::DirectRemote => Some(info.connection.remote),
-        Address::Local => Some(info.connection.local),
-        Address::UpstreamRemote => info.upstream_host,
-        Address::UpstreamLocal => info.upstream_local,
-    }
-}
-
-fn certificate(name: &str) -> Option<Kind> {
+fn certificate(name: &str, argument: Option<&str>) -> Option<Kind> {
+    let format = || argument.filter(|format| !format.is_empty()).map(Arc::from);
     const SIDES: [(&str, Side); 4] = [
         ("DOWNSTREAM_PEER_", Side::Peer),
         ("DOWNSTREAM_LOCAL_", Side::Local),
@@ -456,63 +649,46 @@ fn certificate(name: &str) -> Option<Kind> {
         ("UPSTREAM_LOCAL_", Side::UpstreamLocal),
     ];
     SIDES.into_iter().find_map(|(side, which)| {
-        let field = match name.strip_prefix(side)? {
-            "URI_SAN" => CertificateField::Uri,
-            "DNS_SAN" => CertificateField::Dns,
-            "SUBJECT" => CertificateField::Subject,
-            "ISSUER" => CertificateField::Issuer,
-            "SERIAL" => CertificateField::Serial,
-            "FINGERPRINT_256" => CertificateField::Sha256,
-            "CERT" => CertificateField::Pem,
-            "CERT_V_START" => CertificateField::NotBefore,
-            "CERT_V_END" => CertificateField::NotAfter,
+        // Of each certificate other things can be asked.
+        let field = match (which, name.strip_prefix(side)?) {
+            (_, "URI_SAN") => CertificateField::Uri,
+            (_, "DNS_SAN") => CertificateField::Dns,
+            (_, "IP_SAN") => CertificateField::Ip,
+            (Side::Peer | Side::Local | Side::UpstreamPeer, "SUBJECT") => CertificateField::Subject,
+            (Side::Peer | Side::UpstreamPeer, "ISSUER") => CertificateField::Issuer,
+            (Side::Peer, "SERIAL") => CertificateField::Serial,
+            (Side::Peer, "FINGERPRINT_256") => CertificateField::Sha256,
+            (Side::Peer, "FINGERPRINT_1") => CertificateField::Sha1,
+            (Side::Peer | Side::UpstreamPeer, "CERT") => CertificateField::Pem,
+            (Side::Peer | Side::UpstreamPeer, "CERT_V_START") => {
+                CertificateField::NotBefore(format())
+            }
+            (Side::Peer | Side::UpstreamPeer, "CERT_V_END") => CertificateField::NotAfter(format()),
             _ => return None,
         };
         Some(Kind::Certificate(which, field))
     })
 }
 
-fn certificate_of<'a>(side: Side, info: &StreamInfo<'a>) -> Option<&'a Certificate> {
-    fn peer(tls: &TlsSession) -> Option<&Certificate> {
-        tls.peer.as_deref()
-    }
-    fn local(tls: &TlsSession) -> Option<&Certificate> {
-        tls.local.as_deref()
-    }
-    match side {
-        Side::Peer => peer(info.connection.tls.as_deref()?),
-        Side::Local => local(info.connection.tls.as_deref()?),
-        Side::UpstreamPeer => peer(info.upstream_tls?),
-        Side::UpstreamLocal => local(info.upstream_tls?),
-    }
-}
-
-fn certificate_field(certificate: &Certificate, field: CertificateField) -> Option<String> {
-    let moment = |time: Option<std::time::SystemTime>| {
-        let mut text = String::new();
-        time::iso8601(time?, &mut text);
-        Some(text)
+/// `FROM:TO[:UNIT]` of `%COMMON_DURATION%`.
+fn between(argument: &str) -> Result<Kind, ConfigError> {
+    let mut parts = argument.split(':');
+    let (Some(from), Some(to)) = (parts.next(), parts.next()) else {
+        let problem = format!("Invalid common duration configuration: {argument}.");
+        return Err(ConfigError::new("", problem));
     };
-    let text = match field {
-        CertificateField::Uri => certificate.uris.join(","),
-        CertificateField::Dns => certificate.dns.join(","),
-        CertificateField::Subject => certificate.subject.clone(),
-        CertificateField::Issuer => certificate.issuer.clone(),
-        CertificateField::Serial => certificate.serial.clone(),
-        CertificateField::Sha256 => certificate.sha256.clone(),
-        CertificateField::Pem => certificate.url_encoded_pem.clone(),
-        CertificateField::NotBefore => moment(certificate.not_before)?,
-        CertificateField::NotAfter => moment(certificate.not_after)?,
+    let unit = match parts.next() {
+        None | Some("ms") => 1_000_000,
+        Some("us") => 1_000,
+        Some("ns") => 1,
+        Some(other) => {
+            let problem = format!("Invalid common duration precision: {other}.");
+            return Err(ConfigError::new("", problem));
+        }
     };
-    Some(text).filter(|text| !text.is_empty())
-}
-
-fn metadata_of<'a>(source: Source, info: &StreamInfo<'a>) -> Option<&'a Metadata> {
-    match source {
-        Source::Dynamic => Some(info.metadata),
-        Source::Cluster => info.cluster_metadata,
-        Source::Upstream => info.upstream_metadata,
-        Source::Route => info.route_metadata,
-        Source::FilterState => info.filter_state,
-    }
+    Ok(Kind::Between(
+        Instant::compile(from),
+        Instant::compile(to),
+        unit,
+    ))
 }

@@ -80,7 +80,7 @@ fn json_keeps_types_and_says_null() {
 #[test]
 fn commands_with_arguments() {
     let of = |format: &str| line(&Formatter::text(format).expect("compiles"));
-    assert_eq!(of("%REQ(USER-AGENT):4%|%PROTOCOL:4%"), "curl|HTTP");
+    assert_eq!(of("%REQ(USER-AGENT):4%|%PATH(NQ):2%"), "curl|/u");
     assert_eq!(of("%START_TIME(%s.%3f)% 100%%"), "1795242862.098 100%");
     assert_eq!(
         of("%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT% %DOWNSTREAM_REMOTE_PORT%"),
@@ -89,6 +89,18 @@ fn commands_with_arguments() {
     assert_eq!(
         of("%REQ_WITHOUT_QUERY(:PATH)% %QUERY_PARAM(a)% %REQ(NONE?:METHOD)%"),
         "/uh b GET"
+    );
+    assert_eq!(
+        of("%PATH(NQ)% %PATH(WQ:PATH)% %PATH(NQ:ORIG)% %QUERY_PARAMS%"),
+        "/uh /uh?a=b - a=b"
+    );
+    assert_eq!(
+        of("%REQUESTED_SERVER_NAME(SNI_FIRST)% %REQUESTED_SERVER_NAME%"),
+        "127.0.0.1 -"
+    );
+    assert_eq!(
+        of("%DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT(12)% %COMMON_DURATION(DS_RX_BEG:DS_TX_END:us)%"),
+        "127.0.0.0/12 900"
     );
     assert_eq!(
         line(&Formatter::header("<%REQ(none)%>").expect("compiles")),
@@ -103,8 +115,39 @@ fn commands_with_arguments() {
 #[test]
 fn what_is_wrong_is_named() {
     let error = |format: &str| Formatter::text(format).expect_err("invalid").to_string();
-    assert!(error("%NO_SUCH%").contains("%NO_SUCH%: is not a known command"));
-    assert!(error("100%").contains("write %%"));
-    assert!(error("%REQ%").contains("needs an argument"));
-    assert!(error("%PROTOCOL:x%").contains("is not a length"));
+    for (format, problem) in [
+        ("%NO_SUCH%", "Not supported field in StreamInfo: NO_SUCH"),
+        ("%VIRTUAL_HOST_NAME%", "Not supported field in StreamInfo"),
+        (
+            "%UPSTREAM_PEER_SERIAL%",
+            "Not supported field in StreamInfo",
+        ),
+        ("100%", "Couldn't find valid command at position 3"),
+        ("%REQ(a)", "Couldn't find valid command at position 0"),
+        ("%req(a)%", "Couldn't find valid command at position 0"),
+        ("%PROTOCOL:x%", "Couldn't find valid command at position 0"),
+        ("%REQ%", "REQ requires parameters"),
+        ("%REQ(a?b?c)%", "More than 1 alternative header"),
+        (
+            "%PROTOCOL:3%",
+            "PROTOCOL does not take any parameters or length",
+        ),
+        (
+            "%HOSTNAME()%",
+            "HOSTNAME does not take any parameters or length",
+        ),
+        (
+            "%START_TIME:3%",
+            "START_TIME does not allow length to be specified.",
+        ),
+        ("%PATH(ALL)%", "Invalid PATH option: 'ALL'"),
+        ("%FILTER_STATE(a:b)%", "only support PLAIN/TYPED/FIELD"),
+        (
+            "%COMMON_DURATION(DS_RX_BEG:DS_TX_END:h)%",
+            "Invalid common duration precision: h.",
+        ),
+    ] {
+        let said = error(format);
+        assert!(said.contains(problem), "{format}: {said}");
+    }
 }

@@ -80,23 +80,32 @@ impl Redirect {
             &self.host
         };
         let port = self.port.map_or(String::new(), |port| format!(":{port}"));
-        let query = head.path.find('?').map_or("", |at| &head.path[at..]);
+        let own = self.rewritten(head.path, matches);
+        let asked = own.as_deref().unwrap_or(head.path);
+        let (path, query) = asked.split_at(asked.find('?').unwrap_or(asked.len()));
         let query = if self.strip_query { "" } else { query };
-        let path = path_only(head.path);
         let path = match &self.path {
-            RedirectPath::Keep => format!("{path}{query}"),
             // The query of the configured path wins.
             RedirectPath::Whole(whole) if whole.contains('?') => whole.clone(),
             RedirectPath::Whole(whole) => format!("{whole}{query}"),
-            RedirectPath::Prefix(prefix) => {
-                format!(
-                    "{prefix}{}{query}",
-                    path.get(matches.matched_length(path)..).unwrap_or_default()
-                )
-            }
-            RedirectPath::Regex(regex) => format!("{}{query}", regex.apply(path)),
+            _ => format!("{}{query}", path_only(path)),
         };
         format!("{scheme}://{host}{port}{path}")
+    }
+
+    /// What becomes of the request's own path and query before the client is sent there; `None` if it keeps them.
+    pub(super) fn rewritten(&self, asked: &str, matches: &Match) -> Option<String> {
+        let path = path_only(asked);
+        let query = asked.find('?').map_or("", |at| &asked[at..]);
+        match &self.path {
+            RedirectPath::Keep | RedirectPath::Whole(_) => None,
+            RedirectPath::Prefix(prefix) if prefix.is_empty() => None,
+            RedirectPath::Prefix(prefix) => {
+                let rest = path.get(matches.matched_length(path)..);
+                Some(format!("{prefix}{}{query}", rest.unwrap_or_default()))
+            }
+            RedirectPath::Regex(regex) => Some(format!("{}{query}", regex.apply(path))),
+        }
     }
 
     /// The host of the request; its port goes if another is given or if it was the default of the old scheme.
@@ -236,10 +245,7 @@ impl Rewrite {
         let Some(path) = self.rewritten(head.path, matches) else {
             return;
         };
-        if !suppress && let Ok(old) = HeaderValue::from_str(head.path) {
-            head.headers.insert("x-envoy-original-path", old);
-        }
-        *head.path = path;
+        replace_path(head, path, suppress);
     }
 
     /// The new path, if it is rewritten.
@@ -258,6 +264,14 @@ impl Rewrite {
         let regex = self.regex.as_ref()?;
         Some(format!("{}{}", regex.apply(plain), &path[plain.len()..]))
     }
+}
+
+/// Replaces the path, and tells which it was.
+pub(super) fn replace_path(head: &mut RequestHeadMut<'_>, path: String, suppress: bool) {
+    if !suppress && let Ok(old) = HeaderValue::from_str(head.path) {
+        head.headers.insert("x-envoy-original-path", old);
+    }
+    *head.path = path;
 }
 
 /// Replaces the host, and tells which it was; `append`: also in x-forwarded-host.

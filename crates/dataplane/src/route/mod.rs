@@ -397,6 +397,15 @@ impl Route {
         }
     }
 
+    /// Gives a request that is redirected the path which its client is sent to: formats of logs and of added headers see it.
+    pub fn apply_redirect(&self, head: &mut RequestHeadMut<'_>, suppress_envoy_headers: bool) {
+        if let Action::Redirect(redirect) = &self.action
+            && let Some(path) = redirect.rewritten(head.path, &self.matches)
+        {
+            action::replace_path(head, path, suppress_envoy_headers);
+        }
+    }
+
     /// Gives the request the name of the endpoint that was picked as its host, where `auto_host_rewrite` says so.
     pub fn apply_endpoint(
         &self,

@@ -55,6 +55,8 @@ pub struct Shared {
     pub started: Instant,
     /// The same as a date.
     pub started_at: SystemTime,
+    /// The name of this machine, or of the pod.
+    pub host_name: String,
     /// Marks of upstream sockets.
     pub mark: Option<u32>,
     /// The number of workers.
@@ -90,7 +92,7 @@ impl Shared {
         let crate::tls::secrets::SecretValue::Identity(identity) = &entry.value else {
             return None;
         };
-        crate::listener::known_certificate(identity.key.cert.first()?)
+        crate::tls::session::known_certificate(identity.key.cert.first()?)
     }
 
     /// The principal of this workload; empty without a certificate.

@@ -320,9 +320,11 @@ fn write_request_head(wbuf: &mut BytesMut, out: &Outgoing<'_>, has_body: bool) -
     }
     let mut chunked = false;
     if let Some(token) = out.upgrade {
-        wbuf.put_slice(b"connection: Upgrade\r\nupgrade: ");
-        wbuf.put_slice(token.as_bytes());
-        wbuf.put_slice(b"\r\n");
+        if !out.headers.contains_key(header::UPGRADE) {
+            wbuf.put_slice(b"connection: Upgrade\r\nupgrade: ");
+            wbuf.put_slice(token.as_bytes());
+            wbuf.put_slice(b"\r\n");
+        }
     } else if !length {
         if has_body {
             chunked = true;

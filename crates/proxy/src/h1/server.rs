@@ -226,7 +226,7 @@ pub async fn serve(io: Io, rbuf: BytesMut, conn: Rc<Connection>) {
                 break;
             }
             Next::Late => {
-                let response = conn.head_timeout();
+                let response = Box::pin(conn.head_timeout()).await;
                 let _ = write_response(
                     &inner,
                     &mut wbuf,
@@ -241,7 +241,7 @@ pub async fn serve(io: Io, rbuf: BytesMut, conn: Rc<Connection>) {
                 return;
             }
             Next::Refused(why) => {
-                let response = conn.refuse(why.answer(), Protocol::Http11);
+                let response = Box::pin(conn.refuse(why.answer(), Protocol::Http11)).await;
                 let _ = write_response(
                     &inner,
                     &mut wbuf,
@@ -263,7 +263,7 @@ pub async fn serve(io: Io, rbuf: BytesMut, conn: Rc<Connection>) {
                 "Upgrade Required",
                 "low_version",
             );
-            let response = conn.refuse(answer, Protocol::Http11);
+            let response = Box::pin(conn.refuse(answer, Protocol::Http11)).await;
             let _ = write_response(
                 &inner,
                 &mut wbuf,
@@ -288,7 +288,7 @@ pub async fn serve(io: Io, rbuf: BytesMut, conn: Rc<Connection>) {
         let request = match request(*head, &inner, &info, options) {
             Ok(request) => request,
             Err(why) => {
-                let response = conn.refuse(why.answer(), Protocol::Http11);
+                let response = Box::pin(conn.refuse(why.answer(), Protocol::Http11)).await;
                 let _ = write_response(
                     &inner,
                     &mut wbuf,

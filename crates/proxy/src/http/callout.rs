@@ -1,5 +1,6 @@
 //! Requests of our own: filters and reporters that ask a service in a cluster.
 
+use std::cell::OnceCell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -127,6 +128,7 @@ async fn call(
             None,
             None,
             &info,
+            &OnceCell::new(),
         )
         .await;
         let mut answer = match sent {

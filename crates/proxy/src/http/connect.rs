@@ -1,5 +1,6 @@
 //! CONNECT requests that end here and become connections.
 
+use std::cell::OnceCell;
 use std::rc::Weak;
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use dataplane::local_reply::ResetReason;
 use http::{HeaderMap, StatusCode};
 
 use super::record::Active;
-use super::router::{Failure, Success};
+use super::router::{Failure, Reached, Success};
 use crate::body::{Body, Tunnel};
 use crate::h1;
 use crate::upstream::connect::ConnectError;
@@ -21,6 +22,7 @@ pub(super) async fn terminate(
     host: &Arc<Host>,
     priority: Priority,
     ends: Option<pool::Ends>,
+    reached: &OnceCell<Reached>,
 ) -> Result<Success, Failure> {
     let failure = |reason, transport: &str| Failure {
         pending: reason == ResetReason::Overflow,
@@ -46,8 +48,10 @@ pub(super) async fn terminate(
     })?;
     cluster.stats.upstream_rq_total.inc();
     host.stats.rq_total.inc();
-    let local = connected.local;
-    let certificate = connected.peer_certificate.clone();
+    let _ = reached.set(Reached {
+        local: connected.local,
+        session: connected.session.clone(),
+    });
     let tunnel = Tunnel::Connection(h1::client::Upgraded {
         io: connected.io,
         rbuf: BytesMut::new(),
@@ -60,8 +64,6 @@ pub(super) async fn terminate(
             head_bytes: 0,
             body: Body::Tunnel(Box::new(tunnel)),
         },
-        local,
-        certificate,
         active: Active::new(cluster.clone(), host.clone(), permit),
     })
 }

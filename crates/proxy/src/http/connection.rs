@@ -1,13 +1,14 @@
 //! A downstream connection that speaks HTTP, and what happens to each of its requests.
 
 use std::borrow::Cow;
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use dataplane::http_conn::PathOutcome;
+use dataplane::lists::{self, Direction};
 use dataplane::local_ratelimit::LocalRateLimit;
 use dataplane::local_reply::{self, LocalReply};
 use dataplane::route::{MatchFacts, Outcome, Route};
@@ -20,7 +21,7 @@ use http::{HeaderMap, Method, StatusCode};
 use super::cors::Cors;
 use super::filters::ResponseStep;
 use super::limits::{self, Limits, Reached};
-use super::message::{Ended, Observer, Protocol, Request, Response, Stream};
+use super::message::{Ended, Observer, Protocol, Request, Response};
 use super::record::{Head, Record, Trace};
 use super::router;
 use crate::body::{Body, Replay};
@@ -34,6 +35,8 @@ use crate::worker::Worker;
 
 /// What a route calls the operation, told from proxy to proxy.
 pub(super) const OPERATION: HeaderName = HeaderName::from_static("x-envoy-decorator-operation");
+
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// What codecs need to know.
 #[derive(Debug, Clone)]
@@ -178,17 +181,18 @@ impl Connection {
     }
 
     /// The answer to something that is no request: status, body and details.
-    pub fn refuse(
+    pub async fn refuse(
         self: &Rc<Self>,
         why: (StatusCode, &'static str, &'static str),
         protocol: Protocol,
     ) -> Response {
         self.manager.stats.downstream_cx_protocol_error.inc();
         self.answer_without_request(why, protocol, ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR)
+            .await
     }
 
     /// The answer to a request whose head does not come.
-    pub fn head_timeout(self: &Rc<Self>) -> Response {
+    pub async fn head_timeout(self: &Rc<Self>) -> Response {
         self.manager.stats.downstream_rq_header_timeout.inc();
         let why = (
             StatusCode::REQUEST_TIMEOUT,
@@ -196,9 +200,10 @@ impl Connection {
             "request_header_timeout",
         );
         self.answer_without_request(why, Protocol::Http11, ResponseFlags::NONE)
+            .await
     }
 
-    fn answer_without_request(
+    async fn answer_without_request(
         self: &Rc<Self>,
         why: (StatusCode, &'static str, &'static str),
         protocol: Protocol,
@@ -213,23 +218,30 @@ impl Connection {
             path: String::new(),
             headers: HeaderMap::new(),
         };
-        let mut record = self.record(head, protocol, Instant::now(), 0);
-        record.flags.set(flags);
-        record.details = Cow::Borrowed(details);
-        record.code = Some(status.as_u16());
-        let mut headers = HeaderMap::new();
-        headers.insert(header::CONTENT_LENGTH, body.len().into());
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-        self.manager
-            .rules
-            .response(&mut headers, &self.worker.date(), None, false);
-        Response {
-            status,
-            headers,
-            body: Body::full(body),
+        let mut guard = Guard(Some(self.record(head, protocol, Instant::now(), 0)));
+        let mut flow = Flow {
             close: true,
-            stream: Stream::new(record),
+            ..Flow::default()
+        };
+        let answer = Answer::Local(LocalReply {
+            status: status.as_u16(),
+            body: Cow::Borrowed(body),
+            flags,
+            details: Cow::Borrowed(details),
+            ..local_reply::ROUTE_NOT_FOUND
+        });
+        let answer = self.before_filters(guard.record(), &mut flow, answer);
+        if flow.scripts {
+            return Box::pin(self.respond_with_scripts(&mut guard, flow, answer)).await;
         }
+        self.respond(guard.take(), flow, answer)
+    }
+
+    /// An answer that comes before any filter has seen the request. What filters and the route do to answers they do to it, too.
+    fn before_filters(&self, record: &Record, flow: &mut Flow, answer: Answer) -> Answer {
+        flow.route_headers = record.cluster_name.is_some();
+        self.pass_by(0, record, flow);
+        answer
     }
 
     fn count_request(&self, protocol: Protocol) {
@@ -268,8 +280,7 @@ impl Connection {
             cluster: None,
             cluster_name: None,
             host: None,
-            upstream_local: None,
-            upstream_certificate: None,
+            reached: OnceCell::new(),
             upstream_protocol: None,
             transport_failure: String::new(),
             route: None,
@@ -305,6 +316,14 @@ impl Connection {
             (None, false) => None,
         };
         let missing_host = request.authority.is_none();
+        let mut headers = request.headers;
+        lists::fold(Direction::Request, &mut headers);
+        if let Some(protocol) = &request.extended_connect
+            && let Ok(protocol) = HeaderValue::from_str(protocol)
+        {
+            headers.insert(header::UPGRADE, protocol);
+            headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        }
         let head = Head {
             // From here on the same as the upgrade of an HTTP/1.1 client.
             method: if request.extended_connect.is_some() {
@@ -316,7 +335,7 @@ impl Connection {
             scheme: request.scheme.unwrap_or_default(),
             authority: request.authority.unwrap_or_default(),
             path: request.path,
-            headers: request.headers,
+            headers,
         };
         let protocol = request.protocol;
         let mut guard = Guard(Some(self.record(
@@ -337,7 +356,8 @@ impl Connection {
             let upgrades = upgrade.is_some() || record.head.method == Method::CONNECT;
             let answer = if missing_host {
                 flow.close = true;
-                Answer::Local(local_reply::MISSING_HOST)
+                let answer = Answer::Local(local_reply::MISSING_HOST);
+                self.before_filters(record, &mut flow, answer)
             } else {
                 let limits = flow.limits.clone();
                 let start = record.start;
@@ -441,16 +461,20 @@ impl Connection {
     ) -> Answer {
         let rules = &self.manager.rules;
         let connect = record.head.method == Method::CONNECT && upgrade.is_none();
-        // A redirected request was looked at when it came.
-        if record.redirects == 0
-            && let Some(answer) = self.admit(record, flow, connect)
-        {
-            return answer;
-        }
         flow.routes = match &self.manager.routes {
             RouteSource::Inline(routes) => Some(routes.clone()),
             RouteSource::Named(name) => self.shared.snapshot.load().routes.get(name).cloned(),
         };
+        // A redirected request was looked at when it came.
+        if record.redirects == 0
+            && let Some(answer) = self.admit(record, flow, connect, upgrade.is_some())
+        {
+            // Routes are for requests that say by which protocol they came; the others would be told it later.
+            if record.head.headers.contains_key(FORWARDED_PROTO) {
+                self.select(record, flow);
+            }
+            return self.before_filters(record, flow, answer);
+        }
         let mut outcome = self.select(record, flow);
         self.trace(record, flow);
         if let Some(idle) = record.route.as_ref().and_then(|route| route.idle_timeout) {
@@ -465,7 +489,8 @@ impl Connection {
                 .and_then(|route| route.upgrade(protocol));
             if !rules.upgrade_allowed(protocol, said) {
                 self.manager.stats.downstream_rq_ws_on_non_ws_route.inc();
-                return Answer::Local(local_reply::UPGRADE_REFUSED);
+                let answer = Answer::Local(local_reply::UPGRADE_REFUSED);
+                return self.before_filters(record, flow, answer);
             }
         } else if connect {
             let said = record
@@ -474,7 +499,8 @@ impl Connection {
                 .and_then(|route| route.upgrade("CONNECT"));
             // Without a route it is simply not found.
             if record.route.is_some() && !rules.upgrade_allowed("connect", said) {
-                return Answer::Local(local_reply::UPGRADE_REFUSED);
+                let answer = Answer::Local(local_reply::UPGRADE_REFUSED);
+                return self.before_filters(record, flow, answer);
             }
         }
 
@@ -517,10 +543,14 @@ impl Connection {
                 })
             }
             Outcome::Redirect {
-                status, location, ..
+                route,
+                status,
+                location,
             } => {
                 self.manager.stats.rq_direct_response.inc();
                 flow.route_headers = true;
+                let suppress = self.manager.suppress_envoy_headers;
+                route.apply_redirect(&mut record.head.change(), suppress);
                 redirect(status, &location, "direct_response", flow)
             }
             Outcome::Forward { route, .. } => {
@@ -537,7 +567,13 @@ impl Connection {
     }
 
     /// What the connection manager makes of the head of a request before anything else; an answer refuses it.
-    fn admit(&self, record: &mut Record, flow: &mut Flow, connect: bool) -> Option<Answer> {
+    fn admit(
+        &self,
+        record: &mut Record,
+        flow: &mut Flow,
+        connect: bool,
+        upgrades: bool,
+    ) -> Option<Answer> {
         let rules = &self.manager.rules;
         // A QUERY is its body, and a body without a type means nothing.
         if record.head.method.as_str() == "QUERY"
@@ -590,9 +626,12 @@ impl Connection {
             }
             Err(reply) => return Some(Answer::Local(reply)),
         }
-        record.head.headers.remove(header::CONNECTION);
-        record.head.headers.remove(header::UPGRADE);
-        record.head.headers.remove(header::TRANSFER_ENCODING);
+        let headers = &mut record.head.headers;
+        if !upgrades {
+            headers.remove(header::CONNECTION);
+            headers.remove(header::UPGRADE);
+        }
+        headers.remove(header::TRANSFER_ENCODING);
         None
     }
 

@@ -1,5 +1,6 @@
 //! Mirrors: copies of requests that go somewhere else, whose answers nobody waits for.
 
+use std::cell::OnceCell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -7,7 +8,7 @@ use dataplane::circuit::Priority;
 use dataplane::lb::PickContext;
 use dataplane::route::Mirror;
 use http::HeaderMap;
-use http::header::{HeaderName, HeaderValue};
+use http::header::{self, HeaderName, HeaderValue};
 
 use super::connection::Connection;
 use super::message::Informational;
@@ -51,6 +52,8 @@ pub(super) fn send(
         return;
     };
     let mut headers = record.head.headers.clone();
+    headers.remove(header::CONNECTION);
+    headers.remove(header::UPGRADE);
     of_our_own(conn, &mut headers, timeout);
     let head = Head {
         method: record.head.method.clone(),
@@ -92,6 +95,7 @@ pub(super) fn send(
         };
         let http2 = speaks_http2(&cluster, protocol);
         let info = Informational::default();
+        let reached = OnceCell::new();
         let sent = send_to(
             &conn.worker,
             &head,
@@ -104,6 +108,7 @@ pub(super) fn send(
             None,
             None,
             &info,
+            &reached,
         );
         if let Ok(Ok(mut success)) = tokio::time::timeout(Duration::from_secs(60), sent).await {
             count_local(&cluster, success.answer.status.as_u16());

@@ -1,12 +1,12 @@
 //! The record of one request: what filters, router and codecs found out, and what is made of it at the end.
 
 use std::borrow::Cow;
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use dataplane::circuit::Permit;
 use dataplane::route::Route;
@@ -19,6 +19,7 @@ use super::connection::Connection;
 use super::filters::HttpFilter;
 use super::istio::{Facts, HttpSeries, Workload, labels};
 use super::message::{Ended, Observer, Protocol};
+use super::router::Reached;
 use crate::access_log::Moment;
 use crate::body::{BodyError, SharedReplay};
 use crate::tracer::{Kind, Span, Tracer};
@@ -132,10 +133,8 @@ pub struct Record {
     pub cluster_name: Option<Arc<str>>,
     /// The host of the last try.
     pub host: Option<Arc<Host>>,
-    /// Our end of the connection to it.
-    pub upstream_local: Option<SocketAddr>,
-    /// The certificate it has shown.
-    pub upstream_certificate: Option<Vec<u8>>,
+    /// The connection it got to it.
+    pub reached: OnceCell<Reached>,
     /// How the last try was spoken.
     pub upstream_protocol: Option<&'static str>,
     /// What went wrong with the transport.
@@ -229,7 +228,6 @@ impl Record {
         info.response_headers = self.response_headers.as_ref();
         info.response_trailers = self.response_trailers.as_ref();
         info.protocol = Some(self.protocol.as_str());
-        info.upstream_protocol = self.upstream_protocol;
         info.response_code = self.code;
         info.response_code_details = if self.details.is_empty() {
             None
@@ -247,12 +245,24 @@ impl Record {
         } else {
             Some(&self.transport_failure)
         };
+        info.request_duration = match &self.replay {
+            None => Some(Duration::ZERO),
+            Some(replay) => {
+                let complete = replay.borrow().completed();
+                complete.map(|at| at.saturating_duration_since(self.start))
+            }
+        };
+        info.host_name = Some(&self.conn.shared.host_name);
         info.sent_duration = self.sent.map(|at| at - self.start);
         info.response_duration = self.first_byte.map(|at| at - self.start);
         if let Some(host) = &self.host {
             info.upstream_host = host.address.socket();
         }
-        info.upstream_local = self.upstream_local;
+        if let Some(reached) = self.reached.get() {
+            info.upstream_local = reached.local;
+            info.upstream_tls = reached.session.as_deref();
+            info.upstream_protocol = self.upstream_protocol;
+        }
         // One that does not exist is none.
         if let Some(cluster) = &self.cluster {
             info.upstream_cluster = Some(&cluster.config.stat_name);
@@ -432,23 +442,8 @@ impl Record {
     }
 
     fn upstream_principal(&self) -> Option<String> {
-        thread_local! {
-            static PRINCIPALS: RefCell<HashMap<Vec<u8>, Option<String>>> = RefCell::default();
-        }
-        let certificate = self.upstream_certificate.as_ref()?;
-        PRINCIPALS.with_borrow_mut(|known| {
-            if let Some(principal) = known.get(certificate) {
-                return principal.clone();
-            }
-            if known.len() > 500 {
-                known.clear();
-            }
-            let principal = pki::peer_identity(certificate)
-                .ok()
-                .and_then(|identity| identity.uris.first().cloned());
-            known.insert(certificate.clone(), principal.clone());
-            principal
-        })
+        let peer = self.reached.get()?.session.as_ref()?.peer.as_ref()?;
+        peer.uris.first().cloned()
     }
 
     fn labels(

@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
 use dataplane::StreamInfo;
+use dataplane::lists::Direction;
 use dataplane::local_reply;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, StatusCode};
@@ -193,7 +194,7 @@ impl Connection {
         match step {
             ResponseStep::Headers(all) => {
                 for (name, value, action) in all {
-                    mutate(headers, name, value, action);
+                    mutate(headers, name, value, action, Direction::Response);
                 }
             }
             ResponseStep::Mutations(mutations) => {

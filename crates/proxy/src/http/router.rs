@@ -1,6 +1,7 @@
 //! The router: picks a host, sends the request, tries again, and gives the answer back.
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
@@ -10,10 +11,12 @@ use std::time::{Duration, Instant, SystemTime};
 use dataplane::circuit::{Priority, Resource};
 use dataplane::cluster::{Discovery, UpstreamProtocol};
 use dataplane::lb::{Criteria, PickContext};
+use dataplane::lists::{self, Direction};
 use dataplane::local_reply::{self, LocalReply, ResetReason};
 use dataplane::outlier::HostResult;
 use dataplane::retry::{Attempt, Decision, RetryState};
 use dataplane::route::Route;
+use dataplane::stream::TlsSession;
 use dataplane::{ResponseFlags, request};
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, StatusCode};
@@ -42,7 +45,7 @@ pub(super) const EXPECTED_TIMEOUT: HeaderName =
 const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
 const SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
 /// Headers that steer the router and end here.
-const STEERING: [HeaderName; 8] = [
+const STEERING: [HeaderName; 9] = [
     HeaderName::from_static("x-envoy-upstream-rq-timeout-ms"),
     HeaderName::from_static("x-envoy-upstream-rq-per-try-timeout-ms"),
     HeaderName::from_static("x-envoy-retry-on"),
@@ -51,6 +54,7 @@ const STEERING: [HeaderName; 8] = [
     HeaderName::from_static("x-envoy-retriable-status-codes"),
     HeaderName::from_static("x-envoy-retriable-header-names"),
     HeaderName::from_static("x-envoy-hedge-on-per-try-timeout"),
+    HeaderName::from_static("x-envoy-upstream-alt-stat-name"),
 ];
 
 /// How a try failed.
@@ -77,9 +81,16 @@ impl std::fmt::Display for Failure {
 /// What a try brought.
 pub(super) struct Success {
     pub(super) answer: h1::client::Answer,
-    pub(super) local: Option<SocketAddr>,
-    pub(super) certificate: Option<Vec<u8>>,
     pub(super) active: Active,
+}
+
+/// A connection to an upstream that a request got.
+#[derive(Default)]
+pub struct Reached {
+    /// Our end of it.
+    pub local: Option<SocketAddr>,
+    /// The TLS session, if there is one.
+    pub session: Option<Arc<TlsSession>>,
 }
 
 impl Success {
@@ -119,11 +130,7 @@ pub async fn route(
     if let Some(end) = timeouts.max_stream {
         flow.limits.end.set(Some(record.start + end));
     }
-    let mut retry = if upgrade.is_none() {
-        RetryState::new(route.retry.as_deref(), &record.head.view())
-    } else {
-        None
-    };
+    let mut retry = RetryState::new(route.retry.as_deref(), &record.head.view());
     if request::is_steered(&record.head.headers) {
         for name in STEERING {
             record.head.headers.remove(name);
@@ -270,6 +277,7 @@ pub async fn route(
         record.transport_failure.clear();
         let http2 = speaks_http2(&cluster, record.protocol);
         record.upstream_protocol = Some(if http2 { "HTTP/2" } else { "HTTP/1.1" });
+        record.reached = OnceCell::new();
         let sent_at = Instant::now();
         let limits = Limits::default();
         limits.idle.set(
@@ -461,7 +469,8 @@ pub async fn route(
                 count_local(&cluster, reply.status);
                 return Answer::Local(reply);
             }
-            Ok(success) => {
+            Ok(mut success) => {
+                lists::fold(Direction::Response, &mut success.answer.headers);
                 let status = success.answer.status;
                 let code = status.as_u16();
                 // A gRPC status in the head is what counts for a gRPC request.
@@ -510,6 +519,19 @@ pub async fn route(
                     cluster.stats.upstream_rq_retry_success.inc();
                 }
                 drop(retry_permit);
+                let websocket = upgrade
+                    .as_ref()
+                    .is_some_and(|protocol| protocol.eq_ignore_ascii_case("websocket"));
+                if websocket && !http2 && code != 101 && code < 400 {
+                    // Neither the other protocol nor a refusal.
+                    count_local(&cluster, code);
+                    return Answer::Local(LocalReply {
+                        status: code,
+                        flags: ResponseFlags::NONE,
+                        details: Cow::Borrowed("websocket_handshake_unsuccessful"),
+                        ..local_reply::ROUTE_NOT_FOUND
+                    });
+                }
                 return answer(
                     conn,
                     record,
@@ -719,7 +741,8 @@ async fn attempt(
         .proxy_protocol
         .map(|_| (conn.info.remote, conn.info.local));
     if terminate {
-        return Box::pin(connect::terminate(cluster, host, priority, ends)).await;
+        let reached = &record.reached;
+        return Box::pin(connect::terminate(cluster, host, priority, ends, reached)).await;
     }
     let alpn = match (&flow.alpn, &host.transport) {
         (Some(alpn), Transport::Tls(_)) => {
@@ -743,6 +766,7 @@ async fn attempt(
         upgrade,
         ends,
         info,
+        &record.reached,
     )
     .await
 }
@@ -760,6 +784,7 @@ pub(super) async fn send_to(
     upgrade: Option<&str>,
     ends: Option<Ends>,
     info: &Informational,
+    reached: &OnceCell<Reached>,
 ) -> Result<Success, Failure> {
     let stats = &cluster.stats;
     let overflow = |pending| Failure {
@@ -805,6 +830,8 @@ pub(super) async fn send_to(
         let active = Active::new(cluster.clone(), host.clone(), permit);
         let mut headers = head.headers.clone();
         headers.remove(header::HOST);
+        headers.remove(header::CONNECTION);
+        headers.remove(header::UPGRADE);
         let request = h2::client::Request {
             method: if upgrade.is_some() {
                 &Method::CONNECT
@@ -817,8 +844,7 @@ pub(super) async fn send_to(
             headers,
             protocol: upgrade,
         };
-        let local = connection.lease().local_address();
-        let certificate = certificate(connection.lease());
+        let _ = reached.set(reached_by(connection.lease()));
         let answer = connection
             .send(request, replay, on_info)
             .await
@@ -843,12 +869,7 @@ pub(super) async fn send_to(
                     client,
                 }
             })?;
-        return Ok(Success {
-            answer,
-            local,
-            certificate,
-            active,
-        });
+        return Ok(Success { answer, active });
     }
     let connection = pool.http1().await.map_err(acquire_error)?;
     let Some(permit) = cluster.breakers.try_acquire(priority, Resource::Requests) else {
@@ -857,8 +878,7 @@ pub(super) async fn send_to(
     stats.upstream_rq_total.inc();
     host.stats.rq_total.inc();
     let active = Active::new(cluster.clone(), host.clone(), permit);
-    let local = connection.lease.local_address();
-    let certificate = certificate(&*connection.lease);
+    let _ = reached.set(reached_by(&*connection.lease));
     let out = h1::client::Outgoing {
         method: &head.method,
         target: if head.path.is_empty() {
@@ -903,12 +923,7 @@ pub(super) async fn send_to(
                 client,
             }
         })?;
-    Ok(Success {
-        answer,
-        local,
-        certificate,
-        active,
-    })
+    Ok(Success { answer, active })
 }
 
 /// The server name for the handshake, where it comes from the request (`auto_sni`).
@@ -938,12 +953,12 @@ fn body_reset(error: BodyError) -> ResetReason {
     }
 }
 
-fn certificate(lease: &dyn h1::client::Lease) -> Option<Vec<u8>> {
-    lease
-        .as_any()
-        .downcast_ref::<ConnectionLease>()?
-        .peer_certificate
-        .clone()
+fn reached_by(lease: &dyn h1::client::Lease) -> Reached {
+    let own = lease.as_any().downcast_ref::<ConnectionLease>();
+    Reached {
+        local: lease.local_address(),
+        session: own.and_then(|own| own.session.clone()),
+    }
 }
 
 #[allow(clippy::too_many_arguments)]
@@ -959,12 +974,7 @@ fn answer(
     cookies: Vec<String>,
 ) -> Answer {
     let now = Instant::now();
-    let Success {
-        answer,
-        local,
-        certificate,
-        active,
-    } = success;
+    let Success { answer, active } = success;
     let h1::client::Answer {
         status,
         mut headers,
@@ -973,8 +983,6 @@ fn answer(
     } = answer;
     let code = status.as_u16();
     count_local(cluster, code);
-    record.upstream_local = local;
-    record.upstream_certificate = certificate;
     record.active = Some(active);
     record.first_byte = Some(now);
     record.wire.upstream_received += head_bytes;

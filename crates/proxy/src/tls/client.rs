@@ -11,7 +11,7 @@ use rustls_pki_types::ServerName;
 use xds::envoy::extensions::transport_sockets::tls::v3::UpstreamTlsContext;
 
 use super::secrets::{Identity, SecretValue, Secrets, Trust};
-use super::server::{Source, certificates, validation};
+use super::server::{Source, certificates, shown, validation};
 use super::verify::{SanMatcher, ServerVerifier};
 use super::{TlsError, provider, versions};
 
@@ -37,6 +37,9 @@ pub struct ClientContext {
 /// What a handshake is for: the protocols it offers, and a name that the certificate must have besides.
 type Wanted = (Arc<[Vec<u8>]>, Option<String>);
 
+/// `TLSv1_2` of `TlsParameters.TlsProtocol`.
+const TLS_1_2: i32 = 3;
+
 /// More configurations than this and the cache starts anew.
 const MAX_CONFIGS: usize = 256;
 
@@ -55,7 +58,7 @@ impl ClientContext {
         let common = message.common_tls_context.clone().unwrap_or_default();
         let (trust, sans) = validation(&common)?;
         let params = common.tls_params.clone().unwrap_or_default();
-        // BoringSSL's client goes up to TLS 1.2 unless told otherwise.
+        // Envoy's client goes up to TLS 1.2 unless told otherwise.
         Ok(Self {
             certificates: certificates(&common)?,
             trust,
@@ -71,7 +74,10 @@ impl ClientContext {
             provider: provider(&params)?,
             versions: versions(
                 params.tls_minimum_protocol_version,
-                params.tls_maximum_protocol_version,
+                match params.tls_maximum_protocol_version {
+                    0 => TLS_1_2,
+                    max => max,
+                },
             ),
             secrets,
             cached: Mutex::default(),
@@ -166,6 +172,11 @@ impl ClientContext {
         config.alpn_protocols = alpn.to_vec();
         config.resumption = Resumption::in_memory_sessions(32);
         Some(config)
+    }
+
+    /// The certificate it shows to those who ask.
+    pub fn certificate(&self) -> Option<Vec<u8>> {
+        shown(&self.certificates, &self.secrets)
     }
 
     /// What to send as the server name to a host of this name or address; the name the request chose goes first.

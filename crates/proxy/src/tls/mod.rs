@@ -4,9 +4,10 @@ pub mod client;
 pub mod hello;
 pub mod secrets;
 pub mod server;
+pub mod session;
 pub mod verify;
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use rustls::crypto::CryptoProvider;
 use rustls::{CipherSuite, NamedGroup};
@@ -70,13 +71,30 @@ const SUITES: [(CipherSuite, &str, &str); 6] = [
     ),
 ];
 
+/// The suites in BoringSSL's order, AES with 128 bits first.
+static PREFERRED: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
+    let mut own = (*runtime::tls::provider()).clone();
+    own.cipher_suites.sort_by_key(|suite| match suite.suite() {
+        CipherSuite::TLS13_AES_128_GCM_SHA256
+        | CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256 => 0,
+        CipherSuite::TLS13_AES_256_GCM_SHA384
+        | CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256 => 1,
+        CipherSuite::TLS13_CHACHA20_POLY1305_SHA256
+        | CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 => 2,
+        CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256 => 3,
+        CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384 => 4,
+        _ => 5,
+    });
+    Arc::new(own)
+});
+
 /// The provider with only those suites and curves that `cipher_suites` and `ecdh_curves` name. TLS 1.3 keeps all of its
 /// suites, as in Envoy; suites that are too old for this proxy are as good as not named.
 ///
 /// # Errors
 /// When no curve is left, or no suite for a context that speaks nothing above TLS 1.2.
 pub(crate) fn provider(params: &TlsParameters) -> Result<Arc<CryptoProvider>, TlsError> {
-    let all = runtime::tls::provider();
+    let all = PREFERRED.clone();
     if params.cipher_suites.is_empty() && params.ecdh_curves.is_empty() {
         return Ok(all);
     }
@@ -142,8 +160,13 @@ pub(crate) fn versions(min: i32, max: i32) -> Vec<&'static rustls::SupportedProt
 
 /// The SHA-256 of some bytes in lower-case hexadecimal.
 pub(crate) fn sha256_hex(bytes: &[u8]) -> String {
+    hex(&ring::digest::SHA256, bytes)
+}
+
+/// A digest of some bytes in lower-case hexadecimal.
+pub(crate) fn hex(algorithm: &'static ring::digest::Algorithm, bytes: &[u8]) -> String {
     use std::fmt::Write as _;
-    let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
+    let digest = ring::digest::digest(algorithm, bytes);
     digest
         .as_ref()
         .iter()

@@ -76,6 +76,18 @@ pub(crate) fn validation(common: &CommonTlsContext) -> Result<Validation, TlsErr
     })
 }
 
+/// The first of some certificates, if it is there.
+pub(super) fn shown(certificates: &[Source<Identity>], secrets: &Secrets) -> Option<Vec<u8>> {
+    let first = |identity: &Identity| Some(identity.key.cert.first()?.to_vec());
+    match certificates.first()? {
+        Source::Inline(identity) => first(identity),
+        Source::Named(name) => match &secrets.get(name)?.value {
+            SecretValue::Identity(identity) => first(identity),
+            _ => None,
+        },
+    }
+}
+
 pub(crate) fn certificates(common: &CommonTlsContext) -> Result<Vec<Source<Identity>>, TlsError> {
     let mut all = Vec::new();
     for certificate in &common.tls_certificates {
@@ -135,14 +147,7 @@ impl ServerContext {
 
     /// The first of the certificates it shows.
     pub fn certificate(&self) -> Option<Vec<u8>> {
-        let first = |identity: &Identity| Some(identity.key.cert.first()?.to_vec());
-        match self.certificates.first()? {
-            Source::Inline(identity) => first(identity),
-            Source::Named(name) => match &self.secrets.get(name)?.value {
-                SecretValue::Identity(identity) => first(identity),
-                _ => None,
-            },
-        }
+        shown(&self.certificates, &self.secrets)
     }
 
     /// The configuration for the next handshake; `None` while a secret is missing.
@@ -193,6 +198,11 @@ impl ServerContext {
         config.alpn_protocols = self.alpn.clone();
         config.session_storage = rustls::server::ServerSessionMemoryCache::new(64);
         config.send_tls13_tickets = 1;
+        // Of TLS 1.2 the server's own order of suites counts; of TLS 1.3 the client's.
+        config.ignore_client_order = self
+            .versions
+            .iter()
+            .all(|version| version.version == rustls::ProtocolVersion::TLSv1_2);
         Some(config)
     }
 }
@@ -209,9 +219,9 @@ impl ResolvesServerCert for Resolver {
             && let Some(name) = hello.server_name()
         {
             let named = self.0.iter().filter(usable).find(|key| {
-                key.cert
-                    .first()
-                    .is_some_and(|cert| verify::names_match(cert, &[SanMatcher::exact(name)]))
+                key.cert.first().is_some_and(|cert| {
+                    verify::names_match(cert, &[SanMatcher::exact(name)]).is_ok()
+                })
             });
             if let Some(key) = named {
                 return Some(key.clone());

@@ -8,7 +8,7 @@ use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore,
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore,
     SignatureScheme,
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
@@ -121,15 +121,18 @@ impl SanMatcher {
     }
 }
 
+/// Nobody of these was expected.
+#[derive(Debug, thiserror::Error)]
+#[error("SAN matcher, certificate SANs are [{0}]")]
+struct Unexpected(String);
+
 /// Whether one of the certificate's names satisfies one of the matchers; no matchers accept everyone.
-pub fn names_match(cert: &CertificateDer<'_>, sans: &[SanMatcher]) -> bool {
+pub(super) fn names_match(cert: &CertificateDer<'_>, sans: &[SanMatcher]) -> Result<(), Error> {
     if sans.is_empty() {
-        return true;
+        return Ok(());
     }
-    let Ok(identity) = pki::peer_identity(cert) else {
-        return false;
-    };
-    sans.iter().any(|san| {
+    let identity = pki::peer_identity(cert).map_err(|_| CertificateError::BadEncoding)?;
+    let expected = sans.iter().any(|san| {
         let wants = |kind| san.kind.is_none() || san.kind == Some(kind);
         (wants(SanType::Uri) && identity.uris.iter().any(|name| san.matches(name, false)))
             || (wants(SanType::Dns) && identity.dns.iter().any(|name| san.matches(name, true)))
@@ -138,7 +141,68 @@ pub fn names_match(cert: &CertificateDer<'_>, sans: &[SanMatcher]) -> bool {
                     .ips
                     .iter()
                     .any(|ip| san.matches(&ip.to_string(), false)))
-    })
+    });
+    if expected {
+        return Ok(());
+    }
+    let mut names = identity.dns;
+    names.extend(identity.uris);
+    names.extend(identity.ips.iter().map(ToString::to_string));
+    let error = Arc::new(Unexpected(names.join(", ")));
+    Err(CertificateError::Other(OtherError(error)).into())
+}
+
+/// What was wrong with a handshake.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    /// The peer shows no certificate.
+    NoCertificate,
+    /// Its names are others than expected; the text names them.
+    Names(String),
+    /// Its certificate is not to be trusted, and why.
+    Certificate(String),
+    /// Something else.
+    Other,
+}
+
+impl Fault {
+    /// What an error of a handshake means.
+    pub fn of(error: &std::io::Error) -> Self {
+        let inner = error
+            .get_ref()
+            .and_then(|inner| inner.downcast_ref::<Error>());
+        match inner {
+            Some(Error::NoCertificatesPresented) => Self::NoCertificate,
+            Some(Error::InvalidCertificate(CertificateError::Other(OtherError(error)))) => {
+                Self::Names(error.to_string())
+            }
+            Some(Error::InvalidCertificate(why)) => Self::Certificate(format!(
+                "X509_verify_cert: certificate verification error at depth 0: {}",
+                in_words(why)
+            )),
+            _ => Self::Other,
+        }
+    }
+}
+
+/// BoringSSL's words for what is wrong with a chain.
+fn in_words(why: &CertificateError) -> String {
+    match why {
+        CertificateError::UnknownIssuer => "unable to get local issuer certificate",
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            "certificate has expired"
+        }
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            "certificate is not yet valid"
+        }
+        CertificateError::BadSignature => "certificate signature failure",
+        CertificateError::Revoked => "certificate revoked",
+        CertificateError::InvalidPurpose => "unsupported certificate purpose",
+        CertificateError::UnhandledCriticalExtension => "unhandled critical extension",
+        CertificateError::UnknownRevocationStatus => "unable to get certificate CRL",
+        other => return format!("{other:?}"),
+    }
+    .to_owned()
 }
 
 /// Checks servers: the chain against roots (if there are any), then the names; never the host name by itself.
@@ -171,9 +235,7 @@ impl ServerCertVerifier for ServerVerifier {
                 self.algorithms.all,
             )?;
         }
-        if !names_match(end_entity, &self.sans) {
-            return Err(CertificateError::ApplicationVerificationFailure.into());
-        }
+        names_match(end_entity, &self.sans)?;
         Ok(ServerCertVerified::assertion())
     }
 
@@ -250,9 +312,7 @@ impl ClientCertVerifier for ClientVerifier {
         let verified = self
             .inner
             .verify_client_cert(end_entity, intermediates, now)?;
-        if !names_match(end_entity, &self.sans) {
-            return Err(CertificateError::ApplicationVerificationFailure.into());
-        }
+        names_match(end_entity, &self.sans)?;
         Ok(verified)
     }
     fn verify_tls12_signature(

@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use dataplane::cluster::AutoSni;
+use dataplane::stream::TlsSession;
+use rustls_pki_types::ServerName;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
@@ -15,6 +17,8 @@ use tokio_rustls::TlsConnector;
 use super::host::{Address, Host, Transport};
 use crate::io::Io;
 use crate::stats::ClusterStats;
+use crate::tls::session;
+use crate::tls::verify::Fault;
 
 /// The mark that exempts this proxy's own connections from redirection (Istio's 0x539).
 pub const MARK: u32 = 1337;
@@ -83,8 +87,8 @@ pub struct Connected {
     pub local: Option<SocketAddr>,
     /// The application protocol that TLS agreed on.
     pub alpn: Option<Vec<u8>>,
-    /// The certificate of the peer.
-    pub peer_certificate: Option<Vec<u8>>,
+    /// What is known of the TLS session, if there is one.
+    pub session: Option<Arc<TlsSession>>,
     /// TLS resumed a session.
     pub tls: bool,
 }
@@ -118,7 +122,7 @@ async fn open(
                 io: Io::Unix(stream),
                 local: None,
                 alpn: None,
-                peer_certificate: None,
+                session: None,
                 tls: false,
             });
         }
@@ -138,7 +142,7 @@ async fn open(
             io: Io::tcp(tcp),
             local,
             alpn: None,
-            peer_certificate: None,
+            session: None,
             tls: false,
         });
     };
@@ -157,25 +161,23 @@ async fn open(
         .filter(|(_, auto)| auto.send)
         .map(|(name, _)| name);
     let name = context.server_name(chosen, &host.info.load().hostname, address.ip());
+    let sent = match &name {
+        ServerName::DnsName(name) => Some(name.as_ref().to_owned()),
+        _ => None,
+    };
     let stream = TlsConnector::from(config)
         .connect(name, tcp)
         .await
-        .map_err(|error| {
-            stats.ssl_connection_error.inc();
-            tls_error(&error, stats)
-        })?;
+        .map_err(|error| tls_error(&error, stats))?;
     stats.ssl_handshake.inc();
     let session = stream.get_ref().1;
     let alpn = session.alpn_protocol().map(<[u8]>::to_vec);
-    let peer_certificate = session
-        .peer_certificates()
-        .and_then(|certs| certs.first())
-        .map(|cert| cert.to_vec());
+    let told = session::opened(session, sent, context.certificate().as_deref());
     Ok(Connected {
         io: Io::ClientTls(Box::new(stream)),
         local,
         alpn,
-        peer_certificate,
+        session: Some(Arc::new(told)),
         tls: true,
     })
 }
@@ -260,33 +262,27 @@ fn remote(error: io::Error) -> ConnectError {
 }
 
 fn tls_error(error: &io::Error, stats: &ClusterStats) -> ConnectError {
-    let inner = error
-        .get_ref()
-        .and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    match inner {
-        Some(rustls::Error::InvalidCertificate(
-            rustls::CertificateError::ApplicationVerificationFailure,
-        )) => {
+    const REFUSED: &str = "TLS_error:|268435581:SSL routines:OPENSSL_internal:CERTIFICATE_VERIFY_FAILED:verify cert failed";
+    match Fault::of(error) {
+        Fault::Names(why) => {
             stats.ssl_fail_verify_san.inc();
-            ConnectError::Tls(
-                "TLS_error:|268435581:SSL routines:OPENSSL_internal:CERTIFICATE_VERIFY_FAILED:verify cert failed: SAN \
-                 matcher:TLS_error_end"
-                    .into(),
-            )
+            ConnectError::Tls(format!("{REFUSED}: {why}:TLS_error_end"))
         }
-        Some(rustls::Error::InvalidCertificate(why)) => {
+        Fault::Certificate(why) => {
             stats.ssl_fail_verify_error.inc();
-            ConnectError::Tls(format!(
-                "TLS_error:|268435581:SSL routines:OPENSSL_internal:CERTIFICATE_VERIFY_FAILED:verify cert failed: \
-                 {why:?}:TLS_error_end"
-            ))
+            ConnectError::Tls(format!("{REFUSED}: {why}:TLS_error_end"))
         }
-        Some(other) => ConnectError::Tls(format!("TLS_error:{other}:TLS_error_end")),
-        None if error.kind() == io::ErrorKind::UnexpectedEof
-            || error.kind() == io::ErrorKind::ConnectionReset =>
-        {
-            ConnectError::Tls("TLS error: connection closed during the handshake".into())
+        Fault::NoCertificate | Fault::Other => {
+            stats.ssl_connection_error.inc();
+            let closed = matches!(
+                error.kind(),
+                io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset
+            );
+            ConnectError::Tls(if closed {
+                "TLS error: connection closed during the handshake".into()
+            } else {
+                format!("TLS_error:{error}:TLS_error_end")
+            })
         }
-        None => ConnectError::Tls(format!("TLS_error:{error}:TLS_error_end")),
     }
 }

@@ -9,6 +9,7 @@ use std::task::Context;
 use std::time::{Duration, Instant};
 
 use dataplane::circuit::{Permit, Priority, Resource};
+use dataplane::stream::TlsSession;
 use tokio::sync::oneshot;
 
 use super::cluster::Cluster;
@@ -398,9 +399,7 @@ pub async fn open(
                 .upstream_cx_connect_ms
                 .record(start.elapsed().as_millis() as u64);
             lease.local = connected.local;
-            lease
-                .peer_certificate
-                .clone_from(&connected.peer_certificate);
+            lease.session.clone_from(&connected.session);
             Ok((connected, lease))
         }
         Err(error) => {
@@ -452,8 +451,8 @@ pub struct ConnectionLease {
     pool: Weak<HostPool>,
     opened: Instant,
     local: Option<SocketAddr>,
-    /// The certificate the peer has shown.
-    pub peer_certificate: Option<Vec<u8>>,
+    /// What is known of the TLS session, if there is one.
+    pub session: Option<Arc<TlsSession>>,
     ending: std::cell::Cell<Option<(bool, bool)>>,
     permit: Option<Permit>,
 }
@@ -480,7 +479,7 @@ impl ConnectionLease {
             pool,
             opened: Instant::now(),
             local: None,
-            peer_certificate: None,
+            session: None,
             ending: std::cell::Cell::new(None),
             permit: Some(permit),
         }

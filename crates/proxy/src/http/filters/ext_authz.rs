@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dataplane::ResponseFlags;
+use dataplane::lists::{self, Direction};
 use dataplane::local_reply::LocalReply;
 use dataplane::matching::{Fraction, MetadataMatch, StringMatch, json_to_struct, struct_to_json};
 use http::header::{self, HeaderName, HeaderValue};
@@ -327,7 +328,7 @@ impl ExtAuthz {
                 }
                 let mut headers = HeaderMap::new();
                 for (name, value, action) in decision.response {
-                    mutate(&mut headers, name, value, action);
+                    mutate(&mut headers, name, value, action, Direction::Response);
                 }
                 let reply = refusal(
                     decision.status.unwrap_or(403),
@@ -365,7 +366,7 @@ impl ExtAuthz {
         let headers = &mut record.head.headers;
         let changes = !decision.request.is_empty() || !decision.remove.is_empty();
         for (name, value, action) in decision.request {
-            mutate(headers, name, value, action);
+            mutate(headers, name, value, action, Direction::Request);
         }
         for name in &decision.remove {
             headers.remove(name);
@@ -583,11 +584,12 @@ pub(in crate::http) fn mutate(
     name: HeaderName,
     value: HeaderValue,
     action: HeaderAppendAction,
+    direction: Direction,
 ) {
     let there = headers.contains_key(&name);
     match action {
         HeaderAppendAction::AppendIfExistsOrAdd => {
-            headers.append(name, value);
+            lists::append(direction, headers, &name, value);
         }
         HeaderAppendAction::AddIfAbsent if there => {}
         HeaderAppendAction::OverwriteIfExists if !there => {}

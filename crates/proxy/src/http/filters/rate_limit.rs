@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use dataplane::ResponseFlags;
 use dataplane::descriptors::{Facts, RateLimit as Limits};
+use dataplane::lists::Direction;
 use dataplane::local_reply::LocalReply;
 use dataplane::matching::{Fraction, struct_to_json};
 use http::HeaderMap;
@@ -198,7 +199,13 @@ impl RateLimit {
         if answer.overall_code != Code::OverLimit as i32 {
             count(|stats| &stats.ok);
             for (name, value, action) in plain(&answer.request_headers_to_add) {
-                mutate(&mut record.head.headers, name, value, action);
+                mutate(
+                    &mut record.head.headers,
+                    name,
+                    value,
+                    action,
+                    Direction::Request,
+                );
             }
             if !headers.is_empty() {
                 flow.response.push(super::ResponseStep::Headers(headers));
@@ -214,7 +221,7 @@ impl RateLimit {
             out.insert("x-envoy-ratelimited", HeaderValue::from_static("true"));
         }
         for (name, value, action) in headers.into_iter().chain(self.response.iter().cloned()) {
-            mutate(&mut out, name, value, action);
+            mutate(&mut out, name, value, action, Direction::Response);
         }
         let reply = LocalReply {
             status: self.status,

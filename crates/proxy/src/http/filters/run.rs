@@ -8,6 +8,7 @@ use std::time::Duration;
 use dataplane::ResponseFlags;
 use dataplane::descriptors::Facts;
 use dataplane::fault::Injection;
+use dataplane::header_mutation::Mutations;
 use dataplane::local_ratelimit::{LocalRateLimit, Verdict};
 use dataplane::local_reply::{self, LocalReply};
 use http::header::{self, HeaderName, HeaderValue};
@@ -32,6 +33,16 @@ fn overwriting(headers: HeaderMap) -> Vec<(HeaderName, HeaderValue, HeaderAppend
         Some((name?, value, HeaderAppendAction::OverwriteIfExistsOrAdd))
     };
     headers.into_iter().filter_map(one).collect()
+}
+
+/// What a mutation filter does to the answer: its own changes first, then those of the route. Steps are taken from the last to the first.
+fn push_mutations(own: &Arc<Mutations>, route: Option<&Arc<Mutations>>, flow: &mut Flow) {
+    for mutations in route.into_iter().chain([own]) {
+        if !mutations.keeps_response() {
+            flow.response
+                .push(ResponseStep::Mutations(mutations.clone()));
+        }
+    }
 }
 
 impl Connection {
@@ -234,11 +245,8 @@ impl Connection {
                         mutations.request(&mut head.change(), &info);
                     }
                     record.head = head;
-                    if !mutations.keeps_response() {
-                        flow.response
-                            .push(ResponseStep::Mutations(mutations.clone()));
-                    }
                 }
+                push_mutations(own, route, flow);
             }
             HttpFilter::HeaderToMetadata(own) => {
                 let rules = match per_route {
@@ -366,22 +374,37 @@ impl Connection {
     /// Filters behind the one that has answered do not see the request; some have a say about the answer all the same.
     pub(in crate::http) fn pass_by(&self, from: usize, record: &Record, flow: &mut Flow) {
         for (index, named) in self.manager.filters.iter().enumerate().skip(from) {
-            let HttpFilter::Lua(lua) = &named.filter else {
+            if !matches!(
+                named.filter,
+                HttpFilter::Lua(_) | HttpFilter::HeaderMutation(_)
+            ) {
                 continue;
-            };
+            }
             let found = self.per_route(record, flow, &named.name);
             let config = match found.as_deref() {
                 Some(PerRoute::Switch { disabled: true, .. }) => continue,
                 None if named.disabled => continue,
                 other => other.and_then(PerRoute::config),
             };
-            let route = match config {
-                Some(PerRoute::Lua(route)) => Some(&**route),
-                _ => None,
-            };
-            if lua.wants_response(route) {
-                flow.scripts = true;
-                flow.response.push(ResponseStep::Script(index, found));
+            match (&named.filter, config) {
+                (HttpFilter::Lua(lua), config) => {
+                    let route = match config {
+                        Some(PerRoute::Lua(route)) => Some(&**route),
+                        _ => None,
+                    };
+                    if lua.wants_response(route) {
+                        flow.scripts = true;
+                        flow.response.push(ResponseStep::Script(index, found));
+                    }
+                }
+                (HttpFilter::HeaderMutation(own), config) => {
+                    let route = match config {
+                        Some(PerRoute::HeaderMutation(route)) => Some(route),
+                        _ => None,
+                    };
+                    push_mutations(own, route, flow);
+                }
+                _ => {}
             }
         }
     }
@@ -460,7 +483,7 @@ impl Connection {
         if let Some((_, found)) = own.iter().find(|(other, _)| *other == key) {
             return found.clone();
         }
-        let made = Rc::new(limit.clone());
+        let made = Rc::new(limit.fresh());
         own.push((key, made.clone()));
         made
     }

@@ -8,6 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use dataplane::ResponseFlags;
+use dataplane::lists::{self, Direction};
 use dataplane::local_reply::{self, LocalReply};
 use dataplane::stream::Certificate;
 use http::header::{self, HeaderName, HeaderValue};
@@ -128,7 +129,11 @@ impl<'a> Side<'a> {
         if how == "replace" {
             self.headers().remove(&name);
         }
-        append(self.headers(), &name, value)
+        let direction = match self.making {
+            Some(_) => Direction::Response,
+            None => Direction::Request,
+        };
+        append(self.headers(), &name, value, direction)
     }
 
     fn change_apart(&mut self, how: &str, name: &str, value: &str) -> Result<(), String> {
@@ -182,7 +187,7 @@ impl<'a> Side<'a> {
         for (name, value) in headers_of(arguments.first())? {
             match name.as_str() {
                 ":status" => status = value.parse::<u16>().ok(),
-                name => append(&mut headers, name, &value)?,
+                name => append(&mut headers, name, &value, Direction::Response)?,
             }
         }
         let status = status
@@ -433,10 +438,15 @@ pub fn headers_of(table: Option<&Value>) -> Result<Vec<(String, String)>, String
 }
 
 /// Adds a header.
-pub fn append(headers: &mut HeaderMap, name: &str, value: &str) -> Result<(), String> {
+pub fn append(
+    headers: &mut HeaderMap,
+    name: &str,
+    value: &str,
+    direction: Direction,
+) -> Result<(), String> {
     let name = HeaderName::try_from(name).map_err(|_| format!("{name:?} is no header"))?;
     let value = HeaderValue::try_from(value).map_err(|_| format!("{name}: a wrong value"))?;
-    headers.append(name, value);
+    lists::append(direction, headers, &name, value);
     Ok(())
 }
 

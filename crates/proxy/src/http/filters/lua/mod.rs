@@ -13,6 +13,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
+use dataplane::lists::Direction;
 use dataplane::local_reply;
 use dataplane::matching::struct_to_json;
 use http::header;
@@ -346,7 +347,7 @@ impl Call {
                 ":path" => (head.path, pseudo) = (value, pseudo + 1),
                 ":authority" | "host" => (head.authority, pseudo) = (value, pseudo + 1),
                 ":scheme" => {}
-                name => host::append(&mut head.headers, name, &value)?,
+                name => host::append(&mut head.headers, name, &value, Direction::Request)?,
             }
         }
         if pseudo < 3 {
