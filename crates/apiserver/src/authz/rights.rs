@@ -136,7 +136,7 @@ impl Role {
     fn read(stored: &Stored) -> Self {
         Self {
             revision: stored.revision,
-            rules: stored.value()["rules"]
+            rules: stored.glance()["rules"]
                 .as_array()
                 .cloned()
                 .unwrap_or_default(),
@@ -146,7 +146,7 @@ impl Role {
 
 impl Binding {
     fn read(at: usize, path: &Arc<str>, stored: &Stored) -> Self {
-        let object = stored.value();
+        let object = stored.glance();
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let namespace = path.split_once('/').map_or("", |(namespace, _)| namespace);
         let (role_kind, role_name) = (
