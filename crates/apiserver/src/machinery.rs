@@ -28,6 +28,15 @@ impl Filter {
         })
     }
 
+    /// The name that objects must have, where the field selector says it, and what else is selected.
+    pub fn by_name(mut self) -> (Option<String>, Self) {
+        let terms = &mut self.fields.terms;
+        let at = terms
+            .iter()
+            .position(|(field, equal, _)| field == "metadata.name" && *equal);
+        (at.map(|at| terms.remove(at).2), self)
+    }
+
     pub fn is_empty(&self) -> bool {
         self.labels.is_empty() && self.fields.is_empty()
     }

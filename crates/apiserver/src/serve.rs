@@ -88,10 +88,19 @@ async fn connection(server: &Arc<Server>, acceptor: TlsAcceptor, stream: TcpStre
         let server = server.clone();
         service_fn(move |request| {
             let (server, user) = (server.clone(), certificate_user.clone());
-            async move { Ok::<_, Infallible>(answer(&server, user, request).await) }
+            // Boxed: a connection keeps the place of it between requests, and while it watches.
+            Box::pin(async move { Ok::<_, Infallible>(answer(&server, user, request).await) })
         })
     };
-    let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+    // The handshake has settled the protocol, as with Go's server. Looking for it in the first bytes would leave each connection with a
+    // buffer of twice the size.
+    let two = tls.get_ref().1.alpn_protocol() == Some(pki::tls::HTTP2);
+    let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+    let mut builder = if two {
+        builder.http2_only()
+    } else {
+        builder.http1_only()
+    };
     builder
         .http1()
         .timer(TokioTimer::new())
@@ -307,8 +316,7 @@ async fn dispatch(
     match route {
         Route::Resource(target) => {
             if let Some(remote) = server.aggregator.find(&target.group, &target.version) {
-                aggregation::authorize(server, request, target)?;
-                return aggregation::pass_on(server, request, &remote).await;
+                return aggregation::handle(server, request, target, &remote).await;
             }
             if target.group == metrics_api::GROUP {
                 return metrics_api::handle(server, request, target).await;

@@ -100,13 +100,34 @@ pub(crate) fn seen(before: bool, now: bool, deleted: bool) -> Seen {
     }
 }
 
+/// Which objects a watch is about, by their keys: nothing of the others is looked at.
+struct Scope {
+    /// `namespace/`, or nothing.
+    prefix: String,
+    /// The only name.
+    name: Option<String>,
+}
+
+impl Scope {
+    fn new(namespace: &str, name: Option<String>) -> Self {
+        let prefix = match namespace {
+            "" => String::new(),
+            namespace => format!("{namespace}/"),
+        };
+        Self { prefix, name }
+    }
+
+    fn holds(&self, key: &str) -> bool {
+        let own = |name: &String| key.rsplit('/').next() == Some(name);
+        key.starts_with(&self.prefix) && self.name.as_ref().is_none_or(own)
+    }
+}
+
 struct Watcher {
     server: Arc<Server>,
     stopped: Pin<Box<WaitForCancellationFutureOwned>>,
-    /// Until the client wants a sign of life.
-    quiet: Pin<Box<Sleep>>,
     resource: Arc<Resource>,
-    prefix: String,
+    scope: Scope,
     filter: Filter,
     form: Form,
     include: String,
@@ -115,22 +136,34 @@ struct Watcher {
     start: Option<Start>,
     cursor: u64,
     changed: tokio::sync::watch::Receiver<u64>,
-    ends: Pin<Box<Sleep>>,
+    /// There may be events after `cursor`.
+    behind: bool,
+    ends: Instant,
+    /// When the client wants a sign of life.
+    quiet: Instant,
+    /// Rings at the earlier of the two. It lives as long as the watch: setting it anew for each event is most of what an event costs.
+    alarm: Pin<Box<Sleep>>,
     over: bool,
+}
+
+/// The moment at which a watch has something to do though nothing happens.
+fn due(bookmarks: bool, ends: Instant, quiet: Instant) -> Instant {
+    if bookmarks { ends.min(quiet) } else { ends }
 }
 
 /// Has objects converted that are about to be shown. One that cannot be is shown in the version it is kept in.
 async fn converted(server: &Server, resource: &Resource, objects: &[Arc<Stored>]) {
     let objects = objects.iter().map(AsRef::as_ref);
-    if let Err(e) = conversion::prepare(server, resource, objects).await {
+    // Boxed: a watch that waits is not to be as large as one that converts.
+    if let Err(e) = Box::pin(conversion::prepare(server, resource, objects)).await {
         tracing::warn!(error = %e, "objects for a watch were not converted");
     }
 }
 
 /// What a watcher may be shown of events.
-fn shown_of(events: &[Arc<Event>], prefix: &str) -> Vec<Arc<Stored>> {
+fn shown_of(events: &[Arc<Event>], scope: &Scope) -> Vec<Arc<Stored>> {
     let mut objects = Vec::new();
-    for event in events.iter().filter(|event| event.key.starts_with(prefix)) {
+    for event in events.iter().filter(|event| scope.holds(&event.key)) {
         objects.push(event.object.clone());
         if let Some(previous) = &event.previous {
             objects.push(previous.clone());
@@ -157,7 +190,7 @@ impl Watcher {
     }
 
     fn event(&mut self, out: &mut BytesMut, event: &Event) {
-        if !event.key.starts_with(&self.prefix) {
+        if !self.scope.holds(&event.key) {
             return;
         }
         let before = event
@@ -231,11 +264,12 @@ impl Watcher {
             match start {
                 Start::After(revision) => self.cursor = revision,
                 with @ (Start::Present | Start::PresentMarked) => {
-                    let (items, revision) = self
+                    let (mut items, revision) = self
                         .server
                         .storage
                         .cache()
-                        .list(&self.resource.table, &self.prefix);
+                        .list(&self.resource.table, &self.scope.prefix);
+                    items.retain(|(key, _)| self.scope.holds(key));
                     self.cursor = revision;
                     let mut out = BytesMut::new();
                     if conversion::of(&self.resource).is_some() {
@@ -258,57 +292,36 @@ impl Watcher {
             }
         }
         loop {
-            self.changed.borrow_and_update();
-            let batch = self
-                .server
-                .storage
-                .cache()
-                .since(&self.resource.table, self.cursor);
-            match batch {
-                Err(TooOld { asked, oldest }) => {
-                    let e =
-                        ApiError::expired(format!("too old resource version: {asked} ({oldest})"));
-                    return Some(self.failed(&e));
-                }
-                Ok(batch) => {
-                    let mut out = BytesMut::new();
-                    self.cursor = batch.upto;
-                    if conversion::of(&self.resource).is_some() {
-                        let all = shown_of(&batch.events, &self.prefix);
-                        converted(&self.server, &self.resource, &all).await;
-                    }
-                    for event in &batch.events {
-                        self.event(&mut out, event);
-                        if out.len() > CHUNK {
-                            // The rest stays in the history, where all watchers share it.
-                            self.cursor = event.revision;
-                            break;
-                        }
-                    }
-                    if !out.is_empty() {
-                        return Some(out.freeze());
-                    }
+            // After an event that was passed on, mostly nothing more has happened.
+            if self.behind || self.changed.has_changed().unwrap_or(true) {
+                self.behind = false;
+                self.changed.borrow_and_update();
+                if let Some(chunk) = self.catch_up().await {
+                    return Some(chunk);
                 }
             }
-            // The timers live as long as the watch: setting them anew for each event is most of what an event costs.
             tokio::select! {
+                biased;
                 change = self.changed.changed() => {
                     if change.is_err() {
                         return None;
                     }
+                    self.behind = true;
                 }
-                () = &mut self.ends => {
-                    self.over = true;
-                    if !self.bookmarks {
-                        return None;
+                () = &mut self.alarm => {
+                    let now = Instant::now();
+                    let mut out = BytesMut::new();
+                    if now >= self.ends {
+                        self.over = true;
+                        if !self.bookmarks {
+                            return None;
+                        }
+                        self.bookmark(&mut out, false);
+                        return Some(out.freeze());
                     }
-                    let mut out = BytesMut::new();
-                    self.bookmark(&mut out, false);
-                    return Some(out.freeze());
-                }
-                () = &mut self.quiet, if self.bookmarks => {
-                    self.quiet.as_mut().reset(Instant::now() + BOOKMARKS);
-                    let mut out = BytesMut::new();
+                    self.quiet = now + BOOKMARKS;
+                    let due = due(self.bookmarks, self.ends, self.quiet);
+                    self.alarm.as_mut().reset(due);
                     // Nothing of this resource may have happened, but time has passed elsewhere.
                     if let Ok(batch) = self.server.storage.cache().since(&self.resource.table, self.cursor)
                         && batch.events.is_empty()
@@ -321,6 +334,34 @@ impl Watcher {
                 () = &mut self.stopped => return None,
             }
         }
+    }
+
+    /// What the history has after `cursor`; `None`: nothing that the client is to see.
+    async fn catch_up(&mut self) -> Option<Bytes> {
+        let cache = self.server.storage.cache();
+        let batch = match cache.since(&self.resource.table, self.cursor) {
+            Ok(batch) => batch,
+            Err(TooOld { asked, oldest }) => {
+                let e = ApiError::expired(format!("too old resource version: {asked} ({oldest})"));
+                return Some(self.failed(&e));
+            }
+        };
+        let mut out = BytesMut::new();
+        self.cursor = batch.upto;
+        if conversion::of(&self.resource).is_some() {
+            let all = shown_of(&batch.events, &self.scope);
+            converted(&self.server, &self.resource, &all).await;
+        }
+        for event in &batch.events {
+            self.event(&mut out, event);
+            if out.len() > CHUNK {
+                // The rest stays in the history, where all watchers share it.
+                self.cursor = event.revision;
+                self.behind = true;
+                break;
+            }
+        }
+        (!out.is_empty()).then(|| out.freeze())
     }
 }
 
@@ -343,27 +384,30 @@ pub(crate) fn watch(call: &Call<'_>, namespace: &str, filter: Filter) -> ApiResu
         // Spread over an hour, so that clients that came together do not come back together.
         _ => 1800 + u64::from(rand::random::<u16>()) % 1800,
     };
-    let watcher = Watcher {
+    let bookmarks = request.query.flag("allowWatchBookmarks");
+    let now = Instant::now();
+    let (ends, quiet) = (now + Duration::from_secs(seconds), now + BOOKMARKS);
+    let (name, filter) = filter.by_name();
+    // Boxed, because it is handed from one piece of the answer to the next.
+    let watcher = Box::new(Watcher {
         changed: server.storage.cache().subscribe(&resource.table),
         server: Arc::clone(server),
         resource: resource.clone(),
-        prefix: if namespace.is_empty() {
-            String::new()
-        } else {
-            format!("{namespace}/")
-        },
+        scope: Scope::new(namespace, name),
         filter,
         form: *form,
         include: request.query.text("includeObject").to_owned(),
         headers: true,
-        bookmarks: request.query.flag("allowWatchBookmarks"),
+        bookmarks,
         start: Some(start),
         cursor: 0,
-        ends: Box::pin(tokio::time::sleep(Duration::from_secs(seconds))),
-        quiet: Box::pin(tokio::time::sleep(BOOKMARKS)),
+        behind: true,
+        ends,
+        quiet,
+        alarm: Box::pin(tokio::time::sleep_until(due(bookmarks, ends, quiet))),
         stopped: Box::pin(server.shutdown.clone().cancelled_owned()),
         over: false,
-    };
+    });
     let guard = (
         server.counters.watching(),
         server.flow.watching(target, &request.query),
@@ -389,6 +433,22 @@ mod tests {
         assert_eq!(seen(true, false, false), Seen::Deleted { left: true });
         assert_eq!(seen(true, true, true), Seen::Deleted { left: false });
         assert_eq!(seen(false, true, true), Seen::Nothing);
+    }
+
+    #[test]
+    fn a_watch_of_one_object_is_not_about_its_neighbours() {
+        let all = |namespace: &str, name: Option<&str>| {
+            let scope = Scope::new(namespace, name.map(str::to_owned));
+            ["a/x", "a/xy", "ab/x", "b/x"].map(|key| scope.holds(key))
+        };
+        assert_eq!(all("", None), [true; 4]);
+        assert_eq!(all("a", None), [true, true, false, false]);
+        assert_eq!(all("a", Some("x")), [true, false, false, false]);
+        assert_eq!(all("", Some("x")), [true, false, true, true]);
+        assert!(
+            Scope::new("", Some("n".into())).holds("n"),
+            "of no namespace"
+        );
     }
 
     #[test]
