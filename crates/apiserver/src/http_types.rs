@@ -163,3 +163,12 @@ where
     use futures::StreamExt;
     StreamBody::new(stream.map(|chunk| chunk.map(Frame::data))).boxed_unsync()
 }
+
+/// The same body, which keeps something until it is sent or given up.
+pub(crate) fn keeping<T: Send + 'static>(body: Body, kept: T) -> Body {
+    let pass = move |frame| {
+        let _ = &kept;
+        frame
+    };
+    body.map_frame(pass).boxed_unsync()
+}

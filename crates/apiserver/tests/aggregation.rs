@@ -3,21 +3,35 @@
 
 mod support;
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
-use http_body_util::{BodyExt, Full};
-use hyper::body::{Bytes, Incoming};
+use futures::StreamExt as _;
+use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
+use hyper::body::{Bytes, Frame, Incoming};
 use serde_json::{Value, json};
-use support::{Answer, World, eventually, serve};
+use support::{World, eventually, serve};
 
 const APIS: &str = "/apis/apiregistration.k8s.io/v1/apiservices";
 const NAME: &str = "v1alpha1.wardle.example.com";
 
-/// What the extension server answers: resources, and what it was asked, as an object.
-async fn answer(request: http::Request<Incoming>) -> Answer {
+/// What the extension server answers: resources, and what it was asked, as an object. A watch is answered without end, and
+/// objects that are not for trial are never made.
+async fn answer(
+    request: http::Request<Incoming>,
+) -> http::Response<UnsyncBoxBody<Bytes, Infallible>> {
     let path = request.uri().path().to_owned();
+    let query = request.uri().query().unwrap_or("").to_owned();
+    if query.contains("watch=true") {
+        let first = futures::stream::once(async { Ok(Frame::data(Bytes::from("{}\n"))) });
+        let body = StreamBody::new(first.chain(futures::stream::pending()));
+        return http::Response::new(body.boxed_unsync());
+    }
+    if request.method() == "POST" && !query.contains("dryRun") {
+        std::future::pending::<()>().await;
+    }
     let mut code = 200;
     let body = match path.as_str() {
         "/apis/wardle.example.com/v1alpha1" => {
@@ -44,7 +58,7 @@ async fn answer(request: http::Request<Incoming>) -> Answer {
                 "metadata": {"name": "seen"}, "seen": seen, "body": String::from_utf8_lossy(&body)})
         }
     };
-    let mut out = http::Response::new(Full::new(Bytes::from(body.to_string())));
+    let mut out = http::Response::new(Full::new(Bytes::from(body.to_string())).boxed_unsync());
     *out.status_mut() = http::StatusCode::from_u16(code).unwrap();
     out.headers_mut()
         .insert("content-type", "application/json".parse().unwrap());
@@ -235,6 +249,52 @@ async fn a_server_with_a_wrong_certificate_is_not_asked_unless_that_is_wished() 
     assert_eq!(admin.merge(&one, &trusting).await.0, 200);
     eventually("the check passes", async || {
         condition(&w.admin().get(&one).await.1).starts_with("True Passed")
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn watches_of_an_extension_server_keep_seats_for_writes() {
+    let w = World::new().await;
+    let admin = w.admin();
+    let port = extension(&w, "sample-api.default.svc").await;
+    sample_service(&w).await;
+    let service = api_service(port, Some(w.credentials.ca.root_pem()));
+    assert_eq!(admin.post(APIS, &service).await.0, 201);
+    let one = format!("{APIS}/{NAME}");
+    eventually("the server is available", async || {
+        condition(&w.admin().get(&one).await.1).starts_with("True")
+    })
+    .await;
+    let flunders = "/apis/wardle.example.com/v1alpha1/namespaces/default/flunders";
+    // What a write that is being answered takes: seats after the answer, and for how long.
+    let seats = async || {
+        let writer = w.admin();
+        let write = tokio::spawn(async move { writer.post(flunders, &json!({})).await });
+        let seen = std::cell::RefCell::new(String::new());
+        eventually("the write is passed on", async || {
+            let path = "/debug/api_priority_and_fairness/dump_requests?includeRequestDetails=1";
+            let dump = w.admin().get(path).await.1;
+            let mut rows = dump.as_str().unwrap().lines().filter_map(|line| {
+                let row: Vec<&str> = line.split(',').map(str::trim).collect();
+                (row[11] == "create" && row[12] == flunders).then(|| row[7..9].join(" "))
+            });
+            *seen.borrow_mut() = rows.next().unwrap_or_default();
+            !seen.borrow().is_empty()
+        })
+        .await;
+        write.abort();
+        seen.into_inner()
+    };
+    let path = format!("{flunders}?watch=true");
+    let mut watches = Vec::new();
+    for _ in 0..10 {
+        watches.push(admin.open("GET", &path, &[], Vec::new()).await);
+    }
+    assert_eq!(seats().await, "1 5ms");
+    drop(watches);
+    eventually("watches that have ended count no more", async || {
+        seats().await == "0 0s"
     })
     .await;
 }

@@ -22,7 +22,7 @@ pub(crate) use discovery::{aggregated, group, groups, openapi_index};
 
 use crate::authn::{self, User};
 use crate::error::{ApiError, ApiResult};
-use crate::http_types::{Answer, Request, text_answer};
+use crate::http_types::{Answer, Request, keeping, text_answer};
 use crate::outbound::{self, Peer};
 use crate::rest::write::{WriteOptions, Writer};
 use crate::state::{Server, now};
@@ -276,11 +276,20 @@ fn escaped(key: &str) -> String {
     out
 }
 
-/// May the user ask this?
-pub(crate) fn authorize(server: &Server, request: &Request, target: &Target) -> ApiResult<()> {
+/// Answers for an object of an extension server: asks whether the user may, then there. A watch counts, for the seats of those who write
+/// what it watches, until its answer ends.
+pub(crate) async fn handle(
+    server: &Server,
+    request: &Request,
+    target: &Target,
+    remote: &Remote,
+) -> ApiResult<Answer> {
     let verb = target::verb(&request.method, target, request.query.flag("watch")).unwrap_or("");
     let action = rest::action(target, verb, &request.query);
-    server.rights().require(&request.user, &action)
+    server.rights().require(&request.user, &action)?;
+    let watched = (verb == "watch").then(|| server.flow.watching(target, &request.query));
+    let answer = pass_on(server, request, remote).await?;
+    Ok(answer.map(|body| keeping(body, watched)))
 }
 
 /// Passes a request on, and its answer back.

@@ -349,10 +349,15 @@ pub async fn eventually<F: Future<Output = bool>>(what: &str, mut ask: impl FnMu
 pub type Answer = http::Response<Full<Bytes>>;
 
 /// Serves HTTPS on a free port of the loopback interface, until the world ends.
-pub async fn serve<F, R>(w: &World, acceptor: tokio_rustls::TlsAcceptor, handler: F) -> SocketAddr
+pub async fn serve<F, R, B>(
+    w: &World,
+    acceptor: tokio_rustls::TlsAcceptor,
+    handler: F,
+) -> SocketAddr
 where
     F: Fn(http::Request<Incoming>) -> R + Send + Sync + 'static,
-    R: Future<Output = Answer> + Send,
+    R: Future<Output = http::Response<B>> + Send,
+    B: hyper::body::Body<Data = Bytes, Error = Infallible> + Send + 'static,
 {
     let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
         .await
