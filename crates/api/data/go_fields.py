@@ -58,7 +58,7 @@ for name in sorted(schemas):
                 out["named"].setdefault(name, {})[field] = "v1." + bare if bare != "UID" else "types.UID"
         if p.get("type") == "array" and not omit:
             out["always"].setdefault(name, []).append(field)
-        if ty.split(".")[-1] in ("Time", "MicroTime") and not ty.startswith("*"):
+        if ty.split(".")[-1] in ("Time", "MicroTime") and ty[0] not in "*[" and not ty.startswith("map["):
             out["times"].setdefault(name, []).append(field)
 with open(here + "/go_fields.json", "w") as f:
     json.dump(out, f, separators=(",", ":"))

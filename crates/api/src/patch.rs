@@ -1,5 +1,6 @@
 //! The four kinds of patches.
 
+mod last_applied;
 mod managed;
 mod ownership;
 mod strategic;
@@ -9,6 +10,7 @@ pub use strategic::strategic;
 
 use crate::field::FieldError;
 use crate::go;
+use crate::prune::json_type;
 use crate::status::StatusError;
 use serde_json::{Map, Value};
 
@@ -146,7 +148,7 @@ pub fn json(obj: &Value, patch: &Value) -> Result<Value, StatusError> {
     if !patch.is_array() {
         return Err(StatusError::bad_request(format!(
             "error decoding patch: json: cannot unmarshal {} into Go value of type []handlers.jsonPatchOp",
-            type_name(patch)
+            json_type(patch)
         )));
     }
     let rejected = || {
@@ -160,19 +162,44 @@ pub fn json(obj: &Value, patch: &Value) -> Result<Value, StatusError> {
     };
     let ops: json_patch::Patch = serde_json::from_value(patch.clone()).map_err(|_| rejected())?;
     let mut out = obj.clone();
-    json_patch::patch(&mut out, &ops).map_err(|_| rejected())?;
+    carry_out(&mut out, ops).map_err(|_| rejected())?;
     Ok(out)
 }
 
-fn type_name(v: &Value) -> &'static str {
-    match v {
-        Value::Null => "null",
-        Value::Bool(_) => "bool",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
+/// Carries out a JSON patch as Go's library does: to it, a member that an object does not have is one that is null, which can be
+/// replaced, copied and compared. After an error some of the operations have been carried out.
+///
+/// # Errors
+/// When an operation does not fit the document, or a `test` fails.
+pub fn carry_out(
+    document: &mut Value,
+    patch: json_patch::Patch,
+) -> Result<(), json_patch::PatchError> {
+    use json_patch::{AddOperation, PatchOperation::*};
+    for operation in patch.0 {
+        let operation = match operation {
+            Replace(o) if is_absent(document, o.path.as_str()) => Add(AddOperation {
+                path: o.path,
+                value: o.value,
+            }),
+            Copy(o) if is_absent(document, o.from.as_str()) => Add(AddOperation {
+                path: o.path,
+                value: Value::Null,
+            }),
+            Test(o) if o.value.is_null() && is_absent(document, o.path.as_str()) => continue,
+            other => other,
+        };
+        json_patch::patch(document, &json_patch::Patch(vec![operation]))?;
     }
+    Ok(())
+}
+
+/// Whether a JSON pointer names a member that its object does not have.
+fn is_absent(document: &Value, at: &str) -> bool {
+    let Some((object, _)) = at.rsplit_once('/') else {
+        return false;
+    };
+    document.pointer(at).is_none() && document.pointer(object).is_some_and(Value::is_object)
 }
 
 /// JSON merge patch.
@@ -193,7 +220,7 @@ pub fn must_be_object(kind: PatchKind, patch: &Value) -> Result<(), StatusError>
     };
     Err(StatusError::bad_request(format!(
         "{prefix}json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
-        type_name(patch)
+        json_type(patch)
     )))
 }
 
@@ -220,6 +247,29 @@ mod tests {
             &json!([{"op": "test", "path": "/data/a", "value": "b"}, {"op": "add", "path": "/data/c", "value": "d"}]),
         );
         assert_eq!(out.unwrap(), json!({"data": {"a": "b", "c": "d"}}));
+        for (operation, expected) in [
+            (
+                json!({"op": "replace", "path": "/data/c", "value": "d"}),
+                Some(json!({"data": {"a": "b", "c": "d"}})),
+            ),
+            (
+                json!({"op": "copy", "from": "/x", "path": "/data/c"}),
+                Some(json!({"data": {"a": "b", "c": null}})),
+            ),
+            (
+                json!({"op": "test", "path": "/data/c", "value": null}),
+                Some(o.clone()),
+            ),
+            (json!({"op": "test", "path": "/data/c", "value": "d"}), None),
+            (json!({"op": "replace", "path": "/x/c", "value": "d"}), None),
+            (
+                json!({"op": "move", "from": "/data/c", "path": "/data/d"}),
+                None,
+            ),
+        ] {
+            let seen = json(&o, &json!([operation])).ok();
+            assert_eq!(seen, expected, "{operation}");
+        }
         let e = json(&o, &json!([{"op": "remove", "path": "/data/zz"}])).unwrap_err();
         assert_eq!(
             (e.code, e.message.as_str()),

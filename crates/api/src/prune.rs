@@ -4,6 +4,8 @@ mod custom;
 mod duplicates;
 pub(crate) mod typed;
 
+pub use typed::json_type;
+
 pub use duplicates::parse as json;
 
 use crate::field::quote;
@@ -83,7 +85,7 @@ pub fn decode(
     duplicates: &Duplicates,
     validation: FieldValidation,
 ) -> Result<Vec<String>, StatusError> {
-    check_kind(schema, obj)?;
+    check_kind(schema, obj).map_err(|wrong| wrong.status(schema))?;
     walk(schema, obj, duplicates, validation).map_err(|why| {
         StatusError::bad_request(format!(
             "{} in version {} cannot be handled as a {}: {why}",
@@ -103,12 +105,22 @@ pub fn decode_patched(
     patched: &dyn Fn() -> Value,
     validation: FieldValidation,
 ) -> Result<Vec<String>, StatusError> {
-    check_kind(schema, obj)?;
-    walk(schema, obj, &Duplicates::default(), validation).map_err(|why| match patch {
+    let refused = |why: String| match patch {
         (PatchKind::Strategic, patch) => crate::patch::unconvertible(patch, &why),
         (PatchKind::Merge, patch) => crate::patch::undecodable(&patched(), patch, &why),
         _ => crate::patch::undecodable(&patched(), &Value::Null, &why),
-    })
+    };
+    if schema.builtin && patch.0 == PatchKind::Strategic {
+        // What is patched is a struct, and its kind is that of the struct whatever the patch says.
+        for key in ["apiVersion", "kind"] {
+            obj[key] = "".into();
+        }
+    }
+    check_kind(schema, obj).map_err(|wrong| match wrong.kind {
+        Some(_) => refused(wrong.why),
+        None => wrong.status(schema),
+    })?;
+    walk(schema, obj, &Duplicates::default(), validation).map_err(refused)
 }
 
 fn walk(
@@ -190,8 +202,29 @@ fn paths(v: &Value, path: &str, into: &mut Vec<String>) {
     }
 }
 
+/// An object of another kind than it should be.
+struct WrongKind {
+    /// What it says it is, version and kind; nothing where custom resources are served.
+    kind: Option<(String, String)>,
+    why: String,
+}
+
+impl WrongKind {
+    fn status(self, schema: &ObjectSchema) -> StatusError {
+        let Self { kind, why } = self;
+        StatusError::bad_request(match kind {
+            Some((version, kind)) => format!(
+                "{kind} in version {} cannot be handled as a {}: {why}",
+                quote(&version),
+                schema.kind
+            ),
+            None => why,
+        })
+    }
+}
+
 /// Fills in `apiVersion` and `kind` of built-in kinds where absent; another kind is an error.
-fn check_kind(schema: &ObjectSchema, obj: &mut Value) -> Result<(), StatusError> {
+fn check_kind(schema: &ObjectSchema, obj: &mut Value) -> Result<(), WrongKind> {
     let (av, kind) = (
         meta::api_version(obj).to_string(),
         meta::kind(obj).to_string(),
@@ -214,10 +247,13 @@ fn check_kind(schema: &ObjectSchema, obj: &mut Value) -> Result<(), StatusError>
     };
     let (group, version) = meta::group_version(&av);
     let why = if !schema.builtin {
-        return Err(StatusError::bad_request(format!(
-            "the API version in the data ({av}) does not match the expected API version ({})",
-            meta::join_group_version(&schema.group, &schema.version)
-        )));
+        return Err(WrongKind {
+            kind: None,
+            why: format!(
+                "the API version in the data ({av}) does not match the expected API version ({})",
+                meta::join_group_version(&schema.group, &schema.version)
+            ),
+        });
     } else if scheme::find_kind(group, version, &kind).is_some() {
         let go = |g: &str| {
             if g.is_empty() {
@@ -238,11 +274,10 @@ fn check_kind(schema: &ObjectSchema, obj: &mut Value) -> Result<(), StatusError>
             quote(&av)
         )
     };
-    Err(StatusError::bad_request(format!(
-        "{kind} in version {} cannot be handled as a {}: {why}",
-        quote(version),
-        schema.kind
-    )))
+    Err(WrongKind {
+        kind: Some((version.to_owned(), kind)),
+        why,
+    })
 }
 
 /// Parses a JSON (or, with `yaml`, YAML) body of the kind; also returns the fields that are there twice.
@@ -351,6 +386,40 @@ mod tests {
             e.message,
             "the object provided is unrecognized (must be of type ConfigMap): yaml: line 2: mapping values are not allowed in this context (61706956657273696f6e3a2076310a206b696e643a20436f6e6669674d61 ...)"
         );
+    }
+
+    #[test]
+    fn a_map_of_times_is_left_out_when_it_is_empty() {
+        let s = ObjectSchema::builtin("policy", "v1", "PodDisruptionBudget").unwrap();
+        let mut o =
+            json!({"metadata": {"name": "b"}, "status": {"expectedPods": 1, "disruptedPods": {}}});
+        decode(&s, &mut o, &Duplicates::default(), FieldValidation::Strict).unwrap();
+        assert!(o["status"].get("disruptedPods").is_none(), "{o}");
+    }
+
+    #[test]
+    fn a_patch_cannot_make_another_kind_of_an_object() {
+        let s = deployment();
+        let patched = json!({"apiVersion": "apps/v1", "kind": "Other", "metadata": {"name": "d"}});
+        let decoded = |kind| {
+            let mut object = patched.clone();
+            let patch = json!({"kind": "Other"});
+            decode_patched(
+                &s,
+                &mut object,
+                (kind, &patch),
+                &|| patched.clone(),
+                FieldValidation::Warn,
+            )
+            .map(|_| object["kind"].clone())
+        };
+        for kind in [PatchKind::Merge, PatchKind::Json] {
+            let e = decoded(kind).unwrap_err();
+            let why = "no kind \"Other\" is registered for version \"apps/v1\" in scheme \"pkg/runtime/scheme.go:100\"";
+            assert_eq!(e.code, 422);
+            assert!(e.message.ends_with(why), "{}", e.message);
+        }
+        assert_eq!(decoded(PatchKind::Strategic).unwrap(), "Deployment");
     }
 
     #[test]

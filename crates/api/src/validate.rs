@@ -63,6 +63,9 @@ pub fn update(
                 subresource.unwrap_or(""),
             ));
         }
+        if resource.kind == "Namespace" && subresource == Some("status") {
+            errors.extend(config::namespace_phase(obj));
+        }
         // Subresources of built-in kinds write parts that the strategies keep apart.
         errors.extend(metadata::common(obj));
         return errors;

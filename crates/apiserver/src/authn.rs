@@ -56,7 +56,7 @@ pub(crate) fn certificate_user(der: &[u8]) -> Option<User> {
         groups,
         extra: BTreeMap::from([(
             "authentication.kubernetes.io/credential-id".to_owned(),
-            vec![format!("X509SERIAL={}", identity.serial)],
+            vec![format!("X509SHA256={}", pki::fingerprint(der))],
         )]),
     })
 }

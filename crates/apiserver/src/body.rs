@@ -66,13 +66,17 @@ pub(crate) fn check_type(resource: &Resource, object: &mut Value) -> ApiResult<(
             resource.version, resource.kind
         )));
     }
-    if map
+    if let Some(metadata) = map
         .get("metadata")
-        .is_some_and(|m| !m.is_object() && !m.is_null())
+        .filter(|m| !m.is_object() && !m.is_null())
     {
         return Err(ApiError::bad_request(format!(
-            "{} in version {:?} cannot be handled as a {}: json: cannot unmarshal into Go struct field {}.metadata of type v1.ObjectMeta",
-            resource.kind, resource.version, resource.kind, resource.kind
+            "{} in version {:?} cannot be handled as a {}: json: cannot unmarshal {} into Go struct field {}.metadata of type v1.ObjectMeta",
+            resource.kind,
+            resource.version,
+            resource.kind,
+            api::prune::json_type(metadata),
+            resource.kind
         )));
     }
     // Kind and version first, as people read them.

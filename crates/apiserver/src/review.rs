@@ -43,6 +43,9 @@ pub(crate) async fn answer(call: &Call<'_>, mut object: Value) -> ApiResult<Valu
             return Err(ApiError::internal(format!("nothing answers {other}")));
         }
     };
+    if call.resource.plural == "selfsubjectreviews" {
+        object["metadata"]["creationTimestamp"] = crate::state::now().into();
+    }
     object["status"] = status;
     Ok(object)
 }

@@ -16,7 +16,7 @@ pub mod tls;
 pub use authority::{Authority, CertRequest, Issued, Validity};
 pub use error::Error;
 pub use key::KeyPair;
-pub use peer::{PeerIdentity, peer_identity};
+pub use peer::{PeerIdentity, fingerprint, peer_identity};
 pub use spiffe::SpiffeId;
 
 /// The result of everything in this crate.

@@ -39,6 +39,14 @@ impl PeerIdentity {
     }
 }
 
+/// SHA-256 of a DER certificate, lower-case hexadecimal without separators.
+#[must_use]
+pub fn fingerprint(cert_der: &[u8]) -> String {
+    let digest = ring::digest::digest(&ring::digest::SHA256, cert_der);
+    let hex = |byte: &u8| format!("{byte:02x}");
+    digest.as_ref().iter().map(hex).collect()
+}
+
 /// Reads the names of a DER certificate.
 ///
 /// # Errors

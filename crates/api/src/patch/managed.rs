@@ -1,5 +1,6 @@
 //! `metadata.managedFields` and server-side apply.
 
+use super::last_applied;
 use super::ownership::{self, FieldSet, Place};
 use crate::meta;
 use crate::schema::{self, Document, NodeId, ObjectSchema};
@@ -392,7 +393,23 @@ pub fn apply(
     }
     let mut after = entries.clone();
     let diff = ownership::compare(cx.place(), &before, &merged);
-    let conflicts = take(&mut after, &me, &diff);
+    let mut conflicts = take(&mut after, &me, &diff);
+    let by_kubectl = writer.manager == last_applied::KUBECTL;
+    if by_kubectl
+        && !conflicts.is_empty()
+        && let Some(last) = last_applied::of(&before, &me.api_version)
+    {
+        // Its own, applied on the client's side, as far as they are still as it applied them.
+        let now = ownership::compare(cx.place(), &last, &before);
+        let own = ownership::fields_of(cx.place(), &last)
+            .minus(&now.modified)
+            .minus(&now.added)
+            .minus(&now.removed);
+        for (_, set) in &mut conflicts {
+            *set = set.minus(&own);
+        }
+        conflicts.retain(|(_, set)| !set.is_empty());
+    }
     if !force && !conflicts.is_empty() {
         return Err(conflict(&conflicts));
     }
@@ -402,6 +419,9 @@ pub fn apply(
     {
         after[i].time = Some(writer.now.into());
         after[i].api_version = me.api_version.clone();
+    }
+    if by_kubectl {
+        last_applied::renew(&mut merged, &applied);
     }
     encode(&mut merged, after);
     Ok(merged)

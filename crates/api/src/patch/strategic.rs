@@ -236,7 +236,10 @@ fn merge_lists(
             return Err(StatusError::new(
                 500,
                 "",
-                format!("map: {p} does not contain declared merge key: {key}"),
+                format!(
+                    "map: {} does not contain declared merge key: {key}",
+                    crate::go::fmt::value(p)
+                ),
             ));
         };
         let found = merged.iter().position(|o| o.get(&key) == Some(k));

@@ -206,3 +206,18 @@ pub fn node_update(obj: &Value, old: &Value) -> Errors {
     }
     out
 }
+/// The phase of a Namespace follows from whether it is being deleted.
+pub fn namespace_phase(obj: &Value) -> Option<FieldError> {
+    let (right, when) = match obj["metadata"]["deletionTimestamp"].is_null() {
+        true => ("Active", "empty"),
+        false => ("Terminating", "not empty"),
+    };
+    let phase = &obj["status"]["phase"];
+    (phase != right).then(|| {
+        FieldError::invalid(
+            "status.Phase",
+            &text(phase).into(),
+            format!("may only be '{right}' if `deletionTimestamp` is {when}"),
+        )
+    })
+}

@@ -403,34 +403,35 @@ fn mounts(path: &str, c: &Value, volumes: &[&str]) -> Errors {
     out
 }
 
+/// What is wrong with a resource that a container is to ask for.
+pub(super) fn resource_name(at: &str, resource: &str) -> Errors {
+    let wrong = |why: String| FieldError::invalid_go(at, resource, why);
+    if resource.contains('/') {
+        return names::qualified_name(resource)
+            .into_iter()
+            .map(wrong)
+            .collect();
+    }
+    let standard = ["cpu", "memory", "ephemeral-storage", "storage"].contains(&resource)
+        || resource.starts_with("hugepages-");
+    let unknown = [
+        "must be a standard resource type or fully qualified",
+        "must be a standard resource for containers",
+    ];
+    if standard {
+        Vec::new()
+    } else {
+        unknown.map(|why| wrong(why.to_owned())).into()
+    }
+}
+
 fn resources(path: &str, r: &Value) -> Errors {
     let mut out = Vec::new();
     let quantity = |v: &Value| Quantity::parse(text(v)).ok();
     for side in ["limits", "requests"] {
         for (k, v) in r[side].as_object().into_iter().flatten() {
             let at = format!("{path}.{side}[{k}]");
-            if !k.contains('/') {
-                let standard = matches!(
-                    k.as_str(),
-                    "cpu" | "memory" | "ephemeral-storage" | "storage"
-                ) || k.starts_with("hugepages-");
-                if !standard {
-                    out.push(FieldError::invalid_go(
-                        at.as_str(),
-                        k.as_str(),
-                        "must be a standard resource type or fully qualified",
-                    ));
-                    out.push(FieldError::invalid_go(
-                        at.as_str(),
-                        k.as_str(),
-                        "must be a standard resource for containers",
-                    ));
-                }
-            } else {
-                for m in names::qualified_name(k) {
-                    out.push(FieldError::invalid_go(at.as_str(), k.as_str(), m));
-                }
-            }
+            out.extend(resource_name(&at, k));
             let Some(q) = quantity(v) else { continue };
             if q.is_negative() {
                 out.push(FieldError::invalid(

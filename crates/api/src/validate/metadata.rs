@@ -189,6 +189,24 @@ fn finalizers(all: &[Value], core: bool) -> Errors {
 pub fn update(obj: &Value, old: &Value) -> Errors {
     let mut out = Vec::new();
     let (m, o) = (&obj["metadata"], &old["metadata"]);
+    if !o["deletionTimestamp"].is_null() {
+        let known = list(&o["finalizers"]);
+        let mut new: Vec<&str> = list(&m["finalizers"])
+            .iter()
+            .filter(|f| !known.contains(f))
+            .map(text)
+            .collect();
+        new.sort_unstable();
+        if !new.is_empty() {
+            out.push(FieldError::forbidden(
+                "metadata.finalizers",
+                format!(
+                    "no new finalizers can be added if the object is being deleted, found new finalizers {}",
+                    gostring::strings(&new.into())
+                ),
+            ));
+        }
+    }
     if meta::generation(obj) < meta::generation(old) {
         out.push(FieldError::invalid(
             "metadata.generation",

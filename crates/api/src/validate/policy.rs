@@ -10,6 +10,15 @@ use serde_json::Value;
 /// The greatest priority people may give; above are the system's own classes.
 const HIGHEST_PRIORITY: i64 = 1_000_000_000;
 
+/// Scopes of a quota that are about the pod alone; the other one is about its class.
+const POD_SCOPES: [&str; 5] = [
+    "Terminating",
+    "NotTerminating",
+    "BestEffort",
+    "NotBestEffort",
+    "CrossNamespacePodAffinity",
+];
+
 /// The classes that every cluster has, with their values.
 pub const SYSTEM_PRIORITIES: [(&str, i64); 2] = [
     ("system-cluster-critical", 2_000_000_000),
@@ -87,22 +96,20 @@ pub fn resource_quota(obj: &Value) -> Errors {
     let scopes: Vec<&str> = list(&obj["spec"]["scopes"]).iter().map(text).collect();
     let shown = scopes_shown(&obj["spec"]["scopes"]);
     for scope in &scopes {
-        if !matches!(
-            *scope,
-            "Terminating"
-                | "NotTerminating"
-                | "BestEffort"
-                | "NotBestEffort"
-                | "PriorityClass"
-                | "CrossNamespacePodAffinity"
-        ) {
-            out.push(FieldError::invalid_go(
-                "spec.scopes",
-                shown.as_str(),
-                "unsupported scope",
-            ));
+        let mut wrong = |why: &str| {
+            out.push(FieldError::invalid_go("spec.scopes", shown.as_str(), why));
+        };
+        if !is_scope(scope) {
+            wrong("unsupported scope");
+        }
+        for (resource, _) in obj["spec"]["hard"].as_object().into_iter().flatten() {
+            if !fits(scope, resource) {
+                wrong("unsupported scope applied to resource");
+            }
         }
     }
+    let requirements = list(&obj["spec"]["scopeSelector"]["matchExpressions"]);
+    out.extend(requirements.iter().flat_map(scope_requirement));
     for pair in [
         ["BestEffort", "NotBestEffort"],
         ["Terminating", "NotTerminating"],
@@ -114,6 +121,70 @@ pub fn resource_quota(obj: &Value) -> Errors {
                 "conflicting scopes",
             ));
         }
+    }
+    out
+}
+
+fn is_scope(scope: &str) -> bool {
+    POD_SCOPES.contains(&scope) || scope == "PriorityClass"
+}
+
+/// Whether a quota of that scope may count the resource. What is not the quota's own kind of resource is let pass.
+fn fits(scope: &str, resource: &str) -> bool {
+    let kept_apart = !resource.contains('/')
+        && !matches!(
+            resource,
+            "pods"
+                | "cpu"
+                | "memory"
+                | "requests.cpu"
+                | "requests.memory"
+                | "limits.cpu"
+                | "limits.memory"
+        );
+    match scope {
+        "BestEffort" => resource == "pods" || resource.contains('/'),
+        _ if is_scope(scope) => !kept_apart,
+        _ => true,
+    }
+}
+
+/// One requirement of a quota's `scopeSelector`. Which of them it is, the real server does not say.
+fn scope_requirement(requirement: &Value) -> Errors {
+    let at = |field: &str| format!("spec.scopeSelector.matchExpressions.{field}");
+    let (scope, operator) = (&requirement["scopeName"], &requirement["operator"]);
+    let values = &requirement["values"];
+    let mut out = Vec::new();
+    if !is_scope(text(scope)) {
+        out.push(FieldError::invalid(
+            at("scopeName"),
+            scope,
+            "unsupported scope",
+        ));
+    }
+    if POD_SCOPES.contains(&text(scope)) && operator != "Exists" {
+        out.push(FieldError::invalid(
+            at("operator"),
+            operator,
+            "must be 'Exists' when scope is any of ResourceQuotaScopeTerminating, ResourceQuotaScopeNotTerminating, ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort or ResourceQuotaScopeCrossNamespacePodAffinity",
+        ));
+    }
+    match text(operator) {
+        "In" | "NotIn" if list(values).is_empty() => out.push(FieldError::required(
+            at("values"),
+            "must be at least one value when `operator` is 'In' or 'NotIn' for scope selector",
+        )),
+        "Exists" | "DoesNotExist" if !list(values).is_empty() => out.push(FieldError::invalid_go(
+            at("values"),
+            gostring::strings(values),
+            "must be no value when `operator` is 'Exist' or 'DoesNotExist' for scope selector",
+        )),
+        "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
+        _ => out.push(FieldError::invalid(
+            at("operator"),
+            operator,
+            "not a valid selector operator",
+        )),
     }
     out
 }
@@ -155,6 +226,16 @@ pub fn limit_range(obj: &Value) -> Errors {
     for (i, limit) in list(&obj["spec"]["limits"]).iter().enumerate() {
         let at = format!("spec.limits[{i}]");
         let kind = text(&limit["type"]);
+        let unknown = match names::qualified_name(kind) {
+            wrong if !wrong.is_empty() => wrong,
+            _ if kind.contains('/')
+                || matches!(kind, "Pod" | "Container" | "PersistentVolumeClaim") =>
+            {
+                Vec::new()
+            }
+            _ => vec!["must be a standard limit type or fully qualified".to_owned()],
+        };
+        out.extend(invalid_each(&format!("{at}.type"), &kind.into(), unknown));
         if seen.contains(&kind) {
             out.push(FieldError::duplicate(format!("{at}.type"), &limit["type"]));
         }
@@ -167,6 +248,42 @@ pub fn limit_range(obj: &Value) -> Errors {
                         "may not be specified when `type` is 'Pod'",
                     ));
                 }
+            }
+        }
+        if matches!(kind, "Pod" | "Container") {
+            for field in [
+                "max",
+                "min",
+                "default",
+                "defaultRequest",
+                "maxLimitRequestRatio",
+            ] {
+                for (resource, _) in limit[field].as_object().into_iter().flatten() {
+                    out.extend(super::container::resource_name(
+                        &key(&format!("{at}.{field}"), resource),
+                        resource,
+                    ));
+                }
+            }
+        }
+        let bounded = |field: &str| !limit[field]["storage"].is_null();
+        if kind == "PersistentVolumeClaim" && !bounded("min") && !bounded("max") {
+            out.push(FieldError::required(
+                format!("{at}.limits"),
+                "either minimum or maximum storage value is required, but neither was provided",
+            ));
+        }
+        for (resource, ratio) in limit["maxLimitRequestRatio"]
+            .as_object()
+            .into_iter()
+            .flatten()
+        {
+            if quantity(ratio).is_some_and(|r| r < Quantity::from_units(1)) {
+                out.push(FieldError::invalid_go(
+                    key(&format!("{at}.maxLimitRequestRatio"), resource),
+                    gostring::quantity(ratio),
+                    format!("ratio {} is less than 1", text(ratio)),
+                ));
             }
         }
         let mut resources: Vec<&String> = ["max", "min", "default", "defaultRequest"]

@@ -47,7 +47,7 @@ pub(crate) async fn mutate(
             .map_err(|e| fail(format!("the patch is not base64: {e}")))?;
         let patch: json_patch::Patch = serde_json::from_slice(&bytes)
             .map_err(|e| fail(format!("the patch is not a JSON patch: {e}")))?;
-        json_patch::patch(object, &patch)
+        api::patch::carry_out(object, patch)
             .map_err(|e| fail(format!("the patch does not fit: {e}")))?;
         changed = true;
     }
