@@ -17,6 +17,7 @@ mod regular_expression;
 mod sed;
 mod sort;
 mod system;
+mod tar;
 mod text;
 mod translate;
 
@@ -51,7 +52,7 @@ const fn with_trouble_2(applet: Applet) -> Applet {
 }
 
 #[rustfmt::skip]
-const TABLE: [Applet; 67] = [
+const TABLE: [Applet; 68] = [
     with_trouble_2(applet("[", "EXPRESSION ]", |args| system::test("[", args))),
     with_trouble_2(applet("[[", "EXPRESSION ]]", |args| system::test("[[", args))),
     applet("awk", "[-F SEPARATOR] '[/TEXT/] { print $N, ... }' [FILE]...", awk::awk),
@@ -99,6 +100,7 @@ const TABLE: [Applet; 67] = [
     applet("sync", "", files::sync),
     applet("sysctl", "[-n] NAME...", system::sysctl),
     applet("tail", "[-f] [-n [+]LINES] [-c [+]BYTES] [-q] [FILE]...", text::tail),
+    applet("tar", "c|x|t [-f FILE] [-C DIRECTORY] [-mopvO] [FILE]...", tar::tar),
     applet("tee", "[-ai] [FILE]...", text::tee),
     with_trouble_2(applet("test", "EXPRESSION", |args| system::test("test", args))),
     applet("time", "[-p] PROGRAM [ARGS]...", processes::time),
