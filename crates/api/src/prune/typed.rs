@@ -175,7 +175,7 @@ impl Walk<'_> {
         if node.int_or_string {
             return match v {
                 Value::String(_) => Ok(()),
-                Value::Number(n) if n.is_i64() => Ok(()),
+                Value::Number(n) if n.as_i64().is_some_and(|n| i32::try_from(n).is_ok()) => Ok(()),
                 other => Err(mismatch(other, at, "int32")),
             };
         }

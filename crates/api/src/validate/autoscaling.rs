@@ -1,6 +1,6 @@
 //! HorizontalPodAutoscalers.
 
-use super::{Errors, gostring, invalid_each, list, names, text};
+use super::{Errors, container, gostring, invalid_each, list, names, text};
 use crate::autoscaling::{source_of, to_v2};
 use crate::field::FieldError;
 use crate::quantity::Quantity;
@@ -194,6 +194,10 @@ fn source(kind: &str, path: &str, s: &Value) -> Errors {
                 ));
             }
             if kind == "containerResource" {
+                let name = text(&s["name"]);
+                if !name.is_empty() {
+                    out.extend(container::resource_name(&format!("{path}.name"), name));
+                }
                 let at = format!("{path}.container");
                 if text(&s["container"]).is_empty() {
                     out.push(FieldError::required(at, "must specify a container"));

@@ -306,6 +306,40 @@ fn env(path: &str, c: &Value) -> Errors {
     out
 }
 
+/// Fields of a pod that a file can have.
+const FILE_FIELDS: [&str; 5] = [
+    "metadata.annotations",
+    "metadata.labels",
+    "metadata.name",
+    "metadata.namespace",
+    "metadata.uid",
+];
+
+/// The field of a pod that a variable, or a file, takes its value from.
+pub(super) fn field_path(at: &str, field: &Value, file: bool) -> Option<FieldError> {
+    let path = text(field);
+    if path.is_empty() {
+        return Some(FieldError::required(at, ""));
+    }
+    if !field_path_ok(path) {
+        let why = format!("error converting fieldPath: field label not supported: {path}");
+        return Some(FieldError::invalid(at, field, why));
+    }
+    let unfit = file && !path.contains('[') && !FILE_FIELDS.contains(&path);
+    unfit.then(|| FieldError::not_supported(at, field, &FILE_FIELDS))
+}
+
+/// The resource of a container that a variable or a file takes its value from.
+pub(super) fn resource_field(path: &str, source: &Value) -> Option<FieldError> {
+    let resource = text(&source["resource"]);
+    let at = format!("{path}.resource");
+    if resource.is_empty() {
+        return Some(FieldError::required(at, ""));
+    }
+    let known = RESOURCE_FIELDS.contains(&resource) || resource.contains(".hugepages-");
+    (!known).then(|| FieldError::not_supported(at, &source["resource"], RESOURCE_FIELDS))
+}
+
 fn value_from(path: &str, e: &Value) -> Errors {
     let mut out = Vec::new();
     let from = &e["valueFrom"];
@@ -320,27 +354,11 @@ fn value_from(path: &str, e: &Value) -> Errors {
         let source = &from[*kind];
         match *kind {
             "fieldRef" => {
-                let p = text(&source["fieldPath"]);
                 let at = format!("{path}.fieldRef.fieldPath");
-                if p.is_empty() {
-                    out.push(FieldError::required(at, ""));
-                } else if !field_path_ok(p) {
-                    let why = format!("error converting fieldPath: field label not supported: {p}");
-                    out.push(FieldError::invalid(at, &source["fieldPath"], why));
-                }
+                out.extend(field_path(&at, &source["fieldPath"], false));
             }
             "resourceFieldRef" => {
-                let r = text(&source["resource"]);
-                let at = format!("{path}.resourceFieldRef.resource");
-                if r.is_empty() {
-                    out.push(FieldError::required(at, ""));
-                } else if !RESOURCE_FIELDS.contains(&r) && !r.contains(".hugepages-") {
-                    out.push(FieldError::not_supported(
-                        at,
-                        &source["resource"],
-                        RESOURCE_FIELDS,
-                    ));
-                }
+                out.extend(resource_field(&format!("{path}.resourceFieldRef"), source));
             }
             _ => {
                 out.extend(invalid_each(
@@ -514,6 +532,15 @@ fn probes_and_hooks(path: &str, c: &Value, grace: i64) -> Errors {
     out
 }
 
+/// The port of a probe or hook; one that is not given is 0.
+fn action_port(path: &str, action: &Value) -> Errors {
+    let at = format!("{path}.port");
+    match &action["port"] {
+        Value::Null => service::target_port(&at, &0.into()),
+        port => service::target_port(&at, port),
+    }
+}
+
 fn handler(path: &str, h: &Value, kinds: &[&str], grace: i64) -> Errors {
     let mut out = Vec::new();
     let mut found = false;
@@ -541,7 +568,7 @@ fn handler(path: &str, h: &Value, kinds: &[&str], grace: i64) -> Errors {
                 if text(&action["path"]).is_empty() {
                     out.push(FieldError::required(format!("{at}.path"), ""));
                 }
-                out.extend(service::target_port(&format!("{at}.port"), &action["port"]));
+                out.extend(action_port(&at, action));
                 supported(
                     &mut out,
                     format!("{at}.scheme"),
@@ -549,9 +576,7 @@ fn handler(path: &str, h: &Value, kinds: &[&str], grace: i64) -> Errors {
                     &["HTTP", "HTTPS"],
                 );
             }
-            "tcpSocket" | "grpc" => {
-                out.extend(service::target_port(&format!("{at}.port"), &action["port"]))
-            }
+            "tcpSocket" | "grpc" => out.extend(action_port(&at, action)),
             _ => {
                 let n = action["seconds"].as_i64().unwrap_or(0);
                 if n <= 0 || n > grace {

@@ -61,6 +61,13 @@ pub fn create(obj: &Value) -> Errors {
             &v["name"],
             names::dns_1035_label(text(&v["name"])),
         ));
+        let columns = match single {
+            true => "spec.additionalPrinterColumns".to_owned(),
+            false => format!("{path}.additionalPrinterColumns"),
+        };
+        for (i, c) in list(&v["additionalPrinterColumns"]).iter().enumerate() {
+            out.extend(column(&format!("{columns}[{i}]"), c));
+        }
         let schema = &v["schema"]["openAPIV3Schema"];
         if !schema.is_object() {
             out.push(FieldError::required(
@@ -88,6 +95,36 @@ pub fn create(obj: &Value) -> Errors {
             "[]string(nil)",
             "must have at least one stored version",
         ));
+    }
+    out
+}
+
+/// A column of tables.
+fn column(path: &str, column: &Value) -> Errors {
+    const TYPES: &str = "boolean,date,integer,number,string";
+    const FORMATS: &str = "byte,date,date-time,double,float,int32,int64,password";
+    let mut out = Vec::new();
+    if text(&column["name"]).is_empty() {
+        out.push(FieldError::required(format!("{path}.name"), ""));
+    }
+    for (key, known, required) in [("type", TYPES, true), ("format", FORMATS, false)] {
+        let (at, value) = (format!("{path}.{key}"), text(&column[key]));
+        let why = format!("must be one of {known}");
+        if value.is_empty() && required {
+            out.push(FieldError::required(at, why));
+        } else if !value.is_empty() && !known.split(',').any(|k| k == value) {
+            out.push(FieldError::invalid(at, &column[key], why));
+        }
+    }
+    let at = format!("{path}.JSONPath");
+    match text(&column["jsonPath"]) {
+        "" => out.push(FieldError::required(at, "")),
+        path if !path.starts_with('.') => out.push(FieldError::invalid(
+            at,
+            &column["jsonPath"],
+            "must be a simple json path starting with .",
+        )),
+        _ => {}
     }
     out
 }

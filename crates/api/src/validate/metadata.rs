@@ -21,8 +21,14 @@ fn check_name(resource: &ResourceInfo, name: &str, prefix: bool) -> Vec<String> 
     match (resource.group.as_str(), resource.kind.as_str()) {
         ("", "Namespace") => names::dns_label(name),
         ("", "Service") => names::dns_1035_label(name),
-        ("rbac.authorization.k8s.io" | "apiregistration.k8s.io", _) => names::path_segment(name),
-        ("", "Event") if resource.group.is_empty() => names::dns_subdomain(name),
+        (
+            "rbac.authorization.k8s.io"
+            | "apiregistration.k8s.io"
+            | "certificates.k8s.io"
+            | "policy",
+            _,
+        )
+        | ("", "Event") => names::path_segment(name),
         _ => names::dns_subdomain(name),
     }
 }

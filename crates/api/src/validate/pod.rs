@@ -228,19 +228,8 @@ const PREFERRED: &str = "preferredDuringSchedulingIgnoredDuringExecution";
 fn affinity(path: &str, a: &Value) -> Errors {
     let mut out = Vec::new();
     let node = &a["nodeAffinity"];
-    if node[REQUIRED].is_object() {
-        let p = format!("{path}.nodeAffinity.{REQUIRED}.nodeSelectorTerms");
-        let terms = list(&node[REQUIRED]["nodeSelectorTerms"]);
-        if terms.is_empty() {
-            out.push(FieldError::required(
-                p.clone(),
-                "must have at least one node selector term",
-            ));
-        }
-        for (i, t) in terms.iter().enumerate() {
-            out.extend(node_term(&format!("{p}[{i}]"), t));
-        }
-    }
+    let required = format!("{path}.nodeAffinity.{REQUIRED}");
+    out.extend(node_selector(&required, &node[REQUIRED]));
     for (i, t) in list(&node[PREFERRED]).iter().enumerate() {
         let p = format!("{path}.nodeAffinity.{PREFERRED}[{i}]");
         out.extend(weight(&p, &t["weight"]));
@@ -258,6 +247,24 @@ fn affinity(path: &str, a: &Value) -> Errors {
                 &t["podAffinityTerm"],
             ));
         }
+    }
+    out
+}
+
+/// A selector of nodes, when there is one.
+pub(super) fn node_selector(path: &str, selector: &Value) -> Errors {
+    if !selector.is_object() {
+        return Vec::new();
+    }
+    let at = format!("{path}.nodeSelectorTerms");
+    let terms = list(&selector["nodeSelectorTerms"]);
+    let mut out = Vec::new();
+    if terms.is_empty() {
+        let why = "must have at least one node selector term";
+        out.push(FieldError::required(at.as_str(), why));
+    }
+    for (i, term) in terms.iter().enumerate() {
+        out.extend(node_term(&format!("{at}[{i}]"), term));
     }
     out
 }
@@ -387,6 +394,10 @@ fn volume_source(path: &str, v: &Value) -> Errors {
             "configMap" => "name",
             "hostPath" => "path",
             "persistentVolumeClaim" => "claimName",
+            "downwardAPI" => {
+                out.extend(downward_files(&format!("{path}.downwardAPI"), source));
+                continue;
+            }
             "projected" => {
                 out.extend(projected(&format!("{path}.projected"), source));
                 continue;
@@ -412,6 +423,10 @@ fn projected(path: &str, source: &Value) -> Errors {
                 out.push(FieldError::required(format!("{p}.{kind}.{key}"), ""));
             }
         }
+        out.extend(downward_files(
+            &format!("{p}.downwardAPI"),
+            &s["downwardAPI"],
+        ));
         let token = &s["serviceAccountToken"];
         if token.is_object() {
             let seconds = &token["expirationSeconds"];
@@ -432,6 +447,48 @@ fn projected(path: &str, source: &Value) -> Errors {
             if text(&token["path"]).is_empty() {
                 out.push(FieldError::required(format!("{path}.path"), ""));
             }
+        }
+    }
+    out
+}
+
+/// The files of a downward API volume. Which of them it is, the real server does not say.
+fn downward_files(path: &str, source: &Value) -> Errors {
+    let mut out = Vec::new();
+    for file in list(&source["items"]) {
+        let at = format!("{path}.path");
+        match text(&file["path"]) {
+            "" => out.push(FieldError::required(at, "")),
+            name if name.starts_with('/') => {
+                let why = "must be a relative path";
+                out.push(FieldError::invalid(at, &file["path"], why));
+            }
+            name if name.split('/').any(|part| part == "..") => {
+                out.push(FieldError::invalid(
+                    at,
+                    &file["path"],
+                    "must not contain '..'",
+                ));
+            }
+            _ => {}
+        }
+        let (field, resource) = (&file["fieldRef"], &file["resourceFieldRef"]);
+        if field.is_object() {
+            let at = format!("{path}.fieldRef.fieldPath");
+            out.extend(container::field_path(&at, &field["fieldPath"], true));
+            if resource.is_object() {
+                let why = "fieldRef and resourceFieldRef can not be specified simultaneously";
+                out.push(FieldError::invalid(path, &"resource".into(), why));
+            }
+        } else if resource.is_object() {
+            let at = format!("{path}.resourceFieldRef");
+            if text(&resource["containerName"]).is_empty() {
+                out.push(FieldError::required(format!("{at}.containerName"), ""));
+            }
+            out.extend(container::resource_field(&at, resource));
+        } else {
+            let why = "one of fieldRef and resourceFieldRef is required";
+            out.push(FieldError::required(path, why));
         }
     }
     out

@@ -229,6 +229,11 @@ pub fn volume(obj: &Value) -> Errors {
             }));
         }
     }
+    let required = &spec["nodeAffinity"]["required"];
+    out.extend(super::pod::node_selector(
+        "spec.nodeAffinity.required",
+        required,
+    ));
     class_and_mode("spec", spec, &mut out);
     out
 }
