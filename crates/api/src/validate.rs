@@ -110,6 +110,7 @@ pub fn update(
             errors.extend(policy::priority_class_update(obj, old));
         }
         ("node.k8s.io", "RuntimeClass") => {
+            errors.extend(body(schema, obj));
             errors.extend(immutable("handler", &obj["handler"], &old["handler"]));
         }
         ("networking.k8s.io", "IngressClass") => {

@@ -194,9 +194,13 @@ fn source(kind: &str, path: &str, s: &Value) -> Errors {
                 ));
             }
             if kind == "containerResource" {
-                let name = text(&s["name"]);
+                let (at, name) = (format!("{path}.name"), text(&s["name"]));
                 if !name.is_empty() {
-                    out.extend(container::resource_name(&format!("{path}.name"), name));
+                    // A wrong name is shown in quotes here, and nowhere else.
+                    let unqualified = names::qualified_name(name);
+                    let all = container::resource_name(&at, name);
+                    let rest = all.into_iter().skip(unqualified.len());
+                    out.extend(invalid_each(&at, &s["name"], unqualified).chain(rest));
                 }
                 let at = format!("{path}.container");
                 if text(&s["container"]).is_empty() {

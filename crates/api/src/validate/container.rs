@@ -421,26 +421,25 @@ fn mounts(path: &str, c: &Value, volumes: &[&str]) -> Errors {
     out
 }
 
-/// What is wrong with a resource that a container is to ask for.
+/// What is wrong with a resource that a container is to ask for: as a name, and as one of a container.
 pub(super) fn resource_name(at: &str, resource: &str) -> Errors {
-    let wrong = |why: String| FieldError::invalid_go(at, resource, why);
-    if resource.contains('/') {
-        return names::qualified_name(resource)
-            .into_iter()
-            .map(wrong)
-            .collect();
-    }
+    let mut why = names::qualified_name(resource);
+    let qualified = why.is_empty();
     let standard = ["cpu", "memory", "ephemeral-storage", "storage"].contains(&resource)
         || resource.starts_with("hugepages-");
-    let unknown = [
-        "must be a standard resource type or fully qualified",
-        "must be a standard resource for containers",
-    ];
-    if standard {
-        Vec::new()
-    } else {
-        unknown.map(|why| wrong(why.to_owned())).into()
+    if resource.contains('/') {
+        let native = resource.contains("kubernetes.io/");
+        if !native && (!qualified || resource.starts_with("requests.")) {
+            why.push("doesn't follow extended resource name standard".into());
+        }
+    } else if !standard {
+        if qualified {
+            why.push("must be a standard resource type or fully qualified".into());
+        }
+        why.push("must be a standard resource for containers".into());
     }
+    let wrong = |why| FieldError::invalid_go(at, resource, why);
+    why.into_iter().map(wrong).collect()
 }
 
 fn resources(path: &str, r: &Value) -> Errors {

@@ -61,13 +61,13 @@ pub fn create(obj: &Value) -> Errors {
             &v["name"],
             names::dns_1035_label(text(&v["name"])),
         ));
-        let columns = match single {
-            true => "spec.additionalPrinterColumns".to_owned(),
-            false => format!("{path}.additionalPrinterColumns"),
-        };
+        // One version's columns and scale are reported there too.
+        let place = if single { "spec" } else { path.as_str() };
         for (i, c) in list(&v["additionalPrinterColumns"]).iter().enumerate() {
-            out.extend(column(&format!("{columns}[{i}]"), c));
+            out.extend(column(&format!("{place}.additionalPrinterColumns[{i}]"), c));
         }
+        let at = format!("{place}.subresources.scale");
+        out.extend(scale(&at, &v["subresources"]["scale"]));
         let schema = &v["schema"]["openAPIV3Schema"];
         if !schema.is_object() {
             out.push(FieldError::required(
@@ -117,14 +117,40 @@ fn column(path: &str, column: &Value) -> Errors {
         }
     }
     let at = format!("{path}.JSONPath");
-    match text(&column["jsonPath"]) {
-        "" => out.push(FieldError::required(at, "")),
-        path if !path.starts_with('.') => out.push(FieldError::invalid(
-            at,
-            &column["jsonPath"],
-            "must be a simple json path starting with .",
-        )),
-        _ => {}
+    out.extend(simple_path(at, &column["jsonPath"], &[""], ""));
+    out
+}
+
+/// A path to a field below one of `within`.
+fn simple_path(at: String, path: &Value, within: &[&str], else_: &str) -> Option<FieldError> {
+    let why = match text(path) {
+        "" => return Some(FieldError::required(at, "")),
+        path if !path.starts_with('.') => "must be a simple json path starting with .",
+        path if !within.iter().any(|prefix| path.starts_with(prefix)) => else_,
+        _ => return None,
+    };
+    Some(FieldError::invalid(at, path, why))
+}
+
+/// Where the numbers of replicas are.
+fn scale(path: &str, scale: &Value) -> Errors {
+    if !scale.is_object() {
+        return Vec::new();
+    }
+    let at = |key: &str| format!("{path}.{key}");
+    let spec = "should be a json path under .spec";
+    let status = "should be a json path under .status";
+    let either = "should be a json path under either .spec or .status";
+    let mut out = Vec::new();
+    for (key, within, why) in [
+        ("specReplicasPath", &[".spec."][..], spec),
+        ("statusReplicasPath", &[".status."], status),
+        ("labelSelectorPath", &[".spec.", ".status."], either),
+    ] {
+        let optional = key == "labelSelectorPath" && text(&scale[key]).is_empty();
+        if !optional {
+            out.extend(simple_path(at(key), &scale[key], within, why));
+        }
     }
     out
 }
@@ -165,6 +191,9 @@ fn crd_names(names_: &Value) -> Errors {
 }
 
 /// Every field of a structural schema says its type.
+/// What a field of a custom resource can be.
+const TYPES: [&str; 6] = ["array", "boolean", "integer", "number", "object", "string"];
+
 fn structural(path: &str, schema: &Value, root: bool) -> Errors {
     let mut out = Vec::new();
     let free = schema["x-kubernetes-int-or-string"] == true
@@ -182,6 +211,9 @@ fn structural(path: &str, schema: &Value, root: bool) -> Errors {
             &schema["type"],
             "must be object at the root",
         ));
+    } else if !text(&schema["type"]).is_empty() && !TYPES.contains(&text(&schema["type"])) {
+        let at = format!("{path}.type");
+        out.push(FieldError::not_supported(at, &schema["type"], &TYPES));
     }
     for (k, v) in schema["properties"].as_object().into_iter().flatten() {
         out.extend(structural(&format!("{path}.properties[{k}]"), v, false));

@@ -239,6 +239,16 @@ pub fn stateful_set(obj: &Value) -> Errors {
             "must be 'OrderedReady' or 'Parallel'",
         ));
     }
+    for key in ["whenDeleted", "whenScaled"] {
+        let policy = &spec["persistentVolumeClaimRetentionPolicy"][key];
+        if !matches!(text(policy), "" | "Retain" | "Delete") {
+            out.push(FieldError::not_supported(
+                format!("spec.persistentVolumeClaimRetentionPolicy.{key}"),
+                policy,
+                &["Retain", "Delete"],
+            ));
+        }
+    }
     let strategy = &spec["updateStrategy"];
     match text(&strategy["type"]) {
         "RollingUpdate" => out.extend(nonnegative(

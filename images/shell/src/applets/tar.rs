@@ -516,7 +516,7 @@ mod tests {
 
     #[test]
     fn pax_records_count_themselves() {
-        let all = records(b"12 path=abc\n21 linkpath=x y = zzz\n9 size\n");
+        let all = records(b"12 path=abc\n22 linkpath=x y = zzz\n7 size\n");
         assert_eq!(all["path"], b"abc");
         assert_eq!(all["linkpath"], b"x y = zzz");
         assert_eq!(all.len(), 2);
