@@ -1,12 +1,14 @@
 //! Connections: TLS, HTTP/1.1 and HTTP/2, and what every request goes through.
 
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::{HeaderValue, Method, StatusCode, Version, header};
 use hyper::body::{Body as _, Incoming};
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::Mutex;
@@ -95,35 +97,46 @@ async fn connection(server: &Arc<Server>, acceptor: TlsAcceptor, stream: TcpStre
     // The handshake has settled the protocol, as with Go's server. Looking for it in the first bytes would leave each connection with a
     // buffer of twice the size.
     let two = tls.get_ref().1.alpn_protocol() == Some(pki::tls::HTTP2);
-    let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-    let mut builder = if two {
-        builder.http2_only()
+    let io = TokioIo::new(tls);
+    let ended = if two {
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder
+            .timer(TokioTimer::new())
+            // One client keeps a watch per kind on one connection.
+            .max_concurrent_streams(4096)
+            .max_send_buf_size(BUFFER)
+            .keep_alive_interval(Some(Duration::from_secs(30)))
+            .keep_alive_timeout(Duration::from_secs(20));
+        let connection = builder.serve_connection(io, service);
+        // Boxed: it is the larger of the two.
+        Box::pin(until_stopped(server, connection, |c| c.graceful_shutdown())).await
     } else {
-        builder.http1_only()
+        let mut builder = http1::Builder::new();
+        builder
+            .timer(TokioTimer::new())
+            .header_read_timeout(IDLE)
+            .max_buf_size(BUFFER);
+        let connection = builder.serve_connection(io, service).with_upgrades();
+        until_stopped(server, connection, |c| c.graceful_shutdown()).await
     };
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(IDLE)
-        .max_buf_size(BUFFER)
-        .http2()
-        .timer(TokioTimer::new())
-        // One client keeps a watch per kind on one connection.
-        .max_concurrent_streams(4096)
-        .max_send_buf_size(BUFFER)
-        .keep_alive_interval(Some(Duration::from_secs(30)))
-        .keep_alive_timeout(Duration::from_secs(20));
-    let connection = builder.serve_connection_with_upgrades(TokioIo::new(tls), service);
+    if let Err(e) = ended {
+        tracing::debug!(error = %e, "a connection ended");
+    }
+}
+
+/// Serves a connection; when the server stops, until its requests are answered.
+async fn until_stopped<C: Future<Output = hyper::Result<()>>>(
+    server: &Server,
+    connection: C,
+    finish: impl FnOnce(Pin<&mut C>),
+) -> hyper::Result<()> {
     tokio::pin!(connection);
-    let result = tokio::select! {
+    tokio::select! {
         r = connection.as_mut() => r,
         () = server.shutdown.cancelled() => {
-            connection.as_mut().graceful_shutdown();
+            finish(connection.as_mut());
             connection.await
         }
-    };
-    if let Err(e) = result {
-        tracing::debug!(error = %e, "a connection ended");
     }
 }
 

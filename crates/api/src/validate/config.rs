@@ -206,6 +206,7 @@ pub fn node_update(obj: &Value, old: &Value) -> Errors {
     }
     out
 }
+
 /// The phase of a Namespace follows from whether it is being deleted.
 pub fn namespace_phase(obj: &Value) -> Option<FieldError> {
     let (right, when) = match obj["metadata"]["deletionTimestamp"].is_null() {

@@ -61,7 +61,7 @@ pub fn create(obj: &Value) -> Errors {
             &v["name"],
             names::dns_1035_label(text(&v["name"])),
         ));
-        // One version's columns and scale are reported there too.
+        // What there is one version of is reported where it used to be in the old API.
         let place = if single { "spec" } else { path.as_str() };
         for (i, c) in list(&v["additionalPrinterColumns"]).iter().enumerate() {
             out.extend(column(&format!("{place}.additionalPrinterColumns[{i}]"), c));
@@ -76,7 +76,6 @@ pub fn create(obj: &Value) -> Errors {
             ));
             continue;
         }
-        // One version's schema is reported where it used to be in the old API.
         let at = if single {
             "spec.validation.openAPIV3Schema".to_string()
         } else {
@@ -122,11 +121,11 @@ fn column(path: &str, column: &Value) -> Errors {
 }
 
 /// A path to a field below one of `within`.
-fn simple_path(at: String, path: &Value, within: &[&str], else_: &str) -> Option<FieldError> {
+fn simple_path(at: String, path: &Value, within: &[&str], outside: &str) -> Option<FieldError> {
     let why = match text(path) {
         "" => return Some(FieldError::required(at, "")),
         path if !path.starts_with('.') => "must be a simple json path starting with .",
-        path if !within.iter().any(|prefix| path.starts_with(prefix)) => else_,
+        path if !within.iter().any(|prefix| path.starts_with(prefix)) => outside,
         _ => return None,
     };
     Some(FieldError::invalid(at, path, why))

@@ -129,23 +129,17 @@ fn is_scope(scope: &str) -> bool {
     POD_SCOPES.contains(&scope) || scope == "PriorityClass"
 }
 
-/// Whether a quota of that scope may count the resource. What is not the quota's own kind of resource is let pass.
+/// Whether a quota of that scope may count the resource. What has a group is let pass.
 fn fits(scope: &str, resource: &str) -> bool {
-    let kept_apart = !resource.contains('/')
-        && !matches!(
-            resource,
-            "pods"
-                | "cpu"
-                | "memory"
-                | "requests.cpu"
-                | "requests.memory"
-                | "limits.cpu"
-                | "limits.memory"
-        );
-    match scope {
-        "BestEffort" => resource == "pods" || resource.contains('/'),
-        _ if is_scope(scope) => !kept_apart,
-        _ => true,
+    if !is_scope(scope) || resource.contains('/') {
+        return true;
+    }
+    match resource {
+        "pods" => true,
+        "cpu" | "memory" | "requests.cpu" | "requests.memory" | "limits.cpu" | "limits.memory" => {
+            scope != "BestEffort"
+        }
+        _ => false,
     }
 }
 
