@@ -24,6 +24,8 @@ pub struct PeerIdentity {
     pub subject: String,
     /// The whole issuer in the same form.
     pub issuer: String,
+    /// The public key with its algorithm (SubjectPublicKeyInfo), in DER.
+    pub public_key: Vec<u8>,
     /// Serial number, lower-case hexadecimal without separators.
     pub serial: String,
     /// First moment of validity.
@@ -62,6 +64,7 @@ pub fn peer_identity(cert_der: &[u8]) -> Result<PeerIdentity> {
         organizations: Vec::new(),
         subject: String::new(),
         issuer: rfc2253(cert.issuer()),
+        public_key: cert.public_key().raw.to_vec(),
         serial: cert
             .raw_serial()
             .iter()

@@ -236,6 +236,7 @@ async fn connection(
                     match Fault::of(&error) {
                         Fault::NoCertificate => &stats.ssl_fail_verify_no_cert,
                         Fault::Names(_) => &stats.ssl_fail_verify_san,
+                        Fault::Unknown => &stats.ssl_fail_verify_cert_hash,
                         Fault::Certificate(_) => &stats.ssl_fail_verify_error,
                         Fault::Other => &stats.ssl_connection_error,
                     }

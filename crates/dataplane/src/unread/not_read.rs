@@ -120,9 +120,8 @@ pub(super) const NOT_READ: &[(&str, &str)] = &[
     ),
     (
         "envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext",
-        "ca_certificate_provider_instance watched_directory verify_certificate_spki verify_certificate_hash \
-         require_signed_certificate_timestamp crl allow_expired_certificate trust_chain_verification \
-         custom_validator_config only_verify_leaf_cert_crl max_verify_depth",
+        "ca_certificate_provider_instance watched_directory require_signed_certificate_timestamp crl \
+         allow_expired_certificate trust_chain_verification custom_validator_config only_verify_leaf_cert_crl max_verify_depth",
     ),
     (
         "envoy.config.route.v3.RouteConfiguration",

@@ -6,6 +6,7 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -25,6 +26,7 @@ use crate::body::{Body, BodyError, Frame, Tunnel};
 use crate::http::connection::{Connection, Options};
 use crate::http::message::{Ended, Informational, Protocol, Request, Response};
 use crate::io::{Io, poll_read_buf};
+use crate::stats::HttpStats;
 
 const READ_CHUNK: usize = 8 * 1024;
 /// How much a client may send ahead while its request is being answered.
@@ -43,6 +45,7 @@ pub(crate) struct Inner {
     read_bytes: u64,
     /// Trailers of requests are passed on.
     trailers: bool,
+    stats: Arc<HttpStats>,
 }
 
 type Shared = Rc<RefCell<Inner>>;
@@ -60,6 +63,7 @@ impl Inner {
             }
             Ok(n) => {
                 self.read_bytes += n as u64;
+                self.stats.downstream_cx_rx_bytes_total.add(n as u64);
                 Poll::Ready(Ok(n))
             }
             Err(error) => {
@@ -114,9 +118,17 @@ impl Inner {
         self.eof && self.failed && !self.decoder.is_done()
     }
 
+    fn poll_write(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.io).poll_write(cx, data));
+        if let Ok(n) = written {
+            self.stats.downstream_cx_tx_bytes_total.add(n as u64);
+        }
+        Poll::Ready(written)
+    }
+
     fn poll_write_all(&mut self, cx: &mut Context<'_>, buf: &mut BytesMut) -> Poll<io::Result<()>> {
         while !buf.is_empty() {
-            match ready!(Pin::new(&mut self.io).poll_write(cx, buf)) {
+            match ready!(self.poll_write(cx, buf)) {
                 Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Ok(n) => buf.advance(n),
                 Err(error) => return Poll::Ready(Err(error)),
@@ -183,8 +195,11 @@ impl Idle {
 
 /// Serves one downstream HTTP/1 connection until it ends. `rbuf` holds what was read already.
 pub async fn serve(io: Io, rbuf: BytesMut, conn: Rc<Connection>) {
+    let stats = conn.manager.stats.clone();
+    stats.downstream_cx_rx_bytes_total.add(rbuf.len() as u64);
     let inner: Shared = Rc::new(RefCell::new(Inner {
         io,
+        stats,
         rbuf,
         decoder: Decoder::Done,
         eof: false,
@@ -769,7 +784,7 @@ async fn write_response(
                 }
                 if let Some(data) = &mut large {
                     while !data.is_empty() {
-                        match Pin::new(&mut inner.io).poll_write(cx, data) {
+                        match inner.poll_write(cx, data) {
                             Poll::Ready(Ok(n)) if n > 0 => data.advance(n),
                             Poll::Ready(_) => return Poll::Ready(Err(())),
                             Poll::Pending => return Poll::Pending,
@@ -915,7 +930,7 @@ async fn tunnel_copy(
             {
                 let mut inner = inner.borrow_mut();
                 if let Some(data) = to_client.front_mut() {
-                    match Pin::new(&mut inner.io).poll_write(cx, data) {
+                    match inner.poll_write(cx, data) {
                         Poll::Ready(Ok(n)) => {
                             stream.body_bytes(n as u64);
                             data.advance(n);

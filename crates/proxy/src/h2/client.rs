@@ -74,7 +74,7 @@ impl ClientConnection {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .enable_push(false)
             .max_header_list_size(60 * 1024)
-            .handshake::<_, Bytes>(WithPrefix::new(io, BytesMut::new()))
+            .handshake::<_, Bytes>(WithPrefix::new(io, BytesMut::new(), None))
             .await?;
         let shared = Rc::new(Shared {
             active: Cell::new(0),

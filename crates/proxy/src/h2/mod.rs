@@ -5,6 +5,7 @@ pub mod server;
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use ::h2::{Reason, RecvStream, SendStream};
@@ -14,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::body::{BodyError, Frame};
 use crate::io::Io;
+use crate::stats::HttpStats;
 
 /// Flow control windows: large enough for a local network, small enough for many connections.
 pub(crate) const STREAM_WINDOW: u32 = 256 * 1024;
@@ -187,11 +189,28 @@ impl Outgoing {
 pub(crate) struct WithPrefix {
     prefix: BytesMut,
     io: Io,
+    /// What counts its bytes, if it is a client's.
+    stats: Option<Arc<HttpStats>>,
 }
 
 impl WithPrefix {
-    pub(crate) fn new(io: Io, prefix: BytesMut) -> Self {
-        Self { prefix, io }
+    pub(crate) fn new(io: Io, prefix: BytesMut, stats: Option<Arc<HttpStats>>) -> Self {
+        let this = Self { prefix, io, stats };
+        this.received(this.prefix.len());
+        this
+    }
+
+    fn received(&self, n: usize) {
+        if let Some(stats) = &self.stats {
+            stats.downstream_cx_rx_bytes_total.add(n as u64);
+        }
+    }
+
+    fn sent(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let (Some(stats), Poll::Ready(Ok(n))) = (&self.stats, &written) {
+            stats.downstream_cx_tx_bytes_total.add(*n as u64);
+        }
+        written
     }
 }
 
@@ -207,7 +226,10 @@ impl AsyncRead for WithPrefix {
             self.prefix.advance(n);
             return Poll::Ready(Ok(()));
         }
-        Pin::new(&mut self.io).poll_read(cx, buf)
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.io).poll_read(cx, buf);
+        self.received(buf.filled().len() - before);
+        read
     }
 }
 
@@ -217,7 +239,8 @@ impl AsyncWrite for WithPrefix {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
+        let written = Pin::new(&mut self.io).poll_write(cx, buf);
+        self.sent(written)
     }
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_flush(cx)
@@ -230,7 +253,8 @@ impl AsyncWrite for WithPrefix {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+        let written = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        self.sent(written)
     }
     fn is_write_vectored(&self) -> bool {
         self.io.is_write_vectored()

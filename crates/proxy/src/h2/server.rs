@@ -31,7 +31,11 @@ pub async fn serve(io: Io, prefix: BytesMut, conn: Rc<Connection>) {
         builder.enable_connect_protocol();
     }
     let Ok(mut connection) = builder
-        .handshake::<_, Bytes>(WithPrefix::new(io, prefix))
+        .handshake::<_, Bytes>(WithPrefix::new(
+            io,
+            prefix,
+            Some(conn.manager.stats.clone()),
+        ))
         .await
     else {
         conn.protocol_error();

@@ -70,7 +70,8 @@ impl Cors {
         headers: &HeaderMap,
         random: &mut dyn FnMut() -> u64,
     ) -> CorsOutcome {
-        let Some(origin) = headers.get(header::ORIGIN) else {
+        let origin = headers.get(header::ORIGIN);
+        let Some(origin) = origin.filter(|origin| !origin.is_empty()) else {
             return CorsOutcome::None;
         };
         if !self.enabled.draw(random) {

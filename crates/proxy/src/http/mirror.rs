@@ -30,12 +30,16 @@ fn append(headers: &mut HeaderMap, name: &HeaderName, value: &str) {
     }
 }
 
-/// What Envoy adds to requests of its own: that they come from inside, their timeout, and this machine.
-pub(super) fn of_our_own(conn: &Connection, headers: &mut HeaderMap, timeout: Option<Duration>) {
+/// What Envoy adds to requests of its own: that they come from inside, and their timeout.
+pub(super) fn of_our_own(headers: &mut HeaderMap, timeout: Option<Duration>) {
     headers.insert(INTERNAL, HeaderValue::from_static("true"));
     if let Some(timeout) = timeout {
         headers.insert(EXPECTED_TIMEOUT, (timeout.as_millis() as u64).into());
     }
+}
+
+/// What most of them say besides: this machine.
+pub(super) fn from_here(conn: &Connection, headers: &mut HeaderMap) {
     if let Some(address) = conn.manager.rules.node_address {
         append(headers, &FORWARDED_FOR, &address.to_string());
     }
@@ -54,7 +58,8 @@ pub(super) fn send(
     let mut headers = record.head.headers.clone();
     headers.remove(header::CONNECTION);
     headers.remove(header::UPGRADE);
-    of_our_own(conn, &mut headers, timeout);
+    of_our_own(&mut headers, timeout);
+    from_here(conn, &mut headers);
     let head = Head {
         method: record.head.method.clone(),
         scheme: record.head.scheme,

@@ -86,6 +86,7 @@ impl Connection {
             Answer::Refused(reply, headers) => (Answer::Local(reply), headers),
             other => (other, HeaderMap::new()),
         };
+        let own = matches!(answer, Answer::Local(_) | Answer::Refused(..));
         let (status, mut headers, body) = match answer {
             Answer::Ready(status, headers, body, _) => {
                 let stats = self.manager.stats.clone();
@@ -166,8 +167,6 @@ impl Connection {
                 (status, headers, body)
             }
         };
-        // Formats that are applied on the way ask for it.
-        record.code = Some(status.as_u16());
         if let Some((origin, cors)) = &flow.cors {
             cors.response(origin, &mut headers);
         }
@@ -179,8 +178,13 @@ impl Connection {
         if flow.route_headers
             && let Some((route, weighted)) = flow.answered_by.take().or_else(by)
         {
-            route.apply_response(&mut headers, weighted, &record.info());
+            let mut info = record.info();
+            // A reply of our own has no status until the route has said what it adds.
+            info.response_code = (!own).then(|| status.as_u16());
+            route.apply_response(&mut headers, weighted, &info);
         }
+        // Formats that are applied on the way ask for it.
+        record.code = Some(status.as_u16());
         Making {
             status,
             headers,

@@ -43,7 +43,8 @@ const DRAINED: u64 = 64 * 1024;
 pub(super) const EXPECTED_TIMEOUT: HeaderName =
     HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
 const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
-const SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
+pub(super) const SERVICE_TIME: HeaderName =
+    HeaderName::from_static("x-envoy-upstream-service-time");
 /// Headers that steer the router and end here.
 const STEERING: [HeaderName; 9] = [
     HeaderName::from_static("x-envoy-upstream-rq-timeout-ms"),

@@ -251,6 +251,7 @@ group! {
             ssl_session_reused = "ssl.session_reused", ssl_no_certificate = "ssl.no_certificate",
             ssl_fail_verify_error = "ssl.fail_verify_error", ssl_fail_verify_no_cert = "ssl.fail_verify_no_cert",
             ssl_fail_verify_san = "ssl.fail_verify_san",
+            ssl_fail_verify_cert_hash = "ssl.fail_verify_cert_hash",
         }
         gauges {
             upstream_rq_active, upstream_rq_pending_active, upstream_cx_active, upstream_cx_rx_bytes_buffered,
@@ -484,6 +485,7 @@ group! {
             ssl_no_certificate = "ssl.no_certificate", ssl_session_reused = "ssl.session_reused",
             ssl_fail_verify_error = "ssl.fail_verify_error", ssl_fail_verify_no_cert = "ssl.fail_verify_no_cert",
             ssl_fail_verify_san = "ssl.fail_verify_san",
+            ssl_fail_verify_cert_hash = "ssl.fail_verify_cert_hash",
         }
         gauges { downstream_cx_active, downstream_pre_cx_active, downstream_listener_filter_active = "downstream_listener_filter_active" }
         histograms { downstream_cx_length_ms }

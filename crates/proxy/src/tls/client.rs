@@ -12,14 +12,14 @@ use xds::envoy::extensions::transport_sockets::tls::v3::UpstreamTlsContext;
 
 use super::secrets::{Identity, SecretValue, Secrets, Trust};
 use super::server::{Source, certificates, shown, validation};
-use super::verify::{SanMatcher, ServerVerifier};
+use super::verify::{Expected, SanMatcher, ServerVerifier};
 use super::{TlsError, provider, versions};
 
 /// The compiled `UpstreamTlsContext` of a cluster or of one of its transport socket matches.
 pub struct ClientContext {
     certificates: Vec<Source<Identity>>,
     trust: Option<Source<Trust>>,
-    sans: Vec<SanMatcher>,
+    expected: Expected,
     /// The server name to send; empty for none.
     pub sni: String,
     /// Send the name of the host instead.
@@ -56,13 +56,13 @@ impl ClientContext {
     /// When an inline certificate is broken or a feature is not supported.
     pub fn new(message: &UpstreamTlsContext, secrets: Arc<Secrets>) -> Result<Self, TlsError> {
         let common = message.common_tls_context.clone().unwrap_or_default();
-        let (trust, sans) = validation(&common)?;
+        let (trust, expected) = validation(&common)?;
         let params = common.tls_params.clone().unwrap_or_default();
         // Envoy's client goes up to TLS 1.2 unless told otherwise.
         Ok(Self {
             certificates: certificates(&common)?,
             trust,
-            sans,
+            expected,
             sni: message.sni.clone(),
             auto_host_sni: message.auto_host_sni,
             auto_san: message.auto_sni_san_validation,
@@ -130,24 +130,24 @@ impl ClientContext {
 
     fn build(&self, alpn: &[Vec<u8>], validated: Option<&str>) -> Option<ClientConfig> {
         let provider = self.provider.clone();
-        let (roots, mut sans) = match &self.trust {
-            None => (None, Vec::new()),
-            Some(Source::Inline(trust)) => (Some(trust.roots.clone()), Vec::new()),
+        let (roots, mut expected) = match &self.trust {
+            None => (None, Expected::default()),
+            Some(Source::Inline(trust)) => (Some(trust.roots.clone()), Expected::default()),
             Some(Source::Named(name)) => match &self.secrets.get(name)?.value {
-                SecretValue::Trust(trust) => (Some(trust.roots.clone()), trust.sans.clone()),
+                SecretValue::Trust(trust) => (Some(trust.roots.clone()), trust.expected.clone()),
                 _ => return None,
             },
         };
-        sans.extend(self.sans.iter().cloned());
+        expected.extend(&self.expected);
         if self.auto_san && !self.sni.is_empty() {
-            sans.push(SanMatcher::exact(&self.sni));
+            expected.sans.push(SanMatcher::exact(&self.sni));
         }
         if let Some(name) = validated {
-            sans.push(SanMatcher::exact(name));
+            expected.sans.push(SanMatcher::exact(name));
         }
         let verifier = ServerVerifier {
             roots,
-            sans,
+            expected,
             algorithms: provider.signature_verification_algorithms,
         };
         let builder = ClientConfig::builder_with_provider(provider)

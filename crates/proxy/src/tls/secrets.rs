@@ -39,7 +39,7 @@ pub struct Trust {
     /// For people: the bundle in PEM.
     pub pem: String,
     /// What the peer's names must match, if the secret says so.
-    pub sans: Vec<super::verify::SanMatcher>,
+    pub expected: super::verify::Expected,
 }
 
 /// A secret with the message it came from.
@@ -189,7 +189,7 @@ pub fn trust(message: &CertificateValidationContext) -> Result<Trust, TlsError> 
     Ok(Trust {
         roots: Arc::new(roots),
         pem,
-        sans: super::verify::sans(message)?,
+        expected: super::verify::Expected::of(message)?,
     })
 }
 

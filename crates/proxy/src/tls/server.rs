@@ -11,7 +11,7 @@ use xds::envoy::extensions::transport_sockets::tls::v3::common_tls_context::Vali
 use xds::envoy::extensions::transport_sockets::tls::v3::{CommonTlsContext, DownstreamTlsContext};
 
 use super::secrets::{Identity, SecretValue, Secrets, Trust};
-use super::verify::{ClientVerifier, SanMatcher};
+use super::verify::{ClientVerifier, Expected, SanMatcher};
 use super::{TlsError, provider, secrets, verify, versions};
 
 /// Where a secret comes from.
@@ -24,7 +24,7 @@ pub(crate) enum Source<T> {
 pub struct ServerContext {
     certificates: Vec<Source<Identity>>,
     trust: Option<Source<Trust>>,
-    sans: Vec<SanMatcher>,
+    expected: Expected,
     require_client: bool,
     alpn: Vec<Vec<u8>>,
     versions: Vec<&'static rustls::SupportedProtocolVersion>,
@@ -34,30 +34,31 @@ pub struct ServerContext {
 }
 
 /// The parts of a validation context: where the roots are and the names they must show.
-pub(crate) type Validation = (Option<Source<Trust>>, Vec<SanMatcher>);
+pub(crate) type Validation = (Option<Source<Trust>>, Expected);
 
 pub(crate) fn validation(common: &CommonTlsContext) -> Result<Validation, TlsError> {
     Ok(match &common.validation_context_type {
-        None => (None, Vec::new()),
+        None => (None, Expected::default()),
         Some(ValidationContextType::ValidationContext(context)) => {
             let trust = secrets::trust(context)?;
-            let sans = trust.sans.clone();
+            let expected = trust.expected.clone();
             (
                 if trust.roots.is_empty() {
                     None
                 } else {
                     Some(Source::Inline(Arc::new(trust)))
                 },
-                sans,
+                expected,
             )
         }
-        Some(ValidationContextType::ValidationContextSdsSecretConfig(config)) => {
-            (Some(Source::Named(config.name.clone())), Vec::new())
-        }
+        Some(ValidationContextType::ValidationContextSdsSecretConfig(config)) => (
+            Some(Source::Named(config.name.clone())),
+            Expected::default(),
+        ),
         Some(ValidationContextType::CombinedValidationContext(combined)) => {
-            let sans = match &combined.default_validation_context {
-                Some(context) => verify::sans(context)?,
-                None => Vec::new(),
+            let expected = match &combined.default_validation_context {
+                Some(context) => Expected::of(context)?,
+                None => Expected::default(),
             };
             let name = combined
                 .validation_context_sds_secret_config
@@ -66,7 +67,7 @@ pub(crate) fn validation(common: &CommonTlsContext) -> Result<Validation, TlsErr
                 .ok_or_else(|| {
                     TlsError("combined_validation_context without an SDS secret".into())
                 })?;
-            (Some(Source::Named(name)), sans)
+            (Some(Source::Named(name)), expected)
         }
         Some(_) => {
             return Err(TlsError(
@@ -106,12 +107,17 @@ impl ServerContext {
     /// When an inline certificate is broken or a feature is not supported.
     pub fn new(message: &DownstreamTlsContext, secrets: Arc<Secrets>) -> Result<Self, TlsError> {
         let common = message.common_tls_context.clone().unwrap_or_default();
-        let (trust, sans) = validation(&common)?;
+        let (trust, expected) = validation(&common)?;
+        if trust.is_none() && expected.names_certificates() {
+            return Err(TlsError(
+                "verify_certificate_hash and verify_certificate_spki need a trusted_ca here".into(),
+            ));
+        }
         let params = common.tls_params.clone().unwrap_or_default();
         Ok(Self {
             certificates: certificates(&common)?,
             trust,
-            sans,
+            expected,
             require_client: message.require_client_certificate.unwrap_or(false),
             alpn: common
                 .alpn_protocols
@@ -182,15 +188,15 @@ impl ServerContext {
         let builder = match &self.trust {
             None => builder.with_no_client_auth(),
             Some(source) => {
-                let (roots, mut sans) = match source {
-                    Source::Inline(trust) => (trust.roots.clone(), Vec::new()),
+                let (roots, mut expected) = match source {
+                    Source::Inline(trust) => (trust.roots.clone(), Expected::default()),
                     Source::Named(name) => match &self.secrets.get(name)?.value {
-                        SecretValue::Trust(trust) => (trust.roots.clone(), trust.sans.clone()),
+                        SecretValue::Trust(trust) => (trust.roots.clone(), trust.expected.clone()),
                         _ => return None,
                     },
                 };
-                sans.extend(self.sans.iter().cloned());
-                let verifier = ClientVerifier::new(roots, sans, self.require_client).ok()?;
+                expected.extend(&self.expected);
+                let verifier = ClientVerifier::new(roots, expected, self.require_client).ok()?;
                 builder.with_client_cert_verifier(Arc::new(verifier))
             }
         };

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use regex::Regex;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::WebPkiSupportedAlgorithms;
@@ -35,12 +37,84 @@ enum Pattern {
     Regex(Regex),
 }
 
+/// What a peer's certificate must be besides being of a trusted authority.
+#[derive(Debug, Clone, Default)]
+pub struct Expected {
+    /// One of these names is in it.
+    pub sans: Vec<SanMatcher>,
+    /// It is one of these: SHA-256 of the certificate, in lower-case hexadecimal.
+    hashes: Vec<String>,
+    /// It has one of these keys: SHA-256 of the public key, in base64.
+    keys: Vec<String>,
+}
+
+impl Expected {
+    /// What a validation context says.
+    ///
+    /// # Errors
+    /// When a pattern or a digest is not one.
+    pub fn of(message: &CertificateValidationContext) -> Result<Self, TlsError> {
+        let hash = |text: &String| {
+            let plain = text.replace(':', "").to_ascii_lowercase();
+            let right = plain.len() == 64 && plain.bytes().all(|byte| byte.is_ascii_hexdigit());
+            right
+                .then_some(plain)
+                .ok_or_else(|| TlsError(format!("Invalid hex-encoded SHA-256 {text}")))
+        };
+        let key = |text: &String| match BASE64.decode(text) {
+            Ok(digest) if digest.len() == 32 => Ok(text.clone()),
+            _ => Err(TlsError(format!("Invalid base64-encoded SHA-256 {text}"))),
+        };
+        Ok(Self {
+            sans: sans(message)?,
+            hashes: message
+                .verify_certificate_hash
+                .iter()
+                .map(hash)
+                .collect::<Result<_, _>>()?,
+            keys: message
+                .verify_certificate_spki
+                .iter()
+                .map(key)
+                .collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// Whether certificates or keys are named one by one.
+    pub fn names_certificates(&self) -> bool {
+        !self.hashes.is_empty() || !self.keys.is_empty()
+    }
+
+    /// All of another one's as well.
+    pub fn extend(&mut self, other: &Self) {
+        self.sans.extend(other.sans.iter().cloned());
+        self.hashes.extend(other.hashes.iter().cloned());
+        self.keys.extend(other.keys.iter().cloned());
+    }
+
+    fn check(&self, cert: &CertificateDer<'_>) -> Result<(), Error> {
+        names_match(cert, &self.sans)?;
+        if !self.names_certificates() {
+            return Ok(());
+        }
+        let known = self.hashes.contains(&super::sha256_hex(cert))
+            || pki::peer_identity(cert).is_ok_and(|identity| {
+                let digest = ring::digest::digest(&ring::digest::SHA256, &identity.public_key);
+                self.keys.contains(&BASE64.encode(digest))
+            });
+        if known {
+            return Ok(());
+        }
+        Err(CertificateError::ApplicationVerificationFailure.into())
+    }
+}
+
 /// The name matchers of a validation context.
 ///
 /// # Errors
 /// When a pattern is not one.
 #[allow(deprecated)]
-pub fn sans(message: &CertificateValidationContext) -> Result<Vec<SanMatcher>, TlsError> {
+fn sans(message: &CertificateValidationContext) -> Result<Vec<SanMatcher>, TlsError> {
     let typed = message
         .match_typed_subject_alt_names
         .iter()
@@ -159,6 +233,8 @@ pub enum Fault {
     NoCertificate,
     /// Its names are others than expected; the text names them.
     Names(String),
+    /// It is none of the certificates that are expected, nor has one of their keys.
+    Unknown,
     /// Its certificate is not to be trusted, and why.
     Certificate(String),
     /// Something else.
@@ -175,6 +251,9 @@ impl Fault {
             Some(Error::NoCertificatesPresented) => Self::NoCertificate,
             Some(Error::InvalidCertificate(CertificateError::Other(OtherError(error)))) => {
                 Self::Names(error.to_string())
+            }
+            Some(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure)) => {
+                Self::Unknown
             }
             Some(Error::InvalidCertificate(why)) => Self::Certificate(format!(
                 "X509_verify_cert: certificate verification error at depth 0: {}",
@@ -210,8 +289,8 @@ fn in_words(why: &CertificateError) -> String {
 pub struct ServerVerifier {
     /// What to trust; `None` trusts everybody, as Envoy does without a validation context.
     pub roots: Option<Arc<RootCertStore>>,
-    /// What the names must match.
-    pub sans: Vec<SanMatcher>,
+    /// What the certificate must be.
+    pub expected: Expected,
     /// The algorithms of the provider.
     pub algorithms: WebPkiSupportedAlgorithms,
 }
@@ -235,7 +314,7 @@ impl ServerCertVerifier for ServerVerifier {
                 self.algorithms.all,
             )?;
         }
-        names_match(end_entity, &self.sans)?;
+        self.expected.check(end_entity)?;
         Ok(ServerCertVerified::assertion())
     }
 
@@ -266,7 +345,7 @@ impl ServerCertVerifier for ServerVerifier {
 #[derive(Debug)]
 pub struct ClientVerifier {
     inner: Arc<dyn ClientCertVerifier>,
-    sans: Vec<SanMatcher>,
+    expected: Expected,
 }
 
 impl ClientVerifier {
@@ -276,7 +355,7 @@ impl ClientVerifier {
     /// When there is no root to trust.
     pub fn new(
         roots: Arc<RootCertStore>,
-        sans: Vec<SanMatcher>,
+        expected: Expected,
         required: bool,
     ) -> Result<Self, TlsError> {
         let mut builder =
@@ -288,7 +367,7 @@ impl ClientVerifier {
             inner: builder
                 .build()
                 .map_err(|error| TlsError(error.to_string()))?,
-            sans,
+            expected,
         })
     }
 }
@@ -312,7 +391,7 @@ impl ClientCertVerifier for ClientVerifier {
         let verified = self
             .inner
             .verify_client_cert(end_entity, intermediates, now)?;
-        names_match(end_entity, &self.sans)?;
+        self.expected.check(end_entity)?;
         Ok(verified)
     }
     fn verify_tls12_signature(

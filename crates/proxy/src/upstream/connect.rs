@@ -268,6 +268,10 @@ fn tls_error(error: &io::Error, stats: &ClusterStats) -> ConnectError {
             stats.ssl_fail_verify_san.inc();
             ConnectError::Tls(format!("{REFUSED}: {why}:TLS_error_end"))
         }
+        Fault::Unknown => {
+            stats.ssl_fail_verify_cert_hash.inc();
+            ConnectError::Tls(format!("{REFUSED}: cert hash and spki:TLS_error_end"))
+        }
         Fault::Certificate(why) => {
             stats.ssl_fail_verify_error.inc();
             ConnectError::Tls(format!("{REFUSED}: {why}:TLS_error_end"))

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dataplane::ResponseFlags;
@@ -25,7 +25,9 @@ use xds::envoy::r#type::matcher::v3::ListStringMatcher;
 
 use super::super::callout::{self, CallError, GrpcTarget};
 use super::super::connection::{Answer, Connection, Flow};
+use super::super::mirror;
 use super::super::record::{Head, Record};
+use super::super::router::SERVICE_TIME;
 use super::FilterContext;
 use crate::config::listener::duration;
 use crate::stats::groups::ExtAuthzStats;
@@ -292,6 +294,7 @@ impl ExtAuthz {
             }
             Service::Http(http) => {
                 let (head, bytes) = self.http_request(http, record, body.as_ref());
+                let asked = Instant::now();
                 callout::http(
                     &conn.worker,
                     &conn.shared,
@@ -301,7 +304,11 @@ impl ExtAuthz {
                     http.timeout,
                 )
                 .await
-                .and_then(|reply| http.decision(reply))
+                .and_then(|mut reply| {
+                    let took = asked.elapsed().as_millis() as u64;
+                    reply.headers.insert(SERVICE_TIME, took.into());
+                    http.decision(reply)
+                })
             }
         };
         let cluster_stats = record.cluster.as_ref().map(|cluster| {
@@ -527,6 +534,7 @@ impl ExtAuthz {
         for (name, value) in &http.add {
             headers.insert(name, value.clone());
         }
+        mirror::of_our_own(&mut headers, Some(http.timeout));
         let path = if http.path_override.is_empty() {
             format!("{}{}", http.prefix, record.head.path)
         } else {

@@ -364,7 +364,8 @@ impl Call {
             _ => return Err("http call timeout must be >= 0".into()),
         };
         let timeout = (timeout > 0.0).then(|| Duration::from_millis(timeout as u64));
-        mirror::of_our_own(conn, &mut head.headers, timeout);
+        mirror::of_our_own(&mut head.headers, timeout);
+        mirror::from_here(conn, &mut head.headers);
         Ok(Self {
             cluster,
             head,
