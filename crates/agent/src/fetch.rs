@@ -104,7 +104,7 @@ impl Fetch<'_> {
         let provider = runtime::tls::provider();
         let verifier = proxy::tls::verify::ServerVerifier {
             roots: None,
-            sans: Vec::new(),
+            expected: proxy::tls::verify::Expected::default(),
             algorithms: provider.signature_verification_algorithms,
         };
         let config = rustls::ClientConfig::builder_with_provider(provider)

@@ -114,13 +114,9 @@ pub(crate) fn load_assignment(
         {
             continue;
         }
-        let reachable_by_gateway = !in_network(context, &endpoint.network)
-            && !snapshot
-                .registry
-                .gateways
-                .of(&endpoint.network, &endpoint.cluster)
-                .is_empty();
-        if endpoint.address.is_empty() && !reachable_by_gateway {
+        let gateways = &snapshot.registry.gateways;
+        let nowhere = endpoint.address.is_empty();
+        if nowhere && gateways.of(&endpoint.network, &endpoint.cluster).is_empty() {
             continue;
         }
         let named = !endpoint.address.is_empty()
@@ -133,20 +129,22 @@ pub(crate) fn load_assignment(
             Some(mode) => mode == ClientTlsMode::IstioMutual && endpoint.mtls,
             None => endpoint.mtls && !plaintext_demanded(context, endpoint),
         };
-        let member = Member {
-            endpoint: lb_endpoint(endpoint, mtls),
-            labels: MemberLabels::Workload(endpoint),
-        };
-        groups
+        let group = groups
             .entry(endpoint.locality_text.clone())
             .or_insert_with(|| Group {
                 locality: endpoint.locality.clone(),
                 members: Vec::new(),
                 weight: None,
                 priority: 0,
-            })
-            .members
-            .push(member);
+            });
+        // Behind the gateway of the proxy's own network there is nobody without an address, but, as in istiod, a place for them.
+        if nowhere && in_network(context, &endpoint.network) {
+            continue;
+        }
+        group.members.push(Member {
+            endpoint: lb_endpoint(endpoint, mtls),
+            labels: MemberLabels::Workload(endpoint),
+        });
     }
     let mut groups: Vec<Group<'_>> = groups.into_values().collect();
     groups.iter_mut().for_each(Group::refresh_weight);

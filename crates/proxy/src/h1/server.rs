@@ -11,7 +11,6 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use dataplane::http_conn::Underscores;
 use http::header;
 use http::{HeaderMap, Method, StatusCode};
 use tokio::io::AsyncWrite;
@@ -23,7 +22,7 @@ use super::head::{
     write_length, write_status_line,
 };
 use crate::body::{Body, BodyError, Frame, Tunnel};
-use crate::http::connection::{Connection, Options};
+use crate::http::connection::Connection;
 use crate::http::message::{Ended, Informational, Protocol, Request, Response};
 use crate::io::{Io, poll_read_buf};
 use crate::stats::HttpStats;
@@ -300,7 +299,7 @@ pub async fn serve(io: Io, rbuf: BytesMut, conn: Rc<Connection>) {
         } else {
             Informational::default()
         };
-        let request = match request(*head, &inner, &info, options) {
+        let request = match request(*head, &inner, &info, &conn) {
             Ok(request) => request,
             Err(why) => {
                 let response = Box::pin(conn.refuse(why.answer(), Protocol::Http11)).await;
@@ -467,8 +466,9 @@ fn request(
     head: RequestHead,
     inner: &Shared,
     info: &Informational,
-    options: &Options,
+    conn: &Connection,
 ) -> Result<Request, HeadError> {
+    let options = conn.options();
     let proxy_continue = options.proxy_100_continue;
     let RequestHead {
         method,
@@ -487,22 +487,8 @@ fn request(
     if headers.get_all(header::HOST).iter().count() > 1 {
         return Err(HeadError::InvalidAuthority);
     }
-    match options.underscores {
-        Underscores::Allow => {}
-        Underscores::Reject if headers.keys().any(|name| name.as_str().contains('_')) => {
-            return Err(HeadError::Underscore);
-        }
-        Underscores::Reject => {}
-        Underscores::Drop => {
-            let dropped: Vec<_> = headers
-                .keys()
-                .filter(|name| name.as_str().contains('_'))
-                .cloned()
-                .collect();
-            for name in dropped {
-                headers.remove(name);
-            }
-        }
+    if !conn.admits_names(&mut headers, Protocol::Http11) {
+        return Err(HeadError::Underscore);
     }
     // What names itself hop by hop is removed; what others rely on must not be.
     let guarded = headers.get_all(header::CONNECTION).iter().any(|value| {

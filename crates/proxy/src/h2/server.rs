@@ -145,7 +145,7 @@ async fn stream(
     let tunnel = body
         .take_if(|_| tunnels)
         .map(|body| Incoming::new(body, None));
-    let request = Request {
+    let mut request = Request {
         method: parts.method,
         scheme: match parts.uri.scheme_str() {
             Some("https") => Some("https"),
@@ -170,6 +170,11 @@ async fn stream(
         info: info.clone(),
         start,
     };
+    if !conn.admits_names(&mut request.headers, Protocol::Http2) {
+        respond.send_reset(Reason::INTERNAL_ERROR);
+        conn.rejected(request, "http2.unexpected_underscore");
+        return;
+    }
     let is_head = request.method == http::Method::HEAD;
     let response = {
         // Outlives the handler.

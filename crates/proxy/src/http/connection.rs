@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use dataplane::http_conn::PathOutcome;
+use dataplane::http_conn::{PathOutcome, Underscores};
 use dataplane::lists::{self, Direction};
 use dataplane::local_ratelimit::LocalRateLimit;
 use dataplane::local_reply::{self, LocalReply};
@@ -29,6 +29,7 @@ use crate::config::Shared;
 use crate::config::listener::{Chain, HttpManager, Listener, RouteSource};
 use crate::config::routes::Routes;
 use crate::h1::head::HeaderCase;
+use crate::stats::groups::CodecStats;
 use crate::tracer::Kind;
 use crate::upstream::Cluster;
 use crate::worker::Worker;
@@ -60,7 +61,7 @@ pub struct Options {
     /// How many requests a connection may carry.
     pub max_requests: Option<u64>,
     /// What happens to header names with underscores.
-    pub underscores: dataplane::http_conn::Underscores,
+    pub underscores: Underscores,
     /// `expect: 100-continue` goes to the upstream instead of being answered here.
     pub proxy_100_continue: bool,
     /// How header names are written.
@@ -173,6 +174,48 @@ impl Connection {
             () = self.chain.drained.cancelled() => {}
             () = all => {}
         }
+    }
+
+    /// Deals with header names that have underscores as the connection manager says; `false`: the request is to be refused.
+    pub fn admits_names(&self, headers: &mut HeaderMap, protocol: Protocol) -> bool {
+        let rule = self.options().underscores;
+        let marked = |name: &HeaderName| name.as_str().contains('_');
+        if rule == Underscores::Allow || !headers.keys().any(marked) {
+            return true;
+        }
+        let codec = match protocol {
+            Protocol::Http2 => "http2",
+            _ => "http1",
+        };
+        let stats = self.shared.stats.group::<CodecStats>(codec);
+        if rule == Underscores::Reject {
+            stats.requests_rejected_with_underscores_in_headers.inc();
+            return false;
+        }
+        let dropped: Vec<_> = headers
+            .keys()
+            .filter(|name| marked(name))
+            .cloned()
+            .collect();
+        for name in dropped {
+            headers.remove(name);
+            stats.dropped_headers_with_underscores.inc();
+        }
+        true
+    }
+
+    /// Reports a request that the codec resets, and why.
+    pub fn rejected(self: &Rc<Self>, request: Request, why: &'static str) {
+        self.count_request(request.protocol);
+        let head = Head {
+            method: request.method,
+            scheme: request.scheme.unwrap_or_default(),
+            authority: request.authority.unwrap_or_default(),
+            path: request.path,
+            headers: request.headers,
+        };
+        let mut record = self.record(head, request.protocol, request.start, request.wire_bytes);
+        record.finish(Ended::Rejected(why));
     }
 
     /// Counts a protocol error that has no request.

@@ -84,6 +84,8 @@ pub enum Ended {
     Downstream,
     /// The client reset the stream (HTTP/2).
     Reset,
+    /// We reset it (HTTP/2) before anybody looked at it, and why.
+    Rejected(&'static str),
     /// The upstream's answer broke off.
     Upstream(BodyError),
 }

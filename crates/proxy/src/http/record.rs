@@ -559,10 +559,15 @@ impl Observer for Record {
         let stats = &self.conn.manager.stats;
         match ended {
             Ended::Complete | Ended::Redirected => {}
-            Ended::Downstream | Ended::Reset => {
-                if ended == Ended::Reset {
+            Ended::Downstream | Ended::Reset | Ended::Rejected(_) => {
+                let reset = match ended {
+                    Ended::Reset => Some("http2.remote_reset"),
+                    Ended::Rejected(why) => Some(why),
+                    _ => None,
+                };
+                if let Some(why) = reset {
                     self.flags.set(ResponseFlags::DOWNSTREAM_REMOTE_RESET);
-                    self.details = Cow::Borrowed("http2.remote_reset");
+                    self.details = Cow::Borrowed(why);
                 } else {
                     self.flags
                         .set(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION);

@@ -402,7 +402,6 @@ pub async fn route(
                         &mut retry_permit,
                     )
                 {
-                    cluster.stats.retry_codes.count(504);
                     tokio::time::sleep(pause).await;
                     continue;
                 }
@@ -456,7 +455,6 @@ pub async fn route(
                     &outcome,
                     &mut retry_permit,
                 ) {
-                    cluster.stats.retry_codes.count(503);
                     tokio::time::sleep(pause).await;
                     continue;
                 }

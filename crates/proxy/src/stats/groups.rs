@@ -99,7 +99,7 @@ macro_rules! group {
         impl Group for $name {
             fn visit(&self, see: &mut dyn FnMut(&str, Value<'_>)) {
                 $(see(group!(@name $counter $($counter_name)?), Value::Counter(self.$counter.get()));)*
-                $(see(group!(@name $gauge $($gauge_name)?), Value::Gauge(self.$gauge.get()));)*
+                $(see(group!(@name $gauge $($gauge_name)?), Value::Gauge(self.$gauge.get(), self.$gauge.used()));)*
                 $(see(stringify!($histogram), Value::Histogram(&self.$histogram));)*
                 $($(self.$codes.visit($prefix, $completed, see);)*)?
                 $($(self.$inner.visit(&mut |name, value| see(&format!(concat!($inner_prefix, "{}"), name), value));)*)?
@@ -451,6 +451,15 @@ group! {
     /// `cluster.<name>.ratelimit.*`
     RateLimitStats {
         counters { ok, error, over_limit, failure_mode_allowed }
+        gauges {}
+        histograms {}
+    }
+}
+
+group! {
+    /// `http1.*` and `http2.*`: what the codecs found.
+    CodecStats {
+        counters { dropped_headers_with_underscores, requests_rejected_with_underscores_in_headers }
         gauges {}
         histograms {}
     }

@@ -41,29 +41,44 @@ impl Counter {
     }
 }
 
-/// A number that goes up and down.
+/// A number that goes up and down, and whether it ever did.
 #[derive(Debug, Default)]
 pub struct Gauge(AtomicU64);
+
+/// The bit of a gauge that says that it was used, whatever its value is now.
+const USED: u64 = 1 << 63;
 
 impl Gauge {
     /// Adds one.
     #[inline]
     pub fn inc(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        let before = self.0.fetch_add(1, Ordering::Relaxed);
+        self.use_it(before);
     }
     /// Takes one off.
     #[inline]
     pub fn dec(&self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        let before = self.0.fetch_sub(1, Ordering::Relaxed);
+        self.use_it(before);
+    }
+    #[inline]
+    fn use_it(&self, before: u64) {
+        if before & USED == 0 {
+            self.0.fetch_or(USED, Ordering::Relaxed);
+        }
     }
     /// Sets it.
     pub fn set(&self, value: u64) {
-        self.0.store(value, Ordering::Relaxed);
+        self.0.store(value | USED, Ordering::Relaxed);
     }
     /// The value.
     #[inline]
     pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.0.load(Ordering::Relaxed) & !USED
+    }
+    /// Whether it was ever changed or set.
+    pub fn used(&self) -> bool {
+        self.0.load(Ordering::Relaxed) & USED != 0
     }
 }
 
@@ -71,8 +86,8 @@ impl Gauge {
 pub enum Value<'a> {
     /// A counter.
     Counter(u64),
-    /// A gauge.
-    Gauge(u64),
+    /// A gauge, and whether it was ever used.
+    Gauge(u64, bool),
     /// A histogram.
     Histogram(&'a Histogram),
 }

@@ -26,7 +26,7 @@ impl Query {
     fn wants(&self, name: &str, value: &Value<'_>) -> bool {
         let kind = match value {
             Value::Counter(_) => "Counters",
-            Value::Gauge(_) => "Gauges",
+            Value::Gauge(..) => "Gauges",
             Value::Histogram(_) => "Histograms",
         };
         if self
@@ -38,7 +38,8 @@ impl Query {
         }
         if self.used_only {
             let used = match value {
-                Value::Counter(value) | Value::Gauge(value) => *value > 0,
+                Value::Counter(value) => *value > 0,
+                Value::Gauge(_, used) => *used,
                 Value::Histogram(histogram) => histogram.count() > 0,
             };
             if !used {
@@ -60,7 +61,7 @@ pub fn text(stats: &Registry, tags: &Tags, query: &Query) -> String {
             return;
         }
         match value {
-            Value::Counter(value) | Value::Gauge(value) => {
+            Value::Counter(value) | Value::Gauge(value, _) => {
                 plain.insert(name.to_owned(), value.to_string());
             }
             Value::Histogram(histogram) => {
@@ -104,7 +105,7 @@ pub fn json(stats: &Registry, tags: &Tags, query: &Query) -> Json {
             return;
         }
         match value {
-            Value::Counter(value) | Value::Gauge(value) => {
+            Value::Counter(value) | Value::Gauge(value, _) => {
                 plain.insert(name.to_owned(), value);
             }
             Value::Histogram(histogram) => {
@@ -156,7 +157,7 @@ pub fn prometheus(stats: &Registry, tags: &Tags, query: &Query) -> String {
                 lines.push(format!("{family}{{{labels}}} {value}"));
                 Kind::Counter
             }
-            Value::Gauge(value) => {
+            Value::Gauge(value, _) => {
                 lines.push(format!("{family}{{{labels}}} {value}"));
                 Kind::Gauge
             }

@@ -30,15 +30,23 @@ enum Visible {
 }
 
 /// Envoy's own tags that occur here.
-const DEFAULTS: [(&str, &str); 9] = [
+const DEFAULTS: [(&str, &str); 11] = [
     ("envoy.response_code", r"_rq(_(\d{3}))$"),
-    ("envoy.response_code_class", r"_rq(_((\d))xx)$"),
-    (
-        "envoy.http_conn_manager_listener_prefix",
-        r"^listener\..*?\.http\.((.*?)\.)",
-    ),
+    ("envoy.response_code_class", r"_rq_((\d))xx$"),
     ("envoy.cluster_name", r"^cluster\.((.*?)\.)"),
-    ("envoy.http_conn_manager_prefix", r"^http\.((.*?)\.)"),
+    (
+        "envoy.http_conn_manager_prefix",
+        r"^(?:listener\..*?\.)?http\.((.*?)\.)",
+    ),
+    (
+        "envoy.local_http_ratelimit_prefix",
+        r"^((.*?)\.)http_local_rate_limit\.",
+    ),
+    (
+        "envoy.local_network_ratelimit_prefix",
+        r"^local_rate_limit\.((.*?)\.)",
+    ),
+    ("envoy.ratelimit_prefix", r"^ratelimit\.((.*?)\.)"),
     (
         "envoy.listener_address",
         r"^listener\.(((?:[_.[:digit:]]*|[_\[\]aAbBcCdDeEfF[:digit:]]*))\.)",
@@ -165,7 +173,23 @@ mod tests {
         );
         assert_eq!(
             tags.extract("cluster.one.upstream_rq_5xx").name,
-            "cluster.upstream_rq_xx".replace("_xx", "")
+            "cluster.upstream_rq_xx"
+        );
+        let limit = tags.extract("rl.http_local_rate_limit.enabled");
+        assert_eq!(limit.name, "http_local_rate_limit.enabled");
+        assert_eq!(
+            limit.tags,
+            [pair("envoy.local_http_ratelimit_prefix", "rl")]
+        );
+        let listener = tags.extract("listener.127.0.0.1_80.http.in.downstream_rq_2xx");
+        assert_eq!(listener.name, "listener.http.downstream_rq_xx");
+        assert_eq!(
+            listener.tags,
+            [
+                pair("envoy.response_code_class", "2"),
+                pair("envoy.http_conn_manager_prefix", "in"),
+                pair("envoy.listener_address", "127.0.0.1_80"),
+            ]
         );
         assert!(tags.shows("anything"));
     }

@@ -248,10 +248,12 @@ fn own_tls(
         return None;
     }
     by_request(cluster, options, upstream, settings);
-    let names = if settings.subject_alt_names.is_empty() {
-        &upstream.service.subject_alt_names
-    } else {
-        &settings.subject_alt_names
+    // What hosts of a wildcard are called is known when they are asked for.
+    let none = Vec::new();
+    let names = match (settings.subject_alt_names.is_empty(), upstream.dynamic) {
+        (false, _) => &settings.subject_alt_names,
+        (true, false) => &upstream.service.subject_alt_names,
+        (true, true) => &none,
     };
     let mut sorted = names.clone();
     if settings.subject_alt_names.is_empty() {

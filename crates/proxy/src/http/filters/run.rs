@@ -101,7 +101,10 @@ impl Connection {
                     fault.draw(&record.head.view(), cluster, active, &mut || {
                         self.worker.random()
                     });
-                if injection.delay.is_some() || injection.abort.is_some() {
+                if injection.delay.is_some()
+                    || injection.abort.is_some()
+                    || injection.response_rate.is_some()
+                {
                     record.fault_active = true;
                     self.manager.stats.fault_active_faults.inc();
                 }
@@ -111,7 +114,6 @@ impl Connection {
                     tokio::time::sleep(delay).await;
                 }
                 if let Some(rate) = injection.response_rate {
-                    record.fault_active = true;
                     self.manager.stats.fault_response_rl_injected.inc();
                     let bucket = Bucket::new(rate, FAULT_PORTION);
                     flow.response.push(ResponseStep::Throttle(Arc::new(bucket)));
