@@ -167,8 +167,12 @@ pub struct Replay {
 pub struct Buffered {
     /// What was read, at most as much as was asked for.
     pub bytes: Bytes,
+    /// How much has come, which may be more than was asked for.
+    pub total: usize,
     /// It is everything.
     pub complete: bool,
+    /// Nothing follows what has come.
+    pub last: bool,
 }
 
 /// A [`Replay`] shared by the request and the connection that sends it.
@@ -269,11 +273,15 @@ impl Replay {
             Ok(false) => std::mem::replace(&mut replay.source, Body::Empty),
             _ => Body::Empty,
         };
+        let last = rest.is_end();
         replay.source = Body::Chained(frames, Box::new(rest));
         match result {
             Ok(complete) => {
+                let total = bytes.len();
                 bytes.truncate(limit);
                 Ok(Buffered {
+                    total,
+                    last,
                     bytes: bytes.freeze(),
                     complete,
                 })

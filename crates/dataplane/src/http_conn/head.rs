@@ -86,15 +86,15 @@ impl HttpConn {
                 };
                 append(headers, FORWARDED_FOR, &peer.to_string());
             }
-            if self.append_forwarded_port
-                && (self.trusted_hops == 0 || !headers.contains_key("x-forwarded-port"))
-            {
-                headers.insert("x-forwarded-port", connection.local.port().into());
-            }
             // What a stranger says about the protocol is not to be believed.
             if self.trusted_hops == 0 {
                 headers.remove(&FORWARDED_PROTO);
             }
+        }
+        if self.append_forwarded_port
+            && (self.trusted_hops == 0 || !headers.contains_key("x-forwarded-port"))
+        {
+            headers.insert("x-forwarded-port", connection.local.port().into());
         }
         if !headers.contains_key(&FORWARDED_PROTO) {
             headers.insert(FORWARDED_PROTO, HeaderValue::from_static(default_scheme));

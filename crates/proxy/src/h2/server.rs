@@ -170,6 +170,12 @@ async fn stream(
         info: info.clone(),
         start,
     };
+    // The four pseudo headers count.
+    if request.headers.len() + 4 > conn.options().max_headers {
+        respond.send_reset(Reason::INTERNAL_ERROR);
+        conn.rejected(request, "http2.too_many_headers");
+        return;
+    }
     if !conn.admits_names(&mut request.headers, Protocol::Http2) {
         respond.send_reset(Reason::INTERNAL_ERROR);
         conn.rejected(request, "http2.unexpected_underscore");

@@ -23,6 +23,7 @@ use crate::body::{Body, Replay};
 use crate::http::connection::{Answer, Connection, Flow};
 use crate::http::cors::CorsOutcome;
 use crate::http::istio::{PEER_METADATA, PEER_METADATA_ID};
+use crate::http::message::Protocol;
 use crate::http::record::{Head, Record};
 
 /// Faults let bodies pass in portions of a sixteenth of a second, as Envoy does.
@@ -221,14 +222,21 @@ impl Connection {
                     _ => *own,
                 };
                 if let Some(replay) = record.replay.clone() {
+                    let http2 = record.protocol == Protocol::Http2;
                     match Box::pin(Replay::buffer(&replay, limit)).await {
-                        Ok(read) if read.complete => {
+                        // Over HTTP/2 the last frame is not measured.
+                        Ok(read) if read.complete || http2 && read.last => {
                             let headers = &mut record.head.headers;
                             if !headers.contains_key(header::CONTENT_LENGTH) {
-                                headers.insert(header::CONTENT_LENGTH, read.bytes.len().into());
+                                headers.insert(header::CONTENT_LENGTH, read.total.into());
                             }
                         }
-                        Ok(_) => return Some(Answer::Local(local_reply::REQUEST_TOO_LARGE)),
+                        Ok(read) => {
+                            // What has come was received, though nobody gets it; the rest is not read.
+                            replay.borrow_mut().bytes += read.total as u64;
+                            flow.close = !http2;
+                            return Some(Answer::Local(local_reply::REQUEST_TOO_LARGE));
+                        }
                         // The client is gone; sending will notice it as well.
                         Err(_) => {}
                     }
