@@ -32,6 +32,8 @@ pub(crate) struct HcmSpec {
     pub(crate) routes: Routes,
     pub(crate) protocol: Protocol,
     pub(crate) policies: HttpPolicies,
+    /// Clients use it as a proxy, and name whole URLs.
+    pub(crate) absolute_urls: bool,
     /// Filters between those of Istio and the router.
     pub(crate) before_router: Vec<HttpFilter>,
 }
@@ -49,6 +51,7 @@ impl HcmSpec {
             routes,
             protocol,
             policies: HttpPolicies::default(),
+            absolute_urls: false,
             before_router: Vec::new(),
         }
     }
@@ -100,6 +103,10 @@ fn manager(context: &Context<'_>, spec: HcmSpec) -> HttpConnectionManager {
     };
     if gateway {
         out.http_protocol_options = Some(Http1ProtocolOptions::default());
+    }
+    if spec.absolute_urls {
+        let options = out.http_protocol_options.get_or_insert_default();
+        options.allow_absolute_url = Some(true);
     }
     if inbound && spec.protocol.is_http2() {
         out.http2_protocol_options = Some(Http2ProtocolOptions::default());

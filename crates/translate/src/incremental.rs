@@ -42,21 +42,25 @@ pub enum Change {
 impl Built {
     /// Builds all resources of a proxy.
     pub fn new(snapshot: Arc<Snapshot>, proxy: &ProxyInfo) -> (Self, Output) {
-        let (output, made) = build_noting(&Context::new(&snapshot, proxy), &Wanted::EVERYTHING);
+        let proxy = snapshot.with_labels_of_pod(proxy);
+        let (output, made) = build_noting(&Context::new(&snapshot, &proxy), &Wanted::EVERYTHING);
         (Self { snapshot, made }, output)
     }
 
     /// Goes on to another snapshot. The proxy must be the one that this was built for.
     pub fn advance(&mut self, snapshot: Arc<Snapshot>, proxy: &ProxyInfo) -> Change {
+        let labelled = snapshot.with_labels_of_pod(proxy);
+        let same_labels = labelled.labels == self.snapshot.with_labels_of_pod(proxy).labels;
         let changes = snapshot
             .changes_since(&self.snapshot)
+            .filter(|_| same_labels)
             .filter(|changes| !self.needs_everything(&snapshot, &changes.endpoints));
         let part = changes.and_then(|changes| {
             let hosts = changes.endpoints.hosts;
             match changes.routing {
-                RoutingChanges::None => Some(self.services_anew(&snapshot, proxy, &hosts)),
-                RoutingChanges::HttpRoutes => self.route_anew(&snapshot, proxy, hosts, false),
-                RoutingChanges::Any => self.route_anew(&snapshot, proxy, hosts, true),
+                RoutingChanges::None => Some(self.services_anew(&snapshot, &labelled, &hosts)),
+                RoutingChanges::HttpRoutes => self.route_anew(&snapshot, &labelled, hosts, false),
+                RoutingChanges::Any => self.route_anew(&snapshot, &labelled, hosts, true),
             }
         });
         let Some(part) = part else {

@@ -13,6 +13,7 @@ mod access_log;
 mod cluster;
 mod context;
 mod destination_rule;
+mod discovery;
 mod dynamic_dns;
 mod endpoints;
 mod envoy_filter;

@@ -8,6 +8,8 @@ pub(crate) const PASSTHROUGH: &str = "PassthroughCluster";
 pub(crate) const BLACK_HOLE: &str = "BlackHoleCluster";
 /// The cluster that forwards inbound traffic to the address the client asked for.
 pub(crate) const INBOUND_PASSTHROUGH: &str = "InboundPassthroughCluster";
+/// The routes of the listener that applications use as their HTTP proxy.
+pub(crate) const HTTP_PROXY: &str = "http_proxy";
 /// The name of the filter chain for everything that is not HTTP.
 pub(crate) const PASSTHROUGH_CHAIN: &str = "PassthroughFilterChain";
 

@@ -40,7 +40,8 @@ pub struct Output {
 
 /// Builds all resources of a proxy.
 pub fn build(snapshot: &Snapshot, proxy: &ProxyInfo) -> Output {
-    build_noting(&Context::new(snapshot, proxy), &Wanted::EVERYTHING).0
+    let proxy = snapshot.with_labels_of_pod(proxy);
+    build_noting(&Context::new(snapshot, &proxy), &Wanted::EVERYTHING).0
 }
 
 /// What of a proxy's resources is to be built.

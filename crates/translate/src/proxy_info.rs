@@ -1,8 +1,10 @@
 //! A proxy as it introduces itself: node id, metadata and locality of its discovery requests.
 
+use crate::registry::kubernetes::Pod;
 use crate::{Locality, objects::Labels};
 use api::istio::MeshProxyConfig;
 use serde_json::Value;
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 /// What kind of proxy this is.
@@ -112,11 +114,6 @@ impl ProxyInfo {
                 .unwrap_or_default()
                 .to_owned()
         };
-        let flag = |key: &str| match metadata.get(key) {
-            Some(Value::Bool(flag)) => *flag,
-            Some(Value::String(text)) => matches!(text.as_str(), "true" | "1" | "TRUE" | "True"),
-            _ => false,
-        };
         let list = text("INSTANCE_IPS");
         let mut addresses: Vec<String> = list
             .split(',')
@@ -140,15 +137,7 @@ impl ProxyInfo {
         if name.is_empty() {
             name = pod.split('.').next().unwrap_or_default().to_owned();
         }
-        let labels: Labels = metadata
-            .get("LABELS")
-            .and_then(Value::as_object)
-            .map(|map| {
-                map.iter()
-                    .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
-                    .collect()
-            })
-            .unwrap_or_default();
+        let mut labels = label_map(metadata, "LABELS");
         let locality = match labels.get("istio-locality").filter(|text| !text.is_empty()) {
             Some(text) => Locality::parse(&text.replace('.', "/")),
             None => locality,
@@ -156,26 +145,13 @@ impl ProxyInfo {
         let view = text("REQUESTED_NETWORK_VIEW");
         let (cluster, network, node_name) =
             (text("CLUSTER_ID"), text("NETWORK"), text("NODE_NAME"));
-        // What the topology says counts like labels of the pod, also where rules choose by labels.
-        let mut labels = labels;
-        for (key, value) in [
-            ("topology.kubernetes.io/region", &locality.region),
-            ("topology.kubernetes.io/zone", &locality.zone),
-            ("topology.istio.io/subzone", &locality.subzone),
-            ("topology.istio.io/cluster", &cluster),
-            ("kubernetes.io/hostname", &node_name),
-        ] {
-            if !value.is_empty() {
-                labels.insert(key.to_owned(), value.clone());
-            }
-        }
-        if !network.is_empty() {
-            let own = labels.entry("topology.istio.io/network".to_owned());
-            let own = own.or_default();
-            if own.is_empty() {
-                own.clone_from(&network);
-            }
-        }
+        let place = Place {
+            locality: &locality,
+            cluster: &cluster,
+            network: &network,
+            node_name: &node_name,
+        };
+        place.add_to(&mut labels);
         Ok(Self {
             id: id.to_owned(),
             kind,
@@ -201,17 +177,46 @@ impl ProxyInfo {
                 "NONE" => Interception::None,
                 _ => Interception::Redirect,
             },
-            dns_capture: flag("DNS_CAPTURE"),
-            unprivileged: flag("UNPRIVILEGED_POD"),
+            dns_capture: switch(metadata, "DNS_CAPTURE"),
+            unprivileged: switch(metadata, "UNPRIVILEGED_POD"),
             http10: text("HTTP10") == "1",
             idle_timeout: text("IDLE_TIMEOUT").parse().ok(),
             proxy_config: metadata
                 .get("PROXY_CONFIG")
                 .and_then(|config| serde_json::from_value(config.clone()).ok()),
             version: text("ISTIO_VERSION"),
-            plain_envoy: flag("THEATER_PLAIN_ENVOY"),
+            plain_envoy: switch(metadata, "THEATER_PLAIN_ENVOY"),
             metadata: metadata.clone(),
         })
+    }
+
+    /// The same proxy with the labels that its pod has by now: rules choose by those, not by the labels of its start. Labels that only the
+    /// proxy has (`STATIC_LABELS`) stay.
+    pub(crate) fn with_labels_of(&self, pod: Option<&Pod>) -> Cow<'_, Self> {
+        let Some(pod) = pod.filter(|pod| pod.namespace == self.namespace) else {
+            return Cow::Borrowed(self);
+        };
+        let mut labels = label_map(&self.metadata, "STATIC_LABELS");
+        labels.extend(pod.labels.iter().map(|(k, v)| (k.clone(), v.clone())));
+        let place = Place {
+            locality: &self.locality,
+            cluster: &self.cluster,
+            network: &self.network,
+            node_name: &self.node_name,
+        };
+        place.add_to(&mut labels);
+        if labels == self.labels {
+            return Cow::Borrowed(self);
+        }
+        Cow::Owned(Self {
+            labels,
+            ..self.clone()
+        })
+    }
+
+    /// A switch of the metadata.
+    pub(crate) fn switch(&self, key: &str) -> bool {
+        switch(&self.metadata, key)
     }
 
     /// A text of the metadata.
@@ -230,8 +235,65 @@ impl ProxyInfo {
         &self.addresses[0]
     }
 
+    /// Whether one of its addresses is of the kind (IPv4 or IPv6) of this one, which may be a range.
+    pub(crate) fn speaks(&self, address: &str) -> bool {
+        let six = |address: &str| address.contains(':');
+        self.addresses.iter().any(|own| six(own) == six(address))
+    }
+
     /// Labels that locality load balancing compares with those of endpoints.
     pub(crate) fn label(&self, key: &str) -> &str {
         self.labels.get(key).map(String::as_str).unwrap_or_default()
+    }
+}
+
+/// Where a proxy is. That counts like labels of its pod, also where rules choose by labels.
+struct Place<'a> {
+    locality: &'a Locality,
+    cluster: &'a str,
+    network: &'a str,
+    node_name: &'a str,
+}
+
+impl Place<'_> {
+    fn add_to(&self, labels: &mut Labels) {
+        for (key, value) in [
+            (
+                "topology.kubernetes.io/region",
+                self.locality.region.as_str(),
+            ),
+            ("topology.kubernetes.io/zone", &self.locality.zone),
+            ("topology.istio.io/subzone", &self.locality.subzone),
+            ("topology.istio.io/cluster", self.cluster),
+            ("kubernetes.io/hostname", self.node_name),
+        ] {
+            if !value.is_empty() {
+                labels.insert(key.to_owned(), value.to_owned());
+            }
+        }
+        if !self.network.is_empty() {
+            let own = labels.entry("topology.istio.io/network".to_owned());
+            let own = own.or_default();
+            if own.is_empty() {
+                self.network.clone_into(own);
+            }
+        }
+    }
+}
+
+fn label_map(metadata: &Value, key: &str) -> Labels {
+    let labels = metadata.get(key).and_then(Value::as_object);
+    labels
+        .into_iter()
+        .flatten()
+        .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
+        .collect()
+}
+
+fn switch(metadata: &Value, key: &str) -> bool {
+    match metadata.get(key) {
+        Some(Value::Bool(on)) => *on,
+        Some(Value::String(text)) => matches!(text.as_str(), "true" | "1" | "TRUE" | "True"),
+        _ => false,
     }
 }

@@ -2,19 +2,20 @@
 
 use crate::destination_rule::DestinationRules;
 use crate::envoy_filter::{self, EnvoyFilterPatches};
-use crate::objects::{Config, Labels, identity, items, selects, text, typed};
+use crate::objects::{Config, identity, items, selects, text, typed};
 use crate::peer_authentication::PeerPolicies;
 use crate::registry::endpoint_index::{EndpointChanges, EndpointIndex};
-use crate::registry::kubernetes::{Cluster, Settings};
+use crate::registry::kubernetes::{Cluster, Namespace, Settings};
 use crate::registry::{Endpoint, Registry, Service, ServiceKey, network, service_entry};
 use crate::virtual_service::{VirtualServiceConfig, prepare};
-use crate::{Problem, host};
+use crate::{Problem, ProxyInfo, discovery, host};
 use api::istio::{
     AuthorizationPolicy, DestinationRule, EnvoyFilter, ExtensionProvider, Gateway, MeshConfig,
     MeshNetworks, PeerAuthentication, RequestAuthentication, ServiceEntry, Sidecar, Telemetry,
     VirtualService, WorkloadEntry,
 };
 use serde_json::Value;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Deref;
 use std::sync::Arc;
@@ -122,7 +123,7 @@ struct Source {
     /// Id and Service objects of each cluster.
     clusters: Vec<(String, Vec<Arc<Value>>)>,
     /// What namespaces of each cluster say about their services.
-    namespaces: Vec<HashMap<String, Labels>>,
+    namespaces: Vec<HashMap<String, Namespace>>,
 }
 
 /// Kinds that say where requests go and who may send them, but not which services there are. Without a Sidecar object, the
@@ -222,11 +223,19 @@ impl Snapshot {
             }
         }
         objects.sort_by_key(|cluster| (cluster.id != input.config_cluster, cluster.id.clone()));
+        let mut config = input.config;
+        discovery::select(
+            &input.mesh.discovery_selectors,
+            &input.config_cluster,
+            &mut objects,
+            &mut config,
+        );
         let settings = Settings {
             system_namespace: input.mesh.root_namespace().to_owned(),
             domain: domain.clone(),
             trust_domain: input.mesh.trust_domain().to_owned(),
             export_to: input.mesh.default_service_export_to.clone(),
+            reads_namespace_labels: input.mesh.service_entry_visibility.is_some(),
         };
         let clusters: Vec<Cluster> = objects
             .iter()
@@ -238,7 +247,7 @@ impl Snapshot {
         let source = Source {
             config_cluster: input.config_cluster,
             domain,
-            config: input.config,
+            config,
             mesh: input.mesh,
             networks: input.networks,
             jwks: input.jwks,
@@ -294,6 +303,13 @@ impl Snapshot {
 
     pub(crate) fn cluster(&self, id: &str) -> Option<&Cluster> {
         self.clusters.iter().find(|cluster| cluster.id == id)
+    }
+
+    /// The proxy with the labels that its pod has at this moment.
+    pub(crate) fn with_labels_of_pod<'a>(&self, proxy: &'a ProxyInfo) -> Cow<'a, ProxyInfo> {
+        let cluster = self.cluster(&proxy.cluster);
+        let pod = cluster.and_then(|cluster| cluster.pod_by_ip(proxy.ip()));
+        proxy.with_labels_of(pod.map(AsRef::as_ref))
     }
 
     /// Sets the share of traced requests where nothing else says, in percent; 1 if this is not called.
@@ -525,9 +541,7 @@ fn all_services(
     let namespaces = own.map(|cluster| &cluster.namespaces);
     let mut out: Vec<Service> = entries
         .iter()
-        .flat_map(|entry| {
-            service_entry::services(entry, &mesh.default_service_export_to, namespaces)
-        })
+        .flat_map(|entry| service_entry::services(entry, mesh, namespaces))
         .collect();
     let mut index: HashMap<String, usize> = HashMap::new();
     for service in clusters.iter().flat_map(|cluster| &cluster.services) {

@@ -101,7 +101,12 @@ fn configuration(hosts: &[String], random: &mut Random) -> Value {
         2 => (
             "PeerAuthentication",
             "security.istio.io/v1",
-            json!({"mtls": {"mode": mode}}),
+            match random.below(2) {
+                0 => json!({"mtls": {"mode": mode}}),
+                _ => {
+                    json!({"mtls": {"mode": mode}, "selector": {"matchLabels": {"version": "later"}}})
+                }
+            },
         ),
         3 => (
             "ServiceEntry",
@@ -214,7 +219,9 @@ fn change(input: &mut SnapshotInput, original: &SnapshotInput, random: &mut Rand
                 }
                 1 => pod["status"]["conditions"][0]["status"] = json!("False"),
                 2 => pod["spec"]["serviceAccountName"] = json!("another"),
-                _ => pod["metadata"]["labels"]["version"] = json!("v1"),
+                _ => {
+                    pod["metadata"]["labels"]["version"] = json!(["v1", "later"][random.below(2)]);
+                }
             }
             objects[index] = Arc::new(pod);
             what

@@ -88,6 +88,34 @@ message! {
         pub inbound_cluster_stat_name: String,
         /// Zone-aware routing of services that say nothing.
         pub zone_aware_lb_setting: Option<ZoneAwareLbSetting>,
+        /// Label selectors (as of Kubernetes): only objects of namespaces that one of them meets are read. None: all.
+        pub discovery_selectors: Vec<Value>,
+        /// Who sees ServiceEntries, whatever they say themselves.
+        pub service_entry_visibility: Option<ServiceEntryVisibility>,
+    }
+
+    /// Who sees ServiceEntries: what the first policy says whose rules all meet their namespace, else the default.
+    pub struct ServiceEntryVisibility {
+        /// Where no policy applies.
+        pub default_visibility: MeshVisibility,
+        /// In the order in which they count.
+        pub policies: Vec<VisibilityPolicy>,
+        /// Whether it counts for sidecars and gateways, and not only in ambient mode.
+        pub apply_to_sidecars: bool,
+    }
+
+    /// A visibility for some namespaces.
+    pub struct VisibilityPolicy {
+        /// All of them have to be met; none means any namespace.
+        pub matching_rules: Vec<VisibilityRule>,
+        /// Who sees the entries.
+        pub visibility: MeshVisibility,
+    }
+
+    /// What a policy of visibility asks of a ServiceEntry. A rule without a selector is never met.
+    pub struct VisibilityRule {
+        /// A label selector (as of Kubernetes) for its namespace.
+        pub namespace_selector: Option<Value>,
     }
 
     /// What happens to unknown destinations.
@@ -314,6 +342,18 @@ proto_enum! {
         DoNotUpgrade,
         /// Yes.
         Upgrade,
+    }
+
+    /// Who sees a ServiceEntry.
+    pub enum MeshVisibility {
+        /// Everybody.
+        VisibilityUnspecified,
+        /// Nobody.
+        None,
+        /// Its namespace.
+        Namespace,
+        /// Everybody.
+        Public,
     }
 
     /// How much paths are normalised.

@@ -88,6 +88,7 @@ fn listener(
         address: Some(address(bind, port)),
         traffic_direction: TrafficDirection::Outbound as i32,
         max_connections_to_accept_per_socket_event: Some(1),
+        connection_balance_config: super::balance(context.proxy, "OUTBOUND_LISTENER_EXACT_BALANCE"),
         access_log: context.logs.listener(CLASS),
         filter_chains: chains,
         ..Default::default()
@@ -217,6 +218,8 @@ fn server_tls(context: &Context<'_>, settings: &ServerTlsSettings, http: bool) -
             ));
         }
     }
+    let by_credential =
+        !settings.credential_names.is_empty() || !settings.credential_name.is_empty();
     let mut validation = None;
     if client && let Some(root) = root {
         validation = Some(combined(
@@ -224,17 +227,17 @@ fn server_tls(context: &Context<'_>, settings: &ServerTlsSettings, http: bool) -
             &settings.ca_crl,
             root,
         ));
-        if let Some(tls::common_tls_context::ValidationContextType::CombinedValidationContext(
-            context,
-        )) = &mut validation
+        // With certificates in files, istiod leaves these out.
+        if by_credential
+            && let Some(tls::common_tls_context::ValidationContextType::CombinedValidationContext(
+                context,
+            )) = &mut validation
             && let Some(default) = &mut context.default_validation_context
         {
             default.verify_certificate_spki = settings.verify_certificate_spki.clone();
             default.verify_certificate_hash = settings.verify_certificate_hash.clone();
         }
     }
-    let by_credential =
-        !settings.credential_names.is_empty() || !settings.credential_name.is_empty();
     if !client && by_credential && !settings.subject_alt_names.is_empty() {
         validation = Some(names_only(&settings.subject_alt_names));
     }

@@ -2,6 +2,7 @@
 
 use super::inspectors;
 use super::virtual_outbound::black_hole;
+use crate::ProxyInfo;
 use crate::cluster::tls::{OWN_CERTIFICATE, ROOT_CERTIFICATES, combined_with, secret};
 use crate::context::{Context, ListenerClass};
 use crate::hcm::{self, HcmSpec, Routes};
@@ -17,6 +18,7 @@ use crate::security;
 use api::istio::{CaptureMode, MutualTlsMode, TlsProtocol};
 use std::collections::BTreeSet;
 use xds::envoy::config::core::v3::{Metadata, TrafficDirection, TransportSocket};
+use xds::envoy::config::listener::v3::listener::ConnectionBalanceConfig;
 use xds::envoy::config::listener::v3::{Filter, FilterChain, FilterChainMatch, Listener};
 use xds::envoy::config::route::v3::route_action::{ClusterSpecifier, MaxStreamDuration};
 use xds::envoy::config::route::v3::{
@@ -177,12 +179,17 @@ pub(crate) fn listeners(context: &Context<'_>, targets: &[InboundTarget<'_>]) ->
         max_connections_to_accept_per_socket_event: Some(1),
         access_log: context.logs.listener(CLASS),
         transparent: (proxy.interception == Interception::Tproxy).then_some(true),
+        connection_balance_config: balance(proxy),
         filter_chains: chains.list,
         listener_filters: filters,
         listener_filters_timeout: Some(inspectors::timeout(context, true)),
         ..Default::default()
     });
     out
+}
+
+fn balance(proxy: &ProxyInfo) -> Option<ConnectionBalanceConfig> {
+    super::balance(proxy, "INBOUND_LISTENER_EXACT_BALANCE")
 }
 
 /// Whether the proxy itself listens on the port: for health and metrics, and where captured connections arrive.
@@ -193,18 +200,7 @@ fn reserved(context: &Context<'_>, target: &InboundTarget<'_>) -> bool {
         Some(ingress) => ingress.bind == "0.0.0.0",
     };
     let mesh = &context.snapshot.mesh;
-    let own = |key: &str| {
-        let port = context.proxy.metadata.get(key);
-        port.and_then(serde_json::Value::as_u64) == Some(u64::from(target.port))
-    };
-    let static_port = [
-        "ENVOY_STATUS_PORT",
-        "ENVOY_PROMETHEUS_PORT",
-        "ENVOY_SECURE_METRICS_PORT",
-        "ENVOY_SECURE_MERGED_METRICS_PORT",
-    ]
-    .into_iter()
-    .any(own);
+    let static_port = super::is_static_port(context.proxy, target.port);
     // Ingress listeners are not compared with the ports of captured connections.
     let captured = target.ingress.is_none()
         && (target.port == mesh.proxy_listen_port.unwrap_or(15001)
@@ -458,6 +454,7 @@ fn own_listener(
         traffic_direction: TrafficDirection::Inbound as i32,
         continue_on_listener_filters_timeout: true,
         max_connections_to_accept_per_socket_event: Some(1),
+        connection_balance_config: balance(context.proxy),
         access_log: context.logs.listener(CLASS),
         filter_chains: chains.list,
         listener_filters: filters,

@@ -44,6 +44,9 @@ pub(crate) fn listeners(context: &Context<'_>) -> (Vec<Listener>, Vec<String>) {
             }
         }
     }
+    if let Some((key, entry)) = http_proxy(context) {
+        entries.insert(key, entry);
+    }
     let names = entries
         .values()
         .flat_map(|entry| &entry.chains)
@@ -56,20 +59,51 @@ pub(crate) fn listeners(context: &Context<'_>) -> (Vec<Listener>, Vec<String>) {
     (listeners, names)
 }
 
+/// The listener for applications that use the proxy as their HTTP proxy, where the mesh or the proxy's metadata names a port for it.
+fn http_proxy(context: &Context<'_>) -> Option<((String, u32), Entry)> {
+    let own = context.proxy.metadata_text("HTTP_PROXY_PORT").parse().ok();
+    let port = own.unwrap_or(context.snapshot.mesh.proxy_http_port);
+    if port == 0 {
+        return None;
+    }
+    let key = ("127.0.0.1".to_owned(), port);
+    let mut spec = HcmSpec::new(
+        ListenerClass::SidecarOutbound,
+        format!("outbound_{}_{port}", key.0),
+        Routes::Rds(names::HTTP_PROXY.to_owned()),
+        Protocol::HttpProxy,
+    );
+    spec.absolute_urls = true;
+    let chain = Chain {
+        filters: vec![hcm::filter(context, spec)],
+        routes: Some(names::HTTP_PROXY.to_owned()),
+        ..Chain::default()
+    };
+    let entry = Entry {
+        protocol: Protocol::HttpProxy,
+        chains: vec![chain],
+        bound: true,
+        locked: true,
+    };
+    Some((key, entry))
+}
+
 /// Whether there may be a listener: not on ports of the proxy itself, nor on privileged ones where they cannot be opened.
 fn can_bind(context: &Context<'_>, bound: bool, bind: &str, port: &ServicePort) -> bool {
     if bound && context.proxy.unprivileged && port.number < 1024 {
         return false;
     }
     let wildcard = bind == UNSPECIFIED || bind.is_empty() && port.protocol.is_http();
-    let own = |key: &str| {
-        let value = context.proxy.metadata.get(key);
-        value.and_then(serde_json::Value::as_f64) == Some(f64::from(port.number))
-    };
-    let taken = matches!(port.number, 15001 | 15006)
-        || own("ENVOY_STATUS_PORT")
-        || own("ENVOY_PROMETHEUS_PORT");
+    let taken =
+        is_captured_port(context, port.number) || super::is_static_port(context.proxy, port.number);
     !(wildcard && taken)
+}
+
+/// Whether captured connections arrive at the port.
+fn is_captured_port(context: &Context<'_>, port: u32) -> bool {
+    let mesh = &context.snapshot.mesh;
+    port == mesh.proxy_listen_port.unwrap_or(15001)
+        || port == mesh.proxy_inbound_listen_port.unwrap_or(15006)
 }
 
 fn no_interception(context: &Context<'_>, egress: &EgressListener<'_>) -> bool {
@@ -121,7 +155,7 @@ fn catch_all(context: &Context<'_>, egress: &EgressListener<'_>, entries: &mut E
         if service.external_name.is_some() {
             continue;
         }
-        let address = service.address_for(&context.proxy.cluster, context.proxy.dns_capture);
+        let address = service.address_for(context.proxy);
         for port in &service.ports {
             if !can_bind(context, bound, bind, port) {
                 continue;
@@ -181,7 +215,7 @@ fn add(
     let mut bind = place.bind.to_owned();
     let mut cidr = None;
     if bind.is_empty() {
-        let address = service.address_for(&context.proxy.cluster, context.proxy.dns_capture);
+        let address = service.address_for(context.proxy);
         if class == Class::Http {
             UNSPECIFIED.clone_into(&mut bind);
         } else if address.contains('/') {
@@ -289,6 +323,7 @@ fn finish(context: &Context<'_>, bind: &str, port: u32, entry: Entry) -> Listene
         address: Some(address(bind, port)),
         traffic_direction: TrafficDirection::Outbound as i32,
         continue_on_listener_filters_timeout: true,
+        connection_balance_config: super::balance(context.proxy, "OUTBOUND_LISTENER_EXACT_BALANCE"),
         ..Default::default()
     };
     if entry.bound {

@@ -156,9 +156,7 @@ fn tls_chains(
     if any {
         return out;
     }
-    let address = on
-        .service
-        .address_for(&context.proxy.cluster, context.proxy.dns_capture);
+    let address = on.service.address_for(context.proxy);
     let by_name = on.cidr.is_some()
         || address == UNSPECIFIED && on.bind == UNSPECIFIED
         || host::is_wildcard(&on.service.host) && on.service.resolution == Resolution::DynamicDns;

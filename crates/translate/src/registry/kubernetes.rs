@@ -38,8 +38,8 @@ pub(crate) struct Cluster {
     pods_by_ip: HashMap<String, usize>,
     pods_by_name: HashMap<(String, String), usize>,
     nodes: HashMap<String, Locality>,
-    /// Annotations of namespaces that say something about their services.
-    pub(crate) namespaces: HashMap<String, Labels>,
+    /// Namespaces that say something about their services.
+    pub(crate) namespaces: HashMap<String, Namespace>,
     /// Network by MeshNetworks and by the label of the system namespace.
     pub(crate) network: String,
     pub(crate) services: Vec<Arc<Service>>,
@@ -60,6 +60,16 @@ pub(crate) struct Settings {
     pub(crate) trust_domain: String,
     /// `exportTo` of services that have none.
     pub(crate) export_to: Vec<String>,
+    /// Whether labels of namespaces say something about their services.
+    pub(crate) reads_namespace_labels: bool,
+}
+
+/// What a namespace says about its services.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Namespace {
+    pub(crate) traffic_distribution: Option<String>,
+    /// Read only where they count ([`Settings::reads_namespace_labels`]).
+    pub(crate) labels: Labels,
 }
 
 /// What an object was read as.
@@ -72,7 +82,7 @@ enum Parsed {
 impl Cluster {
     /// Reads a cluster. Objects that `before` has read as well, at the same address, are not read again.
     pub(crate) fn read(input: &ClusterObjects, settings: &Settings, before: Option<&Self>) -> Self {
-        let namespaces = namespace_annotations(input);
+        let namespaces = namespaces(input, settings);
         let before = before.filter(|before| {
             before.id == input.id && before.settings == *settings && before.namespaces == namespaces
         });
@@ -158,13 +168,12 @@ impl Cluster {
         self.pods_by_ip.get(ip).map(|index| &self.pods[*index])
     }
 
-    /// `region/zone/subzone` of a pod or a node.
-    fn locality_of(&self, pod: Option<&Pod>, node: &str) -> String {
-        if let Some(text) = pod.and_then(|pod| pod.labels.get("istio-locality")) {
+    /// `region/zone/subzone` of a pod.
+    fn locality_of(&self, pod: &Pod) -> String {
+        if let Some(text) = pod.labels.get("istio-locality") {
             return text.replace('.', "/");
         }
-        let node = pod.map_or(node, |pod| &pod.node);
-        match self.nodes.get(node) {
+        match self.nodes.get(&pod.node) {
             Some(place) if !place.is_empty() => {
                 format!("{}/{}/{}", place.region, place.zone, place.subzone)
             }
@@ -188,7 +197,7 @@ impl Cluster {
         port_name: &str,
         health: Health,
     ) -> Endpoint {
-        let locality_text = self.locality_of(Some(pod), "");
+        let locality_text = self.locality_of(pod);
         Endpoint {
             address: pod.ip.clone(),
             port,
@@ -281,7 +290,7 @@ impl Cluster {
                                 name,
                                 health,
                             );
-                            out.push((key.clone(), found));
+                            out.extend(found.map(|found| (key.clone(), found)));
                         }
                     }
                 }
@@ -290,6 +299,7 @@ impl Cluster {
         out
     }
 
+    /// `None` while the pod that is meant is not known: then it is waited for.
     fn endpoint(
         &self,
         source: &Value,
@@ -298,25 +308,25 @@ impl Cluster {
         port: u32,
         port_name: &str,
         health: Health,
-    ) -> Endpoint {
+    ) -> Option<Endpoint> {
         let pod = match at(source, &["targetRef"]) {
             Some(target) if text(target, &["kind"]) == "Pod" => {
                 let target_namespace = Some(text(target, &["namespace"]))
                     .filter(|name| !name.is_empty())
                     .unwrap_or(namespace);
-                self.pods_by_name
-                    .get(&(
-                        target_namespace.to_owned(),
-                        text(target, &["name"]).to_owned(),
-                    ))
-                    .map(|index| &self.pods[*index])
+                let key = (
+                    target_namespace.to_owned(),
+                    text(target, &["name"]).to_owned(),
+                );
+                Some(&self.pods[*self.pods_by_name.get(&key)?])
             }
-            _ => self.pod_by_ip(address),
+            _ => self
+                .pod_by_ip(address)
+                .filter(|pod| pod.namespace == namespace),
         };
+        // Of an address that no pod has, nothing else is known: not even by the node that is named there.
         let Some(pod) = pod.map(AsRef::as_ref) else {
-            let node = text(source, &["nodeName"]);
-            let locality_text = self.locality_of(None, node);
-            return Endpoint {
+            return Some(Endpoint {
                 address: address.to_owned(),
                 port,
                 port_name: port_name.to_owned(),
@@ -324,20 +334,20 @@ impl Cluster {
                 namespace: String::new(),
                 network: self.network.clone(),
                 cluster: self.id.clone(),
-                locality: Locality::parse(&locality_text),
-                locality_text,
+                locality: Locality::default(),
+                locality_text: String::new(),
                 weight: 0,
                 mtls: false,
                 service_account: String::new(),
                 workload: String::new(),
-                node: node.to_owned(),
+                node: String::new(),
                 health,
-            };
+            });
         };
-        Endpoint {
+        Some(Endpoint {
             address: address.to_owned(),
             ..self.endpoint_of_pod(pod, port, port_name, health)
-        }
+        })
     }
 
     /// The target port of a service port on one of its pods.
@@ -365,8 +375,8 @@ impl Cluster {
     }
 }
 
-/// Annotations of namespaces that services inherit.
-fn namespace_annotations(input: &ClusterObjects) -> HashMap<String, Labels> {
+/// Namespaces that say something about their services.
+fn namespaces(input: &ClusterObjects, settings: &Settings) -> HashMap<String, Namespace> {
     let namespaces = input
         .objects
         .iter()
@@ -375,9 +385,15 @@ fn namespace_annotations(input: &ClusterObjects) -> HashMap<String, Labels> {
     namespaces
         .filter_map(|object| {
             let mut annotations = labels(object, &["metadata", "annotations"]);
-            annotations.retain(|key, _| key == TRAFFIC_DISTRIBUTION);
+            let mut own = Namespace {
+                traffic_distribution: annotations.remove(TRAFFIC_DISTRIBUTION),
+                ..Namespace::default()
+            };
+            if settings.reads_namespace_labels {
+                own.labels = labels(object, &["metadata", "labels"]);
+            }
             let name = text(object, &["metadata", "name"]).to_owned();
-            (!annotations.is_empty()).then_some((name, annotations))
+            (own != Namespace::default()).then_some((name, own))
         })
         .collect()
 }
@@ -455,7 +471,7 @@ fn service(
     object: &Value,
     cluster: &str,
     settings: &Settings,
-    namespaces: &HashMap<String, Labels>,
+    namespaces: &HashMap<String, Namespace>,
 ) -> Option<Service> {
     let Settings {
         domain,
@@ -534,7 +550,7 @@ fn service(
             annotations.get(TRAFFIC_DISTRIBUTION),
             namespaces
                 .get(namespace)
-                .and_then(|own| own.get(TRAFFIC_DISTRIBUTION)),
+                .and_then(|own| own.traffic_distribution.as_ref()),
         ),
         races_connections: false,
         selects_workloads: false,

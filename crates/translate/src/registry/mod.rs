@@ -5,10 +5,10 @@ pub(crate) mod kubernetes;
 pub(crate) mod network;
 pub(crate) mod service_entry;
 
-use crate::Locality;
 use crate::objects::Labels;
 use crate::protocol::Protocol;
 use crate::visibility::Visibility;
+use crate::{Locality, ProxyInfo};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -142,26 +142,38 @@ impl Service {
         self.ports.iter().find(|port| port.number == number)
     }
 
-    /// Addresses for a proxy of a cluster, the main one first.
-    pub(crate) fn addresses_for(&self, cluster: &str, dns_capture: bool) -> Vec<&str> {
-        if let Some(vips) = self
-            .cluster_vips
-            .get(cluster)
-            .filter(|vips| !vips.is_empty())
-        {
-            return vips.iter().map(String::as_str).collect();
+    /// Addresses for a proxy, the main one first: those that it can reach, of IPv4 or IPv6 as it has itself. None if the service has
+    /// addresses in Kubernetes, of the other kind only.
+    pub(crate) fn addresses_for(&self, proxy: &ProxyInfo) -> Vec<&str> {
+        let own = self.vips_for(proxy);
+        if !own.is_empty() {
+            return own;
         }
-        if dns_capture
-            && self.address == UNSPECIFIED
-            && let Some(auto) = &self.auto_address
-        {
-            return vec![auto];
+        if !self.cluster_vips.is_empty() && !proxy.speaks(&self.address) {
+            return Vec::new();
         }
-        vec![&self.address]
+        vec![self.address_without_vips(proxy)]
     }
 
-    pub(crate) fn address_for(&self, cluster: &str, dns_capture: bool) -> &str {
-        self.addresses_for(cluster, dns_capture)[0]
+    /// The main address for a proxy. Where there is none that it can reach, one that it cannot.
+    pub(crate) fn address_for(&self, proxy: &ProxyInfo) -> &str {
+        let own = self.vips_for(proxy);
+        let first = own.first().copied();
+        first.unwrap_or_else(|| self.address_without_vips(proxy))
+    }
+
+    fn vips_for(&self, proxy: &ProxyInfo) -> Vec<&str> {
+        let vips = self.cluster_vips.get(&proxy.cluster).into_iter().flatten();
+        vips.map(String::as_str)
+            .filter(|address| proxy.speaks(address))
+            .collect()
+    }
+
+    fn address_without_vips(&self, proxy: &ProxyInfo) -> &str {
+        match &self.auto_address {
+            Some(auto) if proxy.dns_capture && self.address == UNSPECIFIED => auto,
+            _ => &self.address,
+        }
     }
 
     /// A Kubernetes service without an address of its own, or a ServiceEntry without resolution.

@@ -1,6 +1,6 @@
 //! Services and endpoints of ServiceEntries and WorkloadEntries.
 
-use super::kubernetes::{Cluster, Pod};
+use super::kubernetes::{Cluster, Namespace, Pod};
 use super::{
     Endpoint, Health, Resolution, Service, ServiceKey, ServicePort, TRAFFIC_DISTRIBUTION,
     TargetPort, TrafficDistribution, UNSPECIFIED, races_connections,
@@ -9,19 +9,25 @@ use crate::objects::{Config, Labels, selects, text};
 use crate::protocol::Protocol;
 use crate::visibility::Visibility;
 use crate::{Locality, host};
-use api::istio::{self, Location, ServiceEntry, WorkloadEntry};
+use api::istio::{
+    self, Location, MeshConfig, MeshVisibility, ServiceEntry, VisibilityRule, WorkloadEntry,
+};
+use api::selector::LabelSelector;
+use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// The services of a ServiceEntry: one for each host and address.
 ///
-/// `namespaces`: annotations of namespaces.
+/// `namespaces`: what namespaces of the same cluster say about their services.
 pub(crate) fn services(
     entry: &Config<ServiceEntry>,
-    default_export_to: &[String],
-    namespaces: Option<&HashMap<String, Labels>>,
+    mesh: &MeshConfig,
+    namespaces: Option<&HashMap<String, Namespace>>,
 ) -> Vec<Service> {
     let spec = &entry.spec;
+    let namespace = namespaces.and_then(|all| all.get(&entry.namespace));
+    let visibility = visibility(entry, mesh, namespace);
     let resolution = match spec.resolution {
         istio::Resolution::None => Resolution::Passthrough,
         istio::Resolution::Static => Resolution::Static,
@@ -59,7 +65,7 @@ pub(crate) fn services(
                 cluster_vips: BTreeMap::new(),
                 auto_address: auto_address(entry, name),
                 resolution,
-                visibility: Visibility::new(&spec.export_to, &entry.namespace, default_export_to),
+                visibility: visibility.clone(),
                 selector: spec
                     .workload_selector
                     .as_ref()
@@ -78,9 +84,7 @@ pub(crate) fn services(
                 traffic_distribution: TrafficDistribution::of(
                     "",
                     entry.annotations.get(TRAFFIC_DISTRIBUTION),
-                    namespaces
-                        .and_then(|all| all.get(&entry.namespace))
-                        .and_then(|own| own.get(TRAFFIC_DISTRIBUTION)),
+                    namespace.and_then(|own| own.traffic_distribution.as_ref()),
                 ),
                 races_connections: races_connections(&entry.annotations),
                 selects_workloads: spec.workload_selector.is_some(),
@@ -88,6 +92,39 @@ pub(crate) fn services(
         }
     }
     out
+}
+
+/// Who sees an entry: whom it names itself, of those whom the mesh allows for its namespace.
+fn visibility(
+    entry: &Config<ServiceEntry>,
+    mesh: &MeshConfig,
+    namespace: Option<&Namespace>,
+) -> Visibility {
+    let own = Visibility::new(
+        &entry.spec.export_to,
+        &entry.namespace,
+        &mesh.default_service_export_to,
+    );
+    let rules = mesh.service_entry_visibility.as_ref();
+    let Some(rules) = rules.filter(|rules| rules.apply_to_sidecars) else {
+        return own;
+    };
+    let labels = namespace.map_or_else(|| json!({}), |namespace| json!(namespace.labels));
+    let met = |rule: &VisibilityRule| {
+        let selector = rule.namespace_selector.as_ref();
+        selector.is_some_and(|selector| LabelSelector::from_value(selector).matches_labels(&labels))
+    };
+    let policy = rules
+        .policies
+        .iter()
+        .find(|policy| policy.matching_rules.iter().all(met));
+    match policy.map_or(rules.default_visibility, |policy| policy.visibility) {
+        MeshVisibility::VisibilityUnspecified | MeshVisibility::Public => own,
+        MeshVisibility::Namespace if own.allows(&entry.namespace, &entry.namespace) => {
+            Visibility::Private
+        }
+        MeshVisibility::Namespace | MeshVisibility::None => Visibility::Nowhere,
+    }
 }
 
 /// The addresses of an entry, each once; each makes a service of its own.
@@ -394,5 +431,63 @@ pub(crate) fn target_of(workload: &Config<WorkloadEntry>, port: &ServicePort) ->
         TargetPort::Number(number) => Some(own(&port.name).unwrap_or(*number)),
         TargetPort::Name(name) => own(name),
         TargetPort::Same => Some(port.number),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(mesh: serde_json::Value, labels: &[(&str, &str)], export_to: &[&str]) -> Visibility {
+        let mesh: MeshConfig = serde_json::from_value(mesh).unwrap();
+        let namespace = Namespace {
+            labels: labels
+                .iter()
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                .collect(),
+            ..Namespace::default()
+        };
+        let entry = Config {
+            name: "e".to_owned(),
+            namespace: "shop".to_owned(),
+            created: String::new(),
+            annotations: Labels::new(),
+            labels: Labels::new(),
+            spec: ServiceEntry {
+                export_to: export_to.iter().map(|to| (*to).to_owned()).collect(),
+                ..ServiceEntry::default()
+            },
+            status: None,
+        };
+        visibility(&entry, &mesh, Some(&namespace))
+    }
+
+    #[test]
+    fn the_mesh_bounds_who_sees_service_entries() {
+        let mesh = |apply: bool| {
+            json!({"serviceEntryVisibility": {
+                "defaultVisibility": "NAMESPACE",
+                "applyToSidecars": apply,
+                "policies": [
+                    {"visibility": "NONE", "matchingRules": [
+                        {"namespaceSelector": {"matchLabels": {"team": "a"}}},
+                        {"namespaceSelector": {"matchLabels": {"stage": "test"}}},
+                    ]},
+                    {"visibility": "PUBLIC", "matchingRules": [{"namespaceSelector": {"matchLabels": {"team": "a"}}}]},
+                ],
+            }})
+        };
+        let team = ("team", "a");
+        for (apply, labels, export_to, want) in [
+            (true, &[][..], &[][..], Visibility::Private),
+            (true, &[], &["other"], Visibility::Nowhere),
+            (true, &[team], &[], Visibility::Public),
+            (true, &[team], &["."], Visibility::Private),
+            (true, &[team, ("stage", "test")], &[], Visibility::Nowhere),
+            (false, &[], &[], Visibility::Public),
+        ] {
+            let got = seen(mesh(apply), labels, export_to);
+            assert_eq!(got, want, "{labels:?} {export_to:?}");
+        }
     }
 }

@@ -24,7 +24,7 @@ pub(crate) fn of_service(
     for alias in &service.aliases {
         names_of(context, alias, &mut domains, &mut short);
     }
-    for address in service.addresses_for(&context.proxy.cluster, context.proxy.dns_capture) {
+    for address in service.addresses_for(context.proxy) {
         if address != UNSPECIFIED {
             domains.push(ipv6_in_brackets(address));
         }

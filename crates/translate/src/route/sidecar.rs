@@ -27,16 +27,19 @@ struct Wrapper<'a> {
     routes: Vec<Route>,
 }
 
-/// The route configuration `name`, as its listener asks for it: a port, or `host:port`.
+/// The route configuration `name`, as its listener asks for it: a port, `host:port`, or that of the listener which applications use as
+/// their HTTP proxy.
 pub(crate) fn outbound(context: &Context<'_>, name: &str) -> Option<RouteConfiguration> {
     let (only, port) = match name.rsplit_once(':') {
+        _ if name == names::HTTP_PROXY => (None, 0),
         Some((host, port)) => (Some(host), port.parse().ok()?),
         None => (None, name.parse::<u32>().ok()?),
     };
     let listener = listener_for(context, port, only.is_some())?;
-    let explicit_proxy = listener
-        .port
-        .is_some_and(|port| port.protocol.eq_ignore_ascii_case("HTTP_PROXY"));
+    let explicit_proxy = port == 0
+        || listener
+            .port
+            .is_some_and(|port| port.protocol.eq_ignore_ascii_case("HTTP_PROXY"));
     let listener_port = if explicit_proxy { 0 } else { port };
     let services = services_on(listener, listener_port);
     let wrappers = wrappers(context, listener, services, listener_port);
