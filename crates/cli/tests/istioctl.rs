@@ -28,6 +28,7 @@ fn istioctl_looks_at_the_mesh() {
         sidecars_are_injected_by_hand_and_by_tag(theater)
     });
     steps.run("completion", || shells_complete(theater));
+    steps.run("warnings", || what_is_not_carried_out_is_said(theater));
     steps.run("offline", || files_give_what_the_proxy_has(theater));
     steps.run("the real one", || the_real_one_says_the_same(theater));
     steps.finish();
@@ -383,31 +384,116 @@ fn sidecars_are_injected_by_hand_and_by_tag(theater: &Theater) {
 }
 
 /// The script of bash offers commands, and pods of the cluster.
+/// Each shell with our script, as if the tabulator had been pressed behind a line.
 fn shells_complete(theater: &Theater) {
-    let script = says(theater, &["completion", "bash"]);
-    let offered = |line: &str| {
-        let typed = format!(
-            "{script}\nCOMP_WORDS=({line}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); compopt() {{ :; }}; _istioctl; echo \"${{COMPREPLY[*]}}\""
-        );
-        let path = theater.state().join("bin");
-        let all = format!(
-            "{}:{}",
-            path.display(),
-            std::env::var("PATH").unwrap_or_default()
-        );
-        let output = theater
-            .shell("bash")
-            .env("PATH", all)
-            .args(["-c", &typed])
-            .output()
-            .expect("bash");
-        assert!(output.status.success(), "{}", stderr(&output));
-        stdout(&output).trim().to_owned()
-    };
-    assert_eq!(offered("istioctl pc clu"), "cluster");
-    assert_eq!(offered("istioctl create-r"), "create-remote-secret");
     let pod = theater.pod("ctx1", "user-service");
-    assert_eq!(offered("istioctl -n theater-msa pc cluster user-"), pod);
+    for shell in ["bash", "zsh", "fish"] {
+        let script = says(theater, &["completion", shell]);
+        let offered = |line: &str| offered(theater, shell, &script, line);
+        if offered("istioctl").is_none() {
+            eprintln!("  skipped: completion with {shell}, which is not installed");
+            assert!(
+                !std::env::var("CI").is_ok_and(|ci| ci == "true"),
+                "no {shell}"
+            );
+            continue;
+        }
+        for (line, want) in [
+            ("istioctl pc clu", "cluster"),
+            ("istioctl create-r", "create-remote-secret"),
+            ("istioctl -n theater-msa pc cluster user-", pod.as_str()),
+        ] {
+            assert_eq!(offered(line).as_deref(), Some(want), "{shell}: {line}");
+        }
+    }
+}
+
+/// What a shell offers for a line, without explanations; `None` where there is no such shell.
+fn offered(theater: &Theater, shell: &str, script: &str, line: &str) -> Option<String> {
+    let typed = match shell {
+        "bash" => format!(
+            "{script}\nCOMP_WORDS=({line}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); compopt() {{ :; }}; _istioctl; echo \"${{COMPREPLY[*]}}\""
+        ),
+        // What the completion system of zsh brings; `_describe` is given names with explanations behind colons.
+        "zsh" => format!(
+            "compdef() {{ :; }}; _files() {{ :; }}; _describe() {{ print -rl -- \"${{(@P)2%%:*}}\"; }}\n\
+             {script}\nwords=({line}); CURRENT=${{#words}}; _istioctl"
+        ),
+        _ => format!("{script}\ncomplete -C '{line}' | string split -f 1 \\t; true"),
+    };
+    let path = theater.state().join("bin");
+    let all = format!(
+        "{}:{}",
+        path.display(),
+        std::env::var("PATH").unwrap_or_default()
+    );
+    // Without the user's own settings.
+    let bare = match shell {
+        "bash" => "--norc",
+        "zsh" => "-f",
+        _ => "--no-config",
+    };
+    let mut command = theater.shell(shell);
+    command
+        .env("PATH", all)
+        .env("HOME", theater.state())
+        .args([bare, "-c", &typed]);
+    let output = match command.output() {
+        Ok(output) => output,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
+        Err(error) => panic!("{shell}: {error}"),
+    };
+    assert!(output.status.success(), "{shell}: {}", stderr(&output));
+    Some(stdout(&output).trim().to_owned())
+}
+
+/// kubectl shows what an object asks for and Theater does not do.
+fn what_is_not_carried_out_is_said(theater: &Theater) {
+    let objects = theater.state().join("not-carried-out.yaml");
+    let text = "
+apiVersion: networking.istio.io/v1alpha3
+kind: EnvoyFilter
+metadata: {name: not-carried-out, namespace: theater-msa}
+spec:
+  workloadSelector: {labels: {app: nobody}}
+  configPatches:
+  - applyTo: HTTP_FILTER
+    match: {context: SIDECAR_INBOUND}
+    patch:
+      operation: INSERT_FIRST
+      value:
+        name: out
+        typed_config:
+          \"@type\": type.googleapis.com/envoy.extensions.filters.http.ext_proc.v3.ExternalProcessor
+          grpc_service: {envoy_grpc: {cluster_name: a}}
+---
+apiVersion: telemetry.istio.io/v1
+kind: Telemetry
+metadata: {name: not-carried-out, namespace: theater-msa}
+spec:
+  selector: {matchLabels: {app: nobody}}
+  accessLogging: [{providers: [{name: nobody}]}]
+";
+    std::fs::write(&objects, text).expect("the state directory is ours");
+    let file = objects.to_string_lossy();
+    for action in ["apply", "delete"] {
+        let output = theater
+            .shell("kubectl")
+            .args([action, "--context=ctx1", "-f", &file])
+            .output()
+            .expect("kubectl");
+        let told = stderr(&output);
+        assert!(output.status.success(), "{told}");
+        if action == "apply" {
+            for warning in [
+                "Warning: theater: spec.configPatches[0].patch.value: the proxies do not have the filter \
+                 envoy.extensions.filters.http.ext_proc.v3.ExternalProcessor",
+                "Warning: theater: spec.accessLogging[0].providers[0].name: the mesh has no provider \"nobody\"",
+            ] {
+                assert!(told.contains(warning), "{warning}\nis missing in\n{told}");
+            }
+        }
+    }
 }
 
 /// `theater xds` of the manifests has the routes the running proxy has.
@@ -549,6 +635,39 @@ fn the_real_one_says_the_same(theater: &Theater) {
         vec!["x", "envoy-stats", user, "-t", "wrong"],
         vec!["x", "precheck"],
         vec!["x", "precheck", "--from-version", "2"],
+        vec!["x", "config", "list"],
+        vec!["x", "config", "list", "a"],
+        vec!["x", "metrics", "user-service"],
+        vec!["x", "metrics", "user-service", "-d", "x"],
+        vec!["x", "internal-debug"],
+        vec!["x", "internal-debug", "syncz"],
+        vec!["x", "internal-debug", "syncz", "--all"],
+        vec!["x", "internal-debug", "config_dump"],
+        vec!["x", "internal-debug", "nothing"],
+        vec!["x", "workload", "group", "create", "--name", "a"],
+        vec![
+            "x", "workload", "group", "create", "--name", "a", "-n", "b", "-l", "c=d,e=f", "-p",
+            "http=80", "-a", "g=h", "-w", "3",
+        ],
+        vec![
+            "x",
+            "describe",
+            "svc",
+            "user-service.theater-msa",
+            "--as",
+            "nobody",
+        ],
+        vec![
+            "pc",
+            "cluster",
+            user,
+            "--as",
+            "nobody",
+            "--as-group",
+            "system:masters",
+        ],
+        vec!["tag", "list", "--as", "nobody"],
+        vec!["pc", "cluster", user, "--kubeclient-timeout", "foo"],
     ];
     let mut different = Vec::new();
     for case in &cases {

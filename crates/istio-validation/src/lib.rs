@@ -144,6 +144,12 @@ struct Checked<'a> {
     limits: Vec<String>,
 }
 
+/// What of an accepted object has no effect in a mesh with this configuration, apart from [`Verdict::limits`].
+#[must_use]
+pub fn limits_in_mesh(object: &Value, mesh: &api::istio::MeshConfig) -> Vec<String> {
+    limits::warnings_in_mesh(object, mesh)
+}
+
 /// Checks an object as it would be stored. No rule of Istio compares with the object before.
 pub fn validate(object: &Value) -> Verdict {
     let Checked {

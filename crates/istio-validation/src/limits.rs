@@ -1,6 +1,9 @@
 //! What Theater stores and does not carry out: said at once, naming the field and the consequence, and kept apart from what
 //! Istio itself says.
 
+use api::istio::MeshConfig;
+use serde_json::Value;
+
 use crate::Object;
 use crate::message::Message;
 
@@ -61,6 +64,51 @@ pub(crate) fn warnings(kind: &str, object: &Object<'_>) -> Vec<String> {
         }
     }
     out
+}
+
+/// What of an object has no effect with the providers that the mesh has. Istio itself says nothing of it.
+pub(crate) fn warnings_in_mesh(object: &Value, mesh: &MeshConfig) -> Vec<String> {
+    let mut out = Vec::new();
+    if object["kind"] != "Telemetry" {
+        return out;
+    }
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    for (i, log) in list(&object["spec"]["accessLogging"]).iter().enumerate() {
+        if log["disabled"] == true {
+            continue;
+        }
+        for (j, provider) in list(&log["providers"]).iter().enumerate() {
+            let name = provider["name"].as_str().unwrap_or_default();
+            if let Some(why) = writes_no_log(name, mesh) {
+                out.push(format!(
+                    "theater: spec.accessLogging[{i}].providers[{j}].name: {why}"
+                ));
+            }
+        }
+    }
+    out
+}
+
+/// Why a provider writes no access log.
+fn writes_no_log(name: &str, mesh: &MeshConfig) -> Option<String> {
+    let mut all = mesh.extension_providers.iter();
+    let Some(provider) = all.find(|provider| provider.name.eq_ignore_ascii_case(name)) else {
+        // Every mesh has this one.
+        return (!name.eq_ignore_ascii_case("envoy")).then(|| {
+            format!(
+                "the mesh has no provider {name:?}, nothing is logged for it; name one of extensionProviders in the ConfigMap istio, or envoy"
+            )
+        });
+    };
+    let writes = provider.envoy_file_access_log.is_some()
+        || provider.envoy_http_als.is_some()
+        || provider.envoy_tcp_als.is_some()
+        || provider.envoy_otel_als.is_some();
+    (!writes).then(|| {
+        format!(
+            "the provider {name:?} of the mesh is none for access logs, nothing is logged for it"
+        )
+    })
 }
 
 /// The HTTP filters that the proxies have, by the message of their settings.

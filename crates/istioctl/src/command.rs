@@ -4,12 +4,13 @@ use std::ffi::OsString;
 
 use anyhow::Result;
 use clap::error::{ContextKind, ErrorKind};
-use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap::parser::ValueSource;
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::{
     Shell, USAGE, analyze, authz, builtin, check_inject, completion, create_remote_secret,
-    dashboard, describe, envoy_stats, injector, kube_inject, precheck, proxy_config, proxy_status,
-    remote_clusters, tag, validate, version,
+    dashboard, describe, envoy_stats, injector, internal_debug, kube_inject, metrics, precheck,
+    proxy_config, proxy_status, remote_clusters, settings, tag, validate, version, workload,
 };
 
 /// Look at the mesh: what proxies were told, whether they have it, what is wrong with a configuration
@@ -43,6 +44,35 @@ pub struct Global {
         default_value = "istio-system"
     )]
     pub istio_namespace: String,
+    /// User as whom the cluster is asked, or `system:serviceaccount:NAMESPACE:NAME`
+    #[arg(
+        long = "as",
+        global = true,
+        value_name = "USER",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub as_user: String,
+    /// Group as whose member the cluster is asked; can be repeated
+    #[arg(long = "as-group", global = true, value_name = "GROUP", action = clap::ArgAction::Append)]
+    pub as_group: Vec<String>,
+    /// UID as whom the cluster is asked
+    #[arg(
+        long = "as-uid",
+        global = true,
+        value_name = "UID",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub as_uid: String,
+    /// Longest wait for an answer of the API server, such as 15s; 0 is without end
+    #[arg(
+        long = "kubeclient-timeout",
+        global = true,
+        value_name = "DURATION",
+        default_value = "15s"
+    )]
+    pub kubeclient_timeout: String,
     /// Level of the Kubernetes client's log; accepted, this client has no levels
     #[arg(long, global = true, hide = true, value_name = "LEVEL")]
     pub vklog: Option<String>,
@@ -103,6 +133,8 @@ enum Experimental {
     /// Show whether a pod is injected, and why
     #[command(name = "check-inject")]
     CheckInject(check_inject::Arguments),
+    /// Show the defaults of this program
+    Config(settings::Arguments),
     /// Show what of Istio's configuration concerns a pod or a service
     #[command(visible_alias = "des")]
     Describe(describe::Arguments),
@@ -111,6 +143,12 @@ enum Experimental {
     EnvoyStats(envoy_stats::Arguments),
     /// List sidecar injectors and the sidecars of pods
     Injector(injector::Arguments),
+    /// Show what a control plane knows about itself and its proxies
+    #[command(name = "internal-debug")]
+    InternalDebug(internal_debug::Arguments),
+    /// Show rates and latencies of workloads, which a Prometheus in the cluster measures
+    #[command(visible_alias = "m")]
+    Metrics(metrics::Arguments),
     /// Check whether the cluster fits Istio
     Precheck(precheck::Arguments),
     /// As proxy-status
@@ -118,6 +156,8 @@ enum Experimental {
     ProxyStatus(proxy_status::Arguments),
     /// As version
     Version(version::Arguments),
+    /// Workloads outside of the cluster
+    Workload(workload::Arguments),
     #[command(external_subcommand)]
     Unknown(Vec<String>),
 }
@@ -148,7 +188,7 @@ pub(crate) fn run(args: Vec<OsString>, shell: &mut Shell<'_>) -> u8 {
     }
     let last = args.last().map(|word| word.to_string_lossy().into_owned());
     let name = std::iter::once(OsString::from("istioctl"));
-    let arguments = match Arguments::try_parse_from(name.chain(args)) {
+    let arguments = match parse(name.chain(args), shell) {
         Ok(arguments) => arguments,
         Err(error) => return refuse(&error, &last.unwrap_or_default(), shell),
     };
@@ -159,6 +199,22 @@ pub(crate) fn run(args: Vec<OsString>, shell: &mut Shell<'_>) -> u8 {
             1
         }
     }
+}
+
+/// What is typed. Variables of the environment stand for flags that are not.
+fn parse(
+    words: impl Iterator<Item = OsString>,
+    shell: &Shell<'_>,
+) -> Result<Arguments, clap::Error> {
+    let matches = Arguments::command().try_get_matches_from(words)?;
+    let mut arguments = Arguments::from_arg_matches(&matches)?;
+    let typed = matches.value_source("istio_namespace") == Some(ValueSource::CommandLine);
+    if let Some(namespace) = shell.settings.get("ISTIOCTL_ISTIONAMESPACE")
+        && !typed
+    {
+        arguments.global.istio_namespace.clone_from(namespace);
+    }
+    Ok(arguments)
 }
 
 fn dispatch(arguments: Arguments, shell: &mut Shell<'_>) -> Result<u8> {
@@ -199,6 +255,12 @@ fn dispatch(arguments: Arguments, shell: &mut Shell<'_>) -> Result<u8> {
             Some(Experimental::Describe(command)) => describe::run(global, &command, shell),
             Some(Experimental::ProxyStatus(command)) => proxy_status::run(global, &command, shell),
             Some(Experimental::Version(command)) => version::run(global, &command, shell),
+            Some(Experimental::Config(command)) => settings::run(global, &command, shell),
+            Some(Experimental::InternalDebug(command)) => {
+                internal_debug::run(global, &command, shell)
+            }
+            Some(Experimental::Metrics(command)) => metrics::run(global, &command, shell),
+            Some(Experimental::Workload(command)) => workload::run(global, &command, shell),
         },
         Command::RemoteClusters(command) => remote_clusters::run(global, &command, shell),
         Command::Validate(command) => validate::run(global, &command, shell),

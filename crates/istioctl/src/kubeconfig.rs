@@ -1,9 +1,10 @@
 //! Which kubeconfig a command uses.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use anyhow::{Context as _, Result};
-use kube_client::{Client, Config, Kubeconfig};
+use anyhow::{Context as _, Result, anyhow};
+use kube_client::{Client, Config, Impersonate, Kubeconfig};
 
 use crate::{Global, Shell};
 
@@ -13,6 +14,10 @@ pub struct Found {
     pub config: Kubeconfig,
     /// The directory of the first file: names of files in it are relative to that.
     pub directory: PathBuf,
+    /// As whom clusters are asked.
+    pub impersonate: Impersonate,
+    /// Longest wait for an answer.
+    pub timeout: Duration,
 }
 
 impl Found {
@@ -21,7 +26,10 @@ impl Found {
     /// # Errors
     /// The context does not exist or cannot be used.
     pub fn reach(&self, context: Option<&str>) -> Result<Config> {
-        Ok(self.config.config(context, &self.directory)?)
+        let mut config = self.config.config(context, &self.directory)?;
+        config.impersonate.clone_from(&self.impersonate);
+        config.timeout = self.timeout;
+        Ok(config)
     }
 
     /// The client of a context; `None`: the current one.
@@ -47,6 +55,7 @@ pub fn find(global: &Global, shell: &Shell<'_>) -> Result<Option<Found>> {
         (None, None, Some(home)) => vec![home.join(".kube/config")],
         (None, None, None) => Vec::new(),
     };
+    let timeout = timeout(&global.kubeclient_timeout)?;
     let required = global.kubeconfig.is_some();
     let mut found: Option<Found> = None;
     for path in &paths {
@@ -62,9 +71,47 @@ pub fn find(global: &Global, shell: &Shell<'_>) -> Result<Option<Found>> {
                 found = Some(Found {
                     config,
                     directory: path.parent().unwrap_or(Path::new(".")).to_owned(),
+                    impersonate: Impersonate {
+                        user: global.as_user.clone(),
+                        groups: global.as_group.clone(),
+                        uid: global.as_uid.clone(),
+                    },
+                    timeout,
                 });
             }
         }
     }
     Ok(found)
+}
+
+/// The longest wait, as typed; nothing and 0 are without end.
+fn timeout(text: &str) -> Result<Duration> {
+    const WITHOUT_END: Duration = Duration::from_secs(u32::MAX as u64);
+    if text.is_empty() {
+        return Ok(WITHOUT_END);
+    }
+    let parsed: api::istio::Duration = text.parse().map_err(|_| {
+        anyhow!("error parsing kubeclient-timeout: time: invalid duration {text:?}")
+    })?;
+    Ok(match u64::try_from(parsed.nanos()) {
+        Ok(0) => WITHOUT_END,
+        Ok(nanos) => Duration::from_nanos(nanos),
+        // What is over before it has begun.
+        Err(_) => Duration::ZERO,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_wait_is_a_duration_of_go() {
+        assert_eq!(timeout("1m30s").unwrap(), Duration::from_secs(90));
+        assert_eq!(timeout("0").unwrap(), timeout("").unwrap());
+        assert_eq!(
+            timeout("foo").unwrap_err().to_string(),
+            "error parsing kubeclient-timeout: time: invalid duration \"foo\""
+        );
+    }
 }

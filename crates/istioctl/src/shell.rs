@@ -1,5 +1,6 @@
 //! What surrounds a command: streams, directory, environment.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{IsTerminal as _, Read, Write};
 use std::path::{Path, PathBuf};
@@ -12,6 +13,8 @@ pub struct Shell<'a> {
     pub kubeconfig: Option<OsString>,
     /// The home directory; its `.kube/config` is used when no kubeconfig is named.
     pub home: Option<PathBuf>,
+    /// Variables of the environment whose names begin with `ISTIOCTL_`.
+    pub settings: BTreeMap<String, String>,
     /// Whether colours and other marks for people make sense on standard output.
     pub terminal: bool,
     /// What is read for the file name `-`.
@@ -34,6 +37,12 @@ impl<'a> Shell<'a> {
             directory: std::env::current_dir().unwrap_or_default(),
             kubeconfig: variable("KUBECONFIG"),
             home: variable("HOME").map(PathBuf::from),
+            settings: std::env::vars_os()
+                .filter_map(|(name, value)| {
+                    Some((name.into_string().ok()?, value.into_string().ok()?))
+                })
+                .filter(|(name, value)| name.starts_with("ISTIOCTL_") && !value.is_empty())
+                .collect(),
             terminal: std::io::stdout().is_terminal(),
             stdin,
             stdout,

@@ -16,6 +16,8 @@ use xds::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse};
 
 use crate::mesh::Mesh;
 
+/// A page about a control plane, by its name.
+pub const PAGES: &str = "istio.io/debug";
 /// Synchronisation of all proxies.
 pub const SYNCZ: &str = "istio.io/debug/syncz";
 /// What one proxy should have.

@@ -9,13 +9,13 @@ use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::sync::watch;
-use xds::type_url;
 
 use crate::ISTIO_VERSION;
-use crate::ads::stream::{ConnectionStatus, Connections};
+use crate::ads::stream::Connections;
 use crate::clusters::Clusters;
+use crate::status;
 use crate::world::Mesh;
 
 /// What the endpoints show.
@@ -78,13 +78,8 @@ async fn version() -> String {
 }
 
 async fn connections(State(debug): State<Debug>) -> Json<Value> {
-    let clients: Vec<Value> = debug
-        .connections
-        .list()
-        .iter()
-        .map(|connection| json!({"connectionId": connection.node}))
-        .collect();
-    Json(json!({"totalClients": clients.len(), "clients": clients}))
+    let connections = debug.connections.list();
+    Json(status::connections(&connections.iter().collect::<Vec<_>>()))
 }
 
 /// What `istioctl remote-clusters` reads.
@@ -93,28 +88,12 @@ async fn clusterz(State(debug): State<Debug>) -> Json<Value> {
 }
 
 async fn syncz(State(debug): State<Debug>) -> Json<Value> {
-    Json(debug.connections.list().iter().map(sync_status).collect())
-}
-
-/// One proxy in the form `istioctl proxy-status` reads.
-fn sync_status(connection: &ConnectionStatus) -> Value {
-    let name = connection.node.split('~').nth(2).unwrap_or_default();
-    let mut status = json!({
-        "cluster_id": connection.cluster,
-        "proxy": name,
-        "proxy_type": if connection.proxy.is_router() { "router" } else { "sidecar" },
-        "istio_version": connection.version,
-    });
-    for of_type in &connection.types {
-        let name = match of_type.type_url.as_str() {
-            type_url::CLUSTER => "cluster",
-            type_url::ENDPOINT => "endpoint",
-            type_url::LISTENER => "listener",
-            type_url::ROUTE => "route",
-            _ => continue,
-        };
-        status[format!("{name}_sent")] = of_type.sent.clone().into();
-        status[format!("{name}_acked")] = of_type.acked.clone().into();
-    }
-    status
+    Json(
+        debug
+            .connections
+            .list()
+            .iter()
+            .map(status::sync_status)
+            .collect(),
+    )
 }

@@ -202,7 +202,7 @@ pub async fn run(config: Config, token: CancellationToken) -> anyhow::Result<()>
         () = token.cancelled() => Ok(()),
         result = grpc(false).serve_with_incoming(tls_stream::plain(plaintext)) => Ok(result?),
         result = grpc(true).serve_with_incoming(tls_stream::tls(tls, Arc::new(xds_tls))) => Ok(result?),
-        result = serve_https(webhooks, Arc::new(webhook_tls), webhook_routes(injection)) => Ok(result?),
+        result = serve_https(webhooks, Arc::new(webhook_tls), webhook_routes(injection, worlds)) => Ok(result?),
         result = axum::serve(monitoring, debug.clone()).into_future() => Ok(result?),
         result = axum::serve(http, debug).into_future() => Ok(result?),
         () = world::follow(clusters, authenticator, config.domain, worlds_out) => Ok(()),
@@ -230,13 +230,19 @@ async fn serve_https(
     Ok(())
 }
 
-fn webhook_routes(injection: Arc<Injection>) -> Router {
+/// The current version of the mesh, once there is one.
+type Worlds = watch::Receiver<Option<Arc<Mesh>>>;
+
+fn webhook_routes(injection: Arc<Injection>, worlds: Worlds) -> Router {
+    let validation = Router::new()
+        .route("/validate", post(validated))
+        .with_state(worlds);
     Router::new()
         .route("/inject", post(injected))
         .route("/inject/{*parameters}", post(injected))
-        .route("/validate", post(validated))
         .route("/ready", get(|| async { "" }))
         .with_state(injection)
+        .merge(validation)
 }
 
 async fn injected(
@@ -248,9 +254,13 @@ async fn injected(
         .map_err(|message| (StatusCode::BAD_REQUEST, message))
 }
 
-async fn validated(Json(review): Json<Value>) -> Result<Json<Value>, (StatusCode, String)> {
+async fn validated(
+    State(worlds): State<Worlds>,
+    Json(review): Json<Value>,
+) -> Result<Json<Value>, (StatusCode, String)> {
+    let mesh = worlds.borrow().clone();
     review::answer(&review, |request| {
-        let verdict = validate::decide(request);
+        let verdict = validate::decide(request, mesh.as_deref().map(Mesh::config));
         if let Verdict::Deny(why) = &verdict {
             let object = &request["object"];
             let (kind, name) = (&object["kind"], &object["metadata"]["name"]);

@@ -12,6 +12,8 @@ use xds::type_url;
 use crate::ads::session::{Generated, TypeStatus, World};
 use crate::ads::stream::ConnectionStatus;
 
+/// Pages for people, by name.
+const PAGES: &str = "istio.io/debug";
 const PREFIX: &str = "istio.io/debug/";
 const SYNCZ: &str = "istio.io/debug/syncz";
 const CONFIG_DUMP: &str = "istio.io/debug/config_dump";
@@ -21,7 +23,7 @@ const ADMIN: &str = "type.googleapis.com/envoy.admin.v3.";
 
 /// Whether a type is such a question.
 pub fn is_status(type_url: &str) -> bool {
-    type_url.starts_with(PREFIX)
+    type_url == PAGES || type_url.starts_with(PREFIX)
 }
 
 /// The answer for a caller of the namespace `reader`; nothing where there is nothing or it is not the caller's.
@@ -36,6 +38,12 @@ pub fn answer<W: World>(
         .iter()
         .filter(|connection| reader == ROOT_NAMESPACE || connection.proxy.namespace == reader);
     match (type_url, names) {
+        (PAGES, [page]) => {
+            let visible: Vec<&ConnectionStatus> = visible.collect();
+            let value = self::page(page, reader, &visible, world).into_bytes();
+            let type_url = PAGES.to_owned();
+            vec![(page.clone(), Any { type_url, value })]
+        }
         (SYNCZ, _) => visible
             .filter_map(|connection| {
                 let any = xds::json::any_from_value(&client_config(connection), true);
@@ -59,6 +67,69 @@ pub fn answer<W: World>(
         }
         _ => Vec::new(),
     }
+}
+
+/// A page about this control plane, by what stands behind `/debug/` in its address.
+fn page<W: World>(page: &str, reader: &str, visible: &[&ConnectionStatus], world: &W) -> String {
+    let (name, query) = page.split_once('?').unwrap_or((page, ""));
+    if reader != ROOT_NAMESPACE && name != "config_dump" {
+        return "the debug info is not available for current identity\n".to_owned();
+    }
+    match name {
+        "list" => json!(["config_dump", "connections", "syncz"]).to_string(),
+        "connections" => connections(visible).to_string(),
+        "syncz" => {
+            Value::from_iter(visible.iter().map(|connection| sync_status(connection))).to_string()
+        }
+        "config_dump" => {
+            let asked = query
+                .split('&')
+                .find_map(|pair| pair.strip_prefix("proxyID="));
+            let Some(asked) = asked.filter(|asked| !asked.is_empty()) else {
+                return "You must provide a proxyID in the query string\n".to_owned();
+            };
+            let mut all = visible.iter();
+            let Some(connection) = all.find(|connection| short_id(connection) == asked) else {
+                return "Proxy not connected to this Pilot instance. It may be connected to another instance.\n"
+                    .to_owned();
+            };
+            let (_, generated) = world.generate(&connection.proxy);
+            let configs = sections(&generated, &world.version().to_string());
+            json!({"configs": configs}).to_string()
+        }
+        _ => "404 page not found\n".to_owned(),
+    }
+}
+
+/// The proxies that are connected.
+pub fn connections(connections: &[&ConnectionStatus]) -> Value {
+    let clients: Vec<Value> = connections
+        .iter()
+        .map(|connection| json!({"connectionId": connection.node}))
+        .collect();
+    json!({"totalClients": clients.len(), "clients": clients})
+}
+
+/// How far a proxy is, as older tools read it.
+pub fn sync_status(connection: &ConnectionStatus) -> Value {
+    let mut status = json!({
+        "cluster_id": connection.cluster,
+        "proxy": short_id(connection),
+        "proxy_type": if connection.proxy.is_router() { "router" } else { "sidecar" },
+        "istio_version": connection.version,
+    });
+    for of_type in &connection.types {
+        let name = match of_type.type_url.as_str() {
+            type_url::CLUSTER => "cluster",
+            type_url::ENDPOINT => "endpoint",
+            type_url::LISTENER => "listener",
+            type_url::ROUTE => "route",
+            _ => continue,
+        };
+        status[format!("{name}_sent")] = of_type.sent.clone().into();
+        status[format!("{name}_acked")] = of_type.acked.clone().into();
+    }
+    status
 }
 
 /// `POD.NAMESPACE`, as the node id has it.
@@ -266,5 +337,37 @@ mod tests {
             .len()
         };
         assert_eq!((dump("shop"), dump("bank")), (5, 0));
+    }
+
+    #[test]
+    fn pages_are_asked_for_by_name() {
+        let connections = [connection("shop")];
+        let page = |name: &str, reader: &str| {
+            let seen = answer(PAGES, &[name.to_owned()], reader, &connections, &One);
+            String::from_utf8(seen[0].1.value.clone()).unwrap()
+        };
+        let json =
+            |name: &str| -> Value { serde_json::from_str(&page(name, ROOT_NAMESPACE)).unwrap() };
+        assert_eq!(json("syncz")[0]["proxy"], "a.shop");
+        assert_eq!(json("connections")["totalClients"], 1);
+        let dump = json("config_dump?proxyID=a.shop");
+        assert_eq!(dump["configs"].as_array().unwrap().len(), 5);
+        for (name, reader, want) in [
+            (
+                "config_dump",
+                ROOT_NAMESPACE,
+                "You must provide a proxyID in the query string\n",
+            ),
+            (
+                "config_dump?proxyID=a.bank",
+                "shop",
+                "Proxy not connected to this Pilot instance.",
+            ),
+            ("nothing", ROOT_NAMESPACE, "404 page not found\n"),
+            ("syncz", "shop", "the debug info is not available"),
+        ] {
+            let got = page(name, reader);
+            assert!(got.starts_with(want), "{name}: {got}");
+        }
     }
 }

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::istio::MeshConfig;
 use base64::Engine;
 use serde_json::Value;
 use tokio::sync::watch;
@@ -30,6 +31,13 @@ pub struct Mesh {
     version: u64,
     snapshot: Arc<Snapshot>,
     clusters: Arc<Clusters>,
+}
+
+impl Mesh {
+    /// The configuration of the mesh.
+    pub fn config(&self) -> &MeshConfig {
+        self.snapshot.mesh()
+    }
 }
 
 fn report(proxy: &ProxyInfo, output: &Output) {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures::Stream;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use serde_json::Value;
@@ -33,6 +33,7 @@ pub struct Client {
 struct Inner {
     http: HttpClient,
     bearer: Bearer,
+    impersonate: Vec<(HeaderName, HeaderValue)>,
     /// Scheme, authority and path prefix, without a slash at the end.
     base: String,
     user_agent: HeaderValue,
@@ -73,6 +74,7 @@ impl Client {
             inner: Arc::new(Inner {
                 http: transport::connect(&config)?,
                 bearer: Bearer::new(&config.auth)?,
+                impersonate: config.impersonate.headers()?,
                 base: config.server.trim_end_matches('/').to_owned(),
                 user_agent,
                 timeout: config.timeout,
@@ -472,6 +474,7 @@ impl Client {
         if let Some(value) = self.inner.bearer.header(Instant::now())? {
             head.push((AUTHORIZATION, value));
         }
+        head.extend(self.inner.impersonate.iter().cloned());
         let connector = transport::Connector::new(&self.inner.config, &[pki::tls::HTTP1])?;
         let opening = port_forward::open(connector, &self.inner.base, &path, &head, port);
         match tokio::time::timeout(self.inner.timeout, opening).await {
@@ -562,6 +565,9 @@ impl Client {
             .header(USER_AGENT, self.inner.user_agent.clone());
         if let Some(value) = self.inner.bearer.header(Instant::now())? {
             builder = builder.header(AUTHORIZATION, value);
+        }
+        for (name, value) in &self.inner.impersonate {
+            builder = builder.header(name, value);
         }
         if body.is_some() {
             builder = builder.header(CONTENT_TYPE, media);

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use http::{HeaderName, HeaderValue};
+
 use crate::{Error, Result};
 
 /// Who the client is.
@@ -51,6 +53,41 @@ pub struct Config {
     pub user_agent: String,
     /// Longest wait for an answer (watches excepted).
     pub timeout: Duration,
+    /// As whom the client acts, if it may.
+    pub impersonate: Impersonate,
+}
+
+/// Another user as whom a client acts.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Impersonate {
+    /// The user; without one the client acts as itself, whatever else is said.
+    pub user: String,
+    /// The user's groups.
+    pub groups: Vec<String>,
+    /// The user's uid.
+    pub uid: String,
+}
+
+impl Impersonate {
+    /// The headers of a request.
+    pub(crate) fn headers(&self) -> Result<Vec<(HeaderName, HeaderValue)>> {
+        let one = |name: &'static str, value: &String| {
+            let value = HeaderValue::from_str(value)
+                .map_err(|_| Error::Config(format!("{name}: {value:?} fits in no header")))?;
+            Ok((HeaderName::from_static(name), value))
+        };
+        if self.user.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut out = vec![one("impersonate-user", &self.user)?];
+        if !self.uid.is_empty() {
+            out.push(one("impersonate-uid", &self.uid)?);
+        }
+        for group in &self.groups {
+            out.push(one("impersonate-group", group)?);
+        }
+        Ok(out)
+    }
 }
 
 impl Config {
@@ -63,6 +100,7 @@ impl Config {
             tls_server_name: None,
             user_agent: "theater/0.1".to_owned(),
             timeout: Duration::from_secs(30),
+            impersonate: Impersonate::default(),
         }
     }
 

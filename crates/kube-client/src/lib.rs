@@ -21,7 +21,7 @@ mod watch;
 
 pub use backoff::Backoff;
 pub use client::{Client, List};
-pub use config::{Auth, Config};
+pub use config::{Auth, Config, Impersonate};
 pub use error::{Error, Result};
 pub use exchange::exchange;
 pub use kubeconfig::Kubeconfig;

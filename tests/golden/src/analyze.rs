@@ -312,6 +312,7 @@ fn within(
         directory: directory.to_owned(),
         kubeconfig: None,
         home: None,
+        settings: std::collections::BTreeMap::new(),
         terminal: false,
         stdin: &mut stdin,
         stdout: &mut stdout,

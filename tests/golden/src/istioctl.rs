@@ -116,6 +116,7 @@ fn istioctl(directory: &Path, words: &[String], input: &[u8]) -> Ran {
             directory: directory.to_owned(),
             kubeconfig: None,
             home: None,
+            settings: std::collections::BTreeMap::new(),
             terminal: false,
             stdin: &mut stdin,
             stdout: &mut stdout,

@@ -284,7 +284,7 @@ async fn remote_clients(
     let mut clients = Vec::new();
     for secret in &secrets.items {
         for text in secret["data"].as_object().into_iter().flatten() {
-            let Some((name, of_secret)) = remote_kubeconfig(text.1)? else {
+            let Some((name, of_secret)) = remote_kubeconfig(text.1, kubeconfig.timeout)? else {
                 continue;
             };
             clients.push((name.clone(), reachable(&name, of_secret, kubeconfig).await?));
@@ -294,7 +294,10 @@ async fn remote_clients(
 }
 
 /// Cluster name and kubeconfig of a remote secret; `None` if it chooses no context.
-fn remote_kubeconfig(data: &Value) -> Result<Option<(String, Found)>> {
+fn remote_kubeconfig(
+    data: &Value,
+    timeout: std::time::Duration,
+) -> Result<Option<(String, Found)>> {
     use base64::Engine as _;
     let bytes =
         base64::engine::general_purpose::STANDARD.decode(data.as_str().unwrap_or_default())?;
@@ -302,8 +305,15 @@ fn remote_kubeconfig(data: &Value) -> Result<Option<(String, Found)>> {
     let Some(name) = config.cluster(None).map(str::to_owned) else {
         return Ok(None);
     };
-    let directory = PathBuf::new();
-    Ok(Some((name, Found { config, directory })))
+    Ok(Some((
+        name,
+        Found {
+            config,
+            directory: PathBuf::new(),
+            impersonate: kube_client::Impersonate::default(),
+            timeout,
+        },
+    )))
 }
 
 /// How long the server of a remote secret may take to answer.

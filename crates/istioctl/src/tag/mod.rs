@@ -149,7 +149,8 @@ async fn namespaces_of(mesh: &Mesh, tag: &str) -> Result<Vec<String>> {
 async fn list(mesh: &Mesh) -> Result<Vec<Described>> {
     let mut objects = labelled(mesh, &MUTATING_WEBHOOK_CONFIGURATIONS, REVISION)
         .await
-        .context("failed to retrieve revision tags")?;
+        // Said twice, as by the real program.
+        .context("failed to retrieve revision tags: failed to retrieve revision tags")?;
     objects.extend(labelled(mesh, &SERVICES, REVISION).await?);
     let mut described = Vec::new();
     for (revision, tag) in tags_in(&objects) {

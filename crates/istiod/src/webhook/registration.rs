@@ -174,7 +174,7 @@ mod tests {
     fn the_probe_is_refused_by_the_webhook_itself() {
         let review = json!({"operation": "CREATE", "object": probe("istio-system")});
         assert!(matches!(
-            super::super::validate::decide(&review),
+            super::super::validate::decide(&review, None),
             super::super::review::Verdict::Deny(_)
         ));
     }
