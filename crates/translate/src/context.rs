@@ -8,7 +8,7 @@ use crate::registry::{Endpoint, Service, service_entry};
 use crate::sidecar_scope::Scope;
 use crate::telemetry::Telemetry;
 use crate::{Problem, ProxyInfo, Snapshot};
-use api::istio::{MeshProxyConfig, WorkloadEntry};
+use api::istio::{ConnectionProfile, ConnectionSettings, MeshProxyConfig, WorkloadEntry};
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -40,6 +40,8 @@ pub(crate) struct Context<'a> {
     pub(crate) proxy: &'a ProxyInfo,
     pub(crate) scope: Scope<'a>,
     pub(crate) proxy_config: Cow<'a, MeshProxyConfig>,
+    /// Limits of downstream connections, with the defaults of the profile.
+    pub(crate) connections: Option<ConnectionSettings>,
     pub(crate) telemetry: Telemetry<'a>,
     pub(crate) logs: AccessLogs,
     pub(crate) problems: RefCell<Vec<Problem>>,
@@ -56,6 +58,12 @@ impl<'a> Context<'a> {
             (None, Some(mesh)) => Cow::Borrowed(mesh),
             (None, None) => Cow::Owned(MeshProxyConfig::default()),
         };
+        let mesh = snapshot.mesh.default_config.as_ref();
+        let connections = proxy_config
+            .connection_settings
+            .as_ref()
+            .or_else(|| mesh?.connection_settings.as_ref())
+            .map(|settings| with_profile(settings.clone(), proxy.is_router()));
         let telemetry = Telemetry::new(snapshot, proxy);
         let logs = AccessLogs::new(snapshot, &telemetry);
         Self {
@@ -63,6 +71,7 @@ impl<'a> Context<'a> {
             proxy,
             scope,
             proxy_config,
+            connections,
             telemetry,
             logs,
             problems: RefCell::default(),
@@ -153,4 +162,35 @@ impl<'a> Context<'a> {
     pub(crate) fn namespace(&self) -> &'a str {
         &self.proxy.namespace
     }
+}
+
+/// Fills in the defaults of the profile for gateways that face the internet.
+fn with_profile(settings: ConnectionSettings, gateway: bool) -> ConnectionSettings {
+    use api::istio::{Duration, HeadersWithUnderscoresAction, PathWithEscapedSlashesAction};
+    if !gateway || settings.profile != ConnectionProfile::Edge {
+        return settings;
+    }
+    let seconds = |seconds| Some(Duration::from_secs(seconds));
+    let mut out = settings;
+    out.listener_per_connection_buffer_limit_bytes = out
+        .listener_per_connection_buffer_limit_bytes
+        .or(Some(32_768));
+    out.http_idle_timeout = out.http_idle_timeout.or(seconds(3600));
+    out.http_stream_idle_timeout = out.http_stream_idle_timeout.or(seconds(300));
+    out.http_request_timeout = out.http_request_timeout.or(seconds(300));
+    out.http_request_headers_timeout = out.http_request_headers_timeout.or(seconds(60));
+    out.http_max_concurrent_streams = out.http_max_concurrent_streams.or(Some(100));
+    out.http2_initial_stream_window_size = out.http2_initial_stream_window_size.or(Some(65_536));
+    out.http2_initial_connection_window_size =
+        out.http2_initial_connection_window_size.or(Some(1_048_576));
+    out.http_merge_slashes = out.http_merge_slashes.or(Some(true));
+    if out.http_headers_with_underscores_action == HeadersWithUnderscoresAction::default() {
+        out.http_headers_with_underscores_action =
+            HeadersWithUnderscoresAction::HeadersWithUnderscoresRejectRequest;
+    }
+    if out.http_path_with_escaped_slashes_action == PathWithEscapedSlashesAction::default() {
+        out.http_path_with_escaped_slashes_action =
+            PathWithEscapedSlashesAction::UnescapeAndRedirect;
+    }
+    out
 }

@@ -11,7 +11,7 @@ use crate::proto::{boolean, fields_of, text};
 use crate::protocol::Protocol;
 use crate::registry::{Resolution, Service};
 use crate::traffic_policy::Policy;
-use api::istio::{Duration, OutboundTrafficPolicyMode};
+use api::istio::{ClientTlsMode, Duration, OutboundTrafficPolicyMode};
 use xds::envoy::config::cluster::v3::Cluster;
 use xds::envoy::config::cluster::v3::cluster::{
     ClusterDiscoveryType, CustomClusterType, DnsLookupFamily, LbPolicy,
@@ -134,16 +134,23 @@ pub(crate) fn cluster(context: &Context<'_>, source: &ServiceCluster<'_>) -> Opt
     Some(cluster)
 }
 
-/// The cluster for hosts that belong to no service.
+/// The cluster for hosts that belong to no service; with TLS where the mesh asks for it.
 pub(crate) fn any_cluster(context: &Context<'_>) -> Cluster {
+    let policy = context.snapshot.mesh.outbound_traffic_policy.as_ref();
+    let settings = policy
+        .and_then(|policy| policy.tls.as_ref())
+        .filter(|tls| tls.mode != ClientTlsMode::Disable);
     let config = ClusterConfig {
-        allow_insecure_cluster_options: true,
+        allow_insecure_cluster_options: settings.is_none(),
         cluster_implementation_specifier: Some(
             cluster_config::ClusterImplementationSpecifier::DnsCacheConfig(any_cache()),
         ),
         ..Default::default()
     };
-    let mut options = HttpOptions::new(Protocol::Auto, true);
+    let mut options = match settings {
+        Some(_) => HttpOptions::new(Protocol::Http, false),
+        None => HttpOptions::new(Protocol::Auto, true),
+    };
     let mut cluster = base(
         context,
         ANY_CLUSTER,
@@ -151,7 +158,13 @@ pub(crate) fn any_cluster(context: &Context<'_>) -> Cluster {
         &mut options,
         &Policy::default(),
     );
-    options.idle_timeout(Duration::from_secs(300));
+    match settings {
+        Some(settings) => {
+            cluster.transport_socket =
+                tls::to_any_host(context, &mut cluster, &mut options, settings);
+        }
+        None => options.idle_timeout(Duration::from_secs(300)),
+    }
     if let Some(options) = options.finish() {
         set_http_options(&mut cluster, &options);
     }

@@ -7,7 +7,7 @@ use crate::proto::{ads, duration, seconds};
 use crate::protocol::Protocol;
 use crate::security::HttpPolicies;
 use crate::tracing;
-use api::istio::{ForwardClientCertDetails, NormalizationType};
+use api::istio::{ConnectionSettings, ForwardClientCertDetails, NormalizationType};
 use xds::envoy::config::core::v3::http_protocol_options::HeadersWithUnderscoresAction;
 use xds::envoy::config::core::v3::{
     Http1ProtocolOptions, Http2ProtocolOptions, HttpProtocolOptions, TypedExtensionConfig,
@@ -117,7 +117,7 @@ fn manager(context: &Context<'_>, spec: HcmSpec) -> HttpConnectionManager {
     }
     path_normalization(context, &mut out);
     headers(context, class, &mut out);
-    connection_settings(context, class, &mut out);
+    connection_settings(context, &mut out);
     out
 }
 
@@ -250,62 +250,85 @@ pub(crate) fn preserve_case() -> http1_protocol_options::HeaderKeyFormat {
     }
 }
 
-/// Limits of downstream connections: single values for every proxy, the defaults of a profile for gateways.
-fn connection_settings(
-    context: &Context<'_>,
-    class: ListenerClass,
-    out: &mut HttpConnectionManager,
-) {
-    let mut idle = context.proxy.idle_timeout;
-    let mut underscores = 0;
-    if let Some(settings) = &context.proxy_config.connection_settings {
-        let edge = settings.profile == api::istio::ConnectionProfile::Edge
-            && class == ListenerClass::Gateway;
-        idle = settings
-            .http_idle_timeout
-            .or(idle)
-            .or(edge.then_some(api::istio::Duration::from_secs(3600)));
-        if let Some(timeout) = settings
-            .http_stream_idle_timeout
-            .or(edge.then_some(api::istio::Duration::from_secs(300)))
-        {
-            out.stream_idle_timeout = Some(duration(timeout));
+/// Limits of downstream connections. What they say of headers and paths goes before what the mesh says.
+fn connection_settings(context: &Context<'_>, out: &mut HttpConnectionManager) {
+    let mut common = HttpProtocolOptions {
+        idle_timeout: context.proxy.idle_timeout.map(duration),
+        ..Default::default()
+    };
+    let mut said = false;
+    if let Some(settings) = &context.connections {
+        let set = |field: &mut Option<_>, value: Option<api::istio::Duration>| {
+            if value.is_some() {
+                *field = value.map(duration);
+            }
+        };
+        set(&mut common.idle_timeout, settings.http_idle_timeout);
+        set(
+            &mut common.max_connection_duration,
+            settings.http_max_connection_duration,
+        );
+        set(
+            &mut common.max_stream_duration,
+            settings.http_max_stream_duration,
+        );
+        set(
+            &mut out.stream_idle_timeout,
+            settings.http_stream_idle_timeout,
+        );
+        set(&mut out.request_timeout, settings.http_request_timeout);
+        set(
+            &mut out.request_headers_timeout,
+            settings.http_request_headers_timeout,
+        );
+        set(&mut out.drain_timeout, settings.http_drain_timeout);
+        let http2 = [
+            settings.http_max_concurrent_streams,
+            settings.http2_initial_stream_window_size,
+            settings.http2_initial_connection_window_size,
+        ];
+        if http2.iter().any(Option::is_some) {
+            let own = out.http2_protocol_options.get_or_insert_default();
+            let [streams, stream, connection] =
+                http2.map(|value| value.and_then(|value| u32::try_from(value).ok()));
+            own.max_concurrent_streams = streams;
+            own.initial_stream_window_size = stream;
+            own.initial_connection_window_size = connection;
         }
-        let headers_timeout = settings
-            .http_request_headers_timeout
-            .or(edge.then_some(api::istio::Duration::from_secs(60)));
-        out.request_headers_timeout = headers_timeout.map(duration);
-        let request_timeout = settings
-            .http_request_timeout
-            .or(edge.then_some(api::istio::Duration::from_secs(300)));
-        out.request_timeout = request_timeout.map(duration);
-        if edge {
-            underscores = HeadersWithUnderscoresAction::RejectRequest as i32;
-            out.merge_slashes = true;
-            out.path_with_escaped_slashes_action =
-                hcm::PathWithEscapedSlashesAction::UnescapeAndRedirect as i32;
+        let action = settings.http_headers_with_underscores_action;
+        said = action != api::istio::HeadersWithUnderscoresAction::default();
+        common.headers_with_underscores_action = underscores(action) as i32;
+        if let Some(merge) = settings.http_merge_slashes {
+            out.merge_slashes = merge;
         }
-        let streams = settings
-            .http2_max_concurrent_streams
-            .or(edge.then_some(100));
-        let stream_window = settings
-            .http2_initial_stream_window_size
-            .or(edge.then_some(65_536));
-        let connection_window = settings
-            .http2_initial_connection_window_size
-            .or(edge.then_some(1_048_576));
-        if streams.is_some() || stream_window.is_some() || connection_window.is_some() {
-            let http2 = out.http2_protocol_options.get_or_insert_default();
-            http2.max_concurrent_streams = streams;
-            http2.initial_stream_window_size = stream_window;
-            http2.initial_connection_window_size = connection_window;
+        if let Some(action) = escaped_slashes(settings) {
+            out.path_with_escaped_slashes_action = action as i32;
         }
     }
-    if idle.is_some() || underscores != 0 {
-        out.common_http_protocol_options = Some(HttpProtocolOptions {
-            idle_timeout: idle.map(duration),
-            headers_with_underscores_action: underscores,
-            ..Default::default()
-        });
+    if said || common != HttpProtocolOptions::default() {
+        out.common_http_protocol_options = Some(common);
     }
+}
+
+fn underscores(action: api::istio::HeadersWithUnderscoresAction) -> HeadersWithUnderscoresAction {
+    use api::istio::HeadersWithUnderscoresAction as Said;
+    match action {
+        Said::HeadersWithUnderscoresUnspecified | Said::HeadersWithUnderscoresAllow => {
+            HeadersWithUnderscoresAction::Allow
+        }
+        Said::HeadersWithUnderscoresRejectRequest => HeadersWithUnderscoresAction::RejectRequest,
+        Said::HeadersWithUnderscoresDropHeader => HeadersWithUnderscoresAction::DropHeader,
+    }
+}
+
+fn escaped_slashes(settings: &ConnectionSettings) -> Option<hcm::PathWithEscapedSlashesAction> {
+    use api::istio::PathWithEscapedSlashesAction as Said;
+    use hcm::PathWithEscapedSlashesAction as Envoy;
+    Some(match settings.http_path_with_escaped_slashes_action {
+        Said::PathWithEscapedSlashesUnspecified => return None,
+        Said::KeepUnchanged => Envoy::KeepUnchanged,
+        Said::RejectRequest => Envoy::RejectRequest,
+        Said::UnescapeAndRedirect => Envoy::UnescapeAndRedirect,
+        Said::UnescapeAndForward => Envoy::UnescapeAndForward,
+    })
 }

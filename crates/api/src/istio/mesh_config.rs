@@ -300,22 +300,32 @@ message! {
         pub profile: ConnectionProfile,
         /// Longest idle time of a downstream connection.
         pub http_idle_timeout: Option<Duration>,
+        /// Longest life of a downstream connection.
+        pub http_max_connection_duration: Option<Duration>,
+        /// Time to end a downstream connection that is going away.
+        pub http_drain_timeout: Option<Duration>,
         /// Longest idle time of a stream.
         pub http_stream_idle_timeout: Option<Duration>,
+        /// Longest life of a stream.
+        pub http_max_stream_duration: Option<Duration>,
         /// Longest time for the headers of a request.
         pub http_request_headers_timeout: Option<Duration>,
         /// Longest time for a request.
         pub http_request_timeout: Option<Duration>,
-        /// Streams of a downstream HTTP/2 connection.
-        pub http2_max_concurrent_streams: Option<u32>,
+        /// Streams of a downstream HTTP/2 connection; less than 0 is as if it was not there, here and below.
+        pub http_max_concurrent_streams: Option<i32>,
         /// Window of a downstream HTTP/2 stream.
-        pub http2_initial_stream_window_size: Option<u32>,
+        pub http2_initial_stream_window_size: Option<i32>,
         /// Window of a downstream HTTP/2 connection.
-        pub http2_initial_connection_window_size: Option<u32>,
+        pub http2_initial_connection_window_size: Option<i32>,
+        /// What happens to headers with underscores in their names.
+        pub http_headers_with_underscores_action: HeadersWithUnderscoresAction,
+        /// Whether slashes side by side count as one.
+        pub http_merge_slashes: Option<bool>,
+        /// What happens to paths with escaped slashes.
+        pub http_path_with_escaped_slashes_action: PathWithEscapedSlashesAction,
         /// Buffer of a downstream connection.
-        pub listener_per_connection_buffer_limit_bytes: Option<u32>,
-        /// Buffer of an upstream connection.
-        pub cluster_per_connection_buffer_limit_bytes: Option<u32>,
+        pub listener_per_connection_buffer_limit_bytes: Option<i32>,
     }
 }
 
@@ -397,9 +407,35 @@ proto_enum! {
     /// A set of defaults for connections.
     pub enum ConnectionProfile {
         /// None.
-        Default,
-        /// For proxies that face the internet.
+        Sidecar,
+        /// For gateways that face the internet.
         Edge,
+    }
+
+    /// What happens to headers with underscores in their names.
+    pub enum HeadersWithUnderscoresAction {
+        /// As if nothing was said.
+        HeadersWithUnderscoresUnspecified,
+        /// They pass.
+        HeadersWithUnderscoresAllow,
+        /// The request is refused.
+        HeadersWithUnderscoresRejectRequest,
+        /// They are left out.
+        HeadersWithUnderscoresDropHeader,
+    }
+
+    /// What happens to paths with escaped slashes.
+    pub enum PathWithEscapedSlashesAction {
+        /// As if nothing was said.
+        PathWithEscapedSlashesUnspecified,
+        /// They pass.
+        KeepUnchanged,
+        /// The request is refused.
+        RejectRequest,
+        /// The client is sent to the path without escapes.
+        UnescapeAndRedirect,
+        /// They are read without escapes.
+        UnescapeAndForward,
     }
 }
 

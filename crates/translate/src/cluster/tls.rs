@@ -44,6 +44,43 @@ pub(crate) struct Upstream<'a> {
     pub(crate) dynamic: bool,
 }
 
+impl Upstream<'_> {
+    fn peer(&self) -> Peer<'_> {
+        Peer {
+            selected: self.selected,
+            dynamic: self.dynamic,
+            // What hosts of a wildcard are called is known when they are asked for.
+            subject_alt_names: match self.dynamic {
+                true => &[],
+                false => &self.service.subject_alt_names,
+            },
+        }
+    }
+}
+
+/// What TLS of the settings' own needs to know of the other side.
+struct Peer<'a> {
+    selected: bool,
+    dynamic: bool,
+    /// Names that it has where the settings say none.
+    subject_alt_names: &'a [String],
+}
+
+/// TLS to hosts that belong to no service, whose names are resolved one by one; `None` where there is none.
+pub(crate) fn to_any_host(
+    context: &Context<'_>,
+    cluster: &mut Cluster,
+    options: &mut HttpOptions,
+    settings: &ClientTlsSettings,
+) -> Option<TransportSocket> {
+    let peer = Peer {
+        selected: false,
+        dynamic: true,
+        subject_alt_names: &[],
+    };
+    own_tls(context, cluster, options, &peer, settings)
+}
+
 /// Sets the transport socket, or several to choose from.
 pub(crate) fn apply(
     context: &Context<'_>,
@@ -75,19 +112,19 @@ pub(crate) fn apply(
             if settings.mode == ClientTlsMode::Mutual {
                 mark_no_alpn_override(cluster);
             }
-            own_tls(context, cluster, options, upstream, &own)
+            own_tls(context, cluster, options, &upstream.peer(), &own)
         }
         Some(settings) => match settings.mode {
             ClientTlsMode::Disable => None,
             ClientTlsMode::IstioMutual => {
                 if upstream.dynamic {
-                    by_request(cluster, options, upstream, settings);
+                    by_request(cluster, options, &upstream.peer(), settings);
                 }
                 Some(mutual_socket(context, options, upstream, Some(settings)))
             }
             ClientTlsMode::Simple | ClientTlsMode::Mutual => {
                 mark_no_alpn_override(cluster);
-                own_tls(context, cluster, options, upstream, settings)
+                own_tls(context, cluster, options, &upstream.peer(), settings)
             }
         },
         None if auto_mtls(context, upstream) => match files {
@@ -98,12 +135,12 @@ pub(crate) fn apply(
                     sni: upstream.sni.clone(),
                     ..files
                 };
-                own_tls(context, cluster, options, upstream, &own)
+                own_tls(context, cluster, options, &upstream.peer(), &own)
             }
             None => {
                 if upstream.dynamic {
                     let nothing = ClientTlsSettings::default();
-                    by_request(cluster, options, upstream, &nothing);
+                    by_request(cluster, options, &upstream.peer(), &nothing);
                 }
                 let socket = mutual_socket(context, options, upstream, None);
                 if !original_dst {
@@ -213,14 +250,13 @@ fn tls_socket(common: tls::CommonTlsContext, sni: String) -> TransportSocket {
 fn by_request(
     cluster: &mut Cluster,
     options: &mut HttpOptions,
-    upstream: &Upstream<'_>,
+    peer: &Peer<'_>,
     settings: &ClientTlsSettings,
 ) {
     let insecure = settings.insecure_skip_verify == Some(true);
     let name = settings.sni.is_empty();
-    let validation =
-        (upstream.dynamic || name && settings.subject_alt_names.is_empty()) && !insecure;
-    if upstream.dynamic && !(name && validation) {
+    let validation = (peer.dynamic || name && settings.subject_alt_names.is_empty()) && !insecure;
+    if peer.dynamic && !(name && validation) {
         crate::dynamic_dns::allow_insecure(cluster);
     }
     if name || validation {
@@ -237,25 +273,23 @@ fn own_tls(
     context: &Context<'_>,
     cluster: &mut Cluster,
     options: &mut HttpOptions,
-    upstream: &Upstream<'_>,
+    peer: &Peer<'_>,
     settings: &ClientTlsSettings,
 ) -> Option<TransportSocket> {
     let insecure = settings.insecure_skip_verify == Some(true);
     let by_secret = !settings.credential_name.is_empty();
     // ConfigMaps are for everybody.
     let privileged = by_secret && !settings.credential_name.starts_with(CONFIG_MAP_SCHEME);
-    if privileged && !context.proxy.is_router() && !upstream.selected {
+    if privileged && !context.proxy.is_router() && !peer.selected {
         return None;
     }
-    by_request(cluster, options, upstream, settings);
-    // What hosts of a wildcard are called is known when they are asked for.
-    let none = Vec::new();
-    let names = match (settings.subject_alt_names.is_empty(), upstream.dynamic) {
-        (false, _) => &settings.subject_alt_names,
-        (true, false) => &upstream.service.subject_alt_names,
-        (true, true) => &none,
+    by_request(cluster, options, peer, settings);
+    let names = if settings.subject_alt_names.is_empty() {
+        peer.subject_alt_names
+    } else {
+        &settings.subject_alt_names
     };
-    let mut sorted = names.clone();
+    let mut sorted = names.to_vec();
     if settings.subject_alt_names.is_empty() {
         sorted.sort();
     }

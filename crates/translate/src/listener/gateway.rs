@@ -107,12 +107,10 @@ fn listener(
     {
         out.listener_filters.push(inspectors::tls());
     }
-    if let Some(settings) = &context.proxy_config.connection_settings {
-        let edge = settings.profile == api::istio::ConnectionProfile::Edge;
-        out.per_connection_buffer_limit_bytes = settings
-            .listener_per_connection_buffer_limit_bytes
-            .or(edge.then_some(32_768));
-    }
+    let settings = context.connections.as_ref();
+    out.per_connection_buffer_limit_bytes = settings
+        .and_then(|settings| settings.listener_per_connection_buffer_limit_bytes)
+        .and_then(|bytes| u32::try_from(bytes).ok());
     Some(out)
 }
 

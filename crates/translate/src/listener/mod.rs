@@ -17,7 +17,7 @@ use xds::envoy::config::listener::v3::listener::connection_balance_config::{
 
 /// Whether connections are spread evenly over the threads of a proxy: by a switch in its metadata, one for each direction.
 fn balance(proxy: &ProxyInfo, switch: &str) -> Option<ConnectionBalanceConfig> {
-    proxy.switch(switch).then(|| ConnectionBalanceConfig {
+    proxy.switch(switch).then_some(ConnectionBalanceConfig {
         balance_type: Some(BalanceType::ExactBalance(ExactBalance {})),
     })
 }

@@ -35,7 +35,12 @@ pub(crate) fn outbound(context: &Context<'_>, name: &str) -> Option<RouteConfigu
         Some((host, port)) => (Some(host), port.parse().ok()?),
         None => (None, name.parse::<u32>().ok()?),
     };
-    let listener = listener_for(context, port, only.is_some())?;
+    let Some(listener) = listener_for(context, port, only.is_some()) else {
+        // Nothing is imported, but unknown hosts are still answered.
+        return only
+            .is_none()
+            .then(|| configuration(name.to_owned(), vec![catch_all(context)]));
+    };
     let explicit_proxy = port == 0
         || listener
             .port
