@@ -74,6 +74,7 @@ fn http_proxy(context: &Context<'_>) -> Option<((String, u32), Entry)> {
         Protocol::HttpProxy,
     );
     spec.absolute_urls = true;
+    spec.before_router = crate::dynamic_dns::http_filters(context, None);
     let chain = Chain {
         filters: vec![hcm::filter(context, spec)],
         routes: Some(names::HTTP_PROXY.to_owned()),
