@@ -20,6 +20,19 @@ pub struct RequestHead<'a> {
 }
 
 impl<'a> RequestHead<'a> {
+    /// The bytes of the names and values of all headers, pseudo headers that are there among them.
+    pub fn bytes(&self) -> u64 {
+        let pseudo = [
+            (":method", self.method.as_str()),
+            (":scheme", self.scheme),
+            (":authority", self.authority),
+            (":path", self.path),
+        ];
+        let there = pseudo.iter().filter(|(_, value)| !value.is_empty());
+        let pseudo: usize = there.map(|(name, value)| name.len() + value.len()).sum();
+        pseudo as u64 + header_bytes(self.headers)
+    }
+
     /// The path without query and fragment.
     pub fn path_only(&self) -> &'a str {
         path_only(self.path)
@@ -111,6 +124,14 @@ impl RequestHeadMut<'_> {
             }
         }
     }
+}
+
+/// The bytes of names and values.
+pub fn header_bytes(headers: &HeaderMap) -> u64 {
+    let lines = headers.iter();
+    lines
+        .map(|(name, value)| (name.as_str().len() + value.len()) as u64)
+        .sum()
 }
 
 /// Whether a header's name begins with one of these: most requests have none of the headers by which Envoy is told something, and need

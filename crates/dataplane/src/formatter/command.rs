@@ -9,14 +9,14 @@ use serde_json::Value;
 
 use super::time;
 use super::values::{
-    Address, CertificateField, GRPC, HostOf, Instant, Side, Source, address_of, bytes,
-    certificate_field, certificate_of, decoded, either, group, host, host_name, host_name_alone,
-    metadata_of, millis, network, request_bytes, some,
+    Address, CertificateField, GRPC, HostOf, Instant, Side, Source, address_of, certificate_field,
+    certificate_of, decoded, either, group, host, host_name, host_name_alone, metadata_of, millis,
+    network, some,
 };
 use crate::error::ConfigError;
 use crate::local_reply;
 use crate::matching::HeaderKey;
-use crate::request::path_only;
+use crate::request::{header_bytes, path_only};
 use crate::stream::StreamInfo;
 
 /// One command, compiled.
@@ -275,13 +275,18 @@ impl Command {
             "REQUEST_DURATION" => Kind::Number(|i| i.request_duration.map(millis)),
             "RESPONSE_DURATION" => Kind::Number(|i| i.response_duration.map(millis)),
             "REQUEST_TX_DURATION" => Kind::Number(|i| i.sent_duration.map(millis)),
-            "REQUEST_HEADERS_BYTES" => Kind::Number(|i| Some(i.request.map_or(0, request_bytes))),
+            "REQUEST_HEADERS_BYTES" => {
+                Kind::Number(|i| Some(i.request.map_or(0, |head| head.bytes())))
+            }
             "RESPONSE_HEADERS_BYTES" => Kind::Number(|i| {
                 // `:status` and its three digits.
-                Some(i.response_headers.map_or(0, |headers| 10 + bytes(headers)))
+                Some(
+                    i.response_headers
+                        .map_or(0, |headers| 10 + header_bytes(headers)),
+                )
             }),
             "RESPONSE_TRAILERS_BYTES" => {
-                Kind::Number(|i| Some(i.response_trailers.map_or(0, bytes)))
+                Kind::Number(|i| Some(i.response_trailers.map_or(0, header_bytes)))
             }
             "RESPONSE_TX_DURATION" => {
                 Kind::Number(|i| i.duration?.checked_sub(i.response_duration?).map(millis))

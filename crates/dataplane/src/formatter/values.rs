@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::HeaderMap;
 
 use super::time;
-use crate::request::{RequestHead, formatted};
+use crate::request::formatted;
 use crate::stream::{Certificate, Metadata, StreamInfo, TlsSession};
 
 /// Which host of the request.
@@ -148,26 +148,6 @@ pub(super) fn host(info: &StreamInfo<'_>, of: HostOf) -> Option<String> {
         HostOf::OriginalOrNow => original().or_else(now),
     }?;
     Some(without_port(&host).to_owned())
-}
-
-/// The bytes of names and values.
-pub(super) fn bytes(headers: &HeaderMap) -> u64 {
-    let lines = headers.iter();
-    lines
-        .map(|(name, value)| (name.as_str().len() + value.len()) as u64)
-        .sum()
-}
-
-pub(super) fn request_bytes(head: RequestHead<'_>) -> u64 {
-    let pseudo = [
-        (":method", head.method.as_str()),
-        (":scheme", head.scheme),
-        (":authority", head.authority),
-        (":path", head.path),
-    ];
-    let pseudo = pseudo.iter().filter(|(_, value)| !value.is_empty());
-    let pseudo: usize = pseudo.map(|(name, value)| name.len() + value.len()).sum();
-    pseudo as u64 + bytes(head.headers)
 }
 
 /// Percent encoding undone, where what comes out is text.

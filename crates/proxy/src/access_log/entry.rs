@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, UNIX_EPOCH};
 
+use dataplane::request::header_bytes;
 use dataplane::stream::{Certificate, TlsSession};
 use dataplane::{ResponseFlags, StreamInfo};
 use http::{HeaderMap, HeaderName};
@@ -108,15 +109,7 @@ fn request(info: &StreamInfo<'_>, headers: &Headers) -> HttpRequestProperties {
     out.forwarded_for = header("x-forwarded-for");
     out.request_id = header("x-request-id");
     out.original_path = header("x-envoy-original-path");
-    let pseudo = [
-        (":method", head.method.as_str()),
-        (":scheme", head.scheme),
-        (":authority", head.authority),
-        (":path", head.path),
-    ];
-    let there = pseudo.iter().filter(|(_, value)| !value.is_empty());
-    let pseudo: usize = there.map(|(name, value)| name.len() + value.len()).sum();
-    out.request_headers_bytes = (size(head.headers) + pseudo) as u64;
+    out.request_headers_bytes = head.bytes();
     out.request_headers = chosen(Some(head.headers), &headers.request);
     out
 }
@@ -125,24 +118,15 @@ fn response(info: &StreamInfo<'_>, headers: &Headers) -> HttpResponseProperties 
     HttpResponseProperties {
         response_code: info.response_code.map(u32::from),
         response_code_details: info.response_code_details.unwrap_or_default().to_owned(),
-        response_headers_bytes: info
-            .response_headers
-            .map_or(0, |headers| size(headers) + ":status200".len())
-            as u64,
+        response_headers_bytes: info.response_headers.map_or(0, |headers| {
+            header_bytes(headers) + ":status200".len() as u64
+        }),
         response_body_bytes: info.bytes_sent,
         response_headers: chosen(info.response_headers, &headers.response),
         response_trailers: chosen(info.response_trailers, &headers.trailers),
         // How many bytes heads took on the wire is not counted.
         ..HttpResponseProperties::default()
     }
-}
-
-/// Bytes of names and values.
-fn size(headers: &HeaderMap) -> usize {
-    headers
-        .iter()
-        .map(|(name, value)| name.as_str().len() + value.len())
-        .sum()
 }
 
 fn chosen(
