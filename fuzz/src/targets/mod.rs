@@ -1,0 +1,20 @@
+//! The targets, by area.
+
+mod kubernetes;
+mod mesh;
+mod proxy;
+
+use crate::Target;
+
+/// All of them.
+pub fn all() -> impl Iterator<Item = Target> {
+    [kubernetes::TARGETS, mesh::TARGETS, proxy::TARGETS]
+        .into_iter()
+        .flatten()
+        .copied()
+}
+
+/// The input as text, where only text reaches the parser.
+fn text(input: &[u8]) -> Option<&str> {
+    std::str::from_utf8(input).ok()
+}
