@@ -1,5 +1,6 @@
 //! The targets, by area.
 
+mod images;
 mod kubernetes;
 mod mesh;
 mod proxy;
@@ -8,10 +9,15 @@ use crate::Target;
 
 /// All of them.
 pub fn all() -> impl Iterator<Item = Target> {
-    [kubernetes::TARGETS, mesh::TARGETS, proxy::TARGETS]
-        .into_iter()
-        .flatten()
-        .copied()
+    [
+        images::TARGETS,
+        kubernetes::TARGETS,
+        mesh::TARGETS,
+        proxy::TARGETS,
+    ]
+    .into_iter()
+    .flatten()
+    .copied()
 }
 
 /// The input as text, where only text reaches the parser.
