@@ -412,6 +412,33 @@ fn reset_brings_the_first_scene_back(theater: &Theater) {
             "3600",
         ],
     );
+    theater.kubectl(
+        "ctx1",
+        &["run", "passer-by", "--image=busybox", "--", "sleep", "3600"],
+    );
+    // Configuration of the whole mesh, and a kind that the theater does not use itself.
+    let mesh_wide = theater.with_yaml(
+        "ctx1",
+        &["apply", "-n", "istio-system", "-f"],
+        r#"
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {name: default}
+spec:
+  outboundTrafficPolicy: {mode: REGISTRY_ONLY}
+"#,
+    );
+    assert!(mesh_wide.status.success(), "{}", stderr(&mesh_wide));
+    theater.apply(
+        "ctx1",
+        r#"
+apiVersion: telemetry.istio.io/v1
+kind: Telemetry
+metadata: {name: quiet}
+spec:
+  accessLogging: [{disabled: true}]
+"#,
+    );
     let booking = theater.post("/bookings/", r#"{"userId":"1","movieId":"1","seats":1}"#);
     assert_eq!(booking.status, 201, "{booking:?}");
     let output = theater.command(&["reset"]);
@@ -429,6 +456,12 @@ fn reset_brings_the_first_scene_back(theater: &Theater) {
     assert_eq!(scaled["spec"]["replicas"], 1);
     let deployments = theater.kubectl("ctx1", &["get", "deployments", "-o", "name"]);
     assert!(!deployments.contains("visitor"), "{deployments}");
+    let left = theater.kubectl("ctx1", &["get", "sidecars,telemetries", "-A", "-o", "name"]);
+    assert_eq!(left.trim(), "");
+    eventually("no pod of its own", LONG, || {
+        let pods = theater.kubectl("ctx1", &["get", "pods", "-o", "name"]);
+        expect(pods.contains("passer-by"), &false)
+    });
     eventually("no bookings", LONG, || {
         let bookings = theater.get("/bookings/");
         expect((bookings.status, bookings.body.trim()), &(200, "[]"))

@@ -10,12 +10,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, anyhow, bail};
 use base64::Engine;
-use kube_client::{Auth, Client, Config, DEPLOYMENTS, ListParams, NAMESPACES, SERVICES};
+use kube_client::{Auth, Client, Config, SERVICES};
 use runtime::CancellationToken;
 use sandbox::Cidr;
 use sandbox::world::{ClusterCommand, ClusterProcess, LinkState, WanSubnet, World};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::sync::mpsc;
 
 use super::apply::{self, IfExists};
@@ -30,6 +30,8 @@ use crate::language;
 use crate::state::{StateDir, StateLock, make_private_dir, write_private};
 use crate::topology::{CLUSTERS, ClusterFacts, WAN_PREFIX};
 
+mod reset;
+mod secrets;
 mod wait;
 
 /// How long a cluster's API server may take to answer.
@@ -436,11 +438,14 @@ impl Supervisor {
         self.state.cluster(cluster.facts.name).join("cluster.log")
     }
 
+    /// The root certificate of the mesh as webhook configurations hold it.
+    fn mesh_ca(&self) -> String {
+        base64::engine::general_purpose::STANDARD.encode(&self.authorities.mesh_root.cert)
+    }
+
     /// Applies the mesh, with the definitions of Istio's kinds, and the theater to one cluster.
     async fn apply_scene(&self, cluster: &Running, crds: &[Value]) -> Result<()> {
-        let engine = &base64::engine::general_purpose::STANDARD;
-        let mesh_ca = engine.encode(&self.authorities.mesh_root.cert);
-        let mut mesh = scene::mesh(cluster.facts, &mesh_ca)?;
+        let mut mesh = scene::mesh(cluster.facts, &self.mesh_ca())?;
         if let Some(address) = self.entry.get()
             && cluster.facts.name == self.clusters[0].facts.name
         {
@@ -478,75 +483,6 @@ impl Supervisor {
         apply::all(&cluster.client, &remotes, IfExists::Replace).await?;
         self.wait_istiod(cluster).await?;
         apply::all(&cluster.client, &late, IfExists::Replace).await
-    }
-
-    /// The Secrets that hold the cluster's part of the mesh's authority and the entry's certificate.
-    fn key_secrets(&self, cluster: &Running) -> Result<Vec<Value>> {
-        let mesh = &self.authorities.clusters[cluster.facts.name].mesh;
-        let entry = authorities::entry(
-            &self.authorities,
-            &["theater.localhost", "*.localhost", "localhost"],
-            SystemTime::now(),
-        )?;
-        Ok(vec![
-            secret(
-                "istio-system",
-                "cacerts",
-                "Opaque",
-                &[
-                    ("ca-cert.pem", &mesh.cert),
-                    ("ca-key.pem", &mesh.key),
-                    (
-                        "cert-chain.pem",
-                        &format!("{}{}", mesh.cert, mesh.ancestors),
-                    ),
-                    ("root-cert.pem", &self.authorities.mesh_root.cert),
-                ],
-            ),
-            secret(
-                "istio-system",
-                "theater-tls",
-                "kubernetes.io/tls",
-                &[("tls.crt", &entry.chain_pem), ("tls.key", &entry.key_pem)],
-            ),
-        ])
-    }
-
-    /// How this cluster reads the others: for istiod the reader's account, for the theater's page one
-    /// that may read what the page shows.
-    async fn remote_secrets(&self, cluster: &Running) -> Result<Vec<Value>> {
-        let mut secrets = Vec::new();
-        for other in &self.clusters {
-            if other.facts.name == cluster.facts.name {
-                continue;
-            }
-            let name = other.facts.name;
-            let reader = token_kubeconfig(
-                &self.authorities,
-                other,
-                "istio-system",
-                "istio-reader-service-account",
-            )
-            .await?;
-            let mut remote = secret(
-                "istio-system",
-                &format!("istio-remote-secret-{name}"),
-                "Opaque",
-                &[(name, &reader)],
-            );
-            remote["metadata"]["labels"] = json!({"istio/multiCluster": "true"});
-            remote["metadata"]["annotations"] = json!({"networking.istio.io/cluster": name});
-            secrets.push(remote);
-            let page =
-                token_kubeconfig(&self.authorities, other, "theater-msa", "api-gateway").await?;
-            secrets.push(secret(
-                "theater-msa",
-                "remote-cluster-kubeconfig",
-                "Opaque",
-                &[("kubeconfig", &page)],
-            ));
-        }
-        Ok(secrets)
     }
 
     /// Address of the public gateway of the first cluster.
@@ -649,9 +585,7 @@ impl Supervisor {
         let _ = std::fs::remove_file(self.state.control_socket());
         let _ = std::fs::remove_file(self.state.run_file());
     }
-}
 
-impl Supervisor {
     /// Removes the control groups of a cluster that has ended, or was killed with its supervisor: nothing else takes them away.
     fn remove_limits(&self, facts: &ClusterFacts) {
         let data = crate::cluster::node_dir(&self.state.cluster(facts.name));
@@ -664,81 +598,6 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner)
-}
-
-fn secret(namespace: &str, name: &str, kind: &str, data: &[(&str, &str)]) -> Value {
-    let engine = &base64::engine::general_purpose::STANDARD;
-    let data: BTreeMap<&str, String> = data
-        .iter()
-        .map(|(key, value)| (*key, engine.encode(value)))
-        .collect();
-    json!({
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": {"namespace": namespace, "name": name},
-        "type": kind,
-        "data": data,
-    })
-}
-
-/// A kubeconfig with a token of a service account of `cluster`, for its address on the WAN.
-async fn token_kubeconfig(
-    authorities: &Authorities,
-    cluster: &Running,
-    namespace: &str,
-    account: &str,
-) -> Result<String> {
-    let request = json!({
-        "apiVersion": "authentication.k8s.io/v1",
-        "kind": "TokenRequest",
-        "spec": {"expirationSeconds": 365 * 24 * 3600},
-    });
-    let token = request_token(cluster, namespace, account, &request).await?;
-    Ok(kubeconfig::render(&[kubeconfig::Context {
-        name: cluster.facts.name.to_owned(),
-        server: api_url(cluster.facts),
-        ca: authorities.clusters[cluster.facts.name].api.cert.clone(),
-        user: User::Token(token),
-    }])
-    .to_string())
-}
-
-/// Asks for a token; the account may be a moment away, as both clusters are set up side by side.
-async fn request_token(
-    cluster: &Running,
-    namespace: &str,
-    account: &str,
-    request: &Value,
-) -> Result<String> {
-    let deadline = Instant::now() + API_LIMIT;
-    loop {
-        let answer = cluster
-            .client
-            .create_sub(
-                &kube_client::SERVICE_ACCOUNTS,
-                Some(namespace),
-                account,
-                "token",
-                request,
-            )
-            .await;
-        match answer {
-            Ok(answer) => {
-                return answer["status"]["token"]
-                    .as_str()
-                    .map(ToOwned::to_owned)
-                    .context("the API server gave no token");
-            }
-            Err(error) if error.is_not_found() && Instant::now() < deadline => {
-                tokio::time::sleep(POLL).await;
-            }
-            Err(error) => {
-                return Err(error).with_context(|| {
-                    format!("token of {namespace}/{account} in {}", cluster.facts.name)
-                });
-            }
-        }
-    }
 }
 
 struct Control(Arc<Supervisor>);
@@ -785,207 +644,5 @@ impl control::Handler for Control {
                 Answer::Done
             }
         }
-    }
-}
-
-impl Supervisor {
-    /// Puts the initial scene back: what the theater applied is as it was applied, what was added to
-    /// its namespaces is gone, and the store begins anew.
-    async fn reset(&self) -> Result<()> {
-        let mut complete = true;
-        for cluster in &self.clusters {
-            complete &= is_meshed(&cluster.client).await?;
-        }
-        if !complete {
-            for cluster in &self.clusters {
-                remove_webhooks(cluster).await?;
-            }
-            // In both: each mesh reads the other cluster with an account of it.
-            let crds = api::istio::crds();
-            let each = self.clusters.iter();
-            futures::future::try_join_all(each.map(|cluster| self.apply_scene(cluster, &crds)))
-                .await?;
-        }
-        futures::future::try_join_all(
-            self.clusters
-                .iter()
-                .map(|cluster| self.reset_scene(cluster)),
-        )
-        .await
-        .map(|_| ())
-    }
-
-    async fn reset_scene(&self, cluster: &Running) -> Result<()> {
-        let client = &cluster.client;
-        let wanted: Vec<Value> = scene::theater(cluster.facts)?
-            .iter()
-            .map(|object| apply::as_applied(&object.object, &object.applied))
-            .collect();
-        let keep: Vec<(String, String)> = wanted
-            .iter()
-            .map(|object| {
-                let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-                (text(&object["kind"]), text(&object["metadata"]["name"]))
-            })
-            .collect();
-        let kinds = [
-            kube_client::VIRTUAL_SERVICES,
-            kube_client::DESTINATION_RULES,
-            kube_client::ENVOY_FILTERS,
-            kube_client::PEER_AUTHENTICATIONS,
-            kube_client::REQUEST_AUTHENTICATIONS,
-            kube_client::AUTHORIZATION_POLICIES,
-            kube_client::SERVICE_ENTRIES,
-            kube_client::SIDECARS,
-            DEPLOYMENTS,
-            SERVICES,
-        ];
-        for kind in kinds {
-            let list = client
-                .list(&kind, Some("theater-msa"), &ListParams::default())
-                .await?;
-            for object in list.items {
-                let name = object["metadata"]["name"].as_str().unwrap_or_default();
-                let ours = keep.iter().any(|(k, n)| *k == kind.kind && n == name);
-                if !ours {
-                    client
-                        .delete(&kind, Some("theater-msa"), name, &Default::default())
-                        .await?;
-                }
-            }
-        }
-        futures::future::try_join_all(wanted.iter().map(|object| replace(client, object))).await?;
-        self.empty_store(cluster).await
-    }
-
-    /// Ends the store's pods, whose data goes with them, and waits for the new ones.
-    async fn empty_store(&self, cluster: &Running) -> Result<()> {
-        let client = &cluster.client;
-        let selector = ListParams::labels("app=redis");
-        let before = client
-            .list(&kube_client::PODS, Some("theater-msa"), &selector)
-            .await?;
-        if before.items.is_empty() {
-            return Ok(());
-        }
-        let name = |pod: &Value| {
-            pod["metadata"]["name"]
-                .as_str()
-                .unwrap_or_default()
-                .to_owned()
-        };
-        let old: Vec<String> = before.items.iter().map(name).collect();
-        let at_once = kube_client::DeleteOptions {
-            grace_period_seconds: Some(0),
-            ..Default::default()
-        };
-        for pod in &old {
-            client
-                .delete(&kube_client::PODS, Some("theater-msa"), pod, &at_once)
-                .await?;
-        }
-        let deadline = Instant::now() + READY_LIMIT;
-        while Instant::now() < deadline {
-            let now = client
-                .list(&kube_client::PODS, Some("theater-msa"), &selector)
-                .await?;
-            let ready = |pod: &Value| {
-                let conditions = pod["status"]["conditions"].as_array();
-                conditions
-                    .into_iter()
-                    .flatten()
-                    .any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
-            };
-            let renewed = now
-                .items
-                .iter()
-                .all(|pod| !old.contains(&name(pod)) && ready(pod));
-            if renewed && !now.items.is_empty() {
-                return Ok(());
-            }
-            tokio::time::sleep(POLL).await;
-        }
-        bail!(language::not_ready_in_time(
-            "redis",
-            READY_LIMIT.as_secs(),
-            "kubectl get pods -n theater-msa --context ctx2"
-        ))
-    }
-}
-
-/// Removes the webhooks of a mesh that is about to be made again: with its istiod gone, they would refuse what it is made of.
-async fn remove_webhooks(cluster: &Running) -> Result<()> {
-    for object in scene::mesh(cluster.facts, "")? {
-        if !matches!(
-            object["kind"].as_str(),
-            Some("MutatingWebhookConfiguration" | "ValidatingWebhookConfiguration")
-        ) {
-            continue;
-        }
-        let resource = apply::resource_of(&object)?;
-        let name = object["metadata"]["name"].as_str().unwrap_or_default();
-        match cluster
-            .client
-            .delete(&resource, None, name, &Default::default())
-            .await
-        {
-            Err(error) if !error.is_not_found() => return Err(error.into()),
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-/// Whether the cluster still has its mesh and the theater's namespace; somebody may have deleted them.
-async fn is_meshed(client: &Client) -> Result<bool> {
-    for (kind, namespace, name) in [
-        (&NAMESPACES, None, "theater-msa"),
-        (&DEPLOYMENTS, Some("istio-system"), "istiod"),
-        (&SERVICES, Some("istio-system"), "istio-ingressgateway"),
-    ] {
-        match client.get(kind, namespace, name).await {
-            Ok(_) => {}
-            Err(error) if error.is_not_found() => return Ok(false),
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(true)
-}
-
-/// Makes an object exactly what `wanted` says, keeping what the server adds by itself.
-async fn replace(client: &Client, wanted: &Value) -> Result<()> {
-    let resource = apply::resource_of(wanted)?;
-    let namespace = wanted["metadata"]["namespace"].as_str();
-    let name = wanted["metadata"]["name"].as_str().unwrap_or_default();
-    let current = match client.get(&resource, namespace, name).await {
-        Ok(current) => current,
-        Err(error) if error.is_not_found() => {
-            return apply::one(client, wanted, IfExists::Keep).await;
-        }
-        Err(error) => return Err(error.into()),
-    };
-    let mut object = wanted.clone();
-    object["metadata"]["resourceVersion"] = current["metadata"]["resourceVersion"].clone();
-    if wanted["kind"] == "Service" {
-        for field in ["clusterIP", "clusterIPs"] {
-            object["spec"][field] = current["spec"][field].clone();
-        }
-    }
-    client
-        .update(&resource, namespace, &object)
-        .await
-        .with_context(|| format!("{} {name}", resource.kind))?;
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn secrets_are_base64() {
-        let secret = secret("n", "s", "Opaque", &[("a", "hello")]);
-        assert_eq!(secret["data"]["a"], "aGVsbG8=");
-        assert_eq!(secret["kind"], "Secret");
     }
 }
