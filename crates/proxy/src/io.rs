@@ -1,8 +1,11 @@
 //! Byte streams of the data path: plain TCP, TLS and Unix sockets behind one type.
 
+use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -161,6 +164,25 @@ impl AsyncWrite for Io {
             Self::ClientTls(io) => io.is_write_vectored(),
         }
     }
+}
+
+/// How long a closed connection is read from, so that the last words are not lost to a reset (Envoy's delayed close).
+pub const DELAYED_CLOSE: Duration = Duration::from_secs(1);
+
+/// Closes politely: what was written is sent, the rest of what the peer says is read for a moment.
+pub async fn close(io: &RefCell<impl AsyncRead + AsyncWrite + Unpin>) {
+    let _ = poll_fn(|cx| Pin::new(&mut *io.borrow_mut()).poll_shutdown(cx)).await;
+    let drain = poll_fn(|cx| {
+        let mut space = [0; 1024];
+        loop {
+            let mut unread = ReadBuf::new(&mut space);
+            match ready!(Pin::new(&mut *io.borrow_mut()).poll_read(cx, &mut unread)) {
+                Ok(()) if !unread.filled().is_empty() => {}
+                _ => return Poll::Ready(()),
+            }
+        }
+    });
+    let _ = tokio::time::timeout(DELAYED_CLOSE, drain).await;
 }
 
 /// Reads once into the free space of `buf`, growing it by `chunk` when it is full. `Ok(0)` is the end.

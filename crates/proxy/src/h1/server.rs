@@ -24,7 +24,7 @@ use super::head::{
 use crate::body::{Body, BodyError, Frame, Tunnel};
 use crate::http::connection::Connection;
 use crate::http::message::{Ended, Informational, Protocol, Request, Response};
-use crate::io::{Io, poll_read_buf};
+use crate::io::{DELAYED_CLOSE, Io, poll_read_buf};
 use crate::stats::HttpStats;
 
 const READ_CHUNK: usize = 8 * 1024;
@@ -32,8 +32,6 @@ const READ_CHUNK: usize = 8 * 1024;
 const READ_AHEAD: usize = 64 * 1024;
 /// Bodies up to this size are copied behind the head into one write.
 const COALESCE: usize = 16 * 1024;
-/// How long a closed connection is read from, so that the last answer is not lost to a reset (Envoy's delayed close).
-const DELAYED_CLOSE: Duration = Duration::from_secs(1);
 
 pub(crate) struct Inner {
     io: Io,

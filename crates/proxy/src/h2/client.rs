@@ -1,6 +1,6 @@
 //! The client side of an HTTP/2 connection: many requests share it.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -74,7 +74,11 @@ impl ClientConnection {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .enable_push(false)
             .max_header_list_size(60 * 1024)
-            .handshake::<_, Bytes>(WithPrefix::new(io, BytesMut::new(), None))
+            .handshake::<_, Bytes>(WithPrefix::new(
+                Rc::new(RefCell::new(io)),
+                BytesMut::new(),
+                None,
+            ))
             .await?;
         let shared = Rc::new(Shared {
             active: Cell::new(0),

@@ -3,8 +3,10 @@
 pub mod client;
 pub mod server;
 
+use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
@@ -188,13 +190,17 @@ impl Outgoing {
 /// A connection with bytes that were read before.
 pub(crate) struct WithPrefix {
     prefix: BytesMut,
-    io: Io,
+    io: Rc<RefCell<Io>>,
     /// What counts its bytes, if it is a client's.
     stats: Option<Arc<HttpStats>>,
 }
 
 impl WithPrefix {
-    pub(crate) fn new(io: Io, prefix: BytesMut, stats: Option<Arc<HttpStats>>) -> Self {
+    pub(crate) fn new(
+        io: Rc<RefCell<Io>>,
+        prefix: BytesMut,
+        stats: Option<Arc<HttpStats>>,
+    ) -> Self {
         let this = Self { prefix, io, stats };
         this.received(this.prefix.len());
         this
@@ -227,7 +233,7 @@ impl AsyncRead for WithPrefix {
             return Poll::Ready(Ok(()));
         }
         let before = buf.filled().len();
-        let read = Pin::new(&mut self.io).poll_read(cx, buf);
+        let read = Pin::new(&mut *self.io.borrow_mut()).poll_read(cx, buf);
         self.received(buf.filled().len() - before);
         read
     }
@@ -235,28 +241,28 @@ impl AsyncRead for WithPrefix {
 
 impl AsyncWrite for WithPrefix {
     fn poll_write(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.io).poll_write(cx, buf);
+        let written = Pin::new(&mut *self.io.borrow_mut()).poll_write(cx, buf);
         self.sent(written)
     }
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.io.borrow_mut()).poll_flush(cx)
     }
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.io.borrow_mut()).poll_shutdown(cx)
     }
     fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        let written = Pin::new(&mut *self.io.borrow_mut()).poll_write_vectored(cx, bufs);
         self.sent(written)
     }
     fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
+        self.io.borrow().is_write_vectored()
     }
 }

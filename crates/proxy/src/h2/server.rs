@@ -1,5 +1,6 @@
 //! The server side of an HTTP/2 connection.
 
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
@@ -15,7 +16,7 @@ use super::{CONNECTION_WINDOW, Incoming, Outgoing, STREAM_WINDOW, WithPrefix};
 use crate::body::{Body, BodyError, Frame};
 use crate::http::connection::{Connection, WasReset};
 use crate::http::message::{Ended, Informational, Protocol, Request, Response};
-use crate::io::Io;
+use crate::io::{Io, close};
 
 /// Serves one downstream HTTP/2 connection until it ends. `prefix` holds what was read already.
 pub async fn serve(io: Io, prefix: BytesMut, conn: Rc<Connection>) {
@@ -30,17 +31,18 @@ pub async fn serve(io: Io, prefix: BytesMut, conn: Rc<Connection>) {
     if options.allow_connect {
         builder.enable_connect_protocol();
     }
-    let Ok(mut connection) = builder
-        .handshake::<_, Bytes>(WithPrefix::new(
-            io,
-            prefix,
-            Some(conn.manager.stats.clone()),
-        ))
-        .await
-    else {
-        conn.protocol_error();
-        return;
-    };
+    let io = Rc::new(RefCell::new(io));
+    let carried = WithPrefix::new(io.clone(), prefix, Some(conn.manager.stats.clone()));
+    match builder.handshake::<_, Bytes>(carried).await {
+        Ok(connection) => accept(connection, conn).await,
+        Err(_) => conn.protocol_error(),
+    }
+    close(&io).await;
+}
+
+/// Takes streams until the connection has ended or is in error; then everything that is to be said was written.
+async fn accept(mut connection: ::h2::server::Connection<WithPrefix, Bytes>, conn: Rc<Connection>) {
+    let options = conn.options();
     let mut drain = Box::pin(conn.clone().drained());
     let mut draining = false;
     let mut accepted_count = 0;
