@@ -112,6 +112,128 @@ messages! {
     not_ready_in_time(what, seconds, hint) { "{what} was not ready within {seconds} s; {hint}" "{seconds}초 안에 {what}가 준비되지 않았습니다. {hint}" }
 }
 
+/// `--help` in Korean: command (and argument) to text. English is what the declarations of the commands say; a test compares the keys.
+const KOREAN_HELP: &[(&str, &str)] = &[
+    (
+        "",
+        "한 대의 컴퓨터에서 쿠버네티스 클러스터 둘, Istio 호환 메시 하나, 그리고 극장을 실행합니다",
+    ),
+    ("help", "도움말을 출력합니다"),
+    ("version", "버전을 출력합니다"),
+    (
+        "state_dir",
+        "객체, 예약, 키를 보관할 디렉터리 [기본값: ~/.local/state/theater]",
+    ),
+    (
+        "up",
+        "모두 시작하고 포그라운드에 머뭅니다. 종료된 클러스터가 있으면 다시 시작합니다",
+    ),
+    (
+        "up port",
+        "페이지와 API의 단일 포트, http://와 https:// 공용 [기본값: 80과 443, 안 되면 8080]",
+    ),
+    (
+        "up api_port",
+        "첫 번째 클러스터 API 서버의 포트. 두 번째는 그다음 포트 [기본값: 6443]",
+    ),
+    (
+        "up envoy",
+        "애너테이션 sidecar.istio.io/proxyImage: proxyv2-envoy로 요청한 파드가 쓸 Envoy 프로그램",
+    ),
+    (
+        "env",
+        "셸에 필요한 설정을 출력합니다: eval \"$(theater env)\"",
+    ),
+    ("status", "실행 중인 극장을 보여 줍니다"),
+    (
+        "down",
+        "실행 중인 극장을 멈춥니다. 객체와 예약은 보존됩니다",
+    ),
+    ("reset", "초기 상태로 되돌립니다"),
+    (
+        "reset all",
+        "상태 디렉터리의 모든 것을 키까지 지웁니다(멈춘 극장에서만)",
+    ),
+    ("logs", "클러스터 자체의 로그를 보여 줍니다"),
+    ("logs cluster", "이 클러스터만"),
+    ("logs tail", "끝에서부터 출력할 줄 수 [기본값: 50]"),
+    ("logs follow", "계속 출력합니다"),
+    (
+        "wan",
+        "클러스터와 인터넷 사이의 링크를 끊거나 늦추거나 복구합니다. 옵션이 없으면 복구합니다",
+    ),
+    ("wan cluster", "클러스터"),
+    ("wan cut", "아무것도 통과시키지 않습니다"),
+    (
+        "wan latency",
+        "방향별 지연, 밀리초 단위(커널에 netem 필요) [기본값: 0]",
+    ),
+    ("wan loss", "손실되는 패킷의 비율, 퍼센트 [기본값: 0]"),
+    (
+        "fault",
+        "k8s/fault-injection-demo.sh처럼 일부러 장애를 일으킵니다: setup, delay, circuit, error, block, chaos, recover, status, test",
+    ),
+    (
+        "fault scenario",
+        "일으킬 일:\n\
+         - setup: 서킷 브레이커. 실제로 실패하는 파드가 제외됩니다\n\
+         - delay: movie-service. ctx2의 응답만 3초 걸리고 ctx1은 그대로입니다\n\
+         - circuit: user-service. 요청의 30 %, 헤더 x-circuit-test: true가 있으면 90 %가 실패합니다\n\
+         - error: user-service. 요청의 50 %가 실패합니다\n\
+         - block: booking-service. ctx2로는 아무것도 가지 않습니다\n\
+         - chaos: delay, error, block을 함께\n\
+         - recover: 처음 상태로 되돌립니다\n\
+         - status: 적용 중인 장애를 보여 줍니다\n\
+         - test: 서비스마다 동시에 20번 요청해 세고, 이어서 열리는 서킷 브레이커를 두고 movie-service에 요청합니다",
+    ),
+    ("fault context", "이 클러스터에만"),
+    (
+        "proxy",
+        "Envoy 부트스트랩 파일로 프록시만 실행합니다: theater proxy -c 파일",
+    ),
+    (
+        "istioctl",
+        "Istio의 명령줄: theater istioctl proxy-config, proxy-status, version, ...",
+    ),
+    (
+        "analyze",
+        "파일이나 실행 중인 클러스터의 Istio 설정에서 잘못을 찾습니다: istioctl analyze",
+    ),
+    (
+        "xds",
+        "쿠버네티스 객체와 Istio 설정 파일로부터, 파드의 프록시가 받게 될 설정을 Envoy의 config dump로 보여 줍니다",
+    ),
+    (
+        "xds filename",
+        "쿠버네티스 객체와 Istio 설정이 든 YAML 또는 JSON 파일이나 디렉터리. `-`는 표준 입력",
+    ),
+    (
+        "xds proxy",
+        "프록시를 볼 파드, NAME.NAMESPACE 형식. NAME은 Deployment의 이름이어도 됩니다",
+    ),
+    (
+        "xds namespace",
+        "네임스페이스를 적지 않은 객체의 네임스페이스 [기본값: default]",
+    ),
+    ("xds cluster", "메시에서 클러스터의 ID [기본값: Kubernetes]"),
+    (
+        "xds table",
+        "전체 덤프 대신 `istioctl proxy-config`처럼 표로: clusters, listeners, routes, endpoints",
+    ),
+];
+
+/// The Korean text for a command (`up`) or an argument of one (`up port`).
+pub fn korean_help(key: &str) -> Option<&'static str> {
+    let entry = KOREAN_HELP.iter().find(|(known, _)| *known == key);
+    entry.map(|(_, text)| *text)
+}
+
+/// What there is Korean help for.
+#[cfg(test)]
+pub fn korean_help_keys() -> impl Iterator<Item = &'static str> {
+    KOREAN_HELP.iter().map(|(key, _)| *key)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,6 +6,7 @@ mod applets;
 mod catalog;
 mod cluster;
 mod commands;
+mod help;
 mod language;
 mod memory;
 mod state;
@@ -17,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::state::StateDir;
 use crate::supervisor::ports::Wishes;
@@ -155,7 +156,8 @@ fn main() -> ExitCode {
     {
         return code;
     }
-    let arguments = Arguments::parse();
+    let matches = help::in_current_language(Arguments::command()).get_matches();
+    let arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     match run(arguments) {
         Ok(code) => code,
         Err(error) => {

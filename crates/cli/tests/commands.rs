@@ -40,6 +40,26 @@ fn help_names_every_command_for_people_and_none_of_the_others() {
 }
 
 #[test]
+fn help_is_korean_where_the_language_is() {
+    for command in [
+        &["--help"][..],
+        &["wan", "--help"],
+        &["wan", "-h"],
+        &["help", "wan"],
+    ] {
+        let output = Command::new(PROGRAM)
+            .args(command)
+            .env("THEATER_LANG", "ko")
+            .output()
+            .expect("theater");
+        let (out, _) = texts(&output);
+        assert!(output.status.success(), "{command:?}");
+        let korean = out.contains("사용법: theater") && out.contains("옵션:");
+        assert!(korean && !out.contains("Usage"), "{command:?}: seen\n{out}");
+    }
+}
+
+#[test]
 fn an_unknown_command_is_refused_with_usage() {
     let output = Command::new(PROGRAM).arg("upp").output().expect("theater");
     let (out, error) = texts(&output);
