@@ -70,6 +70,9 @@ const STARTS: &str = "{'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NU
 
 const DEEPEST: usize = 80;
 
+/// cel-go tells no more.
+const MOST_MISTAKES: usize = 100;
+
 /// Parses an expression.
 ///
 /// # Errors
@@ -111,6 +114,10 @@ pub fn parse(source: &str) -> Result<Expression, String> {
         Err(mistake) => parser.mistakes.push(mistake),
     }
     parser.mistakes.sort_by_key(|m| m.at);
+    if let Some(mistake) = parser.mistakes.get_mut(MOST_MISTAKES) {
+        mistake.what = format!("Syntax error: More than {MOST_MISTAKES} syntax errors");
+        parser.mistakes.truncate(MOST_MISTAKES + 1);
+    }
     Err(report(source, &parser.mistakes))
 }
 
@@ -599,6 +606,13 @@ fn mentions(node: &Node, name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_many_mistakes_a_hundred_are_told() {
+        let told = parse(&"a & ".repeat(3000)).unwrap_err();
+        assert_eq!(told.matches("ERROR: ").count(), 101);
+        assert!(told.contains("Syntax error: More than 100 syntax errors"));
+    }
 
     #[test]
     fn syntax_errors_are_those_of_cel_go() {
