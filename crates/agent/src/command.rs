@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use dataplane::drain::DrainPolicy;
 use http::Method;
 
 use crate::envoy::{self, Envoy};
@@ -182,7 +183,11 @@ async fn run(environment: Arc<Environment>, concurrency: usize) -> Result<(), St
     let options = Options {
         concurrency,
         mark: Some(MARK),
-        drain_time: environment.config_duration("drainDuration", Duration::from_secs(45)),
+        // As pilot-agent starts Envoy.
+        drain: DrainPolicy {
+            time: environment.config_duration("drainDuration", Duration::from_secs(45)),
+            gradual: false,
+        },
         admin: true,
         bind: true,
     };
@@ -220,7 +225,7 @@ async fn run(environment: Arc<Environment>, concurrency: usize) -> Result<(), St
     ));
     tokio::select! {
         () = signal.cancelled() => {
-            proxy.drain();
+            proxy.terminate(environment.role != "router");
             linger(&environment, &proxy.stop, async || proxy.active_connections()).await;
         }
         () = proxy.stop.cancelled() => {}

@@ -114,7 +114,7 @@ impl Status {
                     return Answer::text(StatusCode::METHOD_NOT_ALLOWED, "Only POST is allowed");
                 }
                 match &self.proxy {
-                    Subject::Here(proxy) => proxy.drain(),
+                    Subject::Here(proxy) => proxy.terminate(self.environment.role != "router"),
                     Subject::Envoy(envoy) => envoy.drain().await,
                 }
                 Answer::ok("OK")

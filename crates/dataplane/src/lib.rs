@@ -9,6 +9,7 @@ pub mod address;
 pub mod circuit;
 pub mod cluster;
 pub mod descriptors;
+pub mod drain;
 pub mod error;
 pub mod fault;
 pub mod flags;

@@ -12,8 +12,7 @@ use xds::envoy::config::bootstrap::v3::Bootstrap;
 use crate::bootstrap;
 use crate::server::{Options, Proxy};
 
-const USAGE: &str =
-    "usage: proxy -c FILE [--concurrency N] [--drain-time-s N] [--mode serve|validate]";
+const USAGE: &str = "usage: proxy -c FILE [--concurrency N] [--drain-time-s N] [--drain-strategy gradual|immediate] [--mode serve|validate]";
 
 /// Runs `main`, if this process was started as `theater proxy ...`; else `None`. Whoever asks first spares a proxy
 /// the pages of whatever else reads command lines in this program.
@@ -66,7 +65,20 @@ fn run(args: Vec<OsString>) -> Result<(), String> {
         match name.as_str() {
             "-c" | "--config-path" => file = Some(value()?.into()),
             "--concurrency" => options.concurrency = number(&value()?)? as usize,
-            "--drain-time-s" => options.drain_time = Duration::from_secs(number(&value()?)?),
+            "--drain-time-s" => {
+                options.drain.time = Duration::from_secs(number(&value()?)?);
+            }
+            "--drain-strategy" => {
+                options.drain.gradual = match value()?.as_str() {
+                    "gradual" => true,
+                    "immediate" => false,
+                    other => {
+                        return Err(format!(
+                            "--drain-strategy: {other:?} is neither gradual nor immediate"
+                        ));
+                    }
+                }
+            }
             "--mode" => {
                 (validate, encode) = match value()?.as_str() {
                     "validate" => (true, false),
@@ -89,7 +101,6 @@ fn run(args: Vec<OsString>) -> Result<(), String> {
             | "--service-cluster"
             | "--service-node"
             | "--file-flush-interval-msec"
-            | "--drain-strategy"
             | "--local-address-ip-version"
             | "--component-log-level"
             | "--log-format" => {

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 use dataplane::listener::ConnectionFacts;
 use dataplane::stream::Metadata;
 use dataplane::{ResponseFlags, StreamInfo};
@@ -248,13 +248,13 @@ async fn connection(
             }
         }
     };
-    let drained = chain.drained.clone();
-    let drain_time = shared.drain_time();
+    let draining = chain.clone();
+    let drain_time = shared.drain_policy.time;
     // Connections of a chain that was replaced are asked to close, and closed when the drain time ends.
     tokio::select! {
         () = serve(worker, shared, listener, chain, info, io, negotiated) => {}
         () = async {
-            drained.cancelled().await;
+            draining.drain.begun().await;
             tokio::time::sleep(drain_time).await;
         } => {}
     }
@@ -482,7 +482,7 @@ async fn inspection(
 }
 
 /// Whether the first bytes begin an HTTP request: the protocol, `Some(None)` for no, `None` for too few bytes.
-fn looks_like_http(buf: &[u8]) -> Option<Option<&'static str>> {
+pub fn looks_like_http(buf: &[u8]) -> Option<Option<&'static str>> {
     let n = buf.len().min(PREFACE.len());
     if n > 0 && buf[..n] == PREFACE[..n] {
         return if n == PREFACE.len() {
@@ -531,61 +531,16 @@ async fn proxy_protocol(
     tcp: &mut TcpStream,
     buf: &mut BytesMut,
 ) -> std::io::Result<Option<SocketAddr>> {
-    const V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
     let broken = || std::io::Error::other("no PROXY protocol header");
     let reading = async {
         loop {
-            if buf.starts_with(b"PROXY ") {
-                if let Some(end) = buf.iter().position(|&byte| byte == b'\n') {
-                    let line = buf.split_to(end + 1);
-                    let text = std::str::from_utf8(&line).map_err(|_| broken())?;
-                    let parts: Vec<&str> = text.split_ascii_whitespace().collect();
-                    return match parts[..] {
-                        ["PROXY", "UNKNOWN", ..] => Ok(None),
-                        ["PROXY", "TCP4" | "TCP6", source, _, port, _] => {
-                            let ip: IpAddr = source.parse().map_err(|_| broken())?;
-                            Ok(Some(SocketAddr::new(
-                                ip,
-                                port.parse().map_err(|_| broken())?,
-                            )))
-                        }
-                        _ => Err(broken()),
-                    };
+            match proxy_header(buf) {
+                Err(NoProxyHeader) => return Err(broken()),
+                Ok(Some((length, source))) => {
+                    buf.advance(length);
+                    return Ok(source);
                 }
-                if buf.len() > 107 {
-                    return Err(broken());
-                }
-            } else if buf.len() >= 16 && buf.starts_with(V2) {
-                let length = usize::from(buf[14]) << 8 | usize::from(buf[15]);
-                if buf.len() >= 16 + length {
-                    let header = buf.split_to(16 + length);
-                    if header[12] & 15 == 0 {
-                        return Ok(None);
-                    }
-                    return match (header[13] >> 4, length) {
-                        (1, 12..) => {
-                            let ip = [header[16], header[17], header[18], header[19]];
-                            Ok(Some(SocketAddr::from((
-                                ip,
-                                u16::from_be_bytes([header[24], header[25]]),
-                            ))))
-                        }
-                        (2, 36..) => {
-                            let mut ip = [0u8; 16];
-                            ip.copy_from_slice(&header[16..32]);
-                            Ok(Some(SocketAddr::from((
-                                ip,
-                                u16::from_be_bytes([header[48], header[49]]),
-                            ))))
-                        }
-                        _ => Ok(None),
-                    };
-                }
-            } else if buf.len() >= 16
-                || (!b"PROXY ".starts_with(&buf[..buf.len().min(6)])
-                    && !V2.starts_with(&buf[..buf.len().min(12)]))
-            {
-                return Err(broken());
+                Ok(None) => {}
             }
             if tcp.read_buf(buf).await? == 0 {
                 return Err(broken());
@@ -595,6 +550,71 @@ async fn proxy_protocol(
     tokio::time::timeout(Duration::from_secs(15), reading)
         .await
         .map_err(|_| broken())?
+}
+
+/// The bytes do not begin with a PROXY protocol header.
+#[derive(Debug, PartialEq, Eq)]
+pub struct NoProxyHeader;
+
+/// The length of the PROXY protocol header at the beginning, and the client it names, if it names one; `None` for too few
+/// bytes.
+///
+/// # Errors
+/// When these bytes are no such header.
+pub fn proxy_header(buf: &[u8]) -> Result<Option<(usize, Option<SocketAddr>)>, NoProxyHeader> {
+    const V1: &[u8] = b"PROXY ";
+    const V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
+    const V1_MAX: usize = 107;
+    if buf.starts_with(V1) {
+        let Some(end) = buf.iter().take(V1_MAX).position(|&byte| byte == b'\n') else {
+            return if buf.len() < V1_MAX {
+                Ok(None)
+            } else {
+                Err(NoProxyHeader)
+            };
+        };
+        let text = std::str::from_utf8(&buf[..end]).map_err(|_| NoProxyHeader)?;
+        let parts: Vec<&str> = text.split_ascii_whitespace().collect();
+        let source = match parts[..] {
+            ["PROXY", "UNKNOWN", ..] => None,
+            ["PROXY", "TCP4" | "TCP6", source, _, port, _] => {
+                let ip: IpAddr = source.parse().map_err(|_| NoProxyHeader)?;
+                let port = port.parse().map_err(|_| NoProxyHeader)?;
+                Some(SocketAddr::new(ip, port))
+            }
+            _ => return Err(NoProxyHeader),
+        };
+        return Ok(Some((end + 1, source)));
+    }
+    if !V1.starts_with(&buf[..buf.len().min(V1.len())])
+        && !V2.starts_with(&buf[..buf.len().min(V2.len())])
+        && !buf.starts_with(V2)
+    {
+        return Err(NoProxyHeader);
+    }
+    let Some((head, rest)) = buf.split_at_checked(16) else {
+        return Ok(None);
+    };
+    let length = usize::from(head[14]) << 8 | usize::from(head[15]);
+    let Some(addresses) = rest.get(..length) else {
+        return Ok(None);
+    };
+    let source = match (head[12] & 15, head[13] >> 4, addresses) {
+        // Said by the load balancer for itself.
+        (0, _, _) => None,
+        (_, 1, [a, b, c, d, _, _, _, _, high, low, _, _, ..]) => Some(SocketAddr::from((
+            [*a, *b, *c, *d],
+            u16::from_be_bytes([*high, *low]),
+        ))),
+        (_, 2, addresses) if length >= 36 => {
+            let mut ip = [0u8; 16];
+            ip.copy_from_slice(&addresses[..16]);
+            let port = u16::from_be_bytes([addresses[32], addresses[33]]);
+            Some(SocketAddr::from((ip, port)))
+        }
+        _ => None,
+    };
+    Ok(Some((16 + length, source)))
 }
 
 /// Where a redirected connection was going.

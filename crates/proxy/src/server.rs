@@ -5,14 +5,15 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
+use dataplane::drain::DrainPolicy;
 use runtime::CancellationToken;
-use tokio::sync::watch;
 use xds::envoy::config::bootstrap::v3::Bootstrap;
 use xds::envoy::extensions::transport_sockets::tls::v3::Secret;
 
 use crate::access_log::Sinks;
 use crate::admin;
 use crate::bootstrap;
+use crate::config::drain::Drain;
 use crate::config::kept::{Kept, values};
 use crate::config::manager::Manager;
 use crate::config::{Shared, Snapshot};
@@ -37,8 +38,8 @@ pub struct Options {
     pub concurrency: usize,
     /// The mark of upstream sockets.
     pub mark: Option<u32>,
-    /// How long connections of replaced listeners live on.
-    pub drain_time: Duration,
+    /// How connections of replaced listeners drain.
+    pub drain: DrainPolicy,
     /// Serve the admin interface of the bootstrap.
     pub admin: bool,
     /// Open the sockets of listeners; without, the configuration is only compiled.
@@ -50,7 +51,10 @@ impl Default for Options {
         Self {
             concurrency: 1,
             mark: None,
-            drain_time: Duration::from_secs(600),
+            drain: DrainPolicy {
+                time: Duration::from_secs(600),
+                gradual: true,
+            },
             admin: true,
             bind: true,
         }
@@ -117,8 +121,9 @@ impl Proxy {
             concurrency,
             state: AtomicU8::new(2),
             health_failed: AtomicBool::new(false),
-            drain: watch::channel(false).0,
-            drain_time: options.drain_time,
+            drain: Drain::default(),
+            drain_inbound: Drain::default(),
+            drain_policy: options.drain,
             extensions: Default::default(),
             tracer: std::sync::OnceLock::new(),
         });
@@ -210,9 +215,19 @@ impl Proxy {
         Ok(proxy)
     }
 
-    /// Asks all connections to close after their next answer.
-    pub fn drain(&self) {
-        self.shared.drain.send_replace(true);
+    /// Asks connections to close with one of their next answers, those of inbound listeners or all; whether they were not asked
+    /// before.
+    pub fn drain(&self, inbound_only: bool) -> bool {
+        let shared = &self.shared;
+        match inbound_only {
+            true => shared.drain_inbound.begin(false),
+            false => shared.drain.begin(false),
+        }
+    }
+
+    /// This proxy is about to end: it drains and is no longer ready.
+    pub fn terminate(&self, inbound_only: bool) {
+        self.drain(inbound_only);
         self.shared.state.store(1, Ordering::Relaxed);
     }
 

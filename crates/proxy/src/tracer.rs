@@ -18,7 +18,7 @@ use xds::envoy::config::trace::v3::{OpenTelemetryConfig, ZipkinConfig};
 use xds::opentelemetry::proto::resource::v1::Resource;
 
 use crate::config::Shared;
-use crate::http::callout::{self, GrpcTarget, HttpTarget};
+use crate::http::callout::{self, GrpcTarget, HttpTarget, OTLP};
 use crate::stats::groups::TracerStats;
 use crate::worker::Worker;
 
@@ -158,7 +158,7 @@ impl Tracer {
                 resource,
             },
             (None, Some(http)) => Collector::OtlpHttp {
-                to: HttpTarget::compile(http, "http_service", "application/x-protobuf")?,
+                to: HttpTarget::compile(http, "http_service", OTLP)?,
                 resource,
             },
             _ => return Err("either grpc_service or http_service is needed".into()),

@@ -176,7 +176,8 @@ fn single_slashes(path: &str) -> String {
     out
 }
 
-fn query(text: &str) -> Vec<(String, String)> {
+/// The parameters of a query, decoded, in order.
+pub fn query(text: &str) -> Vec<(String, String)> {
     text.split('&')
         .filter(|pair| !pair.is_empty())
         .map(|pair| {
@@ -192,7 +193,10 @@ fn decode(text: &str) -> String {
     let mut at = 0;
     while at < bytes.len() {
         let hex = |range: std::ops::Range<usize>| {
-            u8::from_str_radix(std::str::from_utf8(bytes.get(range)?).ok()?, 16).ok()
+            let digits = std::str::from_utf8(bytes.get(range)?).ok()?;
+            // A sign is no digit.
+            let digits = Some(digits).filter(|digits| !digits.starts_with('+'))?;
+            u8::from_str_radix(digits, 16).ok()
         };
         match bytes[at] {
             b'%' => match hex(at + 1..at + 3) {

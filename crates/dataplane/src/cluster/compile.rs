@@ -150,6 +150,9 @@ impl ClusterConfig {
             panic_threshold: common_lb
                 .and_then(|lb| lb.healthy_panic_threshold.as_ref())
                 .map_or(50.0, |percent| percent.value),
+            update_merge_window: common_lb
+                .and_then(|lb| duration(lb.update_merge_window.as_ref()))
+                .unwrap_or(Duration::from_secs(1)),
             locality_weighted: common_lb.is_some_and(|lb| {
                 matches!(
                     lb.locality_config_specifier,

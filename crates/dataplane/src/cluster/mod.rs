@@ -225,6 +225,8 @@ pub struct ClusterConfig {
     pub lb: LbPolicy,
     /// `healthy_panic_threshold` in percent, 50 by default; 0 never panics.
     pub panic_threshold: f64,
+    /// `update_merge_window`, 1 s by default: changes of health within it reach the balancers together.
+    pub update_merge_window: Duration,
     /// Whether localities are chosen by weight (`locality_weighted_lb_config`).
     pub locality_weighted: bool,
     /// Subsets of the endpoints (`lb_subset_config`).

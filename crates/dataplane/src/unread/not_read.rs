@@ -1,7 +1,7 @@
 //! The list of what is not carried out.
 
 /// Fields that change what happens and are not carried out, by message. Not among them are those that only bound
-/// memory, order writes or spread load (`max_outbound_frames`, `tcp_backlog_size`, `update_merge_window`, …), those
+/// memory, order writes or spread load (`max_outbound_frames`, `tcp_backlog_size`, …), those
 /// about health checks that are refused themselves, and what the compilers of the messages refuse with more words.
 pub(super) const NOT_READ: &[(&str, &str)] = &[
     (

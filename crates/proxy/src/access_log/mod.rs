@@ -1,6 +1,6 @@
 //! Access logs: lines in files, entries for services.
 
-mod cel;
+pub mod cel;
 mod entry;
 mod file;
 mod filter;

@@ -21,7 +21,7 @@ use xds::wire::put_bytes;
 use super::otlp;
 use crate::body::{Body, BodyError, Frame, Source};
 use crate::config::Shared;
-use crate::http::callout::{self, CallError, GrpcTarget, HttpTarget};
+use crate::http::callout::{self, CallError, GrpcTarget, HttpTarget, OTLP};
 use crate::stats::groups::AccessLogStats;
 use crate::tracer::otlp::{attribute, detected};
 use crate::worker::Worker;
@@ -134,7 +134,7 @@ impl Service {
                 resource,
             },
             (None, Some(http)) => Collector::Http {
-                to: HttpTarget::compile(http, "http_service", "application/x-protobuf")?,
+                to: HttpTarget::compile(http, "http_service", OTLP)?,
                 resource,
             },
             _ => return Err("either grpc_service or http_service is needed".into()),

@@ -45,7 +45,8 @@ const ENTRIES: [Entry; 23] = [
         "drain listeners",
         true,
         &[
-            ("graceful", "Connections are asked to close"),
+            ("graceful", "Connections are asked to close first"),
+            ("skip_exit", "Listeners stay open after that time"),
             ("inboundonly", "Only listeners of inbound traffic"),
         ],
     ),

@@ -130,10 +130,7 @@ impl Admin {
                 shared.health_failed.store(false, Ordering::Relaxed);
                 Answer::ok("OK\n")
             }
-            "/drain_listeners" => {
-                self.proxy.drain();
-                Answer::ok("OK\n")
-            }
+            "/drain_listeners" => self.drain_listeners(request),
             "/quitquitquit" => {
                 let stop = self.proxy.stop.clone();
                 // The answer leaves first.
@@ -152,6 +149,23 @@ impl Admin {
                 format!("invalid path. {}", help::text()),
             ),
         }
+    }
+
+    fn drain_listeners(&self, request: &Request) -> Answer {
+        let has = |name: &str| request.query.iter().any(|(key, _)| key == name);
+        let (inbound_only, skip_exit) = (has("inboundonly"), has("skip_exit"));
+        let manager = self.proxy.manager.clone();
+        // `skip_exit` alone is graceful, too.
+        if !has("graceful") && !skip_exit {
+            manager.stop_listeners(inbound_only);
+        } else if self.proxy.drain(inbound_only) && !skip_exit {
+            let time = self.proxy.shared.drain_policy.time;
+            tokio::spawn(async move {
+                tokio::time::sleep(time).await;
+                manager.stop_listeners(inbound_only);
+            });
+        }
+        Answer::ok("OK\n")
     }
 
     fn stats(&self, request: &Request) -> Answer {
@@ -253,7 +267,8 @@ impl Admin {
                 "concurrency": shared.concurrency,
                 "mode": "Serve",
                 "log_level": "warning",
-                "drain_time": format!("{}s", shared.drain_time.as_secs()),
+                "drain_time": format!("{}s", shared.drain_policy.time.as_secs()),
+                "drain_strategy": if shared.drain_policy.gradual { "Gradual" } else { "Immediate" },
                 "disable_hot_restart": true,
             },
             "node": node(&shared.node),

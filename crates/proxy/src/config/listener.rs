@@ -7,9 +7,9 @@ use std::time::{Duration, SystemTime};
 use dataplane::http_conn::HttpConn;
 use xds::Wire as _;
 use dataplane::listener::{FilterChainMatcher, FilterPredicate};
-use runtime::CancellationToken;
 use xds::envoy::config::core::v3::address::Address as AddressKind;
 use xds::envoy::config::core::v3::socket_address::PortSpecifier;
+use xds::envoy::config::listener::v3::listener::DrainType;
 use xds::envoy::config::listener::v3::{
     FilterChain, Listener as Message, filter::ConfigType as NetworkConfig, listener_filter::ConfigType as FilterConfig,
 };
@@ -23,6 +23,7 @@ use xds::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::{
 use xds::envoy::extensions::transport_sockets::tls::v3::DownstreamTlsContext;
 
 use super::Shared;
+use super::drain::Drain;
 use super::kept::Kept;
 use super::routes::Routes;
 use crate::access_log::AccessLog;
@@ -96,6 +97,10 @@ pub struct Listener {
     pub direction: i32,
     /// It stands in the bootstrap.
     pub fixed: bool,
+    /// Its connections drain when it changes, not when health checks are told to fail (`drain_type`).
+    pub modify_only: bool,
+    /// It differs from the one before in filter chains only: the others stay, with their connections.
+    pub in_place: bool,
 }
 
 /// A compiled filter chain.
@@ -110,8 +115,8 @@ pub struct Chain {
     pub kind: ChainKind,
     /// Network filters before it.
     pub filters: Vec<NetworkFilter>,
-    /// Cancelled when it is replaced or removed: its connections drain.
-    pub drained: CancellationToken,
+    /// Begins when it is replaced or removed.
+    pub drain: Drain,
 }
 
 /// What serves a connection in the end.
@@ -251,6 +256,17 @@ impl Tunnel {
     }
 }
 
+/// Whether two versions of a listener are equal but for their filter chains.
+fn only_chains_differ(before: &Message, after: &Message) -> bool {
+    let bare = |message: &Message| {
+        let mut message = message.clone();
+        message.filter_chains.clear();
+        message.default_filter_chain = None;
+        message
+    };
+    !after.filter_chains.is_empty() && bare(before) == bare(after)
+}
+
 /// Reads a duration; negative ones count as zero.
 pub fn duration(value: Option<&xds::prost_types::Duration>) -> Option<Duration> {
     dataplane::cluster::duration(value)
@@ -275,8 +291,8 @@ fn socket(address: &xds::envoy::config::core::v3::Address) -> Result<SocketAddr,
 }
 
 impl Listener {
-    /// Compiles a listener. Chains that did not change since the `previous` version are taken over, so that their
-    /// connections do not drain.
+    /// Compiles a listener. If nothing but filter chains has changed since the `previous` version, those that did not are
+    /// taken over, so that their connections do not drain.
     ///
     /// # Errors
     /// Everything of it this proxy cannot use.
@@ -314,8 +330,8 @@ impl Listener {
         .map_err(|errors| join(&errors))?;
         let mut chains = Vec::new();
         let previous = previous
-            .filter(|previous| previous.direction == message.traffic_direction)
-            .map(|previous| (previous, previous.message.read()));
+            .map(|previous| (previous, previous.message.read()))
+            .filter(|(_, before)| only_chains_differ(before, message));
         for (index, chain) in message.filter_chains.iter().enumerate() {
             let same = previous.as_ref().and_then(|(previous, message)| {
                 let mut all = message.filter_chains.iter();
@@ -411,6 +427,8 @@ impl Listener {
                 .group::<ListenerStats>(&format!("listener.{label}")),
             direction: message.traffic_direction,
             fixed,
+            modify_only: message.drain_type() == DrainType::ModifyOnly,
+            in_place: previous.is_some(),
             message: kept,
         }))
     }
@@ -712,7 +730,7 @@ impl Chain {
                 .filter(|timeout| !timeout.is_zero()),
             kind: kind.ok_or("there is neither an http_connection_manager nor a tcp_proxy")?,
             filters,
-            drained: CancellationToken::new(),
+            drain: Drain::default(),
         })
     }
 }

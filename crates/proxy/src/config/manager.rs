@@ -25,6 +25,7 @@ use super::routes::Routes;
 use super::{Shared, Snapshot};
 use crate::http::filters::{FilterContext, HttpFilter};
 use crate::memory::Trimmer;
+use crate::stats::Gauge;
 use crate::stats::groups::{ClusterManagerStats, ListenerManagerStats};
 use crate::upstream::Cluster;
 use crate::upstream::cluster::join;
@@ -89,6 +90,8 @@ pub struct State {
     sockets: HashMap<(String, SocketAddr), Socket>,
     /// LDS was applied once.
     listeners_came: bool,
+    /// New connections are not taken any more; `true`: only inbound ones are not.
+    stopped: Option<bool>,
 }
 
 impl State {
@@ -210,11 +213,13 @@ impl Manager {
             .warming_clusters
             .get(&name)
             .or_else(|| state.clusters.get(&name));
-        if let Some(current) = current
-            && current.message.is(&kept, message)
-        {
+        if current.is_some_and(|current| current.message.is(&kept, message)) {
             return Ok(());
         }
+        let counter = match current {
+            Some(_) => &self.clusters.cluster_modified,
+            None => &self.clusters.cluster_added,
+        };
         let shared = &self.shared;
         let cluster = Cluster::new(
             message,
@@ -224,7 +229,7 @@ impl Manager {
             &shared.secrets,
             shared.mark,
         )?;
-        self.clusters.cluster_added.inc();
+        counter.inc();
         let ready = match &cluster.config.discovery {
             Discovery::Eds(service) => match state.endpoints.get(service) {
                 Some(endpoints) => {
@@ -397,6 +402,13 @@ impl Manager {
         version: &str,
         fixed: bool,
     ) -> Result<(), String> {
+        let stopped = match state.stopped {
+            Some(inbound_only) => !inbound_only || message.traffic_direction == 1,
+            None => false,
+        };
+        if stopped {
+            return Ok(());
+        }
         let name = message.name.clone();
         let current = state
             .warming_listeners
@@ -497,12 +509,59 @@ impl Manager {
         state.refused_listeners.remove(name);
         state.warming_listeners.remove(name);
         if let Some(listener) = state.listeners.remove(name) {
-            for chain in listener.all_chains() {
-                chain.drained.cancel();
-            }
+            self.drain(&listener, None);
             self.listeners.listener_removed.inc();
         }
         close_sockets(state, name, &[]);
+    }
+
+    /// Lets the connections of a listener drain that is replaced or removed; where only filter chains changed `in_place`, those of
+    /// the chains that are gone, which are asked to close whatever the policy.
+    fn drain(&self, old: &Listener, in_place: Option<&Listener>) {
+        let mut chains = 0;
+        for chain in old.all_chains() {
+            let stays =
+                in_place.is_some_and(|new| new.all_chains().any(|kept| Arc::ptr_eq(kept, chain)));
+            if !stays {
+                chain.drain.begin(in_place.is_some());
+                chains += 1;
+            }
+        }
+        let stats = self.listeners.clone();
+        let draining: fn(&ListenerManagerStats) -> &Gauge = match in_place {
+            Some(_) => {
+                stats.listener_in_place_updated.inc();
+                |stats| &stats.total_filter_chains_draining
+            }
+            None => {
+                chains = 1;
+                |stats| &stats.total_listeners_draining
+            }
+        };
+        (0..chains).for_each(|_| draining(&stats).inc());
+        let time = self.shared.drain_policy.time;
+        self.runtime.spawn(async move {
+            tokio::time::sleep(time).await;
+            (0..chains).for_each(|_| draining(&stats).dec());
+        });
+    }
+
+    /// Takes no new connections any more, on inbound listeners or on all, those that come later included.
+    pub fn stop_listeners(&self, inbound_only: bool) {
+        let mut state = self.state.lock();
+        state.stopped = Some(inbound_only && state.stopped != Some(false));
+        for ((name, _), socket) in &state.sockets {
+            let inbound = || {
+                state
+                    .listeners
+                    .get(name)
+                    .is_some_and(|on| on.direction == 1)
+            };
+            if (!inbound_only || inbound()) && !socket.stop.is_cancelled() {
+                socket.stop.cancel();
+                self.listeners.listener_stopped.inc();
+            }
+        }
     }
 
     /// Brings listeners into use that have what they wait for.
@@ -535,11 +594,7 @@ impl Manager {
                 Vec::new()
             };
             if let Some(old) = state.listeners.insert(name.clone(), listener.clone()) {
-                for chain in old.all_chains() {
-                    if !listener.all_chains().any(|kept| Arc::ptr_eq(kept, chain)) {
-                        chain.drained.cancel();
-                    }
-                }
+                self.drain(&old, Some(&*listener).filter(|new| new.in_place));
             }
             close_sockets(state, &name, &addresses);
         }
@@ -808,7 +863,11 @@ impl Manager {
         for old in using {
             let (message, kept) = (old.message.read(), old.message.clone());
             match Listener::compile(&message, kept, &old.version, &self.shared, old.fixed, None) {
-                Ok(listener) => {
+                Ok(mut listener) => {
+                    // Connections that began with the old settings are asked to close, as if their chains had changed.
+                    if let Some(listener) = Arc::get_mut(&mut listener) {
+                        listener.in_place = true;
+                    }
                     state
                         .warming_listeners
                         .insert(listener.name.clone(), listener);

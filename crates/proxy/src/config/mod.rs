@@ -1,5 +1,6 @@
 //! Configuration at work: compiled, immutable, swapped as a whole. A request keeps what it began with.
 
+pub mod drain;
 pub mod kept;
 pub mod listener;
 pub mod manager;
@@ -12,13 +13,14 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::{Instant, SystemTime};
 
 use arc_swap::ArcSwap;
-use tokio::sync::watch;
+use dataplane::drain::DrainPolicy;
 use xds::envoy::config::core::v3::{Node, TypedExtensionConfig};
 
 use crate::access_log::Sinks;
 use crate::stats::{Registry, ServerStats};
 use crate::tls::secrets::Secrets;
 use crate::upstream::Cluster;
+use drain::Drain;
 use listener::Listener;
 use routes::Routes;
 
@@ -65,10 +67,12 @@ pub struct Shared {
     pub state: AtomicU8,
     /// `/healthcheck/fail` was called.
     pub health_failed: AtomicBool,
-    /// All connections drain.
-    pub drain: watch::Sender<bool>,
-    /// How long connections of replaced chains live on.
-    pub drain_time: std::time::Duration,
+    /// The whole proxy drains.
+    pub drain: Drain,
+    /// Its inbound listeners do.
+    pub drain_inbound: Drain,
+    /// How connections drain, and how long those of replaced chains live on.
+    pub drain_policy: DrainPolicy,
     /// Settings of filters that come on their own (ECDS), by name, with their versions.
     pub extensions: parking_lot::RwLock<HashMap<String, (TypedExtensionConfig, String)>>,
     /// Who collects spans where a connection manager names nobody: the bootstrap's `tracing`.
@@ -79,11 +83,6 @@ impl Shared {
     /// The cluster of this name.
     pub fn cluster(&self, name: &str) -> Option<Arc<Cluster>> {
         self.snapshot.load().clusters.get(name).cloned()
-    }
-
-    /// How long connections of replaced chains live on.
-    pub fn drain_time(&self) -> std::time::Duration {
-        self.drain_time
     }
 
     /// The certificate of this workload, as SDS names it.
@@ -113,10 +112,5 @@ impl Shared {
             2 => "PRE_INITIALIZING",
             _ => "INITIALIZING",
         }
-    }
-
-    /// Whether connections are to be closed after their next answer.
-    pub fn draining(&self) -> bool {
-        *self.drain.borrow() || self.health_failed.load(Ordering::Relaxed)
     }
 }

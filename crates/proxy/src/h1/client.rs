@@ -243,7 +243,8 @@ impl ClientConnection {
             this.lease.close_announced();
         }
         let connect_ok = *out.method == Method::CONNECT && head.status.is_success();
-        if head.status == StatusCode::SWITCHING_PROTOCOLS || connect_ok {
+        let switches = head.status == StatusCode::SWITCHING_PROTOCOLS;
+        if switches && out.upgrade.is_some() || connect_ok {
             let this = *this;
             let tunnel = crate::body::Tunnel::Connection(Upgraded {
                 io: this.io,
@@ -257,7 +258,9 @@ impl ClientConnection {
                 body: Body::Tunnel(Box::new(tunnel)),
             });
         }
+        // Who was not asked to switch has nothing more to say.
         let bodiless = is_head
+            || switches
             || head.status == StatusCode::NO_CONTENT
             || head.status == StatusCode::NOT_MODIFIED;
         let framing = if bodiless {
@@ -265,8 +268,10 @@ impl ClientConnection {
         } else {
             head.framing
         };
-        let reusable =
-            head.keep_alive && framing != Framing::UntilClose && head.version == Version::Http11;
+        let reusable = !switches
+            && head.keep_alive
+            && framing != Framing::UntilClose
+            && head.version == Version::Http11;
         let mut answer = ResponseBody {
             connection: Some(this),
             decoder: Decoder::new(framing),

@@ -146,7 +146,7 @@ impl Decoder {
                     }
                     let colon = line.iter().position(|&b| b == b':').ok_or(Malformed)?;
                     let name = HeaderName::from_bytes(&line[..colon]).map_err(|_| Malformed)?;
-                    let value = HeaderValue::from_bytes(line[colon + 1..].trim_ascii())
+                    let value = HeaderValue::from_bytes(trimmed(&line[colon + 1..]))
                         .map_err(|_| Malformed)?;
                     if trailers.len() >= super::head::MAX_HEADERS {
                         return Err(Malformed);
@@ -188,13 +188,22 @@ fn take_line(buf: &mut BytesMut, limit: usize) -> Result<Option<BytesMut>, Malfo
     }
 }
 
+/// Without blanks around it; carriage returns and other white space are none here.
+fn trimmed(mut text: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = text {
+        text = rest;
+    }
+    text
+}
+
 fn chunk_size(line: &[u8]) -> Result<u64, Malformed> {
     let digits = line.iter().take_while(|b| b.is_ascii_hexdigit()).count();
     if digits == 0 || digits > 15 {
         return Err(Malformed);
     }
-    let rest = line[digits..].trim_ascii_start();
-    if !rest.is_empty() && rest[0] != b';' {
+    let rest = trimmed(&line[digits..]);
+    let control = |byte: &u8| byte.is_ascii_control() && *byte != b'\t';
+    if !rest.is_empty() && rest[0] != b';' || rest.iter().any(control) {
         return Err(Malformed);
     }
     let text = std::str::from_utf8(&line[..digits]).map_err(|_| Malformed)?;
@@ -243,6 +252,9 @@ mod tests {
             "3\r\nabcde",
             "-1\r\n",
             "3 4\r\n",
+            "3\r\r\n",
+            "3;a\rb\r\n",
+            "0\r\nT: v\r\r\n\r\n",
             "ffffffffffffffffff\r\n",
         ] {
             assert_eq!(

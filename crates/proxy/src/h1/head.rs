@@ -333,10 +333,12 @@ pub fn parse_response(
     let head = buf.split_to(size).freeze();
     let headers = collect(&head, &positions[..count])?;
     let chunked = transfer_encoding(&headers)?;
-    if chunked && (status.is_informational() || status == StatusCode::NO_CONTENT) {
+    let bodiless = status.is_informational() || status == StatusCode::NO_CONTENT;
+    if chunked && bodiless {
         return Err(HeadError::TransferEncoding);
     }
     let framing = match (chunked, content_length(&headers)?) {
+        (false, Some(1..)) if bodiless => return Err(HeadError::Codec),
         (true, Some(_)) => return Err(HeadError::LengthAndChunked),
         (true, None) => Framing::Chunked,
         (false, Some(length)) => Framing::Length(length),

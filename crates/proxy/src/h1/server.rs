@@ -357,12 +357,12 @@ pub async fn serve(io: Io, rbuf: BytesMut, conn: Rc<Connection>) {
             conn.manager.stats.downstream_cx_max_duration_reached.inc();
         }
         let request_complete = inner.borrow().decoder.is_done();
-        let close_after = !keep_alive
-            || !request_complete
-            || response.close
-            || last
-            || expired
-            || conn.draining();
+        let draining = !last && !expired && conn.draining();
+        if draining {
+            conn.manager.stats.downstream_rq_drain_close.inc();
+        }
+        let close_after =
+            !keep_alive || !request_complete || response.close || last || expired || draining;
         for (status, headers) in info.drain() {
             write_info(&mut wbuf, status, &headers, options.header_case);
         }

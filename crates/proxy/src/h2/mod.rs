@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod server;
+pub mod trailers;
 
 use std::cell::RefCell;
 use std::io;
@@ -193,6 +194,8 @@ pub(crate) struct WithPrefix {
     io: Rc<RefCell<Io>>,
     /// What counts its bytes, if it is a client's.
     stats: Option<Arc<HttpStats>>,
+    /// What looks at its trailers, if it is a client's.
+    watch: Option<Box<trailers::Watch>>,
 }
 
 impl WithPrefix {
@@ -201,7 +204,13 @@ impl WithPrefix {
         prefix: BytesMut,
         stats: Option<Arc<HttpStats>>,
     ) -> Self {
-        let this = Self { prefix, io, stats };
+        let watch = stats.as_ref().map(|_| Box::default());
+        let this = Self {
+            prefix,
+            io,
+            stats,
+            watch,
+        };
         this.received(this.prefix.len());
         this
     }
@@ -226,16 +235,25 @@ impl AsyncRead for WithPrefix {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if !self.prefix.is_empty() {
-            let n = self.prefix.len().min(buf.remaining());
-            buf.put_slice(&self.prefix[..n]);
-            self.prefix.advance(n);
-            return Poll::Ready(Ok(()));
-        }
         let before = buf.filled().len();
-        let read = Pin::new(&mut *self.io.borrow_mut()).poll_read(cx, buf);
-        self.received(buf.filled().len() - before);
-        read
+        let this = &mut *self;
+        if this.prefix.is_empty() {
+            let read = Pin::new(&mut *this.io.borrow_mut()).poll_read(cx, buf);
+            this.received(buf.filled().len() - before);
+            if !matches!(read, Poll::Ready(Ok(()))) {
+                return read;
+            }
+        } else {
+            let n = this.prefix.len().min(buf.remaining());
+            buf.put_slice(&this.prefix[..n]);
+            this.prefix.advance(n);
+        }
+        if let Some(watch) = &mut this.watch
+            && watch.finds_malformed(&buf.filled()[before..])
+        {
+            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+        }
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -1,6 +1,6 @@
 //! The server side of an HTTP/2 connection.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
@@ -43,7 +43,8 @@ pub async fn serve(io: Io, prefix: BytesMut, conn: Rc<Connection>) {
 /// Takes streams until the connection has ended or is in error; then everything that is to be said was written.
 async fn accept(mut connection: ::h2::server::Connection<WithPrefix, Bytes>, conn: Rc<Connection>) {
     let options = conn.options();
-    let mut drain = Box::pin(conn.clone().drained());
+    // Set by the stream whose answer says goodbye; sending that answer wakes this loop.
+    let goodbye = Rc::new(Cell::new(false));
     let mut draining = false;
     let mut accepted_count = 0;
     let mut idle = options
@@ -51,7 +52,7 @@ async fn accept(mut connection: ::h2::server::Connection<WithPrefix, Bytes>, con
         .map(|timeout| Box::pin(tokio::time::sleep(timeout)));
     loop {
         let accepted = poll_fn(|cx| {
-            if !draining && drain.as_mut().poll(cx).is_ready() {
+            if !draining && goodbye.get() {
                 draining = true;
                 connection.graceful_shutdown();
             }
@@ -74,7 +75,8 @@ async fn accept(mut connection: ::h2::server::Connection<WithPrefix, Bytes>, con
         .await;
         match accepted {
             Some(Ok((request, respond))) => {
-                tokio::task::spawn_local(stream(conn.clone(), request, respond));
+                let stream = stream(conn.clone(), request, respond, goodbye.clone());
+                tokio::task::spawn_local(stream);
                 accepted_count += 1;
                 let max = conn.manager.rules.max_requests_per_connection;
                 if !draining && max.is_some_and(|max| accepted_count >= max) {
@@ -83,7 +85,10 @@ async fn accept(mut connection: ::h2::server::Connection<WithPrefix, Bytes>, con
                 }
             }
             Some(Err(error)) => {
-                if !error.is_io() && !error.is_go_away() {
+                let malformed = error
+                    .get_io()
+                    .is_some_and(|error| error.kind() == std::io::ErrorKind::InvalidData);
+                if malformed || !error.is_io() && !error.is_go_away() {
                     conn.protocol_error();
                 }
                 return;
@@ -97,6 +102,7 @@ async fn stream(
     conn: Rc<Connection>,
     request: http::Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
+    goodbye: Rc<Cell<bool>>,
 ) {
     let start = Instant::now();
     let (parts, body) = request.into_parts();
@@ -211,6 +217,10 @@ async fn stream(
     let Some(response) = response else {
         return;
     };
+    if !goodbye.get() && conn.draining() {
+        conn.manager.stats.downstream_rq_drain_close.inc();
+        goodbye.set(true);
+    }
     send(response, respond, is_head, tunnel).await;
 }
 

@@ -18,7 +18,7 @@ use xds::envoy::config::core::v3::{GrpcService, HttpService};
 
 use super::message::Informational;
 use super::record::Head;
-use super::router;
+use super::{mirror, router};
 use crate::body::{Body, Frame, Replay, SharedReplay};
 use crate::config::Shared;
 use crate::worker::Worker;
@@ -194,6 +194,10 @@ fn content_type(value: &'static str) -> HeaderMap {
     HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(value))])
 }
 
+/// What OpenTelemetry's collectors are sent over HTTP, and who says that he sends it.
+pub const OTLP: &str = "application/x-protobuf";
+const OTLP_AGENT: &str = "OTel-OTLP-Exporter-Envoy/0000000000000000000000000000000000000000/1.40.0/Clean/RELEASE/theater";
+
 /// Where to post something.
 #[derive(Debug)]
 pub struct HttpTarget {
@@ -247,6 +251,9 @@ impl HttpTarget {
             .parse()
             .map_err(|_| format!("{field}.http_uri.uri: {:?} is no URI", uri.uri))?;
         let mut headers = content_type(kind);
+        if kind == OTLP {
+            headers.insert(header::USER_AGENT, HeaderValue::from_static(OTLP_AGENT));
+        }
         for option in &service.request_headers_to_add {
             let header = option.header.clone().unwrap_or_default();
             let (Ok(name), Ok(value)) = (
@@ -287,6 +294,8 @@ impl HttpTarget {
     ) -> Result<(), CallError> {
         let mut headers = self.headers.clone();
         headers.insert(header::CONTENT_LENGTH, body.len().into());
+        mirror::of_our_own(&mut headers, Some(self.timeout));
+        mirror::from_address(crate::io::node_address(), &mut headers);
         let head = Head {
             method: Method::POST,
             scheme: "http",

@@ -5,6 +5,7 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
 use dataplane::http_conn::{PathOutcome, Underscores};
@@ -26,6 +27,7 @@ use super::record::{Head, Record, Trace};
 use super::router;
 use crate::body::{Body, Replay};
 use crate::config::Shared;
+use crate::config::drain::Drain;
 use crate::config::listener::{Chain, HttpManager, Listener, RouteSource};
 use crate::config::routes::Routes;
 use crate::h1::head::HeaderCase;
@@ -159,21 +161,15 @@ impl Connection {
         &self.manager.options
     }
 
-    /// Whether the connection is to be closed after the next answer.
+    /// Whether the connection is to be closed with the answer that is sent now.
     pub fn draining(&self) -> bool {
-        self.chain.drained.is_cancelled() || self.shared.draining()
-    }
-
-    /// Ends when the connection is to be drained.
-    pub async fn drained(self: Rc<Self>) {
-        let mut drain = self.shared.drain.subscribe();
-        let all = async {
-            let _ = drain.wait_for(|drain| *drain).await;
-        };
-        tokio::select! {
-            () = self.chain.drained.cancelled() => {}
-            () = all => {}
-        }
+        let shared = &self.shared;
+        let asked =
+            |drain: &Drain| drain.closes(&shared.drain_policy, &mut || self.worker.random());
+        asked(&self.chain.drain)
+            || asked(&shared.drain)
+            || self.listener.direction == 1 && asked(&shared.drain_inbound)
+            || !self.listener.modify_only && shared.health_failed.load(Ordering::Relaxed)
     }
 
     /// Deals with header names that have underscores as the connection manager says; `false`: the request is to be refused.

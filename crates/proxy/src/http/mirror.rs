@@ -1,6 +1,7 @@
 //! Mirrors: copies of requests that go somewhere else, whose answers nobody waits for.
 
 use std::cell::OnceCell;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -40,7 +41,12 @@ pub(super) fn of_our_own(headers: &mut HeaderMap, timeout: Option<Duration>) {
 
 /// What most of them say besides: this machine.
 pub(super) fn from_here(conn: &Connection, headers: &mut HeaderMap) {
-    if let Some(address) = conn.manager.rules.node_address {
+    from_address(conn.manager.rules.node_address, headers);
+}
+
+/// The same for what belongs to no connection.
+pub(super) fn from_address(address: Option<IpAddr>, headers: &mut HeaderMap) {
+    if let Some(address) = address {
         append(headers, &FORWARDED_FOR, &address.to_string());
     }
 }
@@ -98,7 +104,7 @@ pub(super) fn send(
         else {
             return;
         };
-        let http2 = speaks_http2(&cluster, protocol);
+        let http2 = speaks_http2(&cluster, &host, protocol);
         let info = Informational::default();
         let reached = OnceCell::new();
         let sent = send_to(

@@ -1,7 +1,6 @@
 //! From the answer of a filter or of the router to the response that the codec writes.
 
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
 
 use dataplane::StreamInfo;
 use dataplane::lists::Direction;
@@ -270,13 +269,11 @@ impl Connection {
         } else if status == StatusCode::SWITCHING_PROTOCOLS {
             body = Body::Empty;
         }
-        let close = flow.close;
-        let health_failed = self.shared.health_failed.load(Ordering::Relaxed);
         Response {
             status,
             headers,
             body,
-            close: close || health_failed,
+            close: flow.close,
             stream: Stream::new(record),
         }
     }

@@ -5,7 +5,7 @@ use std::cell::OnceCell;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use dataplane::circuit::{Priority, Resource};
@@ -276,7 +276,7 @@ pub async fn route(
         }
         record.host = Some(host.clone());
         record.transport_failure.clear();
-        let http2 = speaks_http2(&cluster, record.protocol);
+        let http2 = speaks_http2(&cluster, &host, record.protocol);
         record.upstream_protocol = Some(if http2 { "HTTP/2" } else { "HTTP/1.1" });
         record.reached = OnceCell::new();
         let sent_at = Instant::now();
@@ -342,6 +342,9 @@ pub async fn route(
                 },
             }
         };
+        if cluster.config.protocol == UpstreamProtocol::Auto && host.agreed() == Some(true) {
+            record.upstream_protocol = Some("HTTP/2");
+        }
         if let Some(replay) = &record.replay
             && replay.borrow_mut().take_overflow()
         {
@@ -591,13 +594,13 @@ enum Unanswered {
     Cut(Cut),
 }
 
-pub(super) fn speaks_http2(cluster: &Cluster, downstream: Protocol) -> bool {
+/// What a host is spoken to in, as far as it is known: where the handshake decides, [`send_to`] finds out.
+pub(super) fn speaks_http2(cluster: &Cluster, host: &Host, downstream: Protocol) -> bool {
     match cluster.config.protocol {
         UpstreamProtocol::Http1 => false,
         UpstreamProtocol::Http2 => true,
         UpstreamProtocol::Downstream => downstream == Protocol::Http2,
-        // Without a handshake to ask, the safe choice; ALPN offers it alone.
-        UpstreamProtocol::Auto => downstream == Protocol::Http2,
+        UpstreamProtocol::Auto => host.agreed() == Some(true),
     }
 }
 
@@ -793,15 +796,27 @@ pub(super) async fn send_to(
         request_sent: false,
         client: false,
     };
-    let key = Key {
-        host: host.id,
-        http2,
-        alpn,
-        sni: server_name(head, cluster, host),
-        priority: u8::from(priority == Priority::High),
-        ends,
+    let auto = cluster.config.protocol == UpstreamProtocol::Auto;
+    let alpn = match &host.transport {
+        Transport::Tls(context) if auto && alpn.is_none() && context.alpn.is_empty() => {
+            static BOTH: LazyLock<Arc<[Vec<u8>]>> =
+                LazyLock::new(|| [b"h2".to_vec(), b"http/1.1".to_vec()].into());
+            Some(BOTH.clone())
+        }
+        _ => alpn,
     };
-    let pool = worker.pools.get(key, cluster, host);
+    let sni = server_name(head, cluster, host);
+    let pool = |http2| {
+        let key = Key {
+            host: host.id,
+            http2,
+            alpn: alpn.clone(),
+            sni: sni.clone(),
+            priority: u8::from(priority == Priority::High),
+            ends,
+        };
+        worker.pools.get(key, cluster, host)
+    };
     let acquire_error = |error: AcquireError| match error {
         AcquireError::Overflow => overflow(true),
         AcquireError::Connect(error) => {
@@ -819,6 +834,14 @@ pub(super) async fn send_to(
         }
     };
     let on_info = |status: StatusCode, headers: HeaderMap| info.push(status, headers);
+    let http2 = match host.agreed() {
+        _ if !auto => http2,
+        Some(http2) => http2,
+        None => Box::pin(async { pool(false).learn(&pool(true)).await })
+            .await
+            .map_err(acquire_error)?,
+    };
+    let pool = pool(http2);
     if http2 {
         let connection = pool.http2().await.map_err(acquire_error)?;
         let Some(permit) = cluster.breakers.try_acquire(priority, Resource::Requests) else {

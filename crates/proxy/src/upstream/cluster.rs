@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
@@ -76,14 +76,25 @@ pub struct Cluster {
     original: Mutex<HashMap<SocketAddr, Arc<Host>>>,
     removed: AtomicBool,
     /// Serialises changes of the members.
-    changing: Mutex<()>,
+    changing: Mutex<Changes>,
     epoch: Instant,
+    this: Weak<Self>,
     /// `istio` metadata: the service behind the cluster.
     pub service: Option<Service>,
     /// The filters upstream connections go through that this proxy knows: metadata exchange.
     pub metadata_exchange: bool,
     /// `fail_traffic_on_panic`: nobody rather than somebody who is not healthy.
     fail_on_panic: bool,
+}
+
+/// When balancers learn of changes. The first change of health is told at once, those that follow within the merge window
+/// only at its end; other changes of the members never wait, and take along what does.
+#[derive(Default)]
+struct Changes {
+    /// When they learnt of the last one.
+    told: Option<Instant>,
+    /// When they will learn of one that waits.
+    due: Option<Instant>,
 }
 
 /// The service behind a cluster, as Istio's metadata names it.
@@ -159,7 +170,7 @@ impl Cluster {
             balancer: LoadBalancer::new(&config, empty, &|_| false, 0),
         };
         let detector = config.outlier.clone().map(Detector::new);
-        let cluster = Arc::new(Self {
+        let cluster = Arc::new_cyclic(|this| Self {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             breakers: Breakers::new(config.thresholds),
             service: service(message),
@@ -181,6 +192,7 @@ impl Cluster {
             removed: AtomicBool::new(false),
             changing: Mutex::default(),
             epoch: Instant::now(),
+            this: this.clone(),
             config,
         });
         if let Some(set) = &cluster.config.assignment
@@ -219,8 +231,10 @@ impl Cluster {
 
     /// New members. Those that stay keep their connections, numbers and outlier state.
     pub fn set_members(&self, set: Arc<HostSet>) {
-        let _guard = self.changing.lock();
+        let mut changes = self.changing.lock();
         let before = self.members.load_full();
+        changes.due = None;
+        changes.told = (!before.hosts.is_empty()).then(Instant::now);
         let mut known: HashMap<&Address, &Arc<Host>> = before
             .hosts
             .iter()
@@ -261,15 +275,8 @@ impl Cluster {
     }
 
     fn install(&self, hosts: Vec<Arc<Host>>, set: Arc<HostSet>) {
-        let balancer = LoadBalancer::new(
-            &self.config,
-            set,
-            &|index| hosts.get(index).is_some_and(|host| host.is_ejected()),
-            self.id,
-        );
+        let balancer = self.count(&hosts, set);
         let stats = &self.stats.config;
-        stats.membership_total.set(hosts.len() as u64);
-        stats.membership_healthy.set(balancer.healthy() as u64);
         let before = self.members.load().balancer.subsets();
         let subsets = balancer.subsets();
         stats.lb_subsets_active.set(subsets as u64);
@@ -279,6 +286,20 @@ impl Cluster {
         stats
             .lb_subsets_removed
             .add(before.saturating_sub(subsets) as u64);
+        self.members.store(Arc::new(Members { hosts, balancer }));
+    }
+
+    /// The balancer over these hosts as they are now. Statistics never wait.
+    fn count(&self, hosts: &[Arc<Host>], set: Arc<HostSet>) -> LoadBalancer {
+        let balancer = LoadBalancer::new(
+            &self.config,
+            set,
+            &|index| hosts.get(index).is_some_and(|host| host.is_ejected()),
+            self.id,
+        );
+        let stats = &self.stats.config;
+        stats.membership_total.set(hosts.len() as u64);
+        stats.membership_healthy.set(balancer.healthy() as u64);
         let ejected = hosts.iter().filter(|host| host.is_ejected()).count();
         if self.config.outlier.is_some() {
             let outlier = self.stats.outlier();
@@ -286,7 +307,7 @@ impl Cluster {
                 outlier.ejections_active.set(ejected as u64);
             }
         }
-        self.members.store(Arc::new(Members { hosts, balancer }));
+        balancer
     }
 
     fn transport_of(&self, info: &dataplane::cluster::Host) -> (Transport, Option<ProxyProtocol>) {
@@ -510,10 +531,40 @@ impl Cluster {
         }
     }
 
+    /// A host was ejected or came back.
     fn rebuild(&self) {
-        let _guard = self.changing.lock();
+        let mut changes = self.changing.lock();
         let members = self.members.load_full();
-        self.install(members.hosts.clone(), members.balancer.hosts().clone());
+        let (hosts, set) = (&members.hosts, members.balancer.hosts());
+        let (now, window) = (Instant::now(), self.config.update_merge_window);
+        let within = changes.told.is_some_and(|told| now - told <= window);
+        if !within || window.is_zero() {
+            *changes = Changes {
+                told: Some(now),
+                due: None,
+            };
+            self.install(hosts.clone(), set.clone());
+            return;
+        }
+        self.count(hosts, set.clone());
+        if changes.due.is_some() {
+            return;
+        }
+        changes.due = Some(now + window);
+        let this = self.this.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(window).await;
+            let Some(this) = this.upgrade() else { return };
+            let mut changes = this.changing.lock();
+            if changes.due.is_some_and(|due| due <= Instant::now()) {
+                *changes = Changes {
+                    told: changes.due.take(),
+                    due: None,
+                };
+                let members = this.members.load_full();
+                this.install(members.hosts.clone(), members.balancer.hosts().clone());
+            }
+        });
     }
 }
 

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use dataplane::cluster::ProxyProtocol;
 use dataplane::outlier::HostMonitor;
@@ -87,6 +87,8 @@ pub struct Host {
     pub removed: AtomicBool,
     /// What outlier detection counts.
     pub monitor: HostMonitor,
+    /// What the last handshake with it agreed on (`auto_config`): 0 nothing yet, else the version of HTTP.
+    agreed: AtomicU8,
     /// When it became a member.
     pub created: std::time::Instant,
     /// The same, since the Unix epoch in seconds, for hosts that come and go (original destination).
@@ -110,9 +112,23 @@ impl Host {
             ejected: AtomicBool::new(false),
             removed: AtomicBool::new(false),
             monitor: HostMonitor::default(),
+            agreed: AtomicU8::new(0),
             created: std::time::Instant::now(),
             last_used: AtomicU64::new(0),
         }
+    }
+
+    /// What it speaks, if a handshake has told (`auto_config`): `true` for HTTP/2.
+    pub fn agreed(&self) -> Option<bool> {
+        match self.agreed.load(Ordering::Relaxed) {
+            0 => None,
+            version => Some(version == 2),
+        }
+    }
+
+    /// A handshake has told what it speaks.
+    pub fn agree(&self, http2: bool) {
+        self.agreed.store(1 + u8::from(http2), Ordering::Relaxed);
     }
 
     /// Whether outlier detection has put it aside.

@@ -9,6 +9,7 @@ use std::task::Context;
 use std::time::{Duration, Instant};
 
 use dataplane::circuit::{Permit, Priority, Resource};
+use dataplane::cluster::UpstreamProtocol;
 use dataplane::stream::TlsSession;
 use tokio::sync::oneshot;
 
@@ -252,7 +253,7 @@ impl HostPool {
                 }
             }
             self.cluster.stats.upstream_cx_http1_total.inc();
-            let (connected, lease) = self.open().await?;
+            let (connected, lease) = self.open_as_learnt().await?;
             let mut connection = H1::new(connected.io, Box::new(lease));
             if let Some(home) = self.this.upgrade() {
                 connection.set_home(home);
@@ -343,8 +344,16 @@ impl HostPool {
     }
 
     async fn open_http2(&self) -> Result<H2, AcquireError> {
+        let (connected, lease) = self.open_as_learnt().await?;
+        self.start_http2(connected, lease).await
+    }
+
+    async fn start_http2(
+        &self,
+        connected: Connected,
+        lease: ConnectionLease,
+    ) -> Result<H2, AcquireError> {
         self.cluster.stats.upstream_cx_http2_total.inc();
-        let (connected, lease) = self.open().await?;
         let connection = H2::start(connected.io, Rc::new(lease))
             .await
             .map_err(|error| {
@@ -354,6 +363,42 @@ impl HostPool {
             })?;
         self.streams.borrow_mut().push(connection.clone());
         Ok(connection)
+    }
+
+    /// Opens a connection to learn what the host speaks (`auto_config`): `true` for HTTP/2. The connection is there for
+    /// whoever asks next, in `http2` if it is one of those.
+    ///
+    /// # Errors
+    /// When a breaker is open or connecting fails.
+    pub async fn learn(&self, http2: &Self) -> Result<bool, AcquireError> {
+        let _pending = Pending::enter(self)?;
+        let (connected, lease) = self.open().await?;
+        let speaks = connected.alpn.as_deref() == Some(b"h2");
+        if speaks {
+            http2.start_http2(connected, lease).await?;
+        } else {
+            self.cluster.stats.upstream_cx_http1_total.inc();
+            let mut connection = H1::new(connected.io, Box::new(lease));
+            if let Some(home) = self.this.upgrade() {
+                connection.set_home(home.clone());
+                home.give_back(connection);
+            }
+        }
+        self.host.agree(speaks);
+        Ok(speaks)
+    }
+
+    /// Opens a connection that speaks what this pool is for. Where the handshake decides (`auto_config`), the host may have
+    /// changed its mind since it was asked: this request fails, and the next one knows.
+    async fn open_as_learnt(&self) -> Result<(Connected, ConnectionLease), AcquireError> {
+        let opened = self.open().await?;
+        let speaks = opened.0.alpn.as_deref() == Some(b"h2");
+        if self.cluster.config.protocol == UpstreamProtocol::Auto && speaks != self.key.http2 {
+            self.host.agree(speaks);
+            let why = "the host speaks another version of HTTP now".to_owned();
+            return Err(AcquireError::Connect(ConnectError::Remote(why)));
+        }
+        Ok(opened)
     }
 
     /// Opens a connection and accounts for it.

@@ -80,6 +80,9 @@ pub struct Case {
     pub access_logs: Vec<Value>,
     /// Ours is different on purpose.
     pub differs: Option<Differs>,
+    /// Ours is the same or stricter ([`crate::bytes`]).
+    #[serde(skip)]
+    pub stricter: bool,
 }
 
 /// A deliberate difference.

@@ -5,9 +5,14 @@ use serde_json::{Value, json};
 use crate::case::{Case, RequestSpec, Scene, Step};
 
 /// A small generator (xorshift64*), so that a seed means the same everywhere.
-struct Random(u64);
+pub struct Random(u64);
 
 impl Random {
+    /// Seeds that differ by one have nothing in common.
+    pub fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
     fn next(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
@@ -15,15 +20,15 @@ impl Random {
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
-    fn below(&mut self, limit: usize) -> usize {
+    pub fn below(&mut self, limit: usize) -> usize {
         (self.next() >> 33) as usize % limit
     }
 
-    fn chance(&mut self, percent: usize) -> bool {
+    pub fn chance(&mut self, percent: usize) -> bool {
         self.below(100) < percent
     }
 
-    fn one<'a>(&mut self, list: &[&'a str]) -> &'a str {
+    pub fn one<'a>(&mut self, list: &[&'a str]) -> &'a str {
         list[self.below(list.len())]
     }
 }
@@ -407,8 +412,7 @@ fn request(random: &mut Random) -> RequestSpec {
 
 /// A scene of `cases` with ten requests each.
 pub fn scene(seed: u64, cases: usize) -> Scene {
-    // Seeds that differ by one are to have nothing in common.
-    let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let mut random = Random::new(seed);
     let cases = (0..cases)
         .map(|index| {
             let routes = (0..4 + random.below(6))

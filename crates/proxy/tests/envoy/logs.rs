@@ -1,4 +1,4 @@
-//! A service that takes access logs over gRPC: `envoy.service.accesslog.v3` and OpenTelemetry's.
+//! A service that takes access logs over gRPC, `envoy.service.accesslog.v3` and OpenTelemetry's, and OpenTelemetry's over HTTP.
 
 use std::sync::{Arc, Mutex};
 
@@ -34,6 +34,30 @@ async fn answer(
     let (parts, mut incoming) = request.into_parts();
     let path = parts.uri.path().to_owned();
     let mut waiting = BytesMut::new();
+    if parts
+        .headers
+        .get("content-type")
+        .is_some_and(|kind| kind == "application/x-protobuf")
+    {
+        while let Some(Ok(data)) = incoming.data().await {
+            let _ = incoming.flow_control().release_capacity(data.len());
+            waiting.extend_from_slice(&data);
+        }
+        let mut seen: Vec<String> = parts
+            .headers
+            .iter()
+            .filter(|(key, _)| !["content-length", "x-request-id"].contains(&key.as_str()))
+            .map(|(key, value)| format!("{key}: {}", value.to_str().unwrap_or("?")))
+            .collect();
+        seen.sort();
+        seen.insert(0, format!("{} {}", parts.method, parts.uri));
+        let mut entries = vec![seen.join("\n")];
+        entries.extend(of_open_telemetry(&waiting));
+        let entries = entries.into_iter().map(|entry| format!("{name}: {entry}"));
+        script.lock().unwrap().seen.extend(entries);
+        let _ = respond.send_response(http::Response::new(()), true);
+        return;
+    }
     while let Some(Ok(data)) = incoming.data().await {
         let _ = incoming.flow_control().release_capacity(data.len());
         waiting.extend_from_slice(&data);

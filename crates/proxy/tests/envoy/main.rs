@@ -11,9 +11,12 @@
 mod support;
 
 mod bootstrap;
+mod bytes;
 mod case;
 mod certs;
 mod client;
+mod control;
+mod drain;
 mod frames;
 mod generate;
 mod logs;
@@ -159,6 +162,7 @@ async fn scene(loaded: &Loaded, envoy: Option<&Path>, mode: Mode) -> Vec<String>
         };
         let mine = run::run(case, index, ours, &upstreams, &certs, Some(&expected), lag).await;
         let different = match &case.differs {
+            None if case.stricter && bytes::stricter(&expected, &mine) => String::new(),
             None => expected.differences(&mine, "Envoy", "ours"),
             Some(differs) => deliberate(differs, &expected, &mine),
         };
@@ -242,7 +246,76 @@ fn every_case_is_answered_as_envoy_answers_it() {
     );
 }
 
-/// `ENVOY_RANDOM=N` compares N scenes of 200 random requests, one unless it says otherwise and only where `ENVOY` names the
+#[test]
+fn connections_drain_as_envoys_do() {
+    let filter = std::env::var("ENVOY_CASES").unwrap_or_default();
+    let record = std::env::var_os("ENVOY_RECORD").is_some_and(|value| value == "1");
+    let envoy = peer::binary();
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/envoy/drain");
+    let mut files: Vec<PathBuf> = std::fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| {
+            let name = path.to_string_lossy();
+            !name.ends_with(".envoy.yaml") && format!("drain/{name}").contains(&filter)
+        })
+        .collect();
+    files.sort();
+    let check = |file: &PathBuf| {
+        let name = file.file_stem().unwrap().to_string_lossy();
+        let text = std::fs::read_to_string(file).unwrap();
+        let scene: drain::DrainScene =
+            yaml_serde::from_str(&text).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let directory = Directory::new(&format!("drain-{name}"));
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let seen = |envoy: Option<&Path>| {
+            let part = directory
+                .0
+                .join(if envoy.is_some() { "envoy" } else { "ours" });
+            runtime.block_on(drain::transcript(&scene, envoy, &part))
+        };
+        let recording = file.with_extension("envoy.yaml");
+        let recorded = std::fs::read_to_string(&recording).unwrap_or_default();
+        let recorded: Vec<String> = yaml_serde::from_str(&recorded).unwrap_or_default();
+        let ours = seen(None);
+        let mut problems = Vec::new();
+        let expected = match envoy.as_deref().map(|envoy| seen(Some(envoy))) {
+            None => recorded,
+            Some(Err(error)) => return vec![format!("{name}: {error}")],
+            Some(Ok(live)) => {
+                if record {
+                    let text = yaml_serde::to_string(&live).unwrap();
+                    let text = format!("# Recorded from Envoy by ENVOY_RECORD=1.\n{text}");
+                    std::fs::write(&recording, text).unwrap();
+                } else if live != recorded {
+                    problems.push(format!(
+                        "{name}: Envoy differs from its recording\n{live:#?}\n{recorded:#?}"
+                    ));
+                }
+                live
+            }
+        };
+        match ours {
+            Ok(ours) if ours == expected => {}
+            ours => {
+                problems.push(format!("{name}\n  Envoy: {expected:#?}\n  ours: {ours:#?}"));
+            }
+        }
+        problems
+    };
+    let problems: Vec<String> = std::thread::scope(|threads| {
+        let all: Vec<_> = files
+            .iter()
+            .map(|file| threads.spawn(|| check(file)))
+            .collect();
+        all.into_iter()
+            .flat_map(|thread| thread.join().unwrap())
+            .collect()
+    });
+    assert!(problems.is_empty(), "{}", problems.join("\n"));
+}
+
+/// `ENVOY_RANDOM=N` compares N scenes of 200 random requests and N of 96 connections with random bytes, one unless it says otherwise and only where `ENVOY` names the
 /// real one; `ENVOY_SEED` says where the seeds begin.
 #[test]
 fn random_routes_and_requests_are_answered_as_envoy_answers_them() {
@@ -262,11 +335,15 @@ fn random_routes_and_requests_are_answered_as_envoy_answers_them() {
         number("ENVOY_SEED", 20_261_129),
     );
     let mut problems = Vec::new();
-    for seed in seed..seed + scenes {
+    let routes = |seed| ("random", generate::scene(seed, 20));
+    let bytes = |seed| ("bytes", bytes::scene(seed, 12));
+    let only = std::env::var("ENVOY_CASES").unwrap_or_default();
+    let all = (seed..seed + scenes).flat_map(|seed| [(seed, routes(seed)), (seed, bytes(seed))]);
+    for (seed, (kind, scene_of)) in all.filter(|(_, (kind, _))| kind.contains(&only)) {
         let loaded = Loaded {
-            name: format!("random/{seed}"),
+            name: format!("{kind}/{seed}"),
             path: PathBuf::from("random.yaml"),
-            scene: generate::scene(seed, 20),
+            scene: scene_of,
         };
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -279,6 +356,15 @@ fn random_routes_and_requests_are_answered_as_envoy_answers_them() {
             found.iter().any(|problem| problem.contains(&name))
         });
         let asked = asked.map(|case| {
+            if case.stricter {
+                let raw = case.send.iter().filter_map(|step| match step {
+                    case::Step::Request(request) => request.raw.as_ref(),
+                    _ => None,
+                });
+                let answers = case.answers.iter().map(|answer| answer.full().raw);
+                let (raw, answers): (Vec<_>, Vec<_>) = (raw.collect(), answers.collect());
+                return format!("{}\n{raw:#?}\n{answers:#?}", case.name);
+            }
             let config = serde_json::json!({"routes": case.routes, "virtual_host": case.virtual_host,
                 "filters": case.filters, "http": case.http});
             format!("{}: {config}\n{:?}\n{:#?}", case.name, case.answers, case.send)

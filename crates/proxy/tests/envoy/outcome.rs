@@ -30,6 +30,8 @@ static TIME: LazyLock<Regex> =
 static UUID: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}").unwrap()
 });
+static AGENT: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(r"OTel-OTLP-Exporter-Envoy/\S+").unwrap());
 static LEFT: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r"(?m)^x-envoy-expected-rq-timeout-ms: (\d+)$").unwrap());
 static HASH: LazyLock<Regex> = LazyLock::new(|| Regex::new("Hash=[0-9a-f]{64}").unwrap());
@@ -47,6 +49,7 @@ pub fn mask(text: &str, upstreams: &BTreeMap<String, SocketAddr>, listener: Sock
     let text = DATE.replace_all(&text, "date: *");
     let text = TIME.replace_all(&text, "x-envoy-upstream-service-time: *");
     let text = UUID.replace_all(&text, "{uuid}");
+    let text = AGENT.replace_all(&text, "OTel-OTLP-Exporter-Envoy/*");
     let text = HASH.replace_all(&text, "Hash={hash}");
     // A later try has a little less time than the whole.
     let text = LEFT.replace_all(&text, |found: &regex::Captures<'_>| {

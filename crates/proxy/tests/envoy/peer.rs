@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use proxy::server::Options;
 use serde_json::Value;
 use tokio::io::AsyncWriteExt;
 
@@ -56,6 +57,16 @@ impl Drop for Life {
 impl Peer {
     /// Starts a real Envoy with this configuration.
     pub async fn envoy(binary: &Path, config: &Value, directory: &Path) -> Result<Self, String> {
+        Self::envoy_with(binary, config, directory, &[]).await
+    }
+
+    /// The same, with further arguments.
+    pub async fn envoy_with(
+        binary: &Path,
+        config: &Value,
+        directory: &Path,
+        arguments: &[&str],
+    ) -> Result<Self, String> {
         let file = directory.join("envoy.json");
         std::fs::write(&file, config.to_string()).unwrap();
         let admin_file = directory.join("admin");
@@ -66,6 +77,7 @@ impl Peer {
             .args(["--concurrency", "1", "-l", "error", "--disable-hot-restart"])
             .args(["--file-flush-interval-msec", "5", "--admin-address-path"])
             .arg(&admin_file)
+            .args(arguments)
             .stdout(Stdio::null())
             .stderr(std::fs::File::create(&errors).unwrap())
             .spawn()
@@ -106,7 +118,12 @@ impl Peer {
 
     /// Starts our proxy with this configuration.
     pub fn ours(config: &Value, directory: &Path) -> Result<Self, String> {
-        let running = Running::try_start(&config.to_string())?;
+        Self::ours_with(config, directory, Options::default())
+    }
+
+    /// The same, with options.
+    pub fn ours_with(config: &Value, directory: &Path, options: Options) -> Result<Self, String> {
+        let running = Running::try_start_with(&config.to_string(), options)?;
         let listeners = config["static_resources"]["listeners"]
             .as_array()
             .unwrap()
@@ -122,6 +139,16 @@ impl Peer {
             logs: directory.into(),
             _life: Life::Ours(running),
         })
+    }
+
+    /// A page of the admin interface.
+    pub async fn page(&self, path: &str) -> String {
+        page(self.admin, path).await
+    }
+
+    /// An answer of the admin interface: status and body.
+    pub async fn ask(&self, method: &str, path: &str) -> (String, String) {
+        ask(self.admin, method, path).await
     }
 
     /// The values of stats; what does not exist is 0.
@@ -145,20 +172,29 @@ impl Peer {
 }
 
 async fn page(admin: SocketAddr, path: &str) -> String {
+    ask(admin, "GET", path).await.1
+}
+
+async fn ask(admin: SocketAddr, method: &str, path: &str) -> (String, String) {
     let Ok(mut stream) = dial(admin).await else {
-        return String::new();
+        return Default::default();
     };
-    let request = format!("GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n");
+    let request = format!("{method} {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n");
     if stream.write_all(request.as_bytes()).await.is_err() {
-        return String::new();
+        return Default::default();
     }
     match read_message(&mut stream, &mut Vec::new(), false, false).await {
-        Some((message, _)) => String::from_utf8_lossy(&message.body).into_owned(),
-        None => String::new(),
+        Some((message, _)) => {
+            let status = message.head.split(' ').nth(1).unwrap_or_default();
+            let body = String::from_utf8_lossy(&message.body).into_owned();
+            (status.to_owned(), body)
+        }
+        None => Default::default(),
     }
 }
 
-async fn listening(admin: SocketAddr) -> BTreeMap<String, SocketAddr> {
+/// Where the listeners are.
+pub async fn listening(admin: SocketAddr) -> BTreeMap<String, SocketAddr> {
     let text = page(admin, "/listeners?format=json").await;
     let all: Value = serde_json::from_str(&text).unwrap_or_default();
     let mut found = BTreeMap::new();
