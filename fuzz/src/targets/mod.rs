@@ -4,6 +4,7 @@ mod images;
 mod kubernetes;
 mod mesh;
 mod proxy;
+mod xds;
 
 use crate::Target;
 
@@ -14,6 +15,7 @@ pub fn all() -> impl Iterator<Item = Target> {
         kubernetes::TARGETS,
         mesh::TARGETS,
         proxy::TARGETS,
+        xds::TARGETS,
     ]
     .into_iter()
     .flatten()
