@@ -11,6 +11,9 @@ use regex::{Regex, RegexBuilder};
 /// The most that a compiled expression may take, in bytes.
 const SIZE_LIMIT: usize = 16 << 20;
 
+/// How deep groups and repetitions nest at most: they are compiled by recursion, on the stack of a thread. RE2 takes 1000.
+const NEST_LIMIT: u32 = 80;
+
 /// Compiles an expression as RE2 reads it.
 ///
 /// # Errors
@@ -28,7 +31,10 @@ pub fn whole(expression: &str) -> Result<Regex, regex::Error> {
 }
 
 fn build(pattern: &str) -> Result<Regex, regex::Error> {
-    RegexBuilder::new(pattern).size_limit(SIZE_LIMIT).build()
+    RegexBuilder::new(pattern)
+        .size_limit(SIZE_LIMIT)
+        .nest_limit(NEST_LIMIT)
+        .build()
 }
 
 /// The same expression in the syntax of the crate `regex`.

@@ -5,7 +5,7 @@ use std::time::UNIX_EPOCH;
 
 use bytes::BytesMut;
 use dataplane::http_conn::{HttpConn, PathOutcome};
-use dataplane::request::RequestHead;
+use dataplane::request::{RequestHead, RequestHeadMut};
 use dataplane::stream::Metadata;
 use dataplane::tracing::{Context, Propagation};
 use http::{HeaderMap, Method};
@@ -246,6 +246,24 @@ fn request_headers(input: &[u8]) {
     }
     super::xds::route(&head);
     let _ = proxy::http::filters::grpc_web::Dialect::of(&headers);
+    let rules = HttpConn::compile(&HttpConnectionManager {
+        use_remote_address: Some(input.len().is_multiple_of(2)),
+        xff_num_trusted_hops: 1,
+        ..HttpConnectionManager::default()
+    });
+    let (mut authority, mut path) = (authority.clone(), path.clone());
+    let mut changed = headers.clone();
+    let mut head = RequestHeadMut {
+        method: &Method::GET,
+        scheme: "http",
+        authority: &mut authority,
+        path: &mut path,
+        headers: &mut changed,
+    };
+    let made = || "12345678-1234-4234-8234-123456789abc".to_owned();
+    if let Ok(rules) = rules {
+        let _ = rules.request(&mut head, &super::xds::connection(), &made);
+    }
 }
 
 /// A token that nobody signed: whatever it says, it is refused.
@@ -279,7 +297,7 @@ fn jwt(input: &[u8]) {
         source: IpAddr::from([127, 0, 0, 1]),
     };
     let judged = rules.check(&head, &facts, None, UNIX_EPOCH, &|_| None);
-    let failure = judged.err().expect("nobody signed it");
+    let failure = judged.expect_err("nobody signed it");
     let _ = failure.reply(&head);
 }
 

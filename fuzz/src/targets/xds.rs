@@ -6,10 +6,12 @@
 use std::cell::RefCell;
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
+use std::time::UNIX_EPOCH;
 
+use dataplane::StreamInfo;
 use dataplane::formatter::Formatter;
-use dataplane::request::RequestHead;
-use dataplane::route::{MatchFacts, RouteTable};
+use dataplane::request::{RequestHead, RequestHeadMut};
+use dataplane::route::{MatchFacts, Outcome, RouteTable};
 use dataplane::stream::Metadata;
 use proxy::server::{Options, Proxy};
 use proxy::xds_client::ads::{Received, Sink as _};
@@ -133,8 +135,15 @@ fn bootstrap(input: &[u8]) {
 
 fn log_format(input: &[u8]) {
     let Some(text) = text(input) else { return };
-    let _ = Formatter::text(text);
-    let _ = Formatter::header(text);
+    let metadata = Metadata::new();
+    let connection = connection();
+    let info = StreamInfo::new(&connection, &metadata, UNIX_EPOCH);
+    for format in [Formatter::text(text), Formatter::header(text)]
+        .into_iter()
+        .flatten()
+    {
+        let _ = format.value(&info);
+    }
     if let Ok(json) = serde_json::from_str(text) {
         let _ = Formatter::json(&json);
     }
@@ -179,5 +188,36 @@ pub(super) fn route(head: &RequestHead<'_>) {
         client_certificate: None,
         source: IpAddr::from([127, 0, 0, 1]),
     };
-    let _ = table.find(head, &facts, &mut || 7);
+    let Outcome::Forward {
+        route, weighted, ..
+    } = table.find(head, &facts, &mut || 7)
+    else {
+        return;
+    };
+    let _ = route.timeouts(head);
+    let _ = route.hash(head, facts.source, &mut || 7);
+    let (mut authority, mut path) = (head.authority.to_owned(), head.path.to_owned());
+    let mut headers = head.headers.clone();
+    let mut changed = RequestHeadMut {
+        method: head.method,
+        scheme: head.scheme,
+        authority: &mut authority,
+        path: &mut path,
+        headers: &mut headers,
+    };
+    let connection = connection();
+    let info = StreamInfo::new(&connection, &metadata, UNIX_EPOCH);
+    route.apply_request(&mut changed, weighted, &info, false);
+}
+
+/// A connection of nobody in particular.
+pub(super) fn connection() -> dataplane::Connection {
+    dataplane::Connection {
+        id: 1,
+        remote: ([10, 0, 0, 1], 1000).into(),
+        local: ([10, 0, 0, 2], 80).into(),
+        tls: None,
+        server_name: None,
+        start: UNIX_EPOCH,
+    }
 }
