@@ -11,7 +11,7 @@ impl Random {
     }
 
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -23,7 +23,7 @@ impl Random {
         if end == 0 {
             return 0;
         }
-        (self.next() % end as u64) as usize
+        (self.draw() % end as u64) as usize
     }
 }
 
@@ -115,7 +115,7 @@ fn change(out: &mut Vec<u8>, other: &[u8], random: &mut Random) {
         }
         1 if !out.is_empty() => {
             let at = at % out.len();
-            out[at] = random.next() as u8;
+            out[at] = random.draw() as u8;
         }
         2 => {
             out.drain(range(out.len(), random));
