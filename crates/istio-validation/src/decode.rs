@@ -269,8 +269,11 @@ fn enumeration(names: &[Value], value: &Value, field: &str) -> Result<Value, Str
             quote(&value.to_string())
         ));
     }
-    match value.as_u64() {
-        Some(number) => Ok(names.get(number as usize).cloned().unwrap_or(Value::Null)),
+    match value.as_i64().and_then(|number| i32::try_from(number).ok()) {
+        Some(number) => Ok(usize::try_from(number)
+            .ok()
+            .and_then(|number| names.get(number).cloned())
+            .unwrap_or(Value::Null)),
         None => Err(mismatch(value, "protoreflect.EnumNumber")),
     }
 }

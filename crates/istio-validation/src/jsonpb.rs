@@ -93,7 +93,13 @@ fn single(kind: &Kind, value: &Value, strict: bool) -> Result<(), String> {
                 names.full_name()
             )),
             Some(_) => Ok(()),
-            None => fits(value.is_number(), "protoreflect.EnumNumber"),
+            None => whole(
+                value,
+                "protoreflect.EnumNumber",
+                i32::MIN.into(),
+                i32::MAX.into(),
+            )
+            .map(drop),
         },
         Kind::Bool => fits(value.is_boolean(), "bool"),
         Kind::String => fits(value.is_string(), "string"),

@@ -41,6 +41,9 @@ const CONFIGURATION: [Resource; 13] = [
     kube_client::TELEMETRIES,
 ];
 
+/// Kinds of Kubernetes' own ingress, read from the own cluster.
+const INGRESS: [Resource; 2] = [kube_client::INGRESSES, kube_client::INGRESS_CLASSES];
+
 /// Secrets with this label hold the kubeconfig of another cluster of the mesh, under the cluster's id.
 const REMOTE_SELECTOR: &str = "istio/multiCluster=true";
 
@@ -104,6 +107,7 @@ pub struct Clusters {
     namespace: String,
     local: Registry,
     configuration: Vec<Store>,
+    ingresses: Vec<Store>,
     secrets: Store,
     remote_secrets: Store,
     mesh: Store,
@@ -142,17 +146,20 @@ impl Clusters {
     ) -> Arc<Self> {
         let dirty = Dirty(Arc::new(watch::Sender::new(0)));
         let all = ListParams::default;
-        let configuration = CONFIGURATION
-            .iter()
-            .map(|kind| follow(&client, kind.clone(), None, all(), token, &dirty))
-            .collect();
+        let everywhere = |kinds: &[Resource]| {
+            kinds
+                .iter()
+                .map(|kind| follow(&client, kind.clone(), None, all(), token, &dirty))
+                .collect()
+        };
         let system = Some(namespace);
         Arc::new(Self {
             id: id.to_owned(),
             key_sets: Arc::default(),
             namespace: namespace.to_owned(),
             local: Registry::start(&client, token, &dirty),
-            configuration,
+            configuration: everywhere(&CONFIGURATION),
+            ingresses: everywhere(&INGRESS),
             secrets: follow(&client, kube_client::SECRETS, None, all(), token, &dirty),
             remote_secrets: follow(
                 &client,
@@ -180,7 +187,7 @@ impl Clusters {
     /// Waits until everything of the own cluster has been read, and the remote clusters for a while.
     pub async fn wait_synced(&self) {
         self.local.wait_synced().await;
-        for store in &self.configuration {
+        for store in self.configuration.iter().chain(&self.ingresses) {
             store.wait_synced().await;
         }
         for store in [&self.secrets, &self.remote_secrets, &self.mesh] {
@@ -280,7 +287,7 @@ impl Clusters {
         let mut clusters = vec![ClusterObjects {
             id: self.id.clone(),
             network: None,
-            objects: self.local.objects(),
+            objects: self.own_objects(),
         }];
         for (id, remote) in &*self.remotes.lock() {
             clusters.push(ClusterObjects {
@@ -298,6 +305,20 @@ impl Clusters {
             domain: domain.to_owned(),
             jwks: self.key_sets.known(),
         }
+    }
+
+    fn own_objects(&self) -> Vec<Arc<Value>> {
+        let mut objects = self.local.objects();
+        objects.extend(self.ingresses.iter().flat_map(Store::list));
+        objects
+    }
+
+    /// Namespace, name and new status of each Ingress that shows other addresses than those of the ingress gateway.
+    pub fn ingress_statuses(&self) -> Vec<(String, String, Value)> {
+        if self.ingresses.iter().all(|store| store.list().is_empty()) {
+            return Vec::new();
+        }
+        translate::ingress::statuses(&self.own_objects(), &self.yaml("mesh"))
     }
 
     /// One key of the ConfigMap `istio`; its default where it is missing or cannot be read.

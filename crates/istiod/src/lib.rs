@@ -10,6 +10,7 @@ pub mod clusters;
 mod debug;
 mod generate;
 pub mod identity;
+mod ingress_status;
 mod jwks;
 mod program;
 mod root_cert;

@@ -35,7 +35,7 @@ use crate::webhook::inject::{Injection, inject, skip};
 use crate::webhook::review::{self, Verdict};
 use crate::webhook::{registration, validate};
 use crate::world::{self, Mesh};
-use crate::{jwks, root_cert, tls_stream};
+use crate::{ingress_status, jwks, root_cert, tls_stream};
 
 /// Ports of the control plane; 0 means any free one.
 #[derive(Debug, Clone, Copy)]
@@ -187,6 +187,11 @@ pub async fn run(config: Config, token: CancellationToken) -> anyhow::Result<()>
     tokio::spawn({
         let (clusters, token) = (clusters.clone(), token.clone());
         async move { token.run_until_cancelled(jwks::follow(clusters)).await }
+    });
+    tokio::spawn({
+        let (client, clusters, token) = (config.client.clone(), clusters.clone(), token.clone());
+        let follow = ingress_status::follow(client, clusters);
+        async move { token.run_until_cancelled(follow).await }
     });
     let grpc = |with_ca: bool| -> GrpcRouter {
         let router = tonic::transport::Server::builder()

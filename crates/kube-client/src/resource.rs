@@ -168,6 +168,9 @@ pub const POD_DISRUPTION_BUDGETS: Resource = Resource::fixed(
     "poddisruptionbudgets",
     "PodDisruptionBudget",
 );
+/// `ingressclasses` of group `networking.k8s.io`.
+pub const INGRESS_CLASSES: Resource =
+    Resource::fixed("networking.k8s.io", "v1", "ingressclasses", "IngressClass");
 /// `ingresses` of group `networking.k8s.io`.
 pub const INGRESSES: Resource = Resource::fixed("networking.k8s.io", "v1", "ingresses", "Ingress");
 /// `customresourcedefinitions` of group `apiextensions.k8s.io`.

@@ -90,7 +90,9 @@ pub(crate) fn cluster(context: &Context<'_>, source: &ServiceCluster<'_>) -> Opt
     {
         return None;
     }
-    let policy = Policy::of_rule(source.rule.map(|rule| &rule.spec), port.number);
+    let defaults = context.snapshot.mesh.default_traffic_policy.as_ref();
+    let policy =
+        Policy::of_rule(source.rule.map(|rule| &rule.spec), port.number).or_of_mesh(defaults);
     let config = ClusterConfig {
         cluster_implementation_specifier: Some(
             cluster_config::ClusterImplementationSpecifier::DnsCacheConfig(cache(&service.host)),
@@ -98,7 +100,7 @@ pub(crate) fn cluster(context: &Context<'_>, source: &ServiceCluster<'_>) -> Opt
         ..Default::default()
     };
     let mut options = HttpOptions::new(port.protocol, false);
-    let pool = connection_pool::effective_pool(context, &policy);
+    let pool = policy.pool;
     connection_pool::choose_upstream(context, &mut options, port.protocol, pool);
     let name = crate::names::outbound(port.number, "", &service.host);
     let mut cluster = base(context, &name, &config, &mut options, &policy);
@@ -113,11 +115,7 @@ pub(crate) fn cluster(context: &Context<'_>, source: &ServiceCluster<'_>) -> Opt
     if !origin.fields.is_empty() {
         cluster.metadata = Some(crate::proto::metadata("istio", origin));
     }
-    let defaults = context.snapshot.mesh.default_traffic_policy.as_ref();
-    let detection = policy
-        .outlier
-        .or_else(|| defaults.and_then(|defaults| defaults.outlier_detection.as_ref()));
-    cluster.outlier_detection = detection.map(outlier::settings);
+    cluster.outlier_detection = policy.outlier.map(outlier::settings);
     let upstream = tls::Upstream {
         service,
         policy,

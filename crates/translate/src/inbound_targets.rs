@@ -52,10 +52,12 @@ pub(crate) fn services(
     let registry = &context.snapshot.registry;
     let mut out: Vec<(Arc<Service>, crate::registry::ServicePort, u32)> = Vec::new();
     let mut push = |service: &Arc<Service>, port: &crate::registry::ServicePort, target: u32| {
-        let known = out.iter().any(|(other, own, _)| {
+        // Several endpoints of one ServiceEntry may have this address.
+        let known = out.iter().any(|(other, own, known)| {
             other.host == service.host
                 && other.namespace == service.namespace
                 && own.number == port.number
+                && (service.kubernetes || *known == target)
         });
         if !known {
             out.push((service.clone(), port.clone(), target));

@@ -23,6 +23,7 @@ mod host;
 mod http_filters;
 mod inbound_targets;
 mod incremental;
+pub mod ingress;
 mod listener;
 mod locality;
 mod locality_lb;

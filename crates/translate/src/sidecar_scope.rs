@@ -259,19 +259,29 @@ impl<'a> Imports<'a> {
         out
     }
 
-    fn contains(&self, owner: &str, name: &str) -> bool {
-        let hit = |list: &[(&str, &str)]| {
-            list.iter().any(|(namespace, pattern)| {
+    /// Whether a host of a VirtualService is imported: one that has a name in common with an entry.
+    fn touch(&self, owner: &str, name: &str) -> bool {
+        let mut wanted = self.wanted.iter();
+        !self.exclude(owner, name)
+            && wanted.any(|(namespace, pattern)| {
                 (*namespace == "*" || *namespace == owner) && host::matches(pattern, name)
             })
-        };
-        let covered = |list: &[(&str, &str)]| {
-            list.iter().any(|(namespace, pattern)| {
-                (*namespace == "*" || *namespace == owner) && host::subset_of(name, pattern)
-            })
-        };
-        hit(&self.wanted) && !covered(&self.excluded)
     }
+
+    /// Whether a host of a service is imported: one whose names an entry covers.
+    fn contain(&self, owner: &str, name: &str) -> bool {
+        !self.exclude(owner, name) && covers(&self.wanted, owner, name)
+    }
+
+    fn exclude(&self, owner: &str, name: &str) -> bool {
+        covers(&self.excluded, owner, name)
+    }
+}
+
+fn covers(entries: &[(&str, &str)], owner: &str, name: &str) -> bool {
+    entries.iter().any(|(namespace, pattern)| {
+        (*namespace == "*" || *namespace == owner) && host::subset_of(name, pattern)
+    })
 }
 
 fn imported<'a>(
@@ -289,8 +299,8 @@ fn imported<'a>(
         let aliased = service
             .aliases
             .iter()
-            .any(|alias| imports.contains(&service.namespace, alias));
-        if !imports.contains(&service.namespace, &service.host) && !aliased {
+            .any(|alias| imports.contain(&service.namespace, alias));
+        if !imports.contain(&service.namespace, &service.host) && !aliased {
             continue;
         }
         services.extend(with_ports(service, &wanted));
@@ -307,7 +317,7 @@ fn imported<'a>(
                     .spec
                     .hosts
                     .iter()
-                    .any(|name| imports.contains(&config.namespace, name))
+                    .any(|name| imports.touch(&config.namespace, name))
             })
             .copied()
             .collect(),

@@ -27,7 +27,8 @@ pub struct ClusterObjects {
     pub id: String,
     /// Its network, if it is not known from MeshNetworks or from the label of the system namespace.
     pub network: Option<String>,
-    /// Namespaces, Nodes, Pods, Services, EndpointSlices (in any order); others are skipped.
+    /// Namespaces, Nodes, Pods, Services, EndpointSlices, and of the config cluster Ingresses and IngressClasses (in any order); others
+    /// are skipped.
     pub objects: Vec<Arc<Value>>,
 }
 
@@ -122,6 +123,8 @@ struct Source {
     jwks: BTreeMap<String, String>,
     /// Id and Service objects of each cluster.
     clusters: Vec<(String, Vec<Arc<Value>>)>,
+    /// Ingress and IngressClass objects of the config cluster.
+    ingresses: Vec<Arc<Value>>,
     /// What namespaces of each cluster say about their services.
     namespaces: Vec<HashMap<String, Namespace>>,
 }
@@ -156,6 +159,7 @@ impl Source {
                 self.config.iter().filter(counts),
                 other.config.iter().filter(counts),
             )
+            && same(self.ingresses.iter(), other.ingresses.iter())
             && self.clusters.len() == other.clusters.len()
             && self
                 .clusters
@@ -244,7 +248,11 @@ impl Snapshot {
                 Cluster::read(cluster, &settings, known)
             })
             .collect();
+        let own = clusters
+            .iter()
+            .find(|cluster| cluster.id == input.config_cluster);
         let source = Source {
+            ingresses: own.map_or_else(Vec::new, |own| own.ingress_objects.clone()),
             config_cluster: input.config_cluster,
             domain,
             config,
@@ -333,7 +341,18 @@ impl Snapshot {
 impl Settled {
     fn new(source: Source, objects: &[ClusterObjects], clusters: &[Cluster]) -> Self {
         let mut problems = Vec::new();
-        let config = Typed::read(&source.config, &mut problems);
+        let mut config = Typed::read(&source.config, &mut problems);
+        let own = source
+            .clusters
+            .iter()
+            .find(|(id, _)| *id == source.config_cluster);
+        config.add_ingresses(
+            &source.ingresses,
+            own.map_or(&[], |(_, services)| services),
+            &source.mesh,
+            &source.domain,
+            &mut problems,
+        );
         let (domain, mesh) = (source.domain.clone(), source.mesh.clone());
         let root = mesh.root_namespace().to_owned();
         let mut gateways = BTreeSet::new();
@@ -624,6 +643,40 @@ impl Typed {
             }
         }
         out
+    }
+}
+
+impl Typed {
+    /// Adds what Kubernetes Ingresses come to.
+    fn add_ingresses(
+        &mut self,
+        ingresses: &[Arc<Value>],
+        services: &[Arc<Value>],
+        mesh: &MeshConfig,
+        domain: &str,
+        problems: &mut Vec<Problem>,
+    ) {
+        fn by_age<T>(list: &mut [Config<T>]) {
+            list.sort_by(|a, b| {
+                let of = |config: &Config<T>| {
+                    (
+                        config.created.clone(),
+                        config.name.clone(),
+                        config.namespace.clone(),
+                    )
+                };
+                of(a).cmp(&of(b))
+            });
+        }
+        if ingresses.is_empty() {
+            return;
+        }
+        let (gateways, virtual_services) =
+            crate::ingress::convert(ingresses, services, mesh, domain, problems);
+        self.gateways.extend(gateways);
+        self.virtual_services.extend(virtual_services);
+        by_age(&mut self.gateways);
+        by_age(&mut self.virtual_services);
     }
 }
 

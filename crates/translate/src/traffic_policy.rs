@@ -2,7 +2,8 @@
 
 use api::istio::{
     ClientTlsSettings, ConnectionPoolSettings, DestinationRule, LoadBalancerSettings,
-    OutlierDetection, PortTrafficPolicy, ProxyProtocol, RetryBudget, TrafficPolicy, TunnelSettings,
+    MeshTrafficPolicy, OutlierDetection, PortTrafficPolicy, ProxyProtocol, RetryBudget,
+    TrafficPolicy, TunnelSettings,
 };
 
 /// The blocks that count.
@@ -55,7 +56,19 @@ impl<'a> Policy<'a> {
         }
     }
 
-    /// The policy of a subset for a port: its own blocks replace those of the rule.
+    /// The policy with the mesh's defaults for the blocks that it lacks. Those of a subset come after them.
+    pub(crate) fn or_of_mesh(self, defaults: Option<&'a MeshTrafficPolicy>) -> Self {
+        let Some(defaults) = defaults else {
+            return self;
+        };
+        Self {
+            pool: self.pool.or(defaults.connection_pool.as_ref()),
+            outlier: self.outlier.or(defaults.outlier_detection.as_ref()),
+            ..self
+        }
+    }
+
+    /// The policy of a subset for a port: its own blocks replace those of the rule; of an entry for the port also those that it lacks.
     pub(crate) fn with_subset(self, subset: Option<&'a TrafficPolicy>, port: u32) -> Self {
         let Some(subset) = subset else {
             return Self {
@@ -63,7 +76,16 @@ impl<'a> Policy<'a> {
                 ..self
             };
         };
-        let mut out = Self {
+        if let Some(entry) = port_entry(subset, port) {
+            return Self {
+                pool: entry.connection_pool.as_ref(),
+                load_balancer: entry.load_balancer.as_ref(),
+                outlier: entry.outlier_detection.as_ref(),
+                tls: entry.tls.as_ref(),
+                ..self
+            };
+        }
+        Self {
             pool: subset.connection_pool.as_ref().or(self.pool),
             load_balancer: subset.load_balancer.as_ref().or(self.load_balancer),
             outlier: subset.outlier_detection.as_ref().or(self.outlier),
@@ -71,14 +93,7 @@ impl<'a> Policy<'a> {
             tunnel: subset.tunnel.as_ref(),
             proxy_protocol: subset.proxy_protocol.as_ref().or(self.proxy_protocol),
             retry_budget: subset.retry_budget.as_ref().or(self.retry_budget),
-        };
-        if let Some(entry) = port_entry(subset, port) {
-            out.pool = entry.connection_pool.as_ref();
-            out.load_balancer = entry.load_balancer.as_ref();
-            out.outlier = entry.outlier_detection.as_ref();
-            out.tls = entry.tls.as_ref();
         }
-        out
     }
 }
 

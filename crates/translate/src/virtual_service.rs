@@ -2,6 +2,7 @@
 
 use crate::Problem;
 use crate::host;
+use crate::ingress::{INGRESS_SEMANTICS, SEMANTICS_ANNOTATION};
 use crate::objects::Config;
 use crate::visibility::Visibility;
 use api::istio::{
@@ -21,6 +22,8 @@ pub(crate) struct VirtualServiceConfig {
     pub(crate) visibility: Visibility,
     /// With full names everywhere; `gateways` is never empty.
     pub(crate) spec: VirtualService,
+    /// Whether it stands for Kubernetes Ingresses, whose prefixes end at a `/`.
+    pub(crate) ingress: bool,
 }
 
 impl VirtualServiceConfig {
@@ -46,6 +49,10 @@ pub(crate) fn prepare(
                 &config.namespace,
                 default_export_to,
             ),
+            ingress: config
+                .annotations
+                .get(SEMANTICS_ANNOTATION)
+                .is_some_and(|semantics| semantics == INGRESS_SEMANTICS),
             name: config.name,
             namespace: config.namespace,
             spec: config.spec,
@@ -59,7 +66,7 @@ pub(crate) fn prepare(
         }
     }
     for root in &mut roots {
-        if root.spec.http.iter().any(|route| route.delegate.is_some()) {
+        if !root.ingress && root.spec.http.iter().any(|route| route.delegate.is_some()) {
             root.spec.http = with_delegates(root, &delegates, problems);
         }
     }

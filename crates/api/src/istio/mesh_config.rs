@@ -92,6 +92,14 @@ message! {
         pub discovery_selectors: Vec<Value>,
         /// Who sees ServiceEntries, whatever they say themselves.
         pub service_entry_visibility: Option<ServiceEntryVisibility>,
+        /// Which Kubernetes Ingresses are read.
+        pub ingress_controller_mode: Option<IngressControllerMode>,
+        /// The class of Ingresses that are read.
+        pub ingress_class: Option<String>,
+        /// The service of the gateway that carries Ingresses out.
+        pub ingress_service: Option<String>,
+        /// The label `istio` of that gateway's pods; empty: the name of the service.
+        pub ingress_selector: String,
     }
 
     /// Who sees ServiceEntries: what the first policy says whose rules all meet their namespace, else the default.
@@ -354,6 +362,18 @@ proto_enum! {
         Upgrade,
     }
 
+    /// Which Kubernetes Ingresses are read.
+    pub enum IngressControllerMode {
+        /// None without a class of ours.
+        Unspecified,
+        /// None at all.
+        Off,
+        /// Also those without a class.
+        Default,
+        /// Those whose annotation names the class of the mesh, and those whose IngressClass names the controller.
+        Strict,
+    }
+
     /// Who sees a ServiceEntry.
     pub enum MeshVisibility {
         /// Everybody.
@@ -440,6 +460,27 @@ proto_enum! {
 }
 
 impl MeshConfig {
+    /// The usual name of the ingress gateway's service.
+    pub const INGRESS_SERVICE: &str = "istio-ingressgateway";
+
+    /// Which Kubernetes Ingresses are read; strict by default.
+    pub fn ingress_controller_mode(&self) -> IngressControllerMode {
+        self.ingress_controller_mode
+            .unwrap_or(IngressControllerMode::Strict)
+    }
+
+    /// The class of Ingresses that are read, `istio` by default.
+    pub fn ingress_class(&self) -> &str {
+        self.ingress_class.as_deref().unwrap_or("istio")
+    }
+
+    /// The service of the gateway that carries Ingresses out. Where it is set to nothing, the gateway's pods count.
+    pub fn ingress_service(&self) -> &str {
+        self.ingress_service
+            .as_deref()
+            .unwrap_or(Self::INGRESS_SERVICE)
+    }
+
     /// Trust domain of identities, `cluster.local` by default.
     pub fn trust_domain(&self) -> &str {
         self.trust_domain

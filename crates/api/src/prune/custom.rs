@@ -36,9 +36,13 @@ fn walk(
     }
     match v {
         Value::Array(items) => {
-            let Some(item) = node.items else { return };
             for (i, v) in items.iter_mut().enumerate() {
-                walk(doc, item, v, &format!("{path}[{i}]"), false, unknown);
+                let here = format!("{path}[{i}]");
+                match node.items {
+                    Some(item) => walk(doc, item, v, &here, false, unknown),
+                    None if node.preserve_unknown => {}
+                    None => empty(v, &here, unknown),
+                }
             }
         }
         Value::Object(map) => {
@@ -68,6 +72,22 @@ fn walk(
                     }
                 }
             }
+        }
+        _ => {}
+    }
+}
+
+/// Drops the fields of objects in a list where the schema knows none: their names are unknown, and only then is the list wrong.
+fn empty(v: &mut Value, path: &str, unknown: &mut Vec<String>) {
+    match v {
+        Value::Array(items) => {
+            for (i, v) in items.iter_mut().enumerate() {
+                empty(v, &format!("{path}[{i}]"), unknown);
+            }
+        }
+        Value::Object(map) => {
+            unknown.extend(map.keys().map(|key| child(path, key)));
+            map.clear();
         }
         _ => {}
     }

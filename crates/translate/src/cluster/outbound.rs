@@ -53,11 +53,12 @@ pub(crate) fn clusters(
     }
     let first = out.len();
     build(context, source, None, false, out, eds);
-    // Subsets take the discovery type that the policy of the rule gave its own cluster.
-    let passthrough = out
+    // Subsets take the discovery type that the policy of the rule gave its own cluster, if they do not ask for another.
+    let all_do = out
         .get(first)
         .is_some_and(|cluster| cluster.cluster_discovery_type == Some(ORIGINAL_DST));
     for subset in source.rule.iter().flat_map(|rule| &rule.spec.subsets) {
+        let passthrough = all_do || asks_all(subset.traffic_policy.as_ref());
         build(context, source, Some(subset), passthrough, out, eds);
     }
 }
@@ -84,11 +85,12 @@ fn build(
     } else {
         names::outbound(port.number, subset_name, &service.host)
     };
-    let mut policy = Policy::of_rule(source.rule.map(|rule| &rule.spec), port.number);
+    let defaults = context.snapshot.mesh.default_traffic_policy.as_ref();
+    let mut policy =
+        Policy::of_rule(source.rule.map(|rule| &rule.spec), port.number).or_of_mesh(defaults);
     if let Some(subset) = subset {
         policy = policy.with_subset(subset.traffic_policy.as_ref(), port.number);
     }
-    let defaults = context.snapshot.mesh.default_traffic_policy.as_ref();
     let mut extra = Vec::new();
     if let Some(rule) = source.rule {
         extra.push((
@@ -138,7 +140,7 @@ fn build(
         return;
     }
     let mut options = HttpOptions::new(port.protocol, !context.proxy.is_router());
-    let pool = connection_pool::effective_pool(context, &policy);
+    let pool = policy.pool;
     connection_pool::choose_upstream(context, &mut options, port.protocol, pool);
     connection_pool::apply(
         context,
@@ -163,12 +165,9 @@ fn build(
             statuses: kept.map(|status| status as i32).to_vec(),
         });
     }
-    let detection = policy
-        .outlier
-        .or_else(|| defaults.and_then(|defaults| defaults.outlier_detection.as_ref()));
-    cluster.outlier_detection = detection.map(outlier::settings);
+    cluster.outlier_detection = policy.outlier.map(outlier::settings);
     // Endpoints preferred by place are never given up in a panic.
-    if let (Some(shared), Some(detection)) = (cluster.common_lb_config.as_mut(), detection)
+    if let (Some(shared), Some(detection)) = (cluster.common_lb_config.as_mut(), policy.outlier)
         && service.traffic_distribution == TrafficDistribution::Any
     {
         let least = f64::from(detection.min_health_percent.max(0));

@@ -45,25 +45,26 @@ pub(crate) struct Upstream<'a> {
 }
 
 impl Upstream<'_> {
-    fn peer(&self) -> Peer<'_> {
+    fn peer(&self, context: &Context<'_>) -> Peer {
+        let mut subject_alt_names = Vec::new();
+        // What hosts of a wildcard are called is known when they are asked for.
+        if !self.dynamic && !self.service.kubernetes {
+            subject_alt_names.extend(context.accounts_of(self.service).cloned());
+        }
         Peer {
             selected: self.selected,
             dynamic: self.dynamic,
-            // What hosts of a wildcard are called is known when they are asked for.
-            subject_alt_names: match self.dynamic {
-                true => &[],
-                false => &self.service.subject_alt_names,
-            },
+            subject_alt_names,
         }
     }
 }
 
 /// What TLS of the settings' own needs to know of the other side.
-struct Peer<'a> {
+struct Peer {
     selected: bool,
     dynamic: bool,
-    /// Names that it has where the settings say none.
-    subject_alt_names: &'a [String],
+    /// Names that it has where the settings say none: of a ServiceEntry and its endpoints.
+    subject_alt_names: Vec<String>,
 }
 
 /// TLS to hosts that belong to no service, whose names are resolved one by one; `None` where there is none.
@@ -76,7 +77,7 @@ pub(crate) fn to_any_host(
     let peer = Peer {
         selected: false,
         dynamic: true,
-        subject_alt_names: &[],
+        subject_alt_names: Vec::new(),
     };
     own_tls(context, cluster, options, &peer, settings)
 }
@@ -112,19 +113,19 @@ pub(crate) fn apply(
             if settings.mode == ClientTlsMode::Mutual {
                 mark_no_alpn_override(cluster);
             }
-            own_tls(context, cluster, options, &upstream.peer(), &own)
+            own_tls(context, cluster, options, &upstream.peer(context), &own)
         }
         Some(settings) => match settings.mode {
             ClientTlsMode::Disable => None,
             ClientTlsMode::IstioMutual => {
                 if upstream.dynamic {
-                    by_request(cluster, options, &upstream.peer(), settings);
+                    by_request(cluster, options, &upstream.peer(context), settings);
                 }
                 Some(mutual_socket(context, options, upstream, Some(settings)))
             }
             ClientTlsMode::Simple | ClientTlsMode::Mutual => {
                 mark_no_alpn_override(cluster);
-                own_tls(context, cluster, options, &upstream.peer(), settings)
+                own_tls(context, cluster, options, &upstream.peer(context), settings)
             }
         },
         None if auto_mtls(context, upstream) => match files {
@@ -135,12 +136,12 @@ pub(crate) fn apply(
                     sni: upstream.sni.clone(),
                     ..files
                 };
-                own_tls(context, cluster, options, &upstream.peer(), &own)
+                own_tls(context, cluster, options, &upstream.peer(context), &own)
             }
             None => {
                 if upstream.dynamic {
                     let nothing = ClientTlsSettings::default();
-                    by_request(cluster, options, &upstream.peer(), &nothing);
+                    by_request(cluster, options, &upstream.peer(context), &nothing);
                 }
                 let socket = mutual_socket(context, options, upstream, None);
                 if !original_dst {
@@ -175,10 +176,7 @@ fn certificate_files(context: &Context<'_>) -> Option<ClientTlsSettings> {
         ca_certificates: text("TLS_CLIENT_ROOT_CERT"),
         ..ClientTlsSettings::default()
     };
-    let complete = !settings.client_certificate.is_empty()
-        && !settings.private_key.is_empty()
-        && !settings.ca_certificates.is_empty();
-    complete.then_some(settings)
+    (!settings.client_certificate.is_empty()).then_some(settings)
 }
 
 /// Whether mutual TLS is used where the endpoint can.
@@ -250,7 +248,7 @@ fn tls_socket(common: tls::CommonTlsContext, sni: String) -> TransportSocket {
 fn by_request(
     cluster: &mut Cluster,
     options: &mut HttpOptions,
-    peer: &Peer<'_>,
+    peer: &Peer,
     settings: &ClientTlsSettings,
 ) {
     let insecure = settings.insecure_skip_verify == Some(true);
@@ -273,7 +271,7 @@ fn own_tls(
     context: &Context<'_>,
     cluster: &mut Cluster,
     options: &mut HttpOptions,
-    peer: &Peer<'_>,
+    peer: &Peer,
     settings: &ClientTlsSettings,
 ) -> Option<TransportSocket> {
     let insecure = settings.insecure_skip_verify == Some(true);
@@ -284,8 +282,12 @@ fn own_tls(
         return None;
     }
     by_request(cluster, options, peer, settings);
+    let files = settings.mode == ClientTlsMode::Mutual && !by_secret;
+    if files && (settings.client_certificate.is_empty() || settings.private_key.is_empty()) {
+        return None;
+    }
     let names = if settings.subject_alt_names.is_empty() {
-        peer.subject_alt_names
+        &peer.subject_alt_names
     } else {
         &settings.subject_alt_names
     };

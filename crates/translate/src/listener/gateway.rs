@@ -438,17 +438,18 @@ fn passthrough(
 /// Chains whose server name is the name of a cluster.
 fn auto_passthrough(context: &Context<'_>, server: &GatewayServer<'_>) -> Vec<FilterChain> {
     let mut out = Vec::new();
+    // Here the namespace before a host does not count.
+    let hosts = server.plain_hosts();
     for service in context
         .scope
         .services
         .iter()
         .filter(|service| !service.mesh_external && service.external_name.is_none())
     {
-        let wanted = server
-            .hosts_for(&service.namespace)
+        if !hosts
             .iter()
-            .any(|name| host::subset_of(&service.host, name));
-        if !wanted {
+            .any(|name| host::subset_of(&service.host, name))
+        {
             continue;
         }
         let rule = context.snapshot.destination_rules.outbound(
@@ -470,6 +471,7 @@ fn auto_passthrough(context: &Context<'_>, server: &GatewayServer<'_>) -> Vec<Fi
                         names::filled(pattern, service, &service.host, subset, port, 0);
                 }
                 crate::network_filters::apply_rule(&mut proxy, rule.map(AsRef::as_ref), subset);
+                proxy.tunneling_config = None;
                 let chain = Chain {
                     server_names: vec![cluster],
                     filters: outbound_chain(context, CLASS, &proxy),

@@ -410,7 +410,7 @@ fn routes(context: &Context<'_>, place: &Place<'_>) -> RouteConfiguration {
     };
     let route = Route {
         name: "default".to_owned(),
-        r#match: Some(crate::route::matches::route_match(None)),
+        r#match: Some(crate::route::matches::route_match(None, false)),
         decorator: Some(Decorator {
             operation: format!("{host}:{service_port}/*"),
             ..Default::default()

@@ -2,7 +2,7 @@
 //!
 //! Only [`crate::context::Context`] asks questions here, and writes down which: a proxy is built anew where an answer has changed.
 
-use super::{Endpoint, Registry, ServiceKey};
+use super::{Endpoint, Registry, Resolution, ServiceKey};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, OnceLock};
 
@@ -43,7 +43,11 @@ impl EndpointIndex {
         let mut accounts: HashMap<ServiceKey, BTreeSet<String>> = HashMap::new();
         for service in &registry.services {
             let key = service.key();
-            let mut own = service.accounts.clone();
+            // Istio knows none of hosts whose names are resolved one by one.
+            let mut own = match service.resolution {
+                Resolution::DynamicDns => BTreeSet::new(),
+                _ => service.accounts.clone(),
+            };
             for endpoint in grouped.get(&key).into_iter().flatten() {
                 if endpoint.service_account.is_empty() {
                     continue;

@@ -45,6 +45,8 @@ pub(crate) struct Cluster {
     pub(crate) services: Vec<Arc<Service>>,
     /// The Service objects, in their order.
     pub(crate) service_objects: Vec<Arc<Value>>,
+    /// The Ingress and IngressClass objects.
+    pub(crate) ingress_objects: Vec<Arc<Value>>,
     pub(crate) problems: Vec<Problem>,
     settings: Settings,
     /// What was read, by the address of the object, which is kept so that no other takes its place.
@@ -109,6 +111,7 @@ impl Cluster {
                         .insert(text(object, &["metadata", "name"]).to_owned(), locality);
                 }
                 "Pod" | "Service" => cluster.read_once(object, before),
+                "Ingress" | "IngressClass" => cluster.ingress_objects.push(object.clone()),
                 _ => {}
             }
         }
@@ -541,7 +544,6 @@ fn service(
         selector: labels(object, &["spec", "selector"]),
         labels: labels(object, &["metadata", "labels"]),
         accounts,
-        subject_alt_names: Vec::new(),
         external_name,
         aliases: Vec::new(),
         node_local: text(object, &["spec", "internalTrafficPolicy"]) == "Local",

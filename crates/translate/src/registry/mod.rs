@@ -85,8 +85,6 @@ pub(crate) struct Service {
     pub(crate) labels: Labels,
     /// Accounts from annotations, and SANs of a ServiceEntry.
     pub(crate) accounts: BTreeSet<String>,
-    /// SANs of a ServiceEntry.
-    pub(crate) subject_alt_names: Vec<String>,
     /// Of an ExternalName service: the name that it stands for.
     pub(crate) external_name: Option<String>,
     /// Hosts of ExternalName services that point here.

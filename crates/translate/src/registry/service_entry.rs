@@ -77,7 +77,6 @@ pub(crate) fn services(
                     .iter()
                     .cloned()
                     .collect::<BTreeSet<_>>(),
-                subject_alt_names: spec.subject_alt_names.clone(),
                 external_name: None,
                 aliases: Vec::new(),
                 node_local: false,

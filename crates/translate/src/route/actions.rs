@@ -35,11 +35,12 @@ pub(crate) fn header_changes(headers: Option<&Headers>) -> HeaderChanges {
     let response = headers.response.as_ref().unwrap_or(&empty);
     let is_authority =
         |name: &str| name.eq_ignore_ascii_case("host") || name.eq_ignore_ascii_case(":authority");
+    // An empty one asks for nothing.
     let authority = request
         .set
         .iter()
         .chain(&request.add)
-        .find(|(name, _)| is_authority(name))
+        .find(|(name, value)| is_authority(name) && !value.is_empty())
         .map(|(_, value)| value.clone());
     HeaderChanges {
         request_add: additions(request),

@@ -79,12 +79,16 @@ fn add_server(
         .iter()
         .flat_map(|listener| &listener.virtual_services)
     {
-        if !config.is_for_gateway(&server.gateway) {
-            continue;
-        }
+        // One that names the gateway twice has its rules twice.
+        let named = config
+            .spec
+            .gateways
+            .iter()
+            .filter(|name| **name == server.gateway)
+            .count();
         let own: Vec<&str> = config.spec.hosts.iter().map(String::as_str).collect();
         let common = intersection(&server.hosts_for(&config.namespace), &own);
-        if common.is_empty() {
+        if named == 0 || common.is_empty() {
             continue;
         }
         let key = (
@@ -105,7 +109,7 @@ fn add_server(
         if routes.is_empty() {
             continue;
         }
-        for name in common {
+        for name in std::iter::repeat_n(common, named).flatten() {
             let name = name.to_ascii_lowercase();
             match hosts.get_mut(&name) {
                 Some(known) => {

@@ -77,7 +77,7 @@ fn translate(
     }
     let mut out = Route {
         name: rule.name.clone(),
-        r#match: Some(matches::route_match(condition)),
+        r#match: Some(matches::route_match(condition, config.ingress)),
         metadata: Some(config_metadata(names::config_path(
             "virtual-service",
             &config.namespace,
@@ -257,7 +257,7 @@ fn path_of(condition: Option<&RouteMatch>) -> String {
         Some(PathSpecifier::Prefix(prefix)) => format!("{prefix}*"),
         Some(PathSpecifier::Path(path)) => path.clone(),
         Some(PathSpecifier::SafeRegex(regex)) => regex.regex.clone(),
-        _ => String::new(),
+        _ => "/*".to_owned(),
     }
 }
 
@@ -277,7 +277,7 @@ pub(crate) fn default_route(context: &Context<'_>, service: &Service, port: u32)
     };
     Route {
         name: "default".to_owned(),
-        r#match: Some(matches::route_match(None)),
+        r#match: Some(matches::route_match(None, false)),
         decorator: Some(Decorator {
             operation: format!("{host}:{port}/*"),
             ..Default::default()

@@ -29,8 +29,8 @@ pub(crate) fn concerns(
         && (condition.source_namespace.is_empty() || condition.source_namespace == namespace)
 }
 
-/// The conditions that the proxy checks.
-pub(crate) fn route_match(condition: Option<&HttpMatchRequest>) -> RouteMatch {
+/// The conditions that the proxy checks. For Kubernetes Ingresses a prefix ends at a `/`.
+pub(crate) fn route_match(condition: Option<&HttpMatchRequest>, ingress: bool) -> RouteMatch {
     let mut out = RouteMatch {
         path_specifier: Some(PathSpecifier::Prefix("/".to_owned())),
         ..Default::default()
@@ -53,6 +53,10 @@ pub(crate) fn route_match(condition: Option<&HttpMatchRequest>) -> RouteMatch {
     if let Some(uri) = &condition.uri {
         out.path_specifier = Some(match uri.kind() {
             MatchKind::Exact(path) => PathSpecifier::Path(path.to_owned()),
+            MatchKind::Prefix(path) if ingress && path != "/" => {
+                let path = path.strip_suffix('/').unwrap_or(path);
+                PathSpecifier::PathSeparatedPrefix(path.to_owned())
+            }
             MatchKind::Prefix(path) => PathSpecifier::Prefix(path.to_owned()),
             MatchKind::Regex(regex) => PathSpecifier::SafeRegex(regex_matcher(regex)),
             MatchKind::Present => PathSpecifier::Prefix("/".to_owned()),
@@ -81,6 +85,7 @@ pub(crate) fn is_catch_all(route: &RouteMatch) -> bool {
     let everything = match &route.path_specifier {
         Some(PathSpecifier::Prefix(prefix)) => prefix == "/",
         Some(PathSpecifier::SafeRegex(regex)) => regex.regex == ".*",
+        Some(PathSpecifier::PathSeparatedPrefix(prefix)) => prefix == "/",
         _ => false,
     };
     everything

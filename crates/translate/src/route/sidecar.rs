@@ -35,7 +35,7 @@ pub(crate) fn outbound(context: &Context<'_>, name: &str) -> Option<RouteConfigu
         Some((host, port)) => (Some(host), port.parse().ok()?),
         None => (None, name.parse::<u32>().ok()?),
     };
-    let Some(listener) = listener_for(context, port, only.is_some()) else {
+    let Some(listener) = listener_for(context, port) else {
         // Nothing is imported, but unknown hosts are still answered.
         return only
             .is_none()
@@ -51,33 +51,24 @@ pub(crate) fn outbound(context: &Context<'_>, name: &str) -> Option<RouteConfigu
     let mut hosts = virtual_hosts(context, wrappers, explicit_proxy);
     if let Some(only) = only {
         let wanted = format!("{only}:{port}");
-        let mut host = hosts.into_iter().find(|host| host.name == wanted)?;
-        host.domains = vec!["*".to_owned()];
-        return Some(configuration(name.to_owned(), vec![host]));
+        // Where a listener of its own has the port, it does not have to have this service.
+        hosts.retain(|host| host.name == wanted);
+        for host in &mut hosts {
+            host.domains = vec!["*".to_owned()];
+        }
+        return Some(configuration(name.to_owned(), hosts));
     }
     hosts.sort_by(|a, b| a.name.cmp(&b.name));
     hosts.push(catch_all(context));
     Some(configuration(name.to_owned(), hosts))
 }
 
-/// The egress listener that a port belongs to.
-fn listener_for<'a>(
-    context: &'a Context<'_>,
-    port: u32,
-    sniffed: bool,
-) -> Option<&'a EgressListener<'a>> {
+/// The egress listener that a port belongs to: its own, else that for all others, which is the last.
+fn listener_for<'a>(context: &'a Context<'_>, port: u32) -> Option<&'a EgressListener<'a>> {
     let listeners = &context.scope.listeners;
-    let exact = || {
-        listeners
-            .iter()
-            .find(|listener| listener.port.is_some_and(|own| own.number == port))
-    };
-    let rest = || listeners.iter().find(|listener| listener.port.is_none());
-    if sniffed {
-        rest().or_else(exact)
-    } else {
-        exact().or_else(rest)
-    }
+    listeners
+        .iter()
+        .find(|listener| listener.port.is_none_or(|own| own.number == port))
 }
 
 /// Services by host, each with only the port in question; all ports for an HTTP proxy listener.
@@ -371,7 +362,7 @@ pub(crate) fn catch_all(context: &Context<'_>) -> VirtualHost {
         domains: vec!["*".to_owned()],
         routes: vec![Route {
             name: name.to_owned(),
-            r#match: Some(matches::route_match(None)),
+            r#match: Some(matches::route_match(None, false)),
             action: Some(action),
             ..Default::default()
         }],

@@ -54,7 +54,7 @@ pub(crate) fn filter(context: &Context<'_>, class: ListenerClass) -> Option<Http
         names.push(name);
     }
     config.rules.push(jwt::RequirementRule {
-        r#match: Some(crate::route::matches::route_match(None)),
+        r#match: Some(crate::route::matches::route_match(None, false)),
         requirement_type: Some(jwt::requirement_rule::RequirementType::Requires(
             requirement(names),
         )),
