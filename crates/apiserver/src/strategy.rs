@@ -19,9 +19,19 @@ pub(crate) fn without_effect(r: &Resource, object: &Value) -> Option<&'static st
     const NO_AUDIT: &str =
         "there is no audit log: what this policy would write there is not recorded";
     match (r.group.as_str(), r.plural.as_str()) {
-        ("networking.k8s.io", "ingresses" | "ingressclasses") => Some(
-            "no ingress controller runs in this cluster: use a Gateway and a VirtualService to let requests in",
-        ),
+        ("networking.k8s.io", "ingresses") => {
+            let class = &object["metadata"]["annotations"]["kubernetes.io/ingress.class"];
+            let named = class == "istio"
+                || class.is_null() && object["spec"]["ingressClassName"].is_string();
+            (!named).then_some(
+                "nothing acts on this Ingress: the annotation kubernetes.io/ingress.class: istio, or an IngressClass with the controller istio.io/ingress-controller, leads it to the ingress gateway",
+            )
+        }
+        ("networking.k8s.io", "ingressclasses") => {
+            (object["spec"]["controller"] != "istio.io/ingress-controller").then_some(
+                "no controller of this name runs in this cluster: Ingresses of this class are kept and nothing acts on them; there is istio.io/ingress-controller",
+            )
+        }
         ("storage.k8s.io", "csidrivers" | "csinodes" | "csistoragecapacities" | "volumeattachments") => Some(
             "no CSI driver runs on the nodes of this cluster: the object is kept and nothing acts on it",
         ),
@@ -543,7 +553,12 @@ mod tests {
         let said = |group: &str, plural: &str, object: Value| {
             without_effect(&resource(group, plural), &object).is_some()
         };
-        assert!(said("networking.k8s.io", "ingresses", json!({})));
+        let ingress = |object: Value| said("networking.k8s.io", "ingresses", object);
+        let annotated = |class: &str| json!({"metadata": {"annotations": {"kubernetes.io/ingress.class": class}}});
+        assert!(ingress(json!({})));
+        assert!(ingress(annotated("nginx")));
+        assert!(!ingress(annotated("istio")));
+        assert!(!ingress(json!({"spec": {"ingressClassName": "istio"}})));
         let group = "admissionregistration.k8s.io";
         let binding = |actions: Value| json!({"spec": {"validationActions": actions}});
         let plural = "validatingadmissionpolicybindings";
