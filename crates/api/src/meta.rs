@@ -5,6 +5,22 @@ use serde_json::{Map, Value, json};
 /// The annotation of a DaemonSet that counts its templates; the server's own, which nobody can change.
 pub const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
 
+/// How deep an object may nest. JSON parsers stop at some depth, that of serde at 128; lists, watch events and reviews carry objects, and
+/// their readers have to get through those.
+pub const DEEPEST: usize = 120;
+
+/// Whether a value nests deeper than `limit` lists and maps.
+pub fn nests_deeper(value: &Value, limit: usize) -> bool {
+    let Some(below) = limit.checked_sub(1) else {
+        return value.is_array() || value.is_object();
+    };
+    match value {
+        Value::Array(items) => items.iter().any(|v| nests_deeper(v, below)),
+        Value::Object(map) => map.values().any(|v| nests_deeper(v, below)),
+        _ => false,
+    }
+}
+
 /// `metadata.name`, empty when absent.
 pub fn name(obj: &Value) -> &str {
     str_at(obj, "name")

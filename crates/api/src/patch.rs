@@ -160,23 +160,57 @@ pub fn json(obj: &Value, patch: &Value) -> Result<Value, StatusError> {
         e.details = serde_json::json!({});
         e
     };
+    let operations = crate::meta::list(patch).len();
+    if operations > MOST_OPERATIONS {
+        return Err(StatusError::too_large(format!(
+            "Request entity too large: The allowed maximum operations in a JSON patch is {MOST_OPERATIONS}, got {operations}"
+        )));
+    }
     let ops: json_patch::Patch = serde_json::from_value(patch.clone()).map_err(|_| rejected())?;
     let mut out = obj.clone();
     carry_out(&mut out, ops).map_err(|_| rejected())?;
     Ok(out)
 }
 
+/// The most operations of a JSON patch, and how many bytes they may copy together: as the real server has it.
+const MOST_OPERATIONS: usize = 10_000;
+const MOST_COPIED: usize = 3 << 20;
+
 /// Carries out a JSON patch as Go's library does: to it, a member that an object does not have is one that is null, which can be
 /// replaced, copied and compared. After an error some of the operations have been carried out.
 ///
 /// # Errors
-/// When an operation does not fit the document, or a `test` fails.
-pub fn carry_out(
-    document: &mut Value,
-    patch: json_patch::Patch,
-) -> Result<(), json_patch::PatchError> {
+/// When an operation does not fit the document, or a `test` fails; when copies make the document too large, or anything makes it too
+/// deep.
+pub fn carry_out(document: &mut Value, patch: json_patch::Patch) -> Result<(), String> {
     use json_patch::{AddOperation, PatchOperation::*};
+    let mut copied = 0;
     for operation in patch.0 {
+        let there = |at: &str| document.pointer(at).unwrap_or(&Value::Null);
+        let (at, brought) = match &operation {
+            Add(o) => (o.path.as_str(), &o.value),
+            Replace(o) => (o.path.as_str(), &o.value),
+            Move(o) => (o.path.as_str(), there(o.from.as_str())),
+            Copy(o) => {
+                let from = there(o.from.as_str());
+                copied += from.to_string().len();
+                (o.path.as_str(), from)
+            }
+            Remove(_) | Test(_) => ("", &Value::Null),
+        };
+        if copied > MOST_COPIED {
+            return Err(format!(
+                "the copied parts are {copied} bytes, more than the {MOST_COPIED} allowed"
+            ));
+        }
+        let room = crate::meta::DEEPEST.checked_sub(at.matches('/').count());
+        if room.is_none_or(|room| crate::meta::nests_deeper(brought, room)) {
+            return Err(format!(
+                "{} nests deeper than {} levels",
+                at,
+                crate::meta::DEEPEST
+            ));
+        }
         let operation = match operation {
             Replace(o) if is_absent(document, o.path.as_str()) => Add(AddOperation {
                 path: o.path,
@@ -189,7 +223,8 @@ pub fn carry_out(
             Test(o) if o.value.is_null() && is_absent(document, o.path.as_str()) => continue,
             other => other,
         };
-        json_patch::patch(document, &json_patch::Patch(vec![operation]))?;
+        json_patch::patch(document, &json_patch::Patch(vec![operation]))
+            .map_err(|e| e.to_string())?;
     }
     Ok(())
 }
@@ -309,6 +344,20 @@ mod tests {
                 "seen {message}, expected {expected}"
             );
         }
+    }
+
+    #[test]
+    fn json_patches_make_no_object_that_nobody_could_read() {
+        let code =
+            |ops: Vec<Value>| json(&json!({"a": {"b": "c"}}), &ops.into()).map_err(|e| e.code);
+        let copy = |n| json!({"op": "copy", "from": "/a", "path": format!("/a/{n}")});
+        let doubled = (1..40).map(copy).collect();
+        assert_eq!(code(doubled), Err(422), "each doubles the object");
+        let inward = (1..200).map(|n| json!({"op": "add", "path": "/a".repeat(n), "value": {}}));
+        assert_eq!(code(inward.collect()), Err(422), "each goes a level deeper");
+        let many = vec![json!({"op": "test", "path": "/a/b", "value": "c"}); MOST_OPERATIONS + 1];
+        assert_eq!(code(many.clone()), Err(413));
+        assert!(code(many[1..].to_vec()).is_ok());
     }
 
     #[test]

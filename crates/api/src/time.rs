@@ -22,9 +22,11 @@ pub fn rfc3339_micro(t: OffsetDateTime) -> String {
         .expect("a date always formats")
 }
 
-/// Parses RFC 3339 with or without fractions; `None` when it is not a time.
+/// Parses RFC 3339 with or without fractions; `None` when it is not a time, or one whose year in UTC has not four digits.
 pub fn parse(s: &str) -> Option<OffsetDateTime> {
-    OffsetDateTime::parse(s, &::time::format_description::well_known::Rfc3339).ok()
+    let time = OffsetDateTime::parse(s, &::time::format_description::well_known::Rfc3339).ok()?;
+    let time = time.checked_to_offset(UtcOffset::UTC)?;
+    (0..=9999).contains(&time.year()).then_some(time)
 }
 
 /// A duration as `kubectl` prints ages: `5s`, `3m4s`, `5h12m`, `3d4h`, `2y35d`. Negative up to two seconds is `0s`,

@@ -17,7 +17,7 @@ mod port_forward;
 mod resource;
 mod store;
 mod transport;
-mod watch;
+pub mod watch;
 
 pub use backoff::Backoff;
 pub use client::{Client, List};

@@ -73,15 +73,13 @@ impl WatchConnection {
     }
 
     fn parse(&self, line: &[u8]) -> Result<Event> {
-        let mut document = lean::event(line)
-            .map_err(|error| self.protocol(format!("an event is not JSON: {error}")))?;
-        let object = document["object"].take();
-        match document["type"].as_str() {
-            Some("ADDED") => Ok(Event::Added(object)),
-            Some("MODIFIED") => Ok(Event::Modified(object)),
-            Some("DELETED") => Ok(Event::Deleted(object)),
-            Some("BOOKMARK") => Ok(Event::Bookmark(object)),
-            Some("ERROR") => Err(Error::from_status(&object, 500)),
+        let (kind, object) = document(line).map_err(|reason| self.protocol(reason))?;
+        match kind.as_str() {
+            "ADDED" => Ok(Event::Added(object)),
+            "MODIFIED" => Ok(Event::Modified(object)),
+            "DELETED" => Ok(Event::Deleted(object)),
+            "BOOKMARK" => Ok(Event::Bookmark(object)),
+            "ERROR" => Err(Error::from_status(&object, 500)),
             other => Err(self.protocol(format!("unknown event type {other:?}"))),
         }
     }
@@ -92,6 +90,20 @@ impl WatchConnection {
             reason,
         }
     }
+}
+
+/// A line of a watch: the type of the event and the object, without its `managedFields`.
+///
+/// # Errors
+/// Why the line is no event.
+pub fn document(line: &[u8]) -> std::result::Result<(String, Value), String> {
+    let mut event = lean::event(line).map_err(|error| format!("an event is not JSON: {error}"))?;
+    let kind = event["type"]
+        .as_str()
+        .ok_or("an event has no type")?
+        .to_owned();
+    let object = event.get_mut("object").map(Value::take).unwrap_or_default();
+    Ok((kind, object))
 }
 
 /// Cuts a byte stream into lines, looking at every byte once.

@@ -227,16 +227,72 @@ fn call<'a>(
     for node in target.into_iter().chain(args) {
         values.push(eval(node, scope)?);
     }
-    let size: usize = values
+    spend(scope.left, cost(function, &values, scope.left.get()))?;
+    functions::call(function, target.is_some(), &values)
+}
+
+/// What a call takes: a step for each item or ten bytes that it looks at, or that it makes. Nothing is made before it is paid for.
+fn cost(function: &str, values: &[Value], left: u64) -> u64 {
+    // Lists and maps share what they hold, so that a short expression can stand for any number of values. Some functions walk them all.
+    let all = matches!(
+        function,
+        "_==_"
+            | "_!=_"
+            | "@in"
+            | "format"
+            | "string"
+            | "indexOf"
+            | "lastIndexOf"
+            | "distinct"
+            | "join"
+    ) || function.starts_with("sets.");
+    let looked_at: u64 = values
         .iter()
         .map(|value| match value {
-            Value::String(s) => s.len() / 10,
-            Value::List(items, _) => items.len(),
+            _ if all => weight(value, left),
+            Value::String(s) => s.len() as u64 / 10,
+            Value::List(items, _) => items.len() as u64,
             _ => 0,
         })
         .sum();
-    spend(scope.left, size as u64)?;
-    functions::call(function, target.is_some(), &values)
+    let made = match (function, values) {
+        (
+            "replace",
+            [
+                Value::String(text),
+                Value::String(old),
+                Value::String(new),
+                ..,
+            ],
+        ) => text.matches(&**old).count().saturating_mul(new.len()),
+        ("join", [Value::List(items, _), Value::String(between)]) => {
+            items.len().saturating_mul(between.len())
+        }
+        ("matches" | "find" | "findAll", [Value::String(text), Value::String(pattern), ..]) => {
+            text.len().saturating_mul(pattern.len() / 4)
+        }
+        _ => 0,
+    };
+    looked_at.saturating_add(made as u64 / 10)
+}
+
+/// The number of values in a value, texts counted by ten bytes; no more than a little over `limit` is counted.
+fn weight(value: &Value, limit: u64) -> u64 {
+    let mut sum = 1;
+    let mut add = |inner: &Value| {
+        if sum <= limit {
+            sum += weight(inner, limit - sum.min(limit));
+        }
+    };
+    match value {
+        Value::List(items, _) => items.iter().for_each(&mut add),
+        Value::Map(map) => map.values().for_each(&mut add),
+        Value::Optional(Some(inner)) => add(inner),
+        Value::String(text) => sum += text.len() as u64 / 10,
+        Value::Bytes(bytes) => sum += bytes.len() as u64 / 10,
+        _ => {}
+    }
+    sum
 }
 
 fn folded<'a>(
@@ -303,5 +359,41 @@ fn folded<'a>(
         (Fold::Exists, None) => Ok(Value::Bool(false)),
         (Fold::ExistsOne, None) => Ok(Value::Bool(count == 1)),
         (Fold::Map | Fold::Filter, None) => Ok(Value::list(out)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cel::parse;
+
+    #[test]
+    fn what_a_short_expression_multiplies_is_paid_for() {
+        let doubled = |innermost: &str, last: &str| {
+            let bind = |n: usize| format!("cel.bind(v{}, [v{n}, v{n}], ", n + 1);
+            let binds: String = (0..40).map(bind).collect();
+            format!("cel.bind(v0, {innermost}, {binds}{last}{}", ")".repeat(41))
+        };
+        let text = format!("cel.bind(t, '{}', ", "x".repeat(20_000));
+        let refused = "operation cancelled: actual cost limit exceeded";
+        for (source, expected) in [
+            (doubled("[1]", "v40 == v40"), Err(refused)),
+            (doubled("[1]", "size('%s'.format([v40])) > 0"), Err(refused)),
+            (doubled("[1]", "size(v40) == 2"), Ok(true)),
+            (format!("{text}size(t.replace('x', t)) > 0)"), Err(refused)),
+            (format!("{text}size(t.replace('y', t)) == 20000)"), Ok(true)),
+            (
+                format!("{text}size(t.split('').join(t)) > 0)"),
+                Err(refused),
+            ),
+        ] {
+            let seen = parse(&source).and_then(|e| e.eval(&[]));
+            let seen = match &seen {
+                Ok(Value::Bool(truth)) => Ok(*truth),
+                Ok(other) => panic!("{source}: {other:?}"),
+                Err(why) => Err(why.as_str()),
+            };
+            assert_eq!(seen, expected, "{source}");
+        }
     }
 }

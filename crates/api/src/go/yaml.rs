@@ -6,6 +6,7 @@
 mod scalar;
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use libyaml_safer::{ErrorKind, EventData, MappingStyle, Parser, ScalarStyle, SequenceStyle};
 use serde_json::{Map, Number, Value};
@@ -50,7 +51,7 @@ pub enum Data {
         flow: bool,
     },
     /// A reference to a node with an anchor: the node itself.
-    Alias(Box<Node>),
+    Alias(Arc<Node>),
 }
 
 /// Why a document cannot be read; the text is the one of Go's library.
@@ -90,6 +91,15 @@ impl Error {
 /// # Errors
 /// The text is not YAML.
 pub fn parse(text: &str) -> Result<Option<Node>, Error> {
+    // The parser's own library panics where a tag is followed by a comma, or has an escape that is no character.
+    std::panic::catch_unwind(|| load(text)).unwrap_or_else(|_| {
+        Err(Error(
+            "did not find expected whitespace or line break after a tag".to_owned(),
+        ))
+    })
+}
+
+fn load(text: &str) -> Result<Option<Node>, Error> {
     let last = text.trim_end_matches('\n').matches('\n').count() as u64;
     // The parser wants the last line of a block scalar to have an end.
     let text = format!("{text}\n");
@@ -101,11 +111,13 @@ pub fn parse(text: &str) -> Result<Option<Node>, Error> {
         anchors: HashMap::new(),
         open: Vec::new(),
         depth: 0,
+        nodes: 0,
+        repeated: 0,
         last,
     };
     loop {
         match loader.next()?.0 {
-            EventData::DocumentStart { .. } => return loader.node().map(Some),
+            EventData::DocumentStart { .. } => return loader.node().map(|node| Some(node.0)),
             EventData::StreamEnd => return Ok(None),
             _ => {}
         }
@@ -260,15 +272,43 @@ fn merge_all(value: &Node, object: &mut Map<String, Value>) -> Result<(), Error>
     }
 }
 
-/// Deeper documents are refused: nothing that is applied to a cluster comes near, and the walks over it are recursive.
-const DEPTH: usize = 1000;
+/// Deeper documents are refused, as deeper JSON is: nothing that is applied to a cluster comes near, and the walks over it are recursive.
+/// A reference counts with all that it stands for.
+const DEPTH: usize = 127;
+
+/// Whether so many of the nodes of a document may come from references, each of which counts with all that it stands for. A document of
+/// a few lines could fill any memory. The bounds are those of Go's library: nearly all of 400 000 nodes, a tenth of 4 000 000.
+fn excessive(repeated: usize, nodes: usize) -> bool {
+    const FEW: usize = 400_000;
+    const MANY: usize = 4_000_000;
+    if repeated <= 100 || nodes <= 1000 {
+        return false;
+    }
+    let percent = match nodes {
+        ..=FEW => 99,
+        MANY.. => 10,
+        _ => 99 - 89 * (nodes - FEW) / (MANY - FEW),
+    };
+    // A document is a few megabytes: no overflow in sight.
+    repeated * 100 > percent * nodes
+}
+
+/// A node with an anchor, and what a reference to it brings along.
+struct Anchored {
+    node: Arc<Node>,
+    height: usize,
+    nodes: usize,
+}
 
 struct Loader<'a, 'b> {
     parser: Parser<&'a mut &'b [u8]>,
-    anchors: HashMap<String, Node>,
+    anchors: HashMap<String, Anchored>,
     /// Anchors of nodes that are not yet at their end.
     open: Vec<String>,
     depth: usize,
+    /// Nodes so far, those behind references included, and how many of them those are.
+    nodes: usize,
+    repeated: usize,
     /// The last line of the text, counted from 0.
     last: u64,
 }
@@ -283,16 +323,26 @@ impl Loader<'_, '_> {
         Ok((event.data, event.start_mark.line as usize + 1, lines))
     }
 
-    fn node(&mut self) -> Result<Node, Error> {
+    fn node(&mut self) -> Result<(Node, usize), Error> {
         let (event, line, lines) = self.next()?;
         self.started(event, line, lines)
     }
 
-    fn started(&mut self, event: EventData, line: usize, lines: usize) -> Result<Node, Error> {
+    /// The node that begins with `event`, and its height.
+    fn started(
+        &mut self,
+        event: EventData,
+        line: usize,
+        lines: usize,
+    ) -> Result<(Node, usize), Error> {
+        let too_deep = || Error(format!("line {line}: exceeded max depth of {DEPTH}"));
         self.depth += 1;
         if self.depth > DEPTH {
-            return Err(Error(format!("line {line}: exceeded max depth of {DEPTH}")));
+            return Err(too_deep());
         }
+        let before = self.nodes;
+        self.nodes += 1;
+        let mut height = 1;
         let (anchor, data) = match event {
             EventData::Alias { anchor } => {
                 if self.open.contains(&anchor) {
@@ -301,7 +351,16 @@ impl Loader<'_, '_> {
                 let Some(target) = self.anchors.get(&anchor) else {
                     return Err(Error(format!("unknown anchor '{anchor}' referenced")));
                 };
-                (None, Data::Alias(Box::new(target.clone())))
+                height = target.height;
+                self.nodes += target.nodes;
+                self.repeated += target.nodes;
+                if self.depth + height > DEPTH {
+                    return Err(too_deep());
+                }
+                if excessive(self.repeated, self.nodes) {
+                    return Err(Error("document contains excessive aliasing".to_owned()));
+                }
+                (None, Data::Alias(target.node.clone()))
             }
             EventData::Scalar {
                 anchor,
@@ -331,7 +390,9 @@ impl Loader<'_, '_> {
                     if matches!(event, EventData::SequenceEnd) {
                         break;
                     }
-                    items.push(self.started(event, line, lines)?);
+                    let (item, below) = self.started(event, line, lines)?;
+                    height = height.max(below + 1);
+                    items.push(item);
                 }
                 let flow = style == SequenceStyle::Flow;
                 (anchor, Data::Sequence { items, flow })
@@ -344,8 +405,10 @@ impl Loader<'_, '_> {
                     if matches!(event, EventData::MappingEnd) {
                         break;
                     }
-                    let key = self.started(event, line, lines)?;
-                    entries.push((key, self.node()?));
+                    let (key, below_key) = self.started(event, line, lines)?;
+                    let (value, below) = self.node()?;
+                    height = height.max(below.max(below_key) + 1);
+                    entries.push((key, value));
                 }
                 let flow = style == MappingStyle::Flow;
                 (anchor, Data::Mapping { entries, flow })
@@ -356,9 +419,14 @@ impl Loader<'_, '_> {
         let node = Node { line, data };
         if let Some(anchor) = anchor {
             self.open.retain(|open| *open != anchor);
-            self.anchors.insert(anchor, node.clone());
+            let anchored = Anchored {
+                node: Arc::new(node.clone()),
+                height,
+                nodes: self.nodes - before,
+            };
+            self.anchors.insert(anchor, anchored);
         }
-        Ok(node)
+        Ok((node, height))
     }
 }
 
@@ -366,6 +434,39 @@ impl Loader<'_, '_> {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn a_tag_that_the_parser_cannot_take_is_an_error() {
+        let refused = parse("[!!str, x]").map(|_| ()).unwrap_err().to_string();
+        assert_eq!(
+            refused,
+            "yaml: did not find expected whitespace or line break after a tag"
+        );
+    }
+
+    #[test]
+    fn references_make_no_document_that_is_larger_or_deeper_than_a_written_one() {
+        let refused = |text: &str| parse(text).map(|_| ()).map_err(|e| e.to_string());
+        let mut laughs = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n".to_owned();
+        let mut chain = "a0: &a0 [x]\n".to_owned();
+        for n in 1..200 {
+            let before = n - 1;
+            let nine = vec![format!("*a{before}"); 9].join(", ");
+            laughs += &format!("a{n}: &a{n} [{nine}]\n");
+            chain += &format!("a{n}: &a{n} [*a{before}]\n");
+        }
+        assert_eq!(
+            refused(&laughs),
+            Err("yaml: document contains excessive aliasing".into())
+        );
+        let deep = refused(&chain).unwrap_err();
+        assert!(deep.ends_with("exceeded max depth of 127"), "{deep}");
+        let deep = refused(&"[".repeat(200)).unwrap_err();
+        assert!(deep.ends_with("exceeded max depth of 127"), "{deep}");
+        // What people write to say a thing once.
+        let often = format!("a: &a {{b: 1}}\nc: [{}]\n", vec!["*a"; 500].join(", "));
+        assert_eq!(refused(&often), Ok(()));
+    }
 
     fn read(text: &str) -> Value {
         to_json(&parse(text).unwrap().expect("a document")).unwrap()
