@@ -43,9 +43,9 @@ fn due(schedule: &Schedule, since: Time, now: Time) -> (Option<Time>, usize) {
         missed += 1;
         last = Some(next);
         at = next;
-        if missed > 10_000 {
+        if missed == 10_000 {
             // Nobody waits for all of them.
-            at = now - time::Duration::days(1);
+            at = at.max(now - time::Duration::days(1));
         }
     }
     (last, missed)
@@ -116,7 +116,7 @@ pub fn reconcile(observed: &Observed) -> (Vec<Action>, Option<Duration>) {
         let mut since =
             time_at(&cron["status"]["lastScheduleTime"]).unwrap_or_else(|| created(cron));
         if let Some(seconds) = deadline {
-            since = since.max(now - time::Duration::seconds(seconds));
+            since = since.max(now.saturating_sub(time::Duration::seconds(seconds)));
         }
         let (last, missed) = due(&schedule, since, now);
         if let Some(at) = last {
@@ -292,6 +292,19 @@ mod tests {
                 _ => format!("delete {}", a.target.name),
             })
             .collect()
+    }
+
+    #[test]
+    fn a_schedule_that_rested_for_years_starts_the_last_job_it_missed() {
+        let rested = run(cron("Allow"), Vec::new(), "2029-03-04T05:06:30Z");
+        assert_eq!(rested.len(), 1, "{rested:?}");
+        let minute = api::time::parse("2029-03-04T05:06:00Z").unwrap();
+        let name = format!("create c-{}", minute.unix_timestamp() / 60);
+        assert_eq!(rested[0], name);
+        let mut eager = cron("Allow");
+        eager["spec"]["startingDeadlineSeconds"] = i64::MAX.into();
+        eager["status"] = json!({"lastScheduleTime": "0001-01-01T00:00:00Z"});
+        assert_eq!(run(eager, Vec::new(), "2029-03-04T05:06:30Z"), [name]);
     }
 
     #[test]

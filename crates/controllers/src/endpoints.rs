@@ -4,6 +4,7 @@ mod legacy;
 mod members;
 mod mirror;
 mod slices;
+pub mod trigger;
 
 #[cfg(test)]
 mod tests;

@@ -124,7 +124,7 @@ fn expire(observed: &Observed, finished: Time) -> (Vec<Action>, Option<Duration>
     let Some(seconds) = observed.job["spec"]["ttlSecondsAfterFinished"].as_i64() else {
         return (Vec::new(), None);
     };
-    let left = finished + time::Duration::seconds(seconds) - observed.now;
+    let left = finished.saturating_add(time::Duration::seconds(seconds)) - observed.now;
     if left > time::Duration::ZERO {
         return (Vec::new(), Some(left.unsigned_abs()));
     }
@@ -307,7 +307,7 @@ fn end(
         .as_i64()
         .filter(|_| !suspended)
     {
-        let left = started + time::Duration::seconds(seconds) - observed.now;
+        let left = started.saturating_add(time::Duration::seconds(seconds)) - observed.now;
         if left <= time::Duration::ZERO {
             return Some(TOO_LATE);
         }
@@ -368,7 +368,7 @@ fn backoff(count: &Count, now: Time) -> Option<Duration> {
     let delay = FIRST_BACKOFF
         .saturating_mul(2i64.saturating_pow((failed - 1).min(30)))
         .min(LONGEST_BACKOFF);
-    let left = since + time::Duration::seconds(delay) - now;
+    let left = since.saturating_add(time::Duration::seconds(delay)) - now;
     (left > time::Duration::ZERO).then(|| left.unsigned_abs())
 }
 

@@ -152,7 +152,7 @@ fn evict(taints: &[Value], observed: &Observed) -> (Vec<Action>, Option<Duration
                 continue;
             };
             let since = time_at(&taint["timeAdded"]).unwrap_or(observed.now);
-            let left = since + time::Duration::seconds(stay) - observed.now;
+            let left = since.saturating_add(time::Duration::seconds(stay)) - observed.now;
             if left > time::Duration::ZERO {
                 let left = left.unsigned_abs();
                 again = Some(again.map_or(left, |known| known.min(left)));

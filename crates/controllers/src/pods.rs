@@ -74,7 +74,7 @@ pub(crate) fn availability(pod: &Value, min_ready_seconds: i64, now: Time) -> Av
     let Some(since) = ready_since(pod) else {
         return Availability::No;
     };
-    let left = since + time::Duration::seconds(min_ready_seconds) - now;
+    let left = since.saturating_add(time::Duration::seconds(min_ready_seconds)) - now;
     if left <= time::Duration::ZERO {
         Availability::Yes
     } else {

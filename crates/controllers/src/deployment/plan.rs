@@ -409,7 +409,7 @@ impl Plan {
     pub(super) fn deadline(&self, condition: &Value) -> Option<Duration> {
         let seconds = self.deployment["spec"]["progressDeadlineSeconds"].as_i64()?;
         let since = time_at(&condition["lastUpdateTime"])?;
-        let left = since + time::Duration::seconds(seconds) - self.now;
+        let left = since.saturating_add(time::Duration::seconds(seconds)) - self.now;
         Some(if left.is_negative() {
             Duration::ZERO
         } else {

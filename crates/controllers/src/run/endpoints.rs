@@ -1,10 +1,15 @@
 //! The loop of Endpoints and EndpointSlices.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use kube_client::{Store, StoreEvent};
+use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::{Context, Key, key_of, states};
 use crate::action::Executor;
+use crate::endpoints::trigger::{self, Seen};
 use crate::endpoints::{Observed, SERVICE_NAME, reconcile};
 use crate::selector::map_matches;
 use crate::work::{WorkQueue, Worked};
@@ -44,9 +49,10 @@ pub(super) async fn run(context: &Context) {
     });
     let executor = context.executor("endpoint-controller");
     let context = context.clone();
+    let seen = Arc::new(Mutex::new(HashMap::new()));
     let work = {
         let context = context.clone();
-        move |key| work(context.clone(), executor.clone(), key)
+        move |key| work(context.clone(), executor.clone(), seen.clone(), key)
     };
     queue.run("endpoints", &context.token, work).await;
 }
@@ -70,7 +76,12 @@ fn services_of(event: &StoreEvent, services: &Store) -> Vec<Key> {
         .collect()
 }
 
-async fn work(context: Context, executor: Executor, (ns, name): Key) -> Worked {
+async fn work(
+    context: Context,
+    executor: Executor,
+    seen: Arc<Mutex<HashMap<Key, Seen>>>,
+    (ns, name): Key,
+) -> Worked {
     let nodes = context.nodes.list();
     let observed = Observed {
         service: context.services.get(&ns, &name),
@@ -82,7 +93,21 @@ async fn work(context: Context, executor: Executor, (ns, name): Key) -> Worked {
             .filter_map(|node| Some((api::meta::name(node).to_owned(), zone(node)?.to_owned())))
             .collect(),
     };
-    match executor.run(reconcile(&observed)).await {
+    let mut actions = reconcile(&observed);
+    match &observed.service {
+        Some(service) if service["spec"]["selector"].is_object() => {
+            let mut seen = seen.lock();
+            let at = seen
+                .entry((ns, name))
+                .or_default()
+                .look(service, &observed.pods);
+            trigger::note(&mut actions, at);
+        }
+        _ => {
+            seen.lock().remove(&(ns, name));
+        }
+    }
+    match executor.run(actions).await {
         Ok(()) => Ok(None),
         Err(failed) if crate::action::is_terminating_namespace(&failed.error) => Ok(None),
         Err(failed) => Err(failed.error),
