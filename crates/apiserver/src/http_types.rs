@@ -127,7 +127,42 @@ pub(crate) fn bytes_answer(
         header::CONTENT_TYPE,
         header::HeaderValue::from_static(content_type),
     );
+    answer.extensions_mut().insert(Whole);
     answer
+}
+
+/// Marks an answer whose body is at hand: it is the server's own, and no stream.
+#[derive(Clone)]
+struct Whole;
+
+/// Does somebody look at the answer? Then JSON is indented: who asks with `pretty`, and where that is not said, browsers and curl.
+pub(crate) fn for_people(query: &Query, user_agent: &str) -> bool {
+    match query.text("pretty") {
+        "" => ["curl", "Wget", "Mozilla/5.0"]
+            .iter()
+            .any(|tool| user_agent.starts_with(tool)),
+        wanted => api::go::strconv::parse_bool(wanted).unwrap_or(false),
+    }
+}
+
+/// The same answer, its JSON indented.
+pub(crate) async fn indented(answer: Answer) -> Answer {
+    let json = answer
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|kind| kind == "application/json");
+    if !json || answer.extensions().get::<Whole>().is_none() {
+        return answer;
+    }
+    let (head, body) = answer.into_parts();
+    let Ok(body) = body.collect().await else {
+        return json_answer(StatusCode::INTERNAL_SERVER_ERROR, &Value::Null);
+    };
+    let bytes = body.to_bytes();
+    let text = serde_json::from_slice::<Value>(&bytes)
+        .and_then(|value| serde_json::to_vec_pretty(&value))
+        .map_or(bytes, Bytes::from);
+    Response::from_parts(head, full(text))
 }
 
 pub(crate) fn json_answer(code: StatusCode, value: &Value) -> Answer {

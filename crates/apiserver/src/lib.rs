@@ -25,6 +25,7 @@ mod metrics_api;
 mod negotiate;
 mod other;
 mod outbound;
+pub mod parsers;
 mod policy;
 mod protobuf;
 mod proxy;
@@ -224,6 +225,7 @@ pub async fn run(config: Config, token: CancellationToken) -> Result<Handle, Err
         shutdown: token,
         turns: state::Turns::default(),
         readings: metrics_api::Readings::default(),
+        webhooks: outbound::Pool::default(),
         flow: Arc::default(),
         aggregator: aggregation::Aggregator::new(
             aggregation::FrontProxy::new(std::time::SystemTime::now())

@@ -144,8 +144,20 @@ fn refuse(resource: &Resource, object: &Value, errors: &[api::field::FieldError]
     ))
 }
 
+/// Refuses what readers of the stored object could not get through.
+fn bounded(object: &Value) -> ApiResult<()> {
+    if api::meta::nests_deeper(object, api::meta::DEEPEST) {
+        return Err(ApiError::bad_request(format!(
+            "the object nests deeper than {} levels",
+            api::meta::DEEPEST
+        )));
+    }
+    Ok(())
+}
+
 /// Refuses wrong new objects.
 pub(crate) fn validate_create(resource: &Resource, object: &Value) -> ApiResult<()> {
+    bounded(object)?;
     let errors = match resource.schema() {
         Some(schema) => api::validate::create(&resource.info, schema, object),
         None => Vec::new(),
@@ -160,6 +172,7 @@ pub(crate) fn validate_update(
     old: &Value,
     subresource: &str,
 ) -> ApiResult<()> {
+    bounded(object)?;
     let sub = (!subresource.is_empty()).then_some(subresource);
     let errors = match resource.schema() {
         Some(schema) => api::validate::update(&resource.info, schema, object, old, sub),

@@ -37,7 +37,7 @@ pub(crate) fn public(server: &Server, request_query: &crate::target::Query, path
         .trim_start_matches('/')
         .split_once('/')
         .unwrap_or((path.trim_start_matches('/'), ""));
-    let checks = ["ping", "log", "storage"];
+    let checks = ["ping", "log", "etcd"];
     if !check.is_empty() {
         return if checks.contains(&check) {
             text_answer(StatusCode::OK, "ok")

@@ -18,7 +18,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::authn::{self, User};
 use crate::authz::Action;
 use crate::error::{ApiError, ApiResult};
-use crate::http_types::{Answer, Request, drain, error_answer};
+use crate::http_types::{Answer, Request, drain, error_answer, for_people, indented};
 use crate::state::{Server, unix_now};
 use crate::target::{Query, Route, route};
 use crate::{aggregation, flow, metrics_api, other, rest, shape};
@@ -210,6 +210,12 @@ async fn answer(
                         .await
                         .unwrap_or_else(|e| error_answer(&e)),
                     Err(refusal) => refusal,
+                };
+                let agent = request.header(header::USER_AGENT);
+                let answer = if for_people(&request.query, agent) {
+                    indented(answer).await
+                } else {
+                    answer
                 };
                 let warnings = std::mem::take(&mut *request.warnings.lock());
                 unread = request.body.lock().take();

@@ -26,6 +26,7 @@ pub(crate) struct Server {
     pub shutdown: CancellationToken,
     pub turns: Turns,
     pub readings: crate::metrics_api::Readings,
+    pub webhooks: crate::outbound::Pool,
     pub flow: Arc<crate::flow::Flow>,
     pub aggregator: crate::aggregation::Aggregator,
     /// Authority of client certificates, which extension servers are told.

@@ -34,8 +34,8 @@ pub(crate) fn percent_decode(text: &str, plus_is_space: bool) -> Option<String> 
     while i < bytes.len() {
         match bytes[i] {
             b'%' => {
-                let hex = std::str::from_utf8(bytes.get(i + 1..i + 3)?).ok()?;
-                out.push(u8::from_str_radix(hex, 16).ok()?);
+                let digit = |at: usize| char::from(*bytes.get(at)?).to_digit(16);
+                out.push(u8::try_from(digit(i + 1)? << 4 | digit(i + 2)?).ok()?);
                 i += 3;
             }
             b'+' if plus_is_space => {

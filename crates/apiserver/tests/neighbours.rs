@@ -85,6 +85,59 @@ async fn webhooks_change_refuse_and_warn() {
 }
 
 #[tokio::test]
+async fn a_webhook_is_asked_over_one_connection_until_that_has_ended() {
+    let w = World::new().await;
+    let c = w.admin();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let acceptor = w.credentials.acceptor();
+    // Each connection is a task; the test ends the first one as a webhook that goes away does.
+    let (connections, mut accepted) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            let connection = tokio::spawn(async move {
+                let tls = acceptor.accept(stream).await.unwrap();
+                let service = hyper::service::service_fn(|request: Request<Incoming>| async {
+                    let body = request.into_body().collect().await.unwrap().to_bytes();
+                    let review: Value = serde_json::from_slice(&body).unwrap();
+                    let out = json!({"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1",
+                        "response": {"uid": review["request"]["uid"], "allowed": true}});
+                    Ok::<_, std::convert::Infallible>(Response::new(Full::<bytes::Bytes>::new(
+                        out.to_string().into(),
+                    )))
+                });
+                let _ = hyper::server::conn::http1::Builder::new()
+                    .serve_connection(TokioIo::new(tls), service)
+                    .await;
+            });
+            if connections.send(connection).is_err() {
+                return;
+            }
+        }
+    });
+    let kind = "ValidatingWebhookConfiguration";
+    let hook = configuration(&w, kind, address, "configmaps", "Fail");
+    let (code, made) = c
+        .post(&format!("{HOOKS}/validatingwebhookconfigurations"), &hook)
+        .await;
+    assert_eq!(code, 201, "{made}");
+    for name in ["a", "b"] {
+        let (code, made) = c.post(CMS, &json!({"metadata": {"name": name}})).await;
+        assert_eq!(code, 201, "{made}");
+    }
+    let first = accepted.recv().await.unwrap();
+    assert!(
+        accepted.is_empty(),
+        "a second call over a second connection"
+    );
+    first.abort();
+    let (code, made) = c.post(CMS, &json!({"metadata": {"name": "c"}})).await;
+    assert_eq!(code, 201, "{made}");
+    assert_eq!(accepted.len(), 1, "the ended connection is replaced by one");
+}
+
+#[tokio::test]
 async fn an_absent_webhook_stops_only_those_who_insist() {
     let w = World::new().await;
     let c = w.admin();

@@ -144,6 +144,101 @@ async fn queries_that_mean_nothing_are_no_errors_of_the_server() {
     }
 }
 
+/// Objects go into lists, events and reviews, whose readers stop at some depth; what is stored has to be read again.
+#[tokio::test]
+async fn objects_that_nobody_could_read_are_refused_in_every_form() {
+    let mut w = World::new().await;
+    let c = w.admin();
+    let definition = json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {"name": "nests.a.io"},
+        "spec": {"group": "a.io", "scope": "Cluster", "names": {"plural": "nests", "kind": "Nest"}, "versions": [{"name": "v1", "served": true,
+            "storage": true, "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}]}});
+    let crds = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    assert_eq!(c.post(crds, &definition).await.0, 201);
+    let nests = "/apis/a.io/v1/nests";
+    let nest = |depth: usize| {
+        format!(
+            r#"{{"apiVersion": "a.io/v1", "kind": "Nest", "metadata": {{"name": "n{depth}"}}, "x": {}{}}}"#,
+            r#"{"y": "#.repeat(depth) + "1",
+            "}".repeat(depth)
+        )
+    };
+    let (code, made) = c
+        .send("POST", nests, "application/json", nest(90).as_bytes())
+        .await;
+    assert_eq!(code, 201, "{made}");
+    for media in ["application/json", "application/yaml"] {
+        for depth in [118, 124, 500, 5000, 100_000] {
+            let body = nest(depth);
+            let (code, refused) = c.send("POST", nests, media, body.as_bytes()).await;
+            assert_eq!(code, 400, "{media}, {depth} levels: {refused}");
+            let path = format!("{nests}/applied?fieldManager=m");
+            let body = body.replace(&format!("n{depth}"), "applied");
+            let media = "application/apply-patch+yaml";
+            let (code, refused) = c.send("PATCH", &path, media, body.as_bytes()).await;
+            assert_eq!(code, 400, "{media}, {depth} levels: {refused}");
+        }
+    }
+    let inward =
+        |n: usize| json!({"op": "add", "path": format!("/x{}", "/y".repeat(n)), "value": {}});
+    let path = format!("{nests}/n90");
+    let operations: Value = (80..400).map(inward).collect();
+    let json_patch = "application/json-patch+json";
+    let (code, refused) = c
+        .send(
+            "PATCH",
+            &path,
+            json_patch,
+            operations.to_string().as_bytes(),
+        )
+        .await;
+    assert_eq!(code, 422, "{refused}");
+    let double = |n: usize| json!({"op": "copy", "from": "/x", "path": format!("/x/{n}")});
+    let operations: Value = (0..60).map(double).collect();
+    let (code, refused) = c
+        .send(
+            "PATCH",
+            &path,
+            json_patch,
+            operations.to_string().as_bytes(),
+        )
+        .await;
+    assert_eq!(code, 422, "{refused}");
+    w.restart().await;
+    let (code, list) = w.admin().get(nests).await;
+    assert_eq!(
+        (code, list["items"].as_array().map(Vec::len)),
+        (200, Some(1)),
+        "{list}"
+    );
+}
+
+#[tokio::test]
+async fn a_few_lines_of_yaml_fill_no_memory() {
+    let w = World::new().await;
+    let mut body = "data: &a0 {k: v}\n".to_owned();
+    for n in 1..40 {
+        let items = vec![format!("*a{}", n - 1); 20].join(", ");
+        body += &format!("x{n}: &a{n} [{items}]\n");
+    }
+    let (code, refused) = w
+        .admin()
+        .send("POST", CMS, "application/yaml", body.as_bytes())
+        .await;
+    assert_eq!(code, 400, "{refused}");
+    let message = refused["message"].as_str().unwrap_or_default();
+    assert!(message.contains("excessive aliasing"), "{message}");
+}
+
+#[tokio::test]
+async fn a_watch_may_be_asked_for_longer_than_any_clock_runs() {
+    let w = World::new().await;
+    let path = format!("{CMS}?watch=1&timeoutSeconds={}", i64::MAX);
+    let mut events = w.admin().watch(&path).await;
+    let object = json!({"metadata": {"name": "a"}});
+    assert_eq!(w.admin().post(CMS, &object).await.0, 201);
+    while events.named().await != ("ADDED".into(), "a".into()) {}
+}
+
 #[tokio::test]
 async fn a_body_of_a_hundred_megabytes_is_not_read() {
     let w = World::new().await;

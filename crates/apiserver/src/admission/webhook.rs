@@ -8,14 +8,13 @@ use std::time::Duration;
 use api::cel::admission::Asked;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http_body_util::{BodyExt, Limited};
 use serde_json::{Value, json};
 
 use super::{Attributes, Operation};
 use crate::error::{ApiError, ApiResult};
 use crate::http_types::full;
 use crate::machinery;
-use crate::outbound::{self, Peer};
+use crate::outbound::{self, Place};
 use crate::state::Server;
 use crate::storage::Key;
 
@@ -315,25 +314,23 @@ pub(crate) async fn exchange(
     review: &Value,
     uid: &str,
 ) -> Result<Value, String> {
-    let (peer, host, path) = peer(server, client, seconds)?;
+    let (place, host, path) = place(server, client, seconds)?;
     let url = format!("https://{host}{path}");
-    let run = async {
-        let request = http::Request::post(&path)
+    let body = bytes::Bytes::from(review.to_string());
+    let request = || {
+        http::Request::post(&path)
             .header(http::header::HOST, &host)
             .header(http::header::CONTENT_TYPE, "application/json")
             .header(http::header::ACCEPT, "application/json, */*")
             .header(http::header::USER_AGENT, "kube-apiserver-admission")
-            .body(full(review.to_string()))
-            .map_err(|e| e.to_string())?;
-        let answer = outbound::send(&peer, request)
+            .body(full(body.clone()))
+    };
+    let run = async {
+        let (code, body) = server
+            .webhooks
+            .exchange(&place, ANSWER_LIMIT, request)
             .await
             .map_err(|e| outbound::explain(&e))?;
-        let code = answer.status();
-        let body = Limited::new(answer.into_body(), ANSWER_LIMIT)
-            .collect()
-            .await
-            .map_err(|e| outbound::explain(&e))?
-            .to_bytes();
         if !code.is_success() {
             return Err(format!(
                 "an error on the server ({code}): {}",
@@ -364,8 +361,8 @@ pub(crate) async fn exchange(
 }
 
 /// Where a webhook is: address and trust, `host:port`, path with query.
-fn peer(server: &Server, config: &Value, seconds: u64) -> Result<(Peer, String, String), String> {
-    let bundle = match config["caBundle"].as_str().filter(|b| !b.is_empty()) {
+fn place(server: &Server, config: &Value, seconds: u64) -> Result<(Place, String, String), String> {
+    let roots_pem = match config["caBundle"].as_str().filter(|b| !b.is_empty()) {
         Some(text) => {
             let bytes = STANDARD
                 .decode(text)
@@ -379,14 +376,6 @@ fn peer(server: &Server, config: &Value, seconds: u64) -> Result<(Peer, String, 
             );
         }
     };
-    let tls = pki::tls::client_config(
-        runtime::tls::provider(),
-        &pki::tls::ServerTrust::Name { roots_pem: bundle },
-        None,
-        &[b"http/1.1"],
-    )
-    .map_err(|e| e.to_string())?;
-    let tls = Arc::new(tls);
     let service = &config["service"];
     if service.is_object() {
         let name = service["name"].as_str().unwrap_or("");
@@ -406,10 +395,10 @@ fn peer(server: &Server, config: &Value, seconds: u64) -> Result<(Peer, String, 
         let path = service["path"].as_str().unwrap_or("/");
         let host = format!("{name}.{namespace}.svc");
         return Ok((
-            Peer {
+            Place {
                 address: SocketAddr::new(ip, port),
-                tls,
                 name: host.clone(),
+                roots_pem,
             },
             format!("{host}:{port}"),
             with_timeout(path, seconds),
@@ -437,10 +426,10 @@ fn peer(server: &Server, config: &Value, seconds: u64) -> Result<(Peer, String, 
         .path_and_query()
         .map_or("/", http::uri::PathAndQuery::as_str);
     Ok((
-        Peer {
+        Place {
             address: SocketAddr::new(ip, port),
-            tls,
             name: host.clone(),
+            roots_pem,
         },
         format!("{host}:{port}"),
         with_timeout(path, seconds),

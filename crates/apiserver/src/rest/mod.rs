@@ -2,6 +2,7 @@
 
 pub(crate) mod delete;
 mod eviction;
+mod list_options;
 pub(crate) mod patch;
 pub(crate) mod read;
 pub(crate) mod subresource;

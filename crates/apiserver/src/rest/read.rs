@@ -39,6 +39,8 @@ pub(crate) fn revision(text: &str, current: u64) -> ApiResult<u64> {
     Ok(wanted)
 }
 
+const TOKEN_VERSION: &str = "meta.k8s.io/v1";
+
 /// Where the next page begins.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Continue {
@@ -51,28 +53,50 @@ pub(crate) struct Continue {
 impl Continue {
     pub fn encode(&self) -> String {
         let rv = self.revision.map_or(-1, |r| i64::try_from(r).unwrap_or(-1));
-        let token = json!({"v": "meta.k8s.io/v1", "rv": rv, "start": self.start});
+        let token = json!({"v": TOKEN_VERSION, "rv": rv, "start": self.start});
         URL_SAFE_NO_PAD.encode(token.to_string())
     }
 
     pub fn decode(text: &str) -> ApiResult<Self> {
-        let parse = || -> Option<Self> {
-            let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
-            let v: Value = serde_json::from_slice(&bytes).ok()?;
-            (v["v"] == "meta.k8s.io/v1").then_some(())?;
-            Some(Self {
-                revision: match v["rv"].as_i64()? {
-                    -1 => None,
-                    n => Some(u64::try_from(n).ok()?),
-                },
-                start: v["start"].as_str()?.to_owned(),
-            })
-        };
-        parse().ok_or_else(|| {
-            ApiError::bad_request(
-                "continue key is not valid: encoded continue token is not of a known form",
-            )
+        Self::read(text).map_err(|why| {
+            ApiError::bad_request(format!(
+                "invalid continue token: continue key is not valid: {why}"
+            ))
         })
+    }
+
+    /// What is wrong with a token is said as Go's libraries say it.
+    fn read(text: &str) -> Result<Self, String> {
+        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| {
+            let strange = |b: u8| !(b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+            let at = text.bytes().position(strange).unwrap_or(text.len());
+            format!("illegal base64 data at input byte {at}")
+        })?;
+        let v: Value = serde_json::from_slice(&bytes).map_err(|e| {
+            let text = String::from_utf8_lossy(&bytes);
+            api::go::json::value(&text, api::go::json::Extent::Whole)
+                .err()
+                .unwrap_or_else(|| e.to_string())
+        })?;
+        let version = v["v"].as_str().unwrap_or("");
+        if version != TOKEN_VERSION {
+            return Err(format!(
+                "server does not recognize this encoded version {version}"
+            ));
+        }
+        let wrong = |what: &str| format!("{what} (version {TOKEN_VERSION})");
+        let revision = match v["rv"].as_i64() {
+            Some(-1) => None,
+            Some(n) if n > 0 => u64::try_from(n).ok(),
+            _ => return Err(wrong("incorrect encoded start resourceVersion")),
+        };
+        match v["start"].as_str() {
+            None | Some("") => Err(wrong("encoded start key empty")),
+            Some(start) => Ok(Self {
+                revision,
+                start: start.to_owned(),
+            }),
+        }
     }
 }
 
@@ -104,14 +128,7 @@ pub(crate) fn list(
     } else {
         format!("{namespace}/")
     };
-    let limit: usize = match query.text("limit") {
-        "" => 0,
-        text => text.parse().map_err(|_| {
-            ApiError::bad_request(format!(
-                "limit: Invalid value: {text:?}: must be a number that is not negative"
-            ))
-        })?,
-    };
+    let limit = super::list_options::check(query, false)?.limit;
     let wanted = revision(query.text("resourceVersion"), cache.revision())?;
     let token = query.text("continue");
     let mut start = String::new();
@@ -132,13 +149,6 @@ pub(crate) fn list(
         }
     } else {
         match query.text("resourceVersionMatch") {
-            "Exact" if wanted == 0 => {
-                return Err(ApiError::new(
-                    422,
-                    "Invalid",
-                    "ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Forbidden: resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
-                ));
-            }
             "Exact" => {
                 let items = cache.list_at(&resource.table, &prefix, wanted).map_err(|old| {
                     ApiError::expired(format!(
@@ -148,16 +158,7 @@ pub(crate) fn list(
                 })?;
                 (items, wanted)
             }
-            "" | "NotOlderThan" => cache.list(&resource.table, &prefix),
-            other => {
-                return Err(ApiError::new(
-                    422,
-                    "Invalid",
-                    format!(
-                        "ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Unsupported value: {other:?}: supported values: \"Exact\", \"NotOlderThan\""
-                    ),
-                ));
-            }
+            _ => cache.list(&resource.table, &prefix),
         }
     };
     let mut matching: Vec<(Arc<str>, Arc<Stored>)> = items
@@ -226,6 +227,20 @@ mod tests {
             start: "d/a".into(),
         };
         assert_eq!(Continue::decode(&any.encode()).unwrap(), any);
-        assert_eq!(Continue::decode("%%%").unwrap_err().code, 400);
+        for (token, why) in [
+            ("!!", "illegal base64 data at input byte 0"),
+            (
+                "abc",
+                "invalid character 'i' looking for beginning of value",
+            ),
+            (
+                "eyJ2IjoieCJ9",
+                "server does not recognize this encoded version x",
+            ),
+        ] {
+            let e = Continue::decode(token).unwrap_err();
+            let expected = format!("invalid continue token: continue key is not valid: {why}");
+            assert_eq!((e.code, e.message), (400, expected));
+        }
     }
 }

@@ -222,6 +222,25 @@ fn selector_text(selector: &Value) -> String {
     terms.join(",")
 }
 
+/// A scale as `kubectl get --subresource=scale` shows it.
+fn scale_table(scale: &Value) -> Value {
+    let column = |name: &str, kind: &str| json!({"name": name, "type": kind, "format": "", "description": "", "priority": 0});
+    let metadata = &scale["metadata"];
+    let created = metadata["creationTimestamp"].as_str();
+    let number = |half: &str| scale[half]["replicas"].as_i64().unwrap_or(0);
+    json!({
+        "kind": "Table", "apiVersion": "meta.k8s.io/v1",
+        "metadata": {"resourceVersion": metadata["resourceVersion"]},
+        "columnDefinitions": [
+            column("Name", "string"), column("Desired", "integer"), column("Available", "integer"), column("Age", "string"),
+        ],
+        "rows": [{
+            "cells": [metadata["name"], number("spec"), number("status"), api::time::age(created, api::time::Time::now_utc())],
+            "object": {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata},
+        }],
+    })
+}
+
 async fn scale(call: &Call<'_>, verb: &str) -> ApiResult<Answer> {
     let paths = ScalePaths::of(call);
     let (namespace, name) = (scope(call), &call.target.name);
@@ -232,7 +251,11 @@ async fn scale(call: &Call<'_>, verb: &str) -> ApiResult<Answer> {
             .cache()
             .get(&call.resource.key(&namespace, name))
             .ok_or_else(|| call.resource.not_found(name))?;
-        return Ok(json_answer(StatusCode::OK, &paths.view(stored.value())));
+        let view = paths.view(stored.value());
+        return Ok(match call.form.shape {
+            crate::negotiate::Shape::Table => json_answer(StatusCode::OK, &scale_table(&view)),
+            _ => json_answer(StatusCode::OK, &view),
+        });
     }
     let writer = call.writer(call.options()?);
     let apply = |object: &Value, scale: &Value| -> ApiResult<Value> {

@@ -43,13 +43,6 @@ pub(crate) enum Start {
 pub(crate) fn start(query: &crate::target::Query, current: u64) -> ApiResult<Start> {
     let version = query.text("resourceVersion");
     if query.flag("sendInitialEvents") {
-        if query.text("resourceVersionMatch") != "NotOlderThan" {
-            return Err(ApiError::new(
-                422,
-                "Invalid",
-                "ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
-            ));
-        }
         if !query.flag("allowWatchBookmarks") {
             return Err(ApiError::new(
                 422,
@@ -59,17 +52,6 @@ pub(crate) fn start(query: &crate::target::Query, current: u64) -> ApiResult<Sta
         }
         super::read::revision(version, current)?;
         return Ok(Start::PresentMarked);
-    }
-    if query
-        .get("resourceVersionMatch")
-        .is_some_and(|m| !m.is_empty())
-        && query.get("sendInitialEvents").is_none()
-    {
-        return Err(ApiError::new(
-            422,
-            "Invalid",
-            "ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
-        ));
     }
     match super::read::revision(version, current)? {
         0 if query.get("sendInitialEvents").is_some() => Ok(Start::After(current)),
@@ -374,15 +356,13 @@ pub(crate) fn watch(call: &Call<'_>, namespace: &str, filter: Filter) -> ApiResu
         resource,
         form,
     } = call;
+    let numbers = super::list_options::check(&request.query, true)?;
     let start = start(&request.query, server.storage.cache().revision())?;
-    let seconds = match request
-        .query
-        .get("timeoutSeconds")
-        .and_then(|t| t.parse::<u64>().ok())
-    {
-        Some(n) if n > 0 => n,
+    let seconds = match numbers.timeout {
+        // What is longer than a year ends otherwise, and is no moment that a clock could have.
+        Some(n) => n.min(365 * 24 * 3600),
         // Spread over an hour, so that clients that came together do not come back together.
-        _ => 1800 + u64::from(rand::random::<u16>()) % 1800,
+        None => 1800 + u64::from(rand::random::<u16>()) % 1800,
     };
     let bookmarks = request.query.flag("allowWatchBookmarks");
     let now = Instant::now();
@@ -464,6 +444,7 @@ mod tests {
                 .unwrap(),
             Start::PresentMarked
         );
-        assert_eq!(at("sendInitialEvents=true").unwrap_err().code, 422);
+        let unmarked = "sendInitialEvents=true&resourceVersionMatch=NotOlderThan";
+        assert_eq!(at(unmarked).unwrap_err().code, 422);
     }
 }

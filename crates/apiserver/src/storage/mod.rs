@@ -289,6 +289,12 @@ impl Storage {
         expect: Expect,
         change: Change,
     ) -> Result<Arc<Stored>, WriteError> {
+        if let Change::Put(value) = &change
+            && api::meta::nests_deeper(value, api::meta::DEEPEST)
+        {
+            // It could be written, and never be read again.
+            return Err(WriteError::Disk("it nests too deeply".into()));
+        }
         let (reply, answer) = oneshot::channel();
         let closed = || WriteError::Disk("the store is closed".into());
         self.writes

@@ -5,6 +5,7 @@ mod channels;
 mod forward;
 mod forward_channels;
 mod logs;
+pub mod parsers;
 mod spdy;
 mod spdy_streams;
 mod stats;
