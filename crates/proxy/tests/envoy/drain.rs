@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
@@ -33,6 +35,8 @@ pub struct DrainScene {
     /// - `closed C`: it is closed within seconds; `open? C`: it is not closed
     /// - `connect LISTENER`: whether new connections are taken
     /// - `admin METHOD PATH`: the answer of the admin interface
+    /// - `load LISTENER WORLD WORLD`: requests without a pause on connections that are kept, while the configuration changes to one and
+    ///   back, many times
     /// - `time MILLISECONDS`, `stat NAME`, `until NAME VALUE`
     steps: Vec<String>,
 }
@@ -80,6 +84,40 @@ async fn request2(
         text.extend_from_slice(&data.map_err(|_| "broken off".to_owned())?);
     }
     Ok(format!("{status} {}", String::from_utf8_lossy(&text)))
+}
+
+/// Asks until it is told to stop; says what did not go well.
+async fn hammer(target: SocketAddr, stop: Arc<AtomicBool>) -> Vec<String> {
+    let mut failures = Vec::new();
+    let mut connection = None;
+    while !stop.load(Ordering::Relaxed) && failures.len() < 5 {
+        let (stream, buffer) = match &mut connection {
+            Some(open) => open,
+            None => match dial(target).await {
+                Ok(stream) => connection.insert((stream, Vec::new())),
+                Err(error) => {
+                    failures.push(error.to_string());
+                    continue;
+                }
+            },
+        };
+        let asked = b"GET / HTTP/1.1\r\nHost: test.local\r\n\r\n";
+        let answer = match stream.write_all(asked).await {
+            Ok(()) => read_message(stream, buffer, false, false).await,
+            Err(_) => None,
+        };
+        let closes = match answer {
+            Some((message, true)) if message.head.starts_with("HTTP/1.1 200") => message.closes(),
+            other => {
+                failures.push(format!("{other:?}"));
+                true
+            }
+        };
+        if closes {
+            connection = None;
+        }
+    }
+    failures
 }
 
 impl Run<'_> {
@@ -263,6 +301,25 @@ impl Run<'_> {
                     }
                 }
             },
+            ["load", listener, one, other] => {
+                let (target, stop) = (self.places[listener], Arc::new(AtomicBool::new(false)));
+                let clients: Vec<_> = (0..4)
+                    .map(|_| tokio::spawn(hammer(target, stop.clone())))
+                    .collect();
+                for _ in 0..10 {
+                    self.tell(one).await;
+                    self.tell(other).await;
+                }
+                stop.store(true, Ordering::Relaxed);
+                let mut failures = Vec::new();
+                for client in clients {
+                    failures.extend(client.await.unwrap());
+                }
+                match failures.is_empty() {
+                    true => "no request fails".into(),
+                    false => format!("{failures:?}"),
+                }
+            }
             ["admin", method, path] => {
                 let (status, body) = self.peer.ask(method, path).await;
                 format!("{status} {}", body.trim())
