@@ -87,8 +87,11 @@ mod tests {
             pod("a", "2025-01-01T00:00:05Z"),
             pod("b", "2025-01-01T00:00:20Z"),
         );
-        assert_eq!(look(&[a.clone()]).as_deref(), Some("2025-01-01T00:00:05Z"));
-        assert_eq!(look(&[a.clone()]), None);
+        assert_eq!(
+            look(std::slice::from_ref(&a)).as_deref(),
+            Some("2025-01-01T00:00:05Z")
+        );
+        assert_eq!(look(std::slice::from_ref(&a)), None);
         assert_eq!(look(&[a, b]).as_deref(), Some("2025-01-01T00:00:20Z"));
         let again = pod("a", "2025-01-01T00:00:30Z");
         assert_eq!(look(&[again]).as_deref(), Some("2025-01-01T00:00:30Z"));
