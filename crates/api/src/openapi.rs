@@ -277,6 +277,8 @@ mod tests {
             .as_str()
             .unwrap();
         assert!(said.starts_with("Use the host's ipc namespace."), "{said}");
+        let time = &doc["components"]["schemas"]["io.k8s.apimachinery.pkg.apis.meta.v1.Time"];
+        assert_eq!(time.get("properties"), None, "what has no fields gets none");
     }
 
     #[test]

@@ -50,7 +50,9 @@ pub fn describe(schemas: &mut Map<String, Value>) {
     for (name, schema) in schemas {
         let text = of(name, "");
         put(schema, text);
-        for (field, schema) in schema["properties"].as_object_mut().into_iter().flatten() {
+        // Not by index, which would write a null where there are none.
+        let properties = schema.get_mut("properties").and_then(Value::as_object_mut);
+        for (field, schema) in properties.into_iter().flatten() {
             let lower = field.to_ascii_lowercase();
             let text = of(name, &lower).or_else(|| {
                 matches!(field.as_str(), "apiVersion" | "kind").then(|| of_type(&lower))?
