@@ -269,13 +269,12 @@ fn enumeration(names: &[Value], value: &Value, field: &str) -> Result<Value, Str
             quote(&value.to_string())
         ));
     }
-    match value.as_i64().and_then(|number| i32::try_from(number).ok()) {
-        Some(number) => Ok(usize::try_from(number)
-            .ok()
-            .and_then(|number| names.get(number).cloned())
-            .unwrap_or(Value::Null)),
-        None => Err(mismatch(value, "protoreflect.EnumNumber")),
-    }
+    let go = "protoreflect.EnumNumber";
+    let number = whole(value, go, i32::MIN.into(), i32::MAX.into())?;
+    let name = number
+        .as_u64()
+        .and_then(|number| names.get(usize::try_from(number).ok()?));
+    Ok(name.cloned().unwrap_or(Value::Null))
 }
 
 /// The full names of Istio's enums, by their first two values.

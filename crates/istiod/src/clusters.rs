@@ -378,7 +378,7 @@ fn follow(
 }
 
 /// The kubeconfigs in remote secrets by cluster id.
-fn remote_kubeconfigs(secrets: &[Arc<Value>]) -> BTreeMap<String, Vec<u8>> {
+pub fn remote_kubeconfigs(secrets: &[Arc<Value>]) -> BTreeMap<String, Vec<u8>> {
     let mut found = BTreeMap::new();
     for secret in secrets {
         let Some(data) = secret["data"].as_object() else {

@@ -31,7 +31,7 @@ use crate::ca::CertificateAuthority;
 use crate::ca_service::CaService;
 use crate::clusters::Clusters;
 use crate::debug::{self, Debug};
-use crate::webhook::inject::{Injection, inject, skip};
+use crate::webhook::inject::{self, Injection};
 use crate::webhook::review::{self, Verdict};
 use crate::webhook::{registration, validate};
 use crate::world::{self, Mesh};
@@ -254,7 +254,7 @@ async fn injected(
     State(injection): State<Arc<Injection>>,
     Json(review): Json<Value>,
 ) -> Result<Json<Value>, (StatusCode, String)> {
-    review::answer(&review, |request| decide(request, &injection))
+    review::answer(&review, |request| inject::decide(request, &injection))
         .map(Json)
         .map_err(|message| (StatusCode::BAD_REQUEST, message))
 }
@@ -275,21 +275,4 @@ async fn validated(
     })
     .map(Json)
     .map_err(|message| (StatusCode::BAD_REQUEST, message))
-}
-
-fn decide(request: &Value, injection: &Injection) -> Verdict {
-    let pod = &request["object"];
-    let namespace = request["namespace"]
-        .as_str()
-        .or_else(|| pod["metadata"]["namespace"].as_str())
-        .unwrap_or("default");
-    if let Some(reason) = skip(pod, namespace) {
-        tracing::info!(namespace, ?reason, "pod left without a sidecar");
-        return Verdict::Allow(Vec::new());
-    }
-    let patch = json_patch::diff(pod, &inject(pod, namespace, injection));
-    match serde_json::to_value(patch) {
-        Ok(patch) => Verdict::Patch(patch),
-        Err(error) => Verdict::Deny(format!("injection failed: {error}")),
-    }
 }

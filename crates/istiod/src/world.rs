@@ -5,19 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::istio::MeshConfig;
-use base64::Engine;
-use serde_json::Value;
 use tokio::sync::watch;
 use translate::{Built, Change, Output, ProxyInfo, Snapshot};
-use xds::envoy::config::core::v3::{DataSource, data_source::Specifier};
-use xds::envoy::extensions::transport_sockets::tls::v3::{
-    CertificateValidationContext, Secret, TlsCertificate, secret,
-};
 use xds::prost_types::Any;
 
 use crate::ads::session::{Changes, Generated, World};
 use crate::authenticate::Authenticator;
 use crate::clusters::Clusters;
+use crate::credential::{CredentialName, credential};
 
 /// Changes that come within this time of one another are one change: `kubectl apply` of a file
 /// is one push.
@@ -93,65 +88,6 @@ impl World for Mesh {
     }
 }
 
-/// A credential as a gateway asks for it: `kubernetes://name`, `kubernetes://namespace/name` or
-/// `kubernetes-gateway://namespace/name`, with `-cacert` at the end for the CA of client certificates.
-#[derive(Debug, PartialEq, Eq)]
-struct CredentialName {
-    namespace: String,
-    name: String,
-    ca_only: bool,
-}
-
-impl CredentialName {
-    fn parse(text: &str, own_namespace: &str) -> Option<Self> {
-        let rest = text
-            .strip_prefix("kubernetes://")
-            .or_else(|| text.strip_prefix("kubernetes-gateway://"))?;
-        let (namespace, name) = rest.split_once('/').unwrap_or((own_namespace, rest));
-        let (name, ca_only) = match name.strip_suffix("-cacert") {
-            Some(name) => (name, true),
-            None => (name, false),
-        };
-        (!name.is_empty()).then(|| Self {
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-            ca_only,
-        })
-    }
-}
-
-/// The secret for a proxy from a Secret object of type `kubernetes.io/tls` or of the generic form
-/// (`cert`, `key`, `cacert`).
-fn credential(name: &str, ca_only: bool, object: &Value) -> Option<Secret> {
-    let data = |keys: [&str; 2]| {
-        keys.iter().find_map(|key| {
-            let text = object["data"][*key].as_str()?;
-            base64::engine::general_purpose::STANDARD.decode(text).ok()
-        })
-    };
-    let inline = |bytes: Vec<u8>| DataSource {
-        specifier: Some(Specifier::InlineBytes(bytes.into())),
-        ..Default::default()
-    };
-    let kind = if ca_only {
-        let ca = data(["ca.crt", "cacert"])?;
-        secret::Type::ValidationContext(CertificateValidationContext {
-            trusted_ca: Some(inline(ca)),
-            ..Default::default()
-        })
-    } else {
-        secret::Type::TlsCertificate(TlsCertificate {
-            certificate_chain: Some(inline(data(["tls.crt", "cert"])?)),
-            private_key: Some(inline(data(["tls.key", "key"])?)),
-            ..Default::default()
-        })
-    };
-    Some(Secret {
-        name: name.to_owned(),
-        r#type: Some(kind),
-    })
-}
-
 /// Makes the first version once everything is read, and a new one after every change.
 pub async fn follow(
     clusters: Arc<Clusters>,
@@ -196,37 +132,4 @@ async fn settle(changes: &mut watch::Receiver<u64>) {
     let quiet =
         async { while let Ok(Ok(())) = tokio::time::timeout(QUIET, changes.changed()).await {} };
     let _ = tokio::time::timeout(LONGEST, quiet).await;
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn credential_names_of_all_forms() {
-        let parse = |text| CredentialName::parse(text, "istio-system");
-        let name = parse("kubernetes://theater-tls").unwrap();
-        assert_eq!(
-            (name.namespace.as_str(), name.name.as_str()),
-            ("istio-system", "theater-tls")
-        );
-        let name = parse("kubernetes-gateway://other/tls-cacert").unwrap();
-        assert_eq!(
-            (name.namespace.as_str(), name.name.as_str(), name.ca_only),
-            ("other", "tls", true)
-        );
-        assert_eq!(parse("default"), None);
-        assert_eq!(parse("kubernetes://"), None);
-    }
-
-    #[test]
-    fn both_forms_of_secrets_are_read() {
-        for (certificate, key) in [("tls.crt", "tls.key"), ("cert", "key")] {
-            let object = json!({"data": {certificate: "Yw==", key: "aw=="}});
-            assert!(credential("n", false, &object).is_some(), "{certificate}");
-        }
-        assert!(credential("n", false, &json!({"data": {"tls.crt": "Yw=="}})).is_none());
-        assert!(credential("n", true, &json!({"data": {"ca.crt": "Yw=="}})).is_some());
-    }
 }

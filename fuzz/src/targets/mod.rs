@@ -1,7 +1,9 @@
 //! The targets, by area.
 
+mod control_plane;
 mod credentials;
 mod images;
+mod istioctl;
 mod kubernetes;
 mod mesh;
 mod proxy;
@@ -13,8 +15,10 @@ use crate::Target;
 /// All of them.
 pub fn all() -> impl Iterator<Item = Target> {
     [
+        control_plane::TARGETS,
         credentials::TARGETS,
         images::TARGETS,
+        istioctl::TARGETS,
         kubernetes::TARGETS,
         mesh::TARGETS,
         proxy::TARGETS,

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use super::probes;
+use super::review::Verdict;
 
 /// What injection needs to know about the mesh.
 #[derive(Debug, Clone)]
@@ -79,6 +80,25 @@ pub fn skip(pod: &Value, namespace: &str) -> Option<Skipped> {
         .get(key)
         .or_else(|| pod["metadata"]["annotations"].get(key));
     (wish.and_then(Value::as_str) == Some("false")).then_some(Skipped::Disabled)
+}
+
+/// What the webhook says to the request of an AdmissionReview.
+#[must_use]
+pub fn decide(request: &Value, injection: &Injection) -> Verdict {
+    let pod = &request["object"];
+    let namespace = request["namespace"]
+        .as_str()
+        .or_else(|| pod["metadata"]["namespace"].as_str())
+        .unwrap_or("default");
+    if let Some(reason) = skip(pod, namespace) {
+        tracing::info!(namespace, ?reason, "pod left without a sidecar");
+        return Verdict::Allow(Vec::new());
+    }
+    let patch = json_patch::diff(pod, &inject(pod, namespace, injection));
+    match serde_json::to_value(patch) {
+        Ok(patch) => Verdict::Patch(patch),
+        Err(error) => Verdict::Deny(format!("injection failed: {error}")),
+    }
 }
 
 /// The pod with its sidecar.
