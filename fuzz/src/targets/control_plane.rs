@@ -42,7 +42,7 @@ pub(super) const TARGETS: &[Target] = &[
         also: &[],
     },
     Target {
-        name: "certificate-request",
+        name: "istiod-certificate-request",
         run: certificate_request,
         also: &[],
     },
