@@ -207,11 +207,9 @@ impl Rules<'_> {
         let ours =
             group.ends_with(".istio.io") && Kind::find(group, version, text("kind")).is_some();
         let mut placed = object.clone();
-        if ours
-            && placed["metadata"]["namespace"]
-                .as_str()
-                .is_none_or(str::is_empty)
-        {
+        // Other metadata are told below.
+        let holds_fields = placed["metadata"].is_object() || placed["metadata"].is_null();
+        if ours && holds_fields && api::meta::namespace(&placed).is_empty() {
             placed["metadata"]["namespace"] = self.namespace.into();
         }
         match istio_validation::strict_findings(&placed).filter(|_| ours) {

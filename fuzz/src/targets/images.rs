@@ -89,12 +89,23 @@ fn redis_commands(input: &[u8]) {
 fn filled(config: &Config, effects: Vec<Effect>) -> Store {
     let mut store = Store::new(config.clone(), 2);
     let mut session = Session::default();
-    for effect in effects {
-        session.database = effect.database;
+    let mut execute = |request: &[Bytes]| {
         // At the beginning of time, as when the file is loaded.
-        if let Reply::Error(reason) = store.execute(&mut session, 0, &effect.request) {
-            panic!("{:?} is refused: {reason}", effect.request);
+        if let Reply::Error(reason) = store.execute(&mut session, 0, request) {
+            panic!("{request:?} is refused: {reason}");
         }
+    };
+    let mut database = 0;
+    for effect in effects {
+        // As the file says it: within a transaction this waits for its end, too.
+        if effect.database != database {
+            database = effect.database;
+            execute(&[
+                Bytes::from_static(b"SELECT"),
+                Bytes::from(database.to_string()),
+            ]);
+        }
+        execute(&effect.request);
     }
     store
 }

@@ -2,7 +2,7 @@
 
 /// Fields that change what happens and are not carried out, by message. Not among them are those that only bound
 /// memory, order writes or spread load (`max_outbound_frames`, `tcp_backlog_size`, …), those
-/// about health checks that are refused themselves, and what the compilers of the messages refuse with more words.
+/// about health checks and about hosts that a filter chose (`override_host_status`), which are refused themselves, and what the compilers of the messages refuse with more words.
 pub(super) const NOT_READ: &[(&str, &str)] = &[
     (
         "envoy.config.cluster.v3.Cluster",
@@ -14,7 +14,7 @@ pub(super) const NOT_READ: &[(&str, &str)] = &[
     ),
     (
         "envoy.config.cluster.v3.Cluster.CommonLbConfig",
-        "close_connections_on_host_set_change override_host_status",
+        "close_connections_on_host_set_change",
     ),
     (
         "envoy.config.cluster.v3.Cluster.CommonLbConfig.ConsistentHashingLbConfig",

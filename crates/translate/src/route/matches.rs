@@ -53,6 +53,8 @@ pub(crate) fn route_match(condition: Option<&HttpMatchRequest>, ingress: bool) -
     if let Some(uri) = &condition.uri {
         out.path_specifier = Some(match uri.kind() {
             MatchKind::Exact(path) => PathSpecifier::Path(path.to_owned()),
+            // A path that is left out, which API servers refuse, is any.
+            MatchKind::Prefix("") if ingress => PathSpecifier::Prefix("/".to_owned()),
             MatchKind::Prefix(path) if ingress && path != "/" => {
                 let path = path.strip_suffix('/').unwrap_or(path);
                 PathSpecifier::PathSeparatedPrefix(path.to_owned())

@@ -59,6 +59,9 @@ impl Scene {
         let (mut pods, mut workloads, mut services) = (Vec::new(), Vec::new(), Vec::new());
         for mut object in objects {
             let kind = object["kind"].as_str().unwrap_or_default().to_owned();
+            if !object["metadata"].is_object() {
+                bail!("an object of kind {kind:?} has no metadata with a name");
+            }
             if !CLUSTER_WIDE.contains(&kind.as_str()) && api::meta::namespace(&object).is_empty() {
                 object["metadata"]["namespace"] = namespace.into();
             }
