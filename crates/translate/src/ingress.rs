@@ -208,11 +208,11 @@ fn virtual_service(
         for (index, path) in items(rule.rule, &["http", "paths"]).enumerate() {
             let namespace = rule.metadata("namespace");
             match route(path, namespace, services, domain) {
-                Some(route) => http.push(route),
-                None => problems.push(Problem::new(
+                Ok(route) => http.push(route),
+                Err((field, why)) => problems.push(Problem::new(
                     identity(rule.ingress),
-                    format!("spec.rules[{}].http.paths[{index}].backend", rule.index),
-                    "names no port of a service that is there; the path is left out",
+                    format!("spec.rules[{}].http.paths[{index}].{field}", rule.index),
+                    why,
                 )),
             }
         }
@@ -246,26 +246,45 @@ fn virtual_service(
     )
 }
 
-/// The rule for a path; `None` where its port is not known.
+/// The rule for a path, or the field that prevents it and why.
 fn route(
     path: &Value,
     namespace: &str,
     services: &[Arc<Value>],
     domain: &str,
-) -> Option<HttpRoute> {
-    let service = at(path, &["backend", "service"])?;
-    let name = text(service, &["name"]);
-    let number = at(service, &["port", "number"])
-        .and_then(Value::as_u64)
-        .and_then(|number| u32::try_from(number).ok())
-        .filter(|number| *number > 0)
-        .or_else(|| named_port(services, namespace, name, text(service, &["port", "name"])))?;
-    let matches =
-        uri(text(path, &["path"]), text(path, &["pathType"])).map(|uri| HttpMatchRequest {
-            uri: Some(uri),
-            ..HttpMatchRequest::default()
-        });
-    Some(HttpRoute {
+) -> Result<HttpRoute, (&'static str, &'static str)> {
+    let number = || {
+        let service = at(path, &["backend", "service"])?;
+        let name = text(service, &["name"]);
+        at(service, &["port", "number"])
+            .and_then(Value::as_u64)
+            .and_then(|number| u32::try_from(number).ok())
+            .filter(|number| *number > 0)
+            .or_else(|| named_port(services, namespace, name, text(service, &["port", "name"])))
+            .map(|number| (name, number))
+    };
+    let (name, number) = number().ok_or((
+        "backend",
+        "names no port of a service that is there; the path is left out",
+    ))?;
+    let uri = uri(text(path, &["path"]), text(path, &["pathType"]));
+    // API servers let some of these pass, and Envoy would refuse all routes of the port.
+    let unmatchable = |prefix: &String| {
+        !prefix.is_empty() && (!prefix.starts_with('/') || prefix.contains(['?', '#']))
+            || prefix.ends_with("//")
+    };
+    let prefix = uri.as_ref().and_then(|uri| uri.prefix.as_ref());
+    if prefix.is_some_and(unmatchable) {
+        return Err((
+            "path",
+            "is no prefix of a path: it must begin with a slash and have no ? or #; the path is left out",
+        ));
+    }
+    let matches = uri.map(|uri| HttpMatchRequest {
+        uri: Some(uri),
+        ..HttpMatchRequest::default()
+    });
+    Ok(HttpRoute {
         matches: matches.into_iter().collect(),
         route: vec![HttpRouteDestination {
             destination: Destination {

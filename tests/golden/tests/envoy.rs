@@ -72,8 +72,9 @@ fn inline_routes(value: &mut Value, routes: &Value) {
 }
 
 /// Here istiod itself answers what Envoy refuses: an EnvoyFilter puts a filter behind the router, two servers of a gateway
-/// pass the same hosts through, and a key set holds no key.
-const REFUSED: [&str; 3] = [
+/// pass the same hosts through, a key set holds no key, and a VirtualService that says of itself that it is an Ingress's delegates.
+const REFUSED: [&str; 4] = [
+    "d-ingress-beside-gateway/",
     "f-envoyfilter-http-filter-positions/",
     "d-ew-protocols/",
     "f-jwt-order/",
