@@ -246,7 +246,8 @@ pub(crate) fn declared(resource: &Resource, namespace: &str, wanted: &Value) -> 
         resource.api_version(),
         resource.kind
     );
-    Err(ApiError::new(500, "", message))
+    // The real server says 500; the mistake is the client's.
+    Err(ApiError::new(400, "", message))
 }
 
 /// Server-side apply.

@@ -24,8 +24,13 @@ pub fn strategic(schema: &ObjectSchema, obj: &Value, patch: &Value) -> Result<Va
 
 type Result_<T> = Result<T, StatusError>;
 
+/// A patch that means nothing. The real server says 500; the mistake is the client's.
+fn malformed(message: String) -> StatusError {
+    StatusError::new(400, "", message)
+}
+
 fn bad_type(patch: &str, v: &Value) -> StatusError {
-    StatusError::new(500, "", format!("unknown patch type: {patch} in map: {v}"))
+    malformed(format!("unknown patch type: {patch} in map: {v}"))
 }
 
 /// The schema of a member.
@@ -203,14 +208,10 @@ fn merge_lists(
         match m.get("$patch").and_then(Value::as_str) {
             Some("delete") => {
                 let Some(k) = m.get(&key) else {
-                    return Err(StatusError::new(
-                        500,
-                        "",
-                        format!(
-                            "delete patch type with no merge key defined in {}",
-                            Value::Object(m)
-                        ),
-                    ));
+                    return Err(malformed(format!(
+                        "delete patch type with no merge key defined in {}",
+                        Value::Object(m)
+                    )));
                 };
                 merged.retain(|o| o.get(&key) != Some(k));
             }
@@ -233,14 +234,10 @@ fn merge_lists(
     }
     for p in &rest {
         let Some(k) = p.get(&key) else {
-            return Err(StatusError::new(
-                500,
-                "",
-                format!(
-                    "map: {} does not contain declared merge key: {key}",
-                    crate::go::fmt::value(p)
-                ),
-            ));
+            return Err(malformed(format!(
+                "map: {} does not contain declared merge key: {key}",
+                crate::go::fmt::value(p)
+            )));
         };
         let found = merged.iter().position(|o| o.get(&key) == Some(k));
         let base = match found {
