@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::UNIX_EPOCH;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use dataplane::http_conn::{HttpConn, PathOutcome};
 use dataplane::request::{RequestHead, RequestHeadMut};
 use dataplane::stream::Metadata;
@@ -11,6 +11,7 @@ use dataplane::tracing::{Context, Propagation};
 use http::{HeaderMap, Method};
 use proxy::body::Frame;
 use proxy::h1::{decode, head};
+use proxy::http::callout;
 use proxy::tls::hello::Inspection;
 use xds::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager;
 
@@ -31,6 +32,7 @@ pub(super) const TARGETS: &[Target] = &[
     target("jwks", jwks),
     target("peer-metadata", peer_metadata),
     target("admin-query", admin_query),
+    target("grpc-message", grpc_message),
 ];
 
 const fn target(name: &'static str, run: fn(&[u8])) -> Target {
@@ -319,5 +321,13 @@ fn peer_metadata(input: &[u8]) {
 fn admin_query(input: &[u8]) {
     if let Some(text) = text(input) {
         let _ = proxy::web::query(text);
+    }
+}
+
+/// A body that is one message is what its message is framed to.
+fn grpc_message(input: &[u8]) {
+    let body = Bytes::copy_from_slice(input);
+    if let Some(message) = callout::unframe(&body) {
+        assert_eq!(callout::frame(&message), body);
     }
 }

@@ -480,13 +480,15 @@ fn status(reply: &Reply) -> Result<(), CallError> {
 /// The encoded message of a unary answer.
 fn answer(reply: &Reply) -> Result<Bytes, CallError> {
     status(reply)?;
-    let broken = || CallError::Failed("the answer is not one gRPC message".to_owned());
-    let (prefix, body) = reply.body.split_at_checked(5).ok_or_else(broken)?;
+    unframe(&reply.body)
+        .ok_or_else(|| CallError::Failed("the answer is not one gRPC message".to_owned()))
+}
+
+/// The message of a body that is one gRPC message, uncompressed; `None` for any other body.
+pub fn unframe(body: &Bytes) -> Option<Bytes> {
+    let (prefix, message) = body.split_at_checked(5)?;
     let length = u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]) as usize;
-    if prefix[0] != 0 || body.len() != length {
-        return Err(broken());
-    }
-    Ok(reply.body.slice(5..))
+    (prefix[0] == 0 && message.len() == length).then(|| body.slice(5..))
 }
 
 #[cfg(test)]
