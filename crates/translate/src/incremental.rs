@@ -39,6 +39,39 @@ pub enum Change {
     },
 }
 
+impl Change {
+    /// Makes the resources before into those after it.
+    pub fn apply(self, output: &mut Output) {
+        match self {
+            Self::Everything(all) => *output = all,
+            Self::Part {
+                made,
+                clusters_gone,
+                endpoints_gone,
+                routes,
+                listeners,
+            } => {
+                output
+                    .clusters
+                    .retain(|name, _| !clusters_gone.contains(name));
+                output
+                    .endpoints
+                    .retain(|name, _| !endpoints_gone.contains(name));
+                output.clusters.extend(made.clusters);
+                output.endpoints.extend(made.endpoints);
+                if listeners {
+                    output.listeners = made.listeners;
+                    output.extension_configs = made.extension_configs;
+                }
+                if routes {
+                    output.routes = made.routes;
+                    output.problems = made.problems;
+                }
+            }
+        }
+    }
+}
+
 impl Built {
     /// Builds all resources of a proxy.
     pub fn new(snapshot: Arc<Snapshot>, proxy: &ProxyInfo) -> (Self, Output) {

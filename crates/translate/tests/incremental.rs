@@ -278,40 +278,6 @@ fn change(input: &mut SnapshotInput, original: &SnapshotInput, random: &mut Rand
     }
 }
 
-/// Applies a change to what there was.
-fn apply(output: &mut Output, change: Change) -> bool {
-    match change {
-        Change::Everything(new) => {
-            *output = new;
-            false
-        }
-        Change::Part {
-            made,
-            clusters_gone,
-            endpoints_gone,
-            routes,
-            listeners,
-        } => {
-            output
-                .clusters
-                .retain(|name, _| !clusters_gone.contains(name));
-            output
-                .endpoints
-                .retain(|name, _| !endpoints_gone.contains(name));
-            output.clusters.extend(made.clusters);
-            output.endpoints.extend(made.endpoints);
-            if listeners {
-                output.listeners = made.listeners;
-            }
-            if routes {
-                output.routes = made.routes;
-                output.problems = made.problems;
-            }
-            true
-        }
-    }
-}
-
 fn differing(left: &Output, right: &Output) -> Option<&'static str> {
     [
         ("clusters", left.clusters == right.clusters),
@@ -348,7 +314,9 @@ fn walk(name: &str, seed: u64, steps: usize) {
         let fresh = Snapshot::from_objects(now.clone());
         assert_eq!(snapshot.problems(), fresh.problems(), "after {history:?}");
         for (proxy, (built, output)) in proxies.iter().zip(&mut states) {
-            in_part += usize::from(apply(output, built.advance(snapshot.clone(), proxy)));
+            let change = built.advance(snapshot.clone(), proxy);
+            in_part += usize::from(matches!(change, Change::Part { .. }));
+            change.apply(output);
             let difference = differing(output, &build(&fresh, proxy));
             assert_eq!(
                 difference, None,

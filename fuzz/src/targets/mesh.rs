@@ -11,9 +11,7 @@ use dataplane::ConfigError;
 use dataplane::sim::{Resources, World};
 use serde::Deserialize as _;
 use serde_json::{Value, json};
-use translate::{
-    Built, Change, ClusterObjects, Locality, Output, ProxyInfo, Snapshot, SnapshotInput,
-};
+use translate::{Built, ClusterObjects, Locality, Output, ProxyInfo, Snapshot, SnapshotInput};
 
 use super::text;
 use crate::{Target, seeds};
@@ -251,41 +249,12 @@ fn translate(input: &[u8]) {
             "in another order",
         );
         let (mut built, mut output) = Built::new(first.clone(), proxy);
-        apply(&mut output, built.advance(second.clone(), proxy));
+        built.advance(second.clone(), proxy).apply(&mut output);
         same(&want, &output, "after a change");
         let mut refused = compiles(&want);
         // That is said plainly, and the list is `dataplane::unread`.
         refused.retain(|error| !error.to_string().contains("not carried out"));
         assert!(patched || refused.is_empty(), "{refused:#?}");
-    }
-}
-
-fn apply(output: &mut Output, change: Change) {
-    match change {
-        Change::Everything(all) => *output = all,
-        Change::Part {
-            made,
-            clusters_gone,
-            endpoints_gone,
-            routes,
-            listeners,
-        } => {
-            output
-                .clusters
-                .retain(|name, _| !clusters_gone.contains(name));
-            output
-                .endpoints
-                .retain(|name, _| !endpoints_gone.contains(name));
-            output.clusters.extend(made.clusters);
-            output.endpoints.extend(made.endpoints);
-            if routes {
-                output.routes = made.routes;
-            }
-            if listeners {
-                output.listeners = made.listeners;
-                output.extension_configs = made.extension_configs;
-            }
-        }
     }
 }
 
