@@ -178,6 +178,10 @@ async fn wait_for(
             seen &= wait.changed.is_none_or(|by| value - before[name] >= by);
         }
         if seen {
+            if name.is_some() {
+                // The main thread tells its counters before the workers hear of what was counted; nothing shows when they have.
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
             return Ok(());
         }
         if start.elapsed() > Duration::from_secs(10) {
