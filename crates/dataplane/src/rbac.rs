@@ -111,45 +111,41 @@ pub struct Rbac {
 impl Rbac {
     /// Compiles the HTTP filter (or what a route says instead of it).
     pub fn of_http(filter: &HttpFilter) -> Result<Self, ConfigError> {
-        if filter.matcher.is_some() || filter.shadow_matcher.is_some() {
-            return Err(ConfigError::new("matcher", "is not supported; use rules"));
-        }
-        Ok(Self {
-            rules: filter
-                .rules
-                .as_ref()
-                .map(Rules::compile)
-                .transpose()
-                .map_err(|e| e.within("rules"))?,
-            shadow: filter
-                .shadow_rules
-                .as_ref()
-                .map(Rules::compile)
-                .transpose()
-                .map_err(|e| e.within("shadow_rules"))?,
-            shadow_prefix: filter.shadow_rules_stat_prefix.clone(),
-        })
+        Self::compile(
+            filter.matcher.is_some() || filter.shadow_matcher.is_some(),
+            filter.rules.as_ref(),
+            filter.shadow_rules.as_ref(),
+            &filter.shadow_rules_stat_prefix,
+        )
     }
 
     /// Compiles the network filter.
     pub fn of_network(filter: &NetworkFilter) -> Result<Self, ConfigError> {
-        if filter.matcher.is_some() || filter.shadow_matcher.is_some() {
+        Self::compile(
+            filter.matcher.is_some() || filter.shadow_matcher.is_some(),
+            filter.rules.as_ref(),
+            filter.shadow_rules.as_ref(),
+            &filter.shadow_rules_stat_prefix,
+        )
+    }
+
+    fn compile(
+        matchers: bool,
+        rules: Option<&config::Rbac>,
+        shadow: Option<&config::Rbac>,
+        shadow_prefix: &str,
+    ) -> Result<Self, ConfigError> {
+        if matchers {
             return Err(ConfigError::new("matcher", "is not supported; use rules"));
         }
+        let compiled = |rules: Option<&config::Rbac>, field| {
+            let rules = rules.map(Rules::compile).transpose();
+            rules.map_err(|error| error.within(field))
+        };
         Ok(Self {
-            rules: filter
-                .rules
-                .as_ref()
-                .map(Rules::compile)
-                .transpose()
-                .map_err(|e| e.within("rules"))?,
-            shadow: filter
-                .shadow_rules
-                .as_ref()
-                .map(Rules::compile)
-                .transpose()
-                .map_err(|e| e.within("shadow_rules"))?,
-            shadow_prefix: filter.shadow_rules_stat_prefix.clone(),
+            rules: compiled(rules, "rules")?,
+            shadow: compiled(shadow, "shadow_rules")?,
+            shadow_prefix: shadow_prefix.to_owned(),
         })
     }
 

@@ -7,6 +7,7 @@ use crate::virtual_service::{destination, destinations, gateway_names, push_list
 use crate::{headers, names::regex};
 use api::field::quote;
 use api::go::strconv::format_float;
+use api::istio::GRPC_STATUSES;
 
 pub(crate) fn validate(route: Message<'_>, delegate: bool, converted: bool) -> Validation {
     let mut v = Validation::default();
@@ -209,25 +210,6 @@ fn http_status(status: i64) -> Found {
 
 /// The warning of an abort without an error is not heard.
 fn fault(fault: Option<Message<'_>>) -> Found {
-    const GRPC: [&str; 17] = [
-        "OK",
-        "CANCELLED",
-        "UNKNOWN",
-        "INVALID_ARGUMENT",
-        "DEADLINE_EXCEEDED",
-        "NOT_FOUND",
-        "ALREADY_EXISTS",
-        "PERMISSION_DENIED",
-        "RESOURCE_EXHAUSTED",
-        "FAILED_PRECONDITION",
-        "ABORTED",
-        "OUT_OF_RANGE",
-        "UNIMPLEMENTED",
-        "INTERNAL",
-        "UNAVAILABLE",
-        "DATA_LOSS",
-        "UNAUTHENTICATED",
-    ];
     let fault = fault?;
     let mut errors = None;
     if !fault.has("abort") && !fault.has("delay") {
@@ -239,7 +221,7 @@ fn fault(fault: Option<Message<'_>>) -> Found {
     if let Some(abort) = fault.get("abort") {
         join(&mut errors, percentage(abort));
         if let Some(status) = abort.maybe_text("grpcStatus") {
-            if !GRPC.contains(&status) {
+            if !GRPC_STATUSES.contains(&status) {
                 join(
                     &mut errors,
                     one(format!(

@@ -3,30 +3,12 @@
 use crate::message::Message;
 use crate::problem::{Found, Validation, join, one};
 use api::field::quote;
-
-/// Ciphers that may be asked for.
-const CIPHERS: &[&str] = &[
-    "ECDHE-ECDSA-AES128-GCM-SHA256",
-    "ECDHE-RSA-AES128-GCM-SHA256",
-    "ECDHE-ECDSA-AES256-GCM-SHA384",
-    "ECDHE-RSA-AES256-GCM-SHA384",
-    "ECDHE-ECDSA-CHACHA20-POLY1305",
-    "ECDHE-RSA-CHACHA20-POLY1305",
-    "ECDHE-ECDSA-AES128-SHA",
-    "ECDHE-RSA-AES128-SHA",
-    "ECDHE-ECDSA-AES256-SHA",
-    "ECDHE-RSA-AES256-SHA",
-    "AES128-GCM-SHA256",
-    "AES256-GCM-SHA384",
-    "AES128-SHA",
-    "AES256-SHA",
-    "DES-CBC3-SHA",
-];
+use api::istio::CIPHER_SUITES;
 
 fn is_cipher(name: &str) -> bool {
     // Operators of cipher expressions begin with a sign and are taken as they are.
     let expression = name.chars().next().is_none_or(|c| !c.is_alphanumeric());
-    expression || name == "ALL" || CIPHERS.contains(&name)
+    expression || name == "ALL" || CIPHER_SUITES.contains(&name)
 }
 
 fn ciphers(tls: Message<'_>, validation: &mut Validation) {

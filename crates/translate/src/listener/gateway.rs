@@ -15,7 +15,7 @@ use crate::network_filters::{logged_proxy, outbound_chain};
 use crate::proto::{address, transport_socket};
 use crate::protocol::Protocol;
 use crate::security;
-use api::istio::{ServerTlsMode, ServerTlsSettings, TlsProtocol};
+use api::istio::{CIPHER_SUITES, ServerTlsMode, ServerTlsSettings, TlsProtocol};
 use std::collections::HashSet;
 use xds::envoy::config::core::v3::{TrafficDirection, TransportSocket};
 use xds::envoy::config::listener::v3::{Filter, FilterChain, FilterChainMatch, Listener};
@@ -271,26 +271,9 @@ fn names_only(names: &[String]) -> tls::common_tls_context::ValidationContextTyp
 
 /// Ciphers that Envoy knows, each once.
 fn known_ciphers(wanted: &[String]) -> Vec<String> {
-    const KNOWN: [&str; 15] = [
-        "ECDHE-ECDSA-AES128-GCM-SHA256",
-        "ECDHE-RSA-AES128-GCM-SHA256",
-        "ECDHE-ECDSA-AES256-GCM-SHA384",
-        "ECDHE-RSA-AES256-GCM-SHA384",
-        "ECDHE-ECDSA-CHACHA20-POLY1305",
-        "ECDHE-RSA-CHACHA20-POLY1305",
-        "ECDHE-ECDSA-AES128-SHA",
-        "ECDHE-RSA-AES128-SHA",
-        "ECDHE-ECDSA-AES256-SHA",
-        "ECDHE-RSA-AES256-SHA",
-        "AES128-GCM-SHA256",
-        "AES256-GCM-SHA384",
-        "AES128-SHA",
-        "AES256-SHA",
-        "DES-CBC3-SHA",
-    ];
     let mut out: Vec<String> = Vec::new();
     for cipher in wanted {
-        if KNOWN.contains(&cipher.as_str()) && !out.contains(cipher) {
+        if CIPHER_SUITES.contains(&cipher.as_str()) && !out.contains(cipher) {
             out.push(cipher.clone());
         }
     }

@@ -3,7 +3,8 @@
 use crate::proto::{duration, millionths};
 use crate::route::matches::string_matcher;
 use api::istio::{
-    CorsPolicy, FaultAbort, FaultDelay, HttpFaultInjection, StringMatch, UnmatchedPreflights,
+    CorsPolicy, FaultAbort, FaultDelay, GRPC_STATUSES, HttpFaultInjection, StringMatch,
+    UnmatchedPreflights,
 };
 use xds::envoy::config::core::v3::RuntimeFractionalPercent;
 use xds::envoy::extensions::filters::common::fault::v3 as common;
@@ -57,26 +58,7 @@ fn abort(abort: &FaultAbort) -> fault::FaultAbort {
 
 /// The number of a gRPC status.
 pub(crate) fn grpc_code(name: &str) -> Option<u32> {
-    const NAMES: [&str; 17] = [
-        "OK",
-        "CANCELLED",
-        "UNKNOWN",
-        "INVALID_ARGUMENT",
-        "DEADLINE_EXCEEDED",
-        "NOT_FOUND",
-        "ALREADY_EXISTS",
-        "PERMISSION_DENIED",
-        "RESOURCE_EXHAUSTED",
-        "FAILED_PRECONDITION",
-        "ABORTED",
-        "OUT_OF_RANGE",
-        "UNIMPLEMENTED",
-        "INTERNAL",
-        "UNAVAILABLE",
-        "DATA_LOSS",
-        "UNAUTHENTICATED",
-    ];
-    NAMES
+    GRPC_STATUSES
         .iter()
         .position(|known| *known == name)
         .map(|code| code as u32)

@@ -2,7 +2,7 @@
 
 use crate::context::{Context, ListenerClass};
 use crate::http_filters::http_filter;
-use crate::snapshot::policy_applies;
+use crate::security::applies;
 use api::istio::JwtRule;
 use std::collections::BTreeSet;
 use xds::envoy::config::core::v3::{DataSource, data_source};
@@ -11,27 +11,15 @@ use xds::envoy::extensions::filters::network::http_connection_manager::v3::HttpF
 
 /// The filter, if any rule applies to the workload.
 pub(crate) fn filter(context: &Context<'_>, class: ListenerClass) -> Option<HttpFilter> {
-    let root = context.snapshot.mesh.root_namespace();
     let proxy = context.proxy;
     let mut policies: Vec<_> = context
         .snapshot
         .request_authentications
         .iter()
         .filter(|policy| {
-            let selector = policy
-                .spec
-                .selector
-                .as_ref()
-                .map(|selector| &selector.match_labels);
-            policy.spec.target_ref.is_none()
-                && policy.spec.target_refs.is_empty()
-                && policy_applies(
-                    &policy.namespace,
-                    selector,
-                    root,
-                    &proxy.namespace,
-                    &proxy.labels,
-                )
+            let spec = &policy.spec;
+            let attached = spec.target_ref.is_some() || !spec.target_refs.is_empty();
+            !attached && applies(context, &policy.namespace, spec.selector.as_ref())
         })
         .collect();
     policies.sort_by_key(|policy| policy.namespace != proxy.namespace);

@@ -9,7 +9,7 @@ mod values;
 use crate::context::{Context, ListenerClass};
 use crate::objects::Config;
 use crate::snapshot::policy_applies;
-use api::istio::{AuthorizationAction, AuthorizationPolicy};
+use api::istio::{AuthorizationAction, AuthorizationPolicy, LabelSelector};
 use xds::envoy::config::listener::v3::Filter;
 use xds::envoy::extensions::filters::network::http_connection_manager::v3::HttpFilter;
 
@@ -42,12 +42,22 @@ pub(crate) fn tcp_policies(context: &Context<'_>) -> Vec<Filter> {
     out
 }
 
+/// Whether a policy of this namespace and with this selector is meant for the workload of the proxy.
+fn applies(context: &Context<'_>, namespace: &str, selector: Option<&LabelSelector>) -> bool {
+    policy_applies(
+        namespace,
+        selector.map(|selector| &selector.match_labels),
+        context.snapshot.mesh.root_namespace(),
+        &context.proxy.namespace,
+        &context.proxy.labels,
+    )
+}
+
 type Policies<'a> = Vec<&'a Config<AuthorizationPolicy>>;
 
 /// The policies that apply to the workload of a proxy: those of external services, and the others.
 fn policies<'a>(context: &Context<'a>) -> (Policies<'a>, Policies<'a>) {
     let root = context.snapshot.mesh.root_namespace();
-    let proxy = context.proxy;
     let all = &context.snapshot.authorization_policies;
     let (mut first, rest): (Policies<'a>, Policies<'a>) =
         all.iter().partition(|policy| policy.namespace == root);
@@ -55,20 +65,9 @@ fn policies<'a>(context: &Context<'a>) -> (Policies<'a>, Policies<'a>) {
     first
         .into_iter()
         .filter(|policy| {
-            let selector = policy
-                .spec
-                .selector
-                .as_ref()
-                .map(|selector| &selector.match_labels);
-            policy.spec.target_ref.is_none()
-                && policy.spec.target_refs.is_empty()
-                && policy_applies(
-                    &policy.namespace,
-                    selector,
-                    root,
-                    &proxy.namespace,
-                    &proxy.labels,
-                )
+            let spec = &policy.spec;
+            let attached = spec.target_ref.is_some() || !spec.target_refs.is_empty();
+            !attached && applies(context, &policy.namespace, spec.selector.as_ref())
         })
         .partition(|policy| policy.spec.action == AuthorizationAction::Custom)
 }
