@@ -356,14 +356,19 @@ async fn look(server: &Arc<Server>) -> bool {
     *aggregator.remotes.write() = Arc::new(known.clone());
     let checks = known.iter().map(|remote| check(server, remote));
     let checked = futures::future::join_all(checks).await;
-    let some = !checked.is_empty();
-    let next: Vec<Arc<Remote>> = checked.into_iter().map(Arc::new).collect();
+    let next: Vec<Arc<Remote>> = checked.iter().map(|(next, _)| next.clone()).collect();
     *aggregator.remotes.write() = Arc::new(next);
-    some
+    // Said only now: whoever reads that a group is available finds it served.
+    for (remote, verdict) in &checked {
+        if let Err(e) = write_condition(server, &remote.name, verdict).await {
+            tracing::debug!(error = %e, name = remote.name, "the condition of an APIService could not be written");
+        }
+    }
+    !checked.is_empty()
 }
 
-/// Checks one, and writes down what came out.
-async fn check(server: &Arc<Server>, remote: &Arc<Remote>) -> Remote {
+/// Checks one: what it serves now, and whether it is available.
+async fn check(server: &Arc<Server>, remote: &Arc<Remote>) -> (Arc<Remote>, availability::Verdict) {
     let cache = server.storage.cache();
     let key = |table: &str| Key::new(&table.into(), &remote.namespace, &remote.service);
     let service = cache.get(&key("core/services"));
@@ -389,10 +394,7 @@ async fn check(server: &Arc<Server>, remote: &Arc<Remote>) -> Remote {
         }
     };
     next.available = verdict.is_ok();
-    if let Err(e) = write_condition(server, &remote.name, &verdict).await {
-        tracing::debug!(error = %e, name = remote.name, "the condition of an APIService could not be written");
-    }
-    next
+    (Arc::new(next), verdict)
 }
 
 async fn write_condition(
