@@ -56,6 +56,16 @@ fn put_metadata(out: &mut Vec<u8>, object: &Stored) {
     out.push(b'}');
 }
 
+/// An object of a list: what all of a built-in kind's have in common, `kind` and `apiVersion`, is said once, by the list.
+fn put_item(out: &mut Vec<u8>, resource: &Resource, object: &Stored) {
+    if resource.info.crd.is_none() {
+        out.push(b'{');
+        out.extend_from_slice(object.without_type());
+    } else {
+        out.extend_from_slice(&object.bytes);
+    }
+}
+
 /// One object in a shape, as JSON. `columns`: a table says what its columns are.
 pub(crate) fn text(
     resource: &Resource,
@@ -160,7 +170,7 @@ impl Page<'_> {
                 }
                 match form.shape {
                     Shape::Metadata => put_metadata(&mut out, item),
-                    _ => out.extend_from_slice(&shown(resource, item).bytes),
+                    _ => put_item(&mut out, resource, &shown(resource, item)),
                 }
             }
             out.extend_from_slice(b"]}");

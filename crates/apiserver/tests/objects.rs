@@ -3,6 +3,7 @@
 
 mod support;
 
+use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use support::World;
 
@@ -114,6 +115,55 @@ async fn a_watch_tells_every_change_once_in_order() {
     assert_eq!(
         mark["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"],
         "true"
+    );
+}
+
+#[tokio::test]
+async fn items_of_built_in_lists_do_not_repeat_their_kind() {
+    let w = World::new().await;
+    let c = w.admin();
+    assert_eq!(c.post(CMS, &cm("a", 1)).await.0, 201);
+    let crds = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    let definition = json!({"metadata": {"name": "as.a.io"}, "spec": {"group": "a.io", "scope": "Cluster", "names": {"plural": "as", "kind": "A"},
+        "versions": [{"name": "v1", "served": true, "storage": true,
+            "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}]}});
+    assert_eq!(c.post(crds, &definition).await.0, 201);
+    let custom = json!({"kind": "A", "apiVersion": "a.io/v1", "metadata": {"name": "a"}});
+    assert_eq!(c.post("/apis/a.io/v1/as", &custom).await.0, 201);
+    let keys = |object: &Value| -> Vec<String> {
+        object
+            .as_object()
+            .unwrap()
+            .keys()
+            .take(3)
+            .cloned()
+            .collect()
+    };
+    let typed = ["kind", "apiVersion", "metadata"];
+    let of = async |path: &str, accept: &str| -> Value {
+        let answer = c.open("GET", path, &[("accept", accept)], Vec::new()).await;
+        let bytes = answer.into_body().collect().await.unwrap().to_bytes();
+        serde_json::from_slice(&bytes).unwrap()
+    };
+    let json = "application/json";
+    let table = "application/json;as=Table;v=v1;g=meta.k8s.io";
+    let metadata = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io";
+    let list = of(CMS, json).await;
+    assert_eq!(list["kind"], "ConfigMapList");
+    assert_eq!(keys(&list["items"][0]), ["metadata", "data"]);
+    let custom = of("/apis/a.io/v1/as", json).await;
+    assert_eq!(keys(&custom["items"][0]), typed);
+    let partial = of(CMS, metadata).await;
+    assert_eq!(keys(&partial["items"][0]), typed);
+    let rows = of(&format!("{CMS}?includeObject=Object"), table).await;
+    assert_eq!(rows["rows"][0]["object"]["kind"], "ConfigMap");
+    assert_eq!(keys(&of(&format!("{CMS}/a"), json).await), typed);
+    let mut watch = c.watch(&format!("{CMS}?watch=true")).await;
+    assert_eq!(keys(&watch.next().await.unwrap()["object"]), typed);
+    let (code, gone) = c.delete(CMS).await;
+    assert_eq!(
+        (code, keys(&gone["items"][0])),
+        (200, vec!["metadata".into(), "data".into()])
     );
 }
 

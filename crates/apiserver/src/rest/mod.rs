@@ -12,7 +12,7 @@ pub(crate) mod write;
 use std::sync::Arc;
 
 use http::{Method, StatusCode, header};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use self::delete::DeleteOptions;
 use self::write::{WriteOptions, Writer};
@@ -23,7 +23,7 @@ use crate::http_types::{Answer, Request, json_answer};
 use crate::machinery::{self, Filter};
 use crate::negotiate::{self, Form};
 use crate::registry::Resource;
-use crate::shape;
+use crate::shape::{self, Page};
 use crate::state::Server;
 use crate::storage::Stored;
 use crate::target::{self, Target};
@@ -320,18 +320,19 @@ impl<'a> Call<'a> {
             let ns = api::meta::namespace(item.value()).to_owned();
             let name = api::meta::name(item.value()).to_owned();
             match writer.delete(r, &ns, &name, &options).await {
-                Ok(deleted) => gone.push(deleted.object.value().clone()),
+                Ok(deleted) => gone.push(deleted.object),
                 Err(e) if e.code == 404 => {}
                 Err(e) => return Err(e),
             }
         }
-        Ok(json_answer(
-            StatusCode::OK,
-            &json!({
-                "kind": r.list_kind, "apiVersion": r.api_version(),
-                "metadata": {"resourceVersion": revision.to_string()}, "items": gone,
-            }),
-        ))
+        let page = Page {
+            resource: r,
+            items: gone,
+            revision,
+            continue_token: String::new(),
+            remaining: None,
+        };
+        Ok(page.answer(self.form, self.request.query.text("includeObject")))
     }
 }
 

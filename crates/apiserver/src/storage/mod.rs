@@ -72,6 +72,8 @@ pub(crate) struct Stored {
     pub bytes: Bytes,
     /// Where its `metadata` is in them.
     metadata: Range<usize>,
+    /// Where what comes behind `kind` and `apiVersion` begins in them.
+    rest: usize,
 }
 
 fn parse(bytes: &[u8]) -> Arc<Value> {
@@ -79,8 +81,17 @@ fn parse(bytes: &[u8]) -> Arc<Value> {
     Arc::new(serde_json::from_slice(bytes).expect("a stored object is JSON"))
 }
 
-/// An object as JSON, and where its `metadata` is in it (nowhere: an empty range).
-fn encode(value: &Value) -> (Vec<u8>, Range<usize>) {
+/// An object as JSON, `kind` and `apiVersion` first as the real server writes them.
+struct Encoded {
+    bytes: Vec<u8>,
+    /// Where its `metadata` is (nowhere: an empty range).
+    metadata: Range<usize>,
+    /// Where the first member behind `kind` and `apiVersion` begins, or the closing brace.
+    rest: usize,
+}
+
+fn encode(value: &Value) -> Encoded {
+    const HEAD: [&str; 2] = ["kind", "apiVersion"];
     let mut out = Vec::with_capacity(1024);
     let mut metadata = 0..0;
     let put = |out: &mut Vec<u8>, value: &Value| {
@@ -89,10 +100,20 @@ fn encode(value: &Value) -> (Vec<u8>, Range<usize>) {
     };
     let Some(map) = value.as_object() else {
         put(&mut out, value);
-        return (out, metadata);
+        return Encoded {
+            bytes: out,
+            metadata,
+            rest: 0,
+        };
     };
-    for (key, value) in map {
+    let head = HEAD.iter().filter_map(|key| map.get_key_value(*key));
+    let others = map.iter().filter(|(key, _)| !HEAD.contains(&key.as_str()));
+    let mut rest = None;
+    for (key, value) in head.chain(others) {
         out.push(if out.is_empty() { b'{' } else { b',' });
+        if rest.is_none() && !HEAD.contains(&key.as_str()) {
+            rest = Some(out.len());
+        }
         serde_json::to_writer(&mut out, key).expect("a text is serialisable");
         out.push(b':');
         let start = out.len();
@@ -104,8 +125,13 @@ fn encode(value: &Value) -> (Vec<u8>, Range<usize>) {
     if out.is_empty() {
         out.push(b'{');
     }
+    let rest = rest.unwrap_or(out.len());
     out.push(b'}');
-    (out, metadata)
+    Encoded {
+        bytes: out,
+        metadata,
+        rest,
+    }
 }
 
 impl Stored {
@@ -124,14 +150,15 @@ impl Stored {
 
     /// An object as it is, of a revision; 0 for one that is not stored.
     pub fn of(value: Value, revision: u64) -> Self {
-        let (bytes, metadata) = encode(&value);
+        let encoded = encode(&value);
         Self {
             revision,
             value: Arc::new(value).into(),
             asked: AtomicBool::new(false),
             cells: OnceLock::new(),
-            bytes: bytes.into(),
-            metadata,
+            bytes: encoded.bytes.into(),
+            metadata: encoded.metadata,
+            rest: encoded.rest,
         }
     }
 
@@ -182,12 +209,18 @@ impl Stored {
             cells: self.cells.clone(),
             bytes: self.bytes.clone(),
             metadata: self.metadata.clone(),
+            rest: self.rest,
         })
     }
 
     /// Its `metadata` as JSON.
     pub fn metadata(&self) -> &[u8] {
         &self.bytes[self.metadata.clone()]
+    }
+
+    /// What is behind the opening brace, without `kind` and `apiVersion`.
+    pub fn without_type(&self) -> &[u8] {
+        &self.bytes[self.rest..]
     }
 
     /// The same object, shown as of another revision.

@@ -37,12 +37,39 @@ fn the_metadata_of_an_object_is_found_in_its_text() {
         json!({}),
         json!([1]),
     ] {
-        let (text, metadata) = encode(&value);
+        let Encoded {
+            bytes: text,
+            metadata,
+            ..
+        } = encode(&value);
         assert_eq!(String::from_utf8(text.clone()).unwrap(), value.to_string());
         let expected = value
             .get("metadata")
             .map_or(String::new(), Value::to_string);
         assert_eq!(std::str::from_utf8(&text[metadata]).unwrap(), expected);
+    }
+}
+
+#[test]
+fn kind_and_version_come_first_and_can_be_left_out() {
+    for (value, whole, without) in [
+        (
+            json!({"data": 1, "apiVersion": "v1", "kind": "K"}),
+            r#"{"kind":"K","apiVersion":"v1","data":1}"#,
+            r#""data":1}"#,
+        ),
+        (json!({"apiVersion": "v1"}), r#"{"apiVersion":"v1"}"#, "}"),
+        (
+            json!({"data": {"kind": 1}}),
+            r#"{"data":{"kind":1}}"#,
+            r#""data":{"kind":1}}"#,
+        ),
+        (json!({}), "{}", "}"),
+    ] {
+        let stored = Stored::of(value, 1);
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        assert_eq!(text(&stored.bytes), whole);
+        assert_eq!(text(stored.without_type()), without);
     }
 }
 
