@@ -104,16 +104,19 @@ fn arguments() -> Result<(PathBuf, u16)> {
     ))
 }
 
+/// Writes a file that nobody else may read, and that is whole as soon as it is there.
 fn write_private(path: &Path, text: &str) -> Result<()> {
     use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+    let new = path.with_added_extension("new");
     let mut file = std::fs::OpenOptions::new()
         .create(true)
         .write(true)
         .truncate(true)
         .mode(0o600)
-        .open(path)?;
+        .open(&new)?;
     std::io::Write::write_all(&mut file, text.as_bytes())?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o600))?;
+    std::fs::rename(&new, path)?;
     Ok(())
 }
 

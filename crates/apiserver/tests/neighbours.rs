@@ -20,7 +20,7 @@ fn configuration(w: &World, kind: &str, address: SocketAddr, plural: &str, polic
         "kind": kind, "apiVersion": "admissionregistration.k8s.io/v1", "metadata": {"name": format!("test-{plural}")},
         "webhooks": [{
             "name": format!("{plural}.test.io"), "admissionReviewVersions": ["v1"], "sideEffects": "None",
-            "failurePolicy": policy, "timeoutSeconds": 5,
+            "failurePolicy": policy, "timeoutSeconds": 30,
             "clientConfig": {"url": format!("https://127.0.0.1:{}/hook", address.port()), "caBundle": ca},
             "rules": [{"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": [plural], "scope": "*"}],
         }],
@@ -176,7 +176,7 @@ async fn an_absent_webhook_stops_only_those_who_insist() {
         .await;
     assert_eq!(code, 500);
     let text = refused["message"].as_str().unwrap();
-    assert!(text.starts_with(r#"Internal error occurred: failed calling webhook "secrets.test.io": failed to call webhook: Post "https://127.0.0.1:1/hook?timeout=5s":"#), "{text}");
+    assert!(text.starts_with(r#"Internal error occurred: failed calling webhook "secrets.test.io": failed to call webhook: Post "https://127.0.0.1:1/hook?timeout=30s":"#), "{text}");
 }
 
 /// A pod on a node whose agent is at `agent`.

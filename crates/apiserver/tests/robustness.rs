@@ -6,7 +6,7 @@ mod support;
 use std::collections::HashSet;
 
 use serde_json::{Value, json};
-use support::World;
+use support::{PATIENCE, World};
 
 const CMS: &str = "/api/v1/namespaces/default/configmaps";
 
@@ -293,8 +293,6 @@ async fn a_watch_neither_skips_nor_repeats_when_it_reconnects() {
     assert_eq!(seen, written);
     assert_eq!(seen.iter().collect::<HashSet<_>>().len(), WRITES);
 }
-
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
 
 /// What comes back on one connection for some requests sent one after the other. An answer that says that the connection ends is the last.
 async fn conversation(c: &support::Client, requests: &[(&str, usize)]) -> String {

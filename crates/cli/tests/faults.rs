@@ -145,6 +145,27 @@ fn aborts_are_the_callers(theater: &Theater) {
     });
 }
 
+/// The lines of an application's access log that tell of requests with this path and contain `cluster`, once there are `count`.
+fn logged(
+    theater: &Theater,
+    (context, app): (&str, &str),
+    path: &str,
+    cluster: &str,
+    count: usize,
+) -> Vec<String> {
+    let deployment = format!("deploy/{app}");
+    let request = format!("\"GET {path} HTTP/1.1\"");
+    eventually(&format!("access log of {app} in {context}"), LONG, || {
+        let log = theater.kubectl(context, &["logs", &deployment, "-c", "istio-proxy"]);
+        let lines: Vec<String> = log
+            .lines()
+            .filter(|line| line.contains(&request) && line.contains(cluster))
+            .map(str::to_owned)
+            .collect();
+        expect(lines.len(), &count).map(|()| lines)
+    })
+}
+
 /// B33 as a VirtualService says it: a part of the requests, whatever their destination.
 fn a_delay_delays_its_part(theater: &Theater) {
     let delay = r#"{"delay":{"percentage":{"value":50},"fixedDelay":"0.7s"}}"#;
@@ -162,9 +183,10 @@ fn a_delay_delays_its_part(theater: &Theater) {
             .count();
         expect(slow > 0, &true)
     });
+    let path = "/users/?delay=half";
     let answers: Vec<Answer> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..10)
-            .map(|_| scope.spawn(|| theater.get_many("/users/", 10)))
+            .map(|_| scope.spawn(|| theater.get_many(path, 10)))
             .collect();
         threads
             .into_iter()
@@ -172,23 +194,21 @@ fn a_delay_delays_its_part(theater: &Theater) {
             .collect()
     });
     assert_eq!(count(&answers, |answer| answer.status), [(200, 100)].into());
-    fits(
-        "delayed",
-        answers.iter().filter(|a| a.seconds >= 0.7).count(),
+    // A busy machine may make others as late; which ones were delayed is in the log.
+    let lines = logged(
+        theater,
+        ("ctx1", "api-gateway"),
+        path,
+        "outbound|8081|",
         100,
-        0.5,
     );
-    let log = theater.kubectl(
-        "ctx1",
-        &[
-            "logs",
-            "deploy/api-gateway",
-            "-c",
-            "istio-proxy",
-            "--tail=60",
-        ],
-    );
-    assert!(log.contains(" 200 DI "), "{log}");
+    let delayed = lines
+        .iter()
+        .filter(|line| line.contains(" 200 DI "))
+        .count();
+    fits("delayed", delayed, 100, 0.5);
+    let late = answers.iter().filter(|a| a.seconds >= 0.7).count();
+    assert!(late >= delayed, "{late} late, {delayed} delayed");
     restore(theater);
     eventually("quick again", LONG, || {
         let slow = theater
@@ -266,9 +286,10 @@ fn scenarios_do_what_they_promise(theater: &Theater) {
         let answers = theater.get_many("/movies/", 5);
         expect(answers.iter().any(late), &true)
     });
+    let path = "/movies/?late=ctx2";
     let answers: Vec<Answer> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..20)
-            .map(|_| scope.spawn(|| theater.get_many("/movies/", 4)))
+            .map(|_| scope.spawn(|| theater.get_many(path, 4)))
             .collect();
         threads
             .into_iter()
@@ -276,17 +297,23 @@ fn scenarios_do_what_they_promise(theater: &Theater) {
             .collect()
     });
     for answer in &answers {
-        assert_eq!(
-            (answer.status, late(answer)),
-            (200, answer.cluster == "ctx2"),
-            "{answer:?}"
-        );
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert!(answer.cluster != "ctx2" || late(answer), "{answer:?}");
     }
-    fits(
-        "late",
-        answers.iter().filter(|answer| late(answer)).count(),
-        80,
-        0.7,
+    let of_ctx2 = answers.iter().filter(|a| a.cluster == "ctx2").count();
+    fits("ctx2", of_ctx2, 80, 0.7);
+    // A busy machine may make others late too; none of them was delayed.
+    let inbound = "inbound|8082||";
+    let at_once = logged(
+        theater,
+        ("ctx1", "movie-service"),
+        path,
+        inbound,
+        80 - of_ctx2,
+    );
+    assert!(
+        !at_once.iter().any(|line| line.contains(" 200 DI ")),
+        "{at_once:#?}"
     );
 
     // The same program, the same manifests.
@@ -436,8 +463,7 @@ fn a_timeout_is_a_504(theater: &Theater) {
     theater.merge_patch("ctx1", "virtualservice", "user-service-vs", patch);
     switch(theater, "user-service", 8081, "hang");
     let answer = eventually("a timeout", LONG, || {
-        let answers = theater.curl(&["--max-time", "5"], "/users/", 1);
-        let answer = answers[0].clone();
+        let answer = theater.get("/users/");
         if answer.status == 504 {
             Ok(answer)
         } else {
@@ -445,7 +471,7 @@ fn a_timeout_is_a_504(theater: &Theater) {
         }
     });
     assert_eq!(answer.body, "upstream request timeout");
-    assert!((0.5..2.5).contains(&answer.seconds), "{answer:?}");
+    assert!(answer.seconds >= 0.5, "{answer:?}");
     eventually("flag UT in the access log", LONG, || {
         let log = theater.kubectl(
             "ctx1",
@@ -622,16 +648,20 @@ fn an_unknown_image_names_the_known(theater: &Theater) {
         let waits = pods.contains("ErrImagePull") || pods.contains("ImagePullBackOff");
         if waits { Ok(()) } else { Err(pods) }
     });
-    let text = theater.kubectl("ctx1", &["describe", "pod", "-l", "app=stranger"]);
-    for part in [
-        "Failed",
-        "example.com/stranger:v9",
-        "user-service",
-        "redis",
-        "busybox",
-    ] {
-        assert!(text.contains(part), "{part:?} is missing in\n{text}");
-    }
+    eventually("its events name what there is", LONG, || {
+        let text = theater.kubectl("ctx1", &["describe", "pod", "-l", "app=stranger"]);
+        let parts = [
+            "Failed",
+            "example.com/stranger:v9",
+            "user-service",
+            "redis",
+            "busybox",
+        ];
+        match parts.iter().find(|part| !text.contains(**part)) {
+            Some(part) => Err(format!("{part:?} is missing in\n{text}")),
+            None => Ok(()),
+        }
+    });
     theater.kubectl("ctx1", &["delete", "deployment", "stranger"]);
 }
 

@@ -238,18 +238,27 @@ fn istiod_says_synced(theater: &Theater) {
     };
     for context in ["ctx1", "ctx2"] {
         let pod = envoy_pod(theater, context);
-        let table = istioctl(&["--context", context, "proxy-status"]);
-        let row = table.lines().find(|line| line.starts_with(&pod));
-        let row = row.unwrap_or_else(|| panic!("{pod} is not there: {table}"));
-        assert!(row.contains("4 (CDS,LDS,EDS,RDS)"), "{table}");
-        assert!(!row.contains("STALE") && !row.contains("ERROR"), "{table}");
+        // Between a push and its acknowledgement it is stale for a moment.
+        eventually("Envoy has what was sent", LONG, || {
+            let table = istioctl(&["--context", context, "proxy-status"]);
+            let row = table.lines().find(|line| line.starts_with(&pod));
+            let synced = row.is_some_and(|row| {
+                row.contains("4 (CDS,LDS,EDS,RDS)")
+                    && !row.contains("STALE")
+                    && !row.contains("ERROR")
+            });
+            if synced { Ok(()) } else { Err(table) }
+        });
     }
     // What Envoy has is what istiod would send.
     let name = format!("{}.theater-msa", envoy_pod(theater, "ctx1"));
-    let matches = istioctl(&["--context", "ctx1", "proxy-status", &name]);
-    for kind in ["Clusters", "Listeners", "Routes"] {
-        assert!(matches.contains(&format!("{kind} Match")), "{matches}");
-    }
+    eventually("Envoy has what istiod would send", LONG, || {
+        let matches = istioctl(&["--context", "ctx1", "proxy-status", &name]);
+        let all = ["Clusters", "Listeners", "Routes"]
+            .iter()
+            .all(|kind| matches.contains(&format!("{kind} Match")));
+        if all { Ok(()) } else { Err(matches) }
+    });
 }
 
 /// Weights of a VirtualService are those of Envoy, too.

@@ -206,10 +206,10 @@ async fn failures_are_typed() {
 
 #[tokio::test]
 async fn an_unreachable_server_is_named() {
-    // A port that was free a moment ago: nobody listens.
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    drop(listener);
+    // A port that is nobody else's, and on which nobody listens.
+    let kept = tokio::net::TcpSocket::new_v4().unwrap();
+    kept.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let url = format!("http://{}", kept.local_addr().unwrap());
     let client = Client::new(Config::new(&url, "", Auth::None)).unwrap();
     let error = client
         .get(&PODS, Some("a"), "p")

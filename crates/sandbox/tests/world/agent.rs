@@ -146,15 +146,15 @@ pub fn expect(what: &str, seen: &str, expected: &str) -> Result<(), Box<dyn std:
     }
 }
 
-/// Polls until the condition holds or ten seconds have passed.
+/// Polls until the condition holds or a minute has passed.
 pub fn until(
     what: &str,
     mut condition: impl FnMut() -> bool,
 ) -> Result<(), Box<dyn std::error::Error>> {
-    let end = Instant::now() + Duration::from_secs(10);
+    let end = Instant::now() + Duration::from_secs(60);
     while !condition() {
         if Instant::now() > end {
-            return Err(format!("not in ten seconds: {what}").into());
+            return Err(format!("not in a minute: {what}").into());
         }
         std::thread::sleep(Duration::from_millis(5));
     }

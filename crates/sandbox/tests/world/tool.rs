@@ -7,7 +7,9 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::process::ExitCode;
 use std::time::Duration;
 
-const LIMIT: Duration = Duration::from_secs(2);
+/// How long an answer is waited for; with the option `brief`, where none is expected, less.
+const LIMIT: Duration = Duration::from_secs(30);
+const BRIEF: Duration = Duration::from_secs(2);
 
 pub fn main(args: &[OsString]) -> ExitCode {
     let args: Vec<&str> = args.iter().filter_map(|a| a.to_str()).collect();
@@ -177,9 +179,14 @@ pub fn main(args: &[OsString]) -> ExitCode {
 
 /// Connects (optionally marked, or from a given source) and reads to the end.
 pub fn get(to: SocketAddr, options: &[&str]) -> std::io::Result<String> {
+    let limit = if options.contains(&"brief") {
+        BRIEF
+    } else {
+        LIMIT
+    };
     if options.contains(&"udp") {
         let socket = UdpSocket::bind("0.0.0.0:0")?;
-        socket.set_read_timeout(Some(LIMIT))?;
+        socket.set_read_timeout(Some(limit))?;
         socket.connect(to)?;
         socket.send(b"?")?;
         let mut buffer = [0; 64];
@@ -194,7 +201,7 @@ pub fn get(to: SocketAddr, options: &[&str]) -> std::io::Result<String> {
         let fd = libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0);
         let owned = OwnedFd::from_raw_fd(fd);
         let timeout = libc::timeval {
-            tv_sec: LIMIT.as_secs() as _,
+            tv_sec: limit.as_secs() as _,
             tv_usec: 0,
         };
         libc::setsockopt(
@@ -235,7 +242,7 @@ pub fn get(to: SocketAddr, options: &[&str]) -> std::io::Result<String> {
                     (&raw const mark).cast(),
                     4,
                 ))?;
-            } else {
+            } else if *option != "brief" {
                 let source = address(SocketAddrV4::new(option.parse().unwrap(), 0));
                 check(libc::bind(
                     fd,
