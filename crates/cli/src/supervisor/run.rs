@@ -429,7 +429,7 @@ impl Supervisor {
         };
         serve_all(entry, target, &self.token);
         self.wait_ready(started).await;
-        self.wait_routed(address).await;
+        self.wait_routed(address, started).await;
         self.print_screen(started);
         Ok(())
     }

@@ -1,19 +1,27 @@
 //! What a starting theater waits for: API servers, istiod, pods, and routes.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use kube_client::{DEPLOYMENTS, ENDPOINTS, ListParams, Store};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::ServerName;
 
 use super::{API_LIMIT, POLL, READY_LIMIT, Running, Supervisor};
 use crate::language;
 use crate::supervisor::progress::{Pods, Progress};
 
-/// How long requests may go unanswered after that before `up` says it is ready all the same.
+/// How long requests may go unanswered after that before `up` says it is ready all the same; on a slow machine longer by
+/// [`SLOWNESS`] times what everything before took.
 const ROUTED_LIMIT: Duration = Duration::from_secs(10);
+const SLOWNESS: u32 = 3;
+
+/// How long one of these requests may take: longer than a delay that one of our own scenarios may have left.
+const WITHIN: Duration = Duration::from_secs(5);
 
 /// How many requests in a row must be answered for each service: they go to pods of both clusters.
 const ROUTED_TRIES: usize = 4;
@@ -125,14 +133,26 @@ impl Supervisor {
     /// Waits until requests through the public gateway find the services. The pods' states are those
     /// of the last run until the node agents have looked, and routes come a moment after the pods.
     /// Faults that somebody configured and kept are no reason to wait for ever.
-    pub(super) async fn wait_routed(&self, gateway: std::net::IpAddr) {
-        let deadline = Instant::now() + ROUTED_LIMIT;
+    pub(super) async fn wait_routed(&self, gateway: std::net::IpAddr, started: Instant) {
+        let deadline = Instant::now() + ROUTED_LIMIT + started.elapsed() * SLOWNESS;
         let host = format!("theater.{}", self.run.domain);
+        let trust = pki::tls::ServerTrust::Name {
+            roots_pem: self.authorities.host.cert.clone(),
+        };
+        let tls = pki::tls::client_config(runtime::tls::provider(), &trust, None, &[]);
+        let tls = tls.map(|config| TlsConnector::from(Arc::new(config)));
         let mut answered = 0;
         while answered < ROUTED_TRIES && Instant::now() < deadline && !self.token.is_cancelled() {
             let tries = ["/", "/users/", "/movies/", "/bookings/"]
                 .map(|path| is_routed((gateway, 80).into(), &host, path));
-            if futures::future::join_all(tries).await.contains(&false) {
+            let (routed, secured) = futures::join!(futures::future::join_all(tries), async {
+                match &tls {
+                    Ok(tls) => is_secured(tls, (gateway, 443).into(), &host).await,
+                    // Nothing to look with is no reason to wait.
+                    Err(_) => true,
+                }
+            });
+            if routed.contains(&false) || !secured {
                 answered = 0;
                 tokio::time::sleep(POLL * 3).await;
             } else {
@@ -142,9 +162,26 @@ impl Supervisor {
     }
 }
 
+/// Whether TLS is spoken for a host: with whose certificate is up to those who configure the gateway.
+async fn is_secured(tls: &TlsConnector, gateway: SocketAddr, host: &str) -> bool {
+    let name = host.split(':').next().unwrap_or_default().to_owned();
+    let Ok(name) = ServerName::try_from(name) else {
+        return true;
+    };
+    let shaken = async {
+        let stream = tokio::net::TcpStream::connect(gateway).await?;
+        tls.connect(name, stream).await
+    };
+    match tokio::time::timeout(WITHIN, shaken).await {
+        Ok(Ok(_)) => true,
+        // A certificate came, and is not trusted.
+        Ok(Err(error)) => error.kind() == std::io::ErrorKind::InvalidData,
+        Err(_) => false,
+    }
+}
+
 /// Whether a GET reaches a service: answered by anything but what a proxy says that finds none.
 async fn is_routed(gateway: SocketAddr, host: &str, path: &str) -> bool {
-    const WITHIN: Duration = Duration::from_secs(2);
     const STATUS: std::ops::Range<usize> = "HTTP/1.1 ".len().."HTTP/1.1 200".len();
     let request = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
     let answer = async {
