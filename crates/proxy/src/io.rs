@@ -166,23 +166,21 @@ impl AsyncWrite for Io {
     }
 }
 
-/// How long a closed connection is read from, so that the last words are not lost to a reset (Envoy's delayed close).
-pub const DELAYED_CLOSE: Duration = Duration::from_secs(1);
-
-/// Closes politely: what was written is sent, the rest of what the peer says is read for a moment.
-pub async fn close(io: &RefCell<impl AsyncRead + AsyncWrite + Unpin>) {
-    let _ = poll_fn(|cx| Pin::new(&mut *io.borrow_mut()).poll_shutdown(cx)).await;
+/// Closes politely: what was written is sent, the rest of what the peer says is read for a while, so that the last words are not
+/// lost to a reset (Envoy's delayed close). `io_of` finds the stream in what holds it.
+pub async fn close<T>(holder: &RefCell<T>, io_of: impl Fn(&mut T) -> &mut Io, patience: Duration) {
+    let _ = poll_fn(|cx| Pin::new(io_of(&mut holder.borrow_mut())).poll_shutdown(cx)).await;
     let drain = poll_fn(|cx| {
         let mut space = [0; 1024];
         loop {
             let mut unread = ReadBuf::new(&mut space);
-            match ready!(Pin::new(&mut *io.borrow_mut()).poll_read(cx, &mut unread)) {
+            match ready!(Pin::new(io_of(&mut holder.borrow_mut())).poll_read(cx, &mut unread)) {
                 Ok(()) if !unread.filled().is_empty() => {}
                 _ => return Poll::Ready(()),
             }
         }
     });
-    let _ = tokio::time::timeout(DELAYED_CLOSE, drain).await;
+    let _ = tokio::time::timeout(patience, drain).await;
 }
 
 /// Reads once into the free space of `buf`, growing it by `chunk` when it is full. `Ok(0)` is the end.

@@ -11,7 +11,8 @@ fn http2(backend: &Backend) -> Running {
     Running::start(&http(
         &["{match: {prefix: /}, route: {cluster: up}}"],
         &cluster("up", &[backend.address], ""),
-        "          codec_type: HTTP2\n",
+        // Time enough for who is slow to say all that is not listened to.
+        "          codec_type: HTTP2\n          delayed_close_timeout: 60s\n",
     ))
 }
 

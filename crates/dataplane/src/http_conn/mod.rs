@@ -104,6 +104,9 @@ pub struct HttpConn {
     pub request_headers_timeout: Option<Duration>,
     /// `drain_timeout`, 5 s by default.
     pub drain_timeout: Duration,
+    /// `delayed_close_timeout`, 1 s by default: so long a connection that is closed is read from, so that the last words are not lost to a
+    /// reset.
+    pub delayed_close_timeout: Duration,
     /// Idle connections are closed after this; 1 h by default.
     pub idle_timeout: Option<Duration>,
     /// Connections are drained after this.

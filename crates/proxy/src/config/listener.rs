@@ -830,6 +830,7 @@ impl HttpManager {
             custom_methods: h1.allow_custom_methods,
             default_host: h1.default_host_for_http_10.clone(),
             head_timeout: rules.request_headers_timeout,
+            close_patience: rules.delayed_close_timeout,
             max_duration: rules.max_connection_duration,
             max_requests: rules.max_requests_per_connection,
             underscores: rules.underscores,

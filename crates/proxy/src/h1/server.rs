@@ -24,7 +24,7 @@ use super::head::{
 use crate::body::{Body, BodyError, Frame, Tunnel};
 use crate::http::connection::Connection;
 use crate::http::message::{Ended, Informational, Protocol, Request, Response};
-use crate::io::{DELAYED_CLOSE, Io, poll_read_buf};
+use crate::io::{Io, poll_read_buf};
 use crate::stats::HttpStats;
 
 const READ_CHUNK: usize = 8 * 1024;
@@ -249,7 +249,7 @@ pub async fn serve(io: Io, rbuf: BytesMut, conn: Rc<Connection>) {
                     &conn,
                 )
                 .await;
-                close(&inner).await;
+                close(&inner, &conn).await;
                 return;
             }
             Next::Refused(why) => {
@@ -264,7 +264,7 @@ pub async fn serve(io: Io, rbuf: BytesMut, conn: Rc<Connection>) {
                     &conn,
                 )
                 .await;
-                close(&inner).await;
+                close(&inner, &conn).await;
                 return;
             }
         };
@@ -286,7 +286,7 @@ pub async fn serve(io: Io, rbuf: BytesMut, conn: Rc<Connection>) {
                 &conn,
             )
             .await;
-            close(&inner).await;
+            close(&inner, &conn).await;
             return;
         }
         let is_head = head.method == Method::HEAD;
@@ -311,7 +311,7 @@ pub async fn serve(io: Io, rbuf: BytesMut, conn: Rc<Connection>) {
                     &conn,
                 )
                 .await;
-                close(&inner).await;
+                close(&inner, &conn).await;
                 return;
             }
         };
@@ -379,7 +379,7 @@ pub async fn serve(io: Io, rbuf: BytesMut, conn: Rc<Connection>) {
         {
             Written::KeepAlive => {}
             Written::Close => {
-                close(&inner).await;
+                close(&inner, &conn).await;
                 return;
             }
             Written::Cut => {
@@ -837,20 +837,10 @@ fn write_chunk_size(out: &mut BytesMut, size: usize) {
     out.put_slice(b"\r\n");
 }
 
-/// Closes politely: the answer is sent, the rest of what the client says is read for a moment.
-async fn close(inner: &Shared) {
-    let _ = poll_fn(|cx| Pin::new(&mut inner.borrow_mut().io).poll_shutdown(cx)).await;
-    let drain = poll_fn(|cx| {
-        let mut inner = inner.borrow_mut();
-        loop {
-            inner.rbuf.clear();
-            match ready!(inner.poll_fill(cx)) {
-                Ok(0) | Err(_) => return Poll::Ready(()),
-                Ok(_) => {}
-            }
-        }
-    });
-    let _ = tokio::time::timeout(DELAYED_CLOSE, drain).await;
+/// Closes politely.
+async fn close(inner: &Shared, conn: &Connection) {
+    let patience = conn.options().close_patience;
+    crate::io::close(inner, |inner| &mut inner.io, patience).await;
 }
 
 /// Copies both directions of an upgraded connection until both have ended.

@@ -34,10 +34,10 @@ pub async fn serve(io: Io, prefix: BytesMut, conn: Rc<Connection>) {
     let io = Rc::new(RefCell::new(io));
     let carried = WithPrefix::new(io.clone(), prefix, Some(conn.manager.stats.clone()));
     match builder.handshake::<_, Bytes>(carried).await {
-        Ok(connection) => accept(connection, conn).await,
+        Ok(connection) => accept(connection, conn.clone()).await,
         Err(_) => conn.protocol_error(),
     }
-    close(&io).await;
+    close(&io, |io| io, conn.options().close_patience).await;
 }
 
 /// Takes streams until the connection has ended or is in error; then everything that is to be said was written.

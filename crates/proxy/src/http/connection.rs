@@ -58,6 +58,8 @@ pub struct Options {
     pub default_host: String,
     /// How long a head may take.
     pub head_timeout: Option<Duration>,
+    /// How long a connection that is closed is read from.
+    pub close_patience: Duration,
     /// How long a connection may last.
     pub max_duration: Option<Duration>,
     /// How many requests a connection may carry.

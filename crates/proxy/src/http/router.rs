@@ -405,7 +405,9 @@ pub async fn route(
                         &mut retry_permit,
                     )
                 {
-                    tokio::time::sleep(pause).await;
+                    if let Some(answer) = back_off(pause, deadline, &cluster).await {
+                        return answer;
+                    }
                     continue;
                 }
                 count_local(&cluster, reply.status);
@@ -458,7 +460,9 @@ pub async fn route(
                     &outcome,
                     &mut retry_permit,
                 ) {
-                    tokio::time::sleep(pause).await;
+                    if let Some(answer) = back_off(pause, deadline, &cluster).await {
+                        return answer;
+                    }
                     continue;
                 }
                 if let Some(replay) = record.replay.clone() {
@@ -502,7 +506,9 @@ pub async fn route(
                 ) {
                     cluster.stats.retry_codes.count(code);
                     drop(success);
-                    tokio::time::sleep(pause).await;
+                    if let Some(answer) = back_off(pause, deadline, &cluster).await {
+                        return answer;
+                    }
                     continue;
                 }
                 if let Some(policy) = &route.internal_redirect
@@ -660,6 +666,32 @@ async fn pick(
     }
 }
 
+/// What lies between two tries.
+struct Pause {
+    time: Duration,
+    /// The upstream has asked for it.
+    asked: bool,
+}
+
+/// Pauses before a further try, which does not come, and is not counted, where the time of the whole request is up before.
+async fn back_off(pause: Pause, deadline: Option<Instant>, cluster: &Cluster) -> Option<Answer> {
+    let ends = Instant::now().checked_add(pause.time);
+    if let Some(deadline) = deadline
+        && ends.is_none_or(|ends| ends >= deadline)
+    {
+        tokio::time::sleep_until(deadline.into()).await;
+        return Some(Answer::Local(local_reply::REQUEST_TIMEOUT));
+    }
+    tokio::time::sleep(pause.time).await;
+    let stats = &cluster.stats;
+    stats.upstream_rq_retry.inc();
+    match pause.asked {
+        true => stats.upstream_rq_retry_backoff_ratelimited.inc(),
+        false => stats.upstream_rq_retry_backoff_exponential.inc(),
+    }
+    None
+}
+
 /// Whether to try again, and after which pause.
 fn again(
     conn: &Rc<Connection>,
@@ -669,7 +701,7 @@ fn again(
     retry: &mut Option<RetryState>,
     outcome: &Attempt<'_>,
     permit: &mut Option<dataplane::circuit::Permit>,
-) -> Option<Duration> {
+) -> Option<Pause> {
     let retry = retry.as_mut()?;
     if record
         .replay
@@ -692,7 +724,6 @@ fn again(
     match decision {
         Decision::Retry { after } => {
             *permit = taken;
-            cluster.stats.upstream_rq_retry.inc();
             record.active = None;
             let asked = match outcome {
                 Attempt::Response { headers, .. } => {
@@ -703,11 +734,10 @@ fn again(
                 }
                 _ => None,
             };
-            match asked {
-                Some(_) => cluster.stats.upstream_rq_retry_backoff_ratelimited.inc(),
-                None => cluster.stats.upstream_rq_retry_backoff_exponential.inc(),
-            }
-            Some(asked.unwrap_or(after))
+            Some(Pause {
+                time: asked.unwrap_or(after),
+                asked: asked.is_some(),
+            })
         }
         Decision::No => None,
         Decision::LimitExceeded => {

@@ -275,7 +275,7 @@ impl Cluster {
     }
 
     fn install(&self, hosts: Vec<Arc<Host>>, set: Arc<HostSet>) {
-        let balancer = self.count(&hosts, set);
+        let balancer = self.balancer(&hosts, set);
         let stats = &self.stats.config;
         let before = self.members.load().balancer.subsets();
         let subsets = balancer.subsets();
@@ -286,17 +286,19 @@ impl Cluster {
         stats
             .lb_subsets_removed
             .add(before.saturating_sub(subsets) as u64);
-        self.members.store(Arc::new(Members { hosts, balancer }));
+        let members = Arc::new(Members { hosts, balancer });
+        self.members.store(members.clone());
+        self.count(&members.hosts, &members.balancer);
     }
 
-    /// The balancer over these hosts as they are now. Statistics never wait.
-    fn count(&self, hosts: &[Arc<Host>], set: Arc<HostSet>) -> LoadBalancer {
-        let balancer = LoadBalancer::new(
-            &self.config,
-            set,
-            &|index| hosts.get(index).is_some_and(|host| host.is_ejected()),
-            self.id,
-        );
+    /// The balancer over these hosts as they are now.
+    fn balancer(&self, hosts: &[Arc<Host>], set: Arc<HostSet>) -> LoadBalancer {
+        let ejected = |index: usize| hosts.get(index).is_some_and(|host| host.is_ejected());
+        LoadBalancer::new(&self.config, set, &ejected, self.id)
+    }
+
+    /// Statistics never wait, and never come before what they count.
+    fn count(&self, hosts: &[Arc<Host>], balancer: &LoadBalancer) {
         let stats = &self.stats.config;
         stats.membership_total.set(hosts.len() as u64);
         stats.membership_healthy.set(balancer.healthy() as u64);
@@ -307,7 +309,6 @@ impl Cluster {
                 outlier.ejections_active.set(ejected as u64);
             }
         }
-        balancer
     }
 
     fn transport_of(&self, info: &dataplane::cluster::Host) -> (Transport, Option<ProxyProtocol>) {
@@ -469,6 +470,9 @@ impl Cluster {
         };
         match verdict {
             Verdict::Ejected { .. } => {
+                // Who sees it counted sees no more requests there.
+                host.ejected.store(true, Ordering::Relaxed);
+                self.rebuild();
                 match detection {
                     Detection::Consecutive5xx => {
                         stats.ejections_enforced_consecutive_5xx.inc();
@@ -492,8 +496,6 @@ impl Cluster {
                 }
                 stats.ejections_enforced_total.inc();
                 stats.ejections_total.inc();
-                host.ejected.store(true, Ordering::Relaxed);
-                self.rebuild();
             }
             Verdict::Overflow => stats.ejections_overflow.inc(),
             Verdict::NotEnforced | Verdict::Already => {}
@@ -546,7 +548,7 @@ impl Cluster {
             self.install(hosts.clone(), set.clone());
             return;
         }
-        self.count(hosts, set.clone());
+        self.count(hosts, &self.balancer(hosts, set.clone()));
         if changes.due.is_some() {
             return;
         }

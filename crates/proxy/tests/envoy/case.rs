@@ -144,6 +144,8 @@ pub struct AnswerFull {
     pub interim: Vec<u16>,
     /// Milliseconds before the head.
     pub delay: u64,
+    /// The head is kept back until a stat of the proxy says so.
+    pub until: Option<Wait>,
     /// Milliseconds between head and body.
     pub body_delay: u64,
     /// `close`, `reset`, `hang` or, HTTP/2, `refuse`: instead of an answer, or after `cut` bytes of it.
@@ -184,6 +186,8 @@ pub enum Step {
 pub struct Wait {
     /// So many requests have come to the upstreams since the case began.
     pub seen: Option<usize>,
+    /// The upstreams have so many texts to show, which are complete requests or what the log service was told.
+    pub told: Option<usize>,
     /// A stat …
     pub stat: Option<String>,
     /// … has changed by so much since the case began.
@@ -236,9 +240,9 @@ pub enum Part {
     Until {
         until: String,
     },
-    /// Waits until so many requests have come to the upstreams.
-    Seen {
-        seen: usize,
+    /// Waits for this.
+    Wait {
+        wait: Wait,
     },
     /// Milliseconds of real time, where the behaviour is time itself.
     Time {

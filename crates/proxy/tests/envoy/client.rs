@@ -12,10 +12,11 @@ use tokio::time::timeout;
 
 use crate::case::{ClientTls, Part, RequestSpec};
 use crate::upstream::{Script, dial};
+use crate::watch::Watch;
 use crate::wire::{find, more, read_message};
 
 /// How long anything may take before it counts as not happening.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Where requests go and what the client may know of the servers.
 #[derive(Clone)]
@@ -23,6 +24,7 @@ pub struct Client {
     pub target: SocketAddr,
     pub certs: PathBuf,
     pub script: Arc<Mutex<Script>>,
+    pub watch: Watch,
 }
 
 trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -117,7 +119,11 @@ impl Client {
                         }
                     }
                 }
-                Part::Seen { seen } => self.seen(*seen).await,
+                Part::Wait { wait } => {
+                    if let Err(problem) = self.watch.until(wait, &self.script).await {
+                        return vec![problem];
+                    }
+                }
                 Part::Time { time } => tokio::time::sleep(Duration::from_millis(*time)).await,
                 Part::Shut { .. } => {
                     let _ = stream.shutdown().await;
@@ -157,7 +163,7 @@ impl Client {
             }
             if message.closes() && !interim {
                 // What is announced must come.
-                let closed = timeout(Duration::from_secs(5), async {
+                let closed = timeout(PATIENCE / 2, async {
                     while more(&mut stream, &mut buffer).await {}
                 });
                 text.push_str(match closed.await {

@@ -2,10 +2,10 @@
 //! admin interface is told to drain. Scenes are files under `drain`, with Envoy's transcript beside each.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use crate::bootstrap;
 use crate::case::Scene;
 use crate::control::Control;
-use crate::peer::{Peer, listening};
+use crate::peer::Peer;
 use crate::upstream::{Upstreams, dial};
 use crate::wire::{more, read_message};
 
@@ -33,7 +33,7 @@ pub struct DrainScene {
     /// - `get C PATH`: a request on it; `begin C PATH` and `end C`: its two halves
     /// - `say C TEXT`: bytes on a TCP connection, and what comes back
     /// - `closed C`: it is closed within seconds; `open? C`: it is not closed
-    /// - `connect LISTENER`: whether new connections are taken
+    /// - `connect LISTENER`: whether new connections are taken; `refuses LISTENER`: they are not, within seconds
     /// - `admin METHOD PATH`: the answer of the admin interface
     /// - `load LISTENER WORLD WORLD`: requests without a pause on connections that are kept, while the configuration changes to one and
     ///   back, many times
@@ -57,13 +57,15 @@ struct Run<'a> {
     control: Control,
     upstreams: &'a Upstreams,
     directory: PathBuf,
+    /// Where its listeners are.
+    address: Ipv4Addr,
     clients: BTreeMap<String, Client>,
     begun: BTreeMap<String, Begun>,
     /// Where listeners are, or were last.
     places: BTreeMap<String, SocketAddr>,
 }
 
-const SOON: Duration = Duration::from_secs(6);
+const SOON: Duration = Duration::from_secs(60);
 
 async fn request2(
     mut send: h2::client::SendRequest<bytes::Bytes>,
@@ -84,6 +86,24 @@ async fn request2(
         text.extend_from_slice(&data.map_err(|_| "broken off".to_owned())?);
     }
     Ok(format!("{status} {}", String::from_utf8_lossy(&text)))
+}
+
+/// Whether a new connection stays open.
+async fn takes(target: SocketAddr) -> bool {
+    let Ok(mut stream) = dial(target).await else {
+        return false;
+    };
+    let moment = Duration::from_millis(150);
+    tokio::time::timeout(moment, more(&mut stream, &mut Vec::new()))
+        .await
+        .is_err()
+}
+
+/// An address of this machine that no other scene uses: a port that was given back is not taken by somebody else.
+fn own_address() -> Ipv4Addr {
+    static NEXT: AtomicU8 = AtomicU8::new(2);
+    let [.., high, low] = std::process::id().to_be_bytes();
+    Ipv4Addr::new(127, high | 0x80, low, NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// Asks until it is told to stop; says what did not go well.
@@ -135,9 +155,11 @@ impl Run<'_> {
         let mut listeners = of("listeners");
         for (listener, case) in listeners.iter_mut().zip(&scene.cases) {
             listener["name"] = json!(case.name);
+            listener["address"]["socket_address"]["address"] = json!(self.address);
         }
         let before = self
             .peer
+            .admin
             .page("/config_dump?resource=dynamic_listeners")
             .await;
         self.control.tell(&of("clusters"), &listeners);
@@ -146,12 +168,13 @@ impl Run<'_> {
         loop {
             let page =
                 "/stats?filter=listener_manager.(lds.update_success|total_listeners_warming)";
-            let settled = self.peer.page(page).await.contains("warming: 0");
-            let places = listening(self.peer.admin).await;
+            let settled = self.peer.admin.page(page).await.contains("warming: 0");
+            let places = self.peer.admin.listening().await;
             let there = places.len() == wanted.len()
                 && wanted.iter().all(|name| places.contains_key(*name));
             let now = self
                 .peer
+                .admin
                 .page("/config_dump?resource=dynamic_listeners")
                 .await;
             let same = scene.cases.is_empty() || name.starts_with("same");
@@ -170,8 +193,7 @@ impl Run<'_> {
         }
         let refused = self.control.refused.lock().unwrap().clone();
         assert!(refused.is_empty(), "{name}: {refused:?}");
-        // Workers learn of it a moment later than the admin interface.
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        self.peer.admin.settle().await;
     }
 
     async fn step(&mut self, step: &str) -> Option<String> {
@@ -290,17 +312,21 @@ impl Run<'_> {
                 };
                 if open { "open" } else { "closed" }.into()
             }
-            ["connect", listener] => match dial(self.places[listener]).await {
-                Err(_) => "refused".into(),
-                Ok(mut stream) => {
-                    let moment = Duration::from_millis(150);
-                    let mut buffer = Vec::new();
-                    match tokio::time::timeout(moment, more(&mut stream, &mut buffer)).await {
-                        Err(_) => "taken".into(),
-                        Ok(_) => "refused".into(),
+            ["connect", listener] => match takes(self.places[listener]).await {
+                true => "taken".into(),
+                false => "refused".into(),
+            },
+            ["refuses", listener] => {
+                let began = Instant::now();
+                loop {
+                    if !takes(self.places[listener]).await {
+                        break "refused".into();
+                    }
+                    if began.elapsed() > SOON {
+                        break "still taken".into();
                     }
                 }
-            },
+            }
             ["load", listener, one, other] => {
                 let (target, stop) = (self.places[listener], Arc::new(AtomicBool::new(false)));
                 let clients: Vec<_> = (0..4)
@@ -321,15 +347,16 @@ impl Run<'_> {
                 }
             }
             ["admin", method, path] => {
-                let (status, body) = self.peer.ask(method, path).await;
+                let (status, body) = self.peer.admin.ask(method, path).await;
                 format!("{status} {}", body.trim())
             }
-            ["stat", name] => self.peer.stats(&[name.to_owned()]).await[name].to_string(),
+            ["stat", name] => self.peer.admin.stats(&[name.to_owned()]).await[name].to_string(),
             ["until", name, value] => {
                 let (value, began) = (value.parse::<i64>().unwrap(), Instant::now());
                 loop {
-                    let is = self.peer.stats(&[name.to_owned()]).await[name];
+                    let is = self.peer.admin.stats(&[name.to_owned()]).await[name];
                     if is == value {
+                        self.peer.admin.settle().await;
                         return None;
                     }
                     if began.elapsed() > SOON {
@@ -354,7 +381,7 @@ pub async fn transcript(
         let own = yaml_serde::from_str("echo: {echo: true}").unwrap();
         Upstreams::start(&own, directory).await
     };
-    upstreams.reset(Vec::new());
+    upstreams.reset(Vec::new(), None);
     let (control, address) = Control::start().await;
     let source = json!({"ads": {}, "resource_api_version": "V3"});
     let grpc = json!({"envoy_grpc": {"cluster_name": "control"}});
@@ -390,6 +417,7 @@ pub async fn transcript(
         control,
         upstreams: &upstreams,
         directory: directory.to_owned(),
+        address: own_address(),
         clients: BTreeMap::new(),
         begun: BTreeMap::new(),
         places: BTreeMap::new(),

@@ -6,7 +6,6 @@
 //! - `ENVOY=PATH`: the real Envoy to compare with, live.
 //! - `ENVOY_RECORD=1`: write down anew what it does.
 //! - `ENVOY_CASES=TEXT`: only files whose name contains this.
-//! - `ENVOY_GAPS=1`: what stands in `gaps.txt` is told as well.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -25,9 +24,10 @@ mod outcome;
 mod peer;
 mod run;
 mod upstream;
+mod watch;
 mod wire;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -74,22 +74,9 @@ impl Drop for Directory {
     }
 }
 
-/// Cases that are answered otherwise and should not be: `FILE: CASE` a line. The list may only shrink.
-fn gaps() -> HashSet<String> {
-    let text = std::fs::read_to_string(case::directory().join("gaps.txt")).unwrap_or_default();
-    text.lines()
-        .filter(|line| !line.starts_with('#'))
-        .map(str::to_owned)
-        .collect()
-}
-
 /// Runs a scene; what is wrong with it.
 async fn scene(loaded: &Loaded, envoy: Option<&Path>, mode: Mode) -> Vec<String> {
     let record = mode == Mode::Record;
-    let gaps = match std::env::var_os("ENVOY_GAPS") {
-        None => gaps(),
-        Some(_) => HashSet::new(),
-    };
     let directory = Directory::new(&loaded.name);
     let certs = directory.0.join("certs");
     certs::write(&certs);
@@ -134,7 +121,11 @@ async fn scene(loaded: &Loaded, envoy: Option<&Path>, mode: Mode) -> Vec<String>
         let mut wavering = None;
         if let Some(peer) = &theirs {
             let hint = if record { None } else { expected.as_ref() };
+            let began = std::time::Instant::now();
             let live = run::run(case, index, peer, &upstreams, &certs, hint, run::LAG).await;
+            if std::env::var_os("ENVOY_TIMES").is_some() && began.elapsed().as_secs() > 0 {
+                println!("{name}: Envoy took {:?}", began.elapsed());
+            }
             if mode == Mode::Compare {
                 match &expected {
                     None => problems.push(format!("{name}\n  is not recorded yet: ENVOY_RECORD=1")),
@@ -157,22 +148,24 @@ async fn scene(loaded: &Loaded, envoy: Option<&Path>, mode: Mode) -> Vec<String>
             ));
             continue;
         };
-        let lag = if gaps.contains(&name) {
-            run::LAG / 10
-        } else {
-            run::LAG
+        // What is different on purpose does not become equal by waiting.
+        let lag = match case.differs.is_some() || case.stricter {
+            true => run::MOMENT,
+            false => run::LAG,
         };
+        let began = std::time::Instant::now();
         let mine = run::run(case, index, ours, &upstreams, &certs, Some(&expected), lag).await;
+        if std::env::var_os("ENVOY_TIMES").is_some() && began.elapsed().as_secs() > 0 {
+            println!("{name}: ours took {:?}", began.elapsed());
+        }
         let different = match &case.differs {
             None if case.stricter && bytes::stricter(&expected, &mine) => String::new(),
             None if wavering.is_some_and(|recorded| mine == recorded) => String::new(),
             None => expected.differences(&mine, "Envoy", "ours"),
             Some(differs) => deliberate(differs, &expected, &mine),
         };
-        match (different.is_empty(), gaps.contains(&name)) {
-            (false, false) => problems.push(format!("{name}\n{different}")),
-            (true, true) => println!("{name}: is as Envoy's now, take it out of gaps.txt"),
-            _ => {}
+        if !different.is_empty() {
+            problems.push(format!("{name}\n{different}"));
         }
     }
     if record {

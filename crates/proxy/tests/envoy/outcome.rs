@@ -33,7 +33,9 @@ static UUID: LazyLock<Regex> = LazyLock::new(|| {
 static AGENT: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r"OTel-OTLP-Exporter-Envoy/\S+").unwrap());
 static LEFT: LazyLock<Regex> =
-    LazyLock::new(|| Regex::new(r"(?m)^x-envoy-expected-rq-timeout-ms: (\d+)$").unwrap());
+    LazyLock::new(|| Regex::new(r"(?m)^x-envoy-expected-rq-timeout-ms: (\d+)").unwrap());
+static REQUEST_ID: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(r"(?m)^x-request-id: (\S+)").unwrap());
 static HASH: LazyLock<Regex> = LazyLock::new(|| Regex::new("Hash=[0-9a-f]{64}").unwrap());
 static LOCAL: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"127\.0\.0\.1:\d+").unwrap());
 
@@ -51,16 +53,23 @@ pub fn mask(text: &str, upstreams: &BTreeMap<String, SocketAddr>, listener: Sock
     let text = UUID.replace_all(&text, "{uuid}");
     let text = AGENT.replace_all(&text, "OTel-OTLP-Exporter-Envoy/*");
     let text = HASH.replace_all(&text, "Hash={hash}");
-    // A later try has a little less time than the whole.
-    let text = LEFT.replace_all(&text, |found: &regex::Captures<'_>| {
-        let left: u64 = found[1].parse().unwrap_or(0);
-        let step = if left > 10_000 { 5000 } else { 100 };
-        format!(
-            "x-envoy-expected-rq-timeout-ms: {}",
-            left.div_ceil(step) * step
-        )
-    });
     text.into_owned()
+}
+
+/// A later try of a request has less time than the first one, how much less is another matter each time: it gets the time of the first.
+pub fn same_time_for_all_tries(seen: &mut [String]) {
+    let mut first: BTreeMap<String, u64> = BTreeMap::new();
+    for text in seen {
+        let (Some(id), Some(left)) = (REQUEST_ID.captures(text), LEFT.captures(text)) else {
+            continue;
+        };
+        let (id, left) = (id[1].to_owned(), left[1].parse().unwrap_or(0));
+        let whole = *first.entry(id).or_insert(left);
+        if left < whole {
+            let line = format!("x-envoy-expected-rq-timeout-ms: {whole}");
+            *text = LEFT.replace(text, line).into_owned();
+        }
+    }
 }
 
 impl Outcome {

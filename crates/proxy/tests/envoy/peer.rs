@@ -30,9 +30,17 @@ pub fn binary() -> Option<PathBuf> {
     path.is_file().then_some(path)
 }
 
+/// The admin interface of a proxy.
+#[derive(Debug, Clone, Copy)]
+pub struct Admin {
+    address: SocketAddr,
+    /// Decisions are made on one thread and heard of on others: Envoy's way.
+    threads: bool,
+}
+
 /// A running proxy, whichever.
 pub struct Peer {
-    pub admin: SocketAddr,
+    pub admin: Admin,
     pub listeners: BTreeMap<String, SocketAddr>,
     /// Where its access logs are.
     pub logs: PathBuf,
@@ -68,7 +76,9 @@ impl Peer {
         arguments: &[&str],
     ) -> Result<Self, String> {
         let file = directory.join("envoy.json");
-        std::fs::write(&file, config.to_string()).unwrap();
+        let mut own = config.clone();
+        own["stats_flush_on_admin"] = true.into();
+        std::fs::write(&file, own.to_string()).unwrap();
         let admin_file = directory.join("admin");
         let errors = directory.join("errors");
         let child = Command::new(binary)
@@ -94,12 +104,16 @@ impl Peer {
             if let Ok(Ok(admin)) =
                 std::fs::read_to_string(&admin_file).map(|text| text.trim().parse::<SocketAddr>())
             {
-                let listeners = listening(admin).await;
+                let admin = Admin {
+                    address: admin,
+                    threads: true,
+                };
+                let listeners = admin.listening().await;
                 let wanted = config["static_resources"]["listeners"]
                     .as_array()
                     .unwrap()
                     .len();
-                if listeners.len() == wanted && page(admin, "/ready").await.contains("LIVE") {
+                if listeners.len() == wanted && admin.page("/ready").await.contains("LIVE") {
                     return Ok(Self {
                         admin,
                         listeners,
@@ -134,31 +148,48 @@ impl Peer {
             })
             .collect();
         Ok(Self {
-            admin: running.admin(),
+            admin: Admin {
+                address: running.admin(),
+                threads: false,
+            },
             listeners,
             logs: directory.into(),
             _life: Life::Ours(running),
         })
     }
+}
 
-    /// A page of the admin interface.
+impl Admin {
+    /// A page.
     pub async fn page(&self, path: &str) -> String {
-        page(self.admin, path).await
+        self.ask("GET", path).await.1
     }
 
-    /// An answer of the admin interface: status and body.
+    /// An answer: status and body.
     pub async fn ask(&self, method: &str, path: &str) -> (String, String) {
-        ask(self.admin, method, path).await
+        let Ok(mut stream) = dial(self.address).await else {
+            return Default::default();
+        };
+        let request =
+            format!("{method} {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n");
+        if stream.write_all(request.as_bytes()).await.is_err() {
+            return Default::default();
+        }
+        match read_message(&mut stream, &mut Vec::new(), false, false).await {
+            Some((message, _)) => {
+                let status = message.head.split(' ').nth(1).unwrap_or_default();
+                let body = String::from_utf8_lossy(&message.body).into_owned();
+                (status.to_owned(), body)
+            }
+            None => Default::default(),
+        }
     }
 
     /// The values of stats; what does not exist is 0.
     pub async fn stats(&self, names: &[String]) -> BTreeMap<String, i64> {
         let any: Vec<String> = names.iter().map(|name| regex::escape(name)).collect();
-        let filter: String = format!("^({})$", any.join("|"))
-            .bytes()
-            .map(|byte| format!("%{byte:02x}"))
-            .collect();
-        let text = page(self.admin, &format!("/stats?filter={filter}")).await;
+        let filter = encoded(&format!("^({})$", any.join("|")));
+        let text = self.page(&format!("/stats?filter={filter}")).await;
         let mut found: BTreeMap<String, i64> = names.iter().map(|name| (name.clone(), 0)).collect();
         for line in text.lines() {
             if let Some((name, value)) = line.split_once(": ")
@@ -169,43 +200,55 @@ impl Peer {
         }
         found
     }
-}
 
-async fn page(admin: SocketAddr, path: &str) -> String {
-    ask(admin, "GET", path).await.1
-}
-
-async fn ask(admin: SocketAddr, method: &str, path: &str) -> (String, String) {
-    let Ok(mut stream) = dial(admin).await else {
-        return Default::default();
-    };
-    let request = format!("{method} {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n");
-    if stream.write_all(request.as_bytes()).await.is_err() {
-        return Default::default();
-    }
-    match read_message(&mut stream, &mut Vec::new(), false, false).await {
-        Some((message, _)) => {
-            let status = message.head.split(' ').nth(1).unwrap_or_default();
-            let body = String::from_utf8_lossy(&message.body).into_owned();
-            (status.to_owned(), body)
+    /// Waits until all threads of the proxy have heard of what its admin interface has said so far.
+    ///
+    /// Envoy's main thread posts its decisions to the workers, which take them in their order. Histograms too are collected by a post to each worker,
+    /// and only when all have answered does their sum change: once it counts the requests of the admin interface until now, all workers have
+    /// taken whatever was posted before.
+    pub async fn settle(&self) {
+        if !self.threads {
+            return;
         }
-        None => Default::default(),
-    }
-}
-
-/// Where the listeners are.
-pub async fn listening(admin: SocketAddr) -> BTreeMap<String, SocketAddr> {
-    let text = page(admin, "/listeners?format=json").await;
-    let all: Value = serde_json::from_str(&text).unwrap_or_default();
-    let mut found = BTreeMap::new();
-    for status in all["listener_statuses"].as_array().into_iter().flatten() {
-        let socket = &status["local_address"]["socket_address"];
-        if let (Some(name), Some(port)) = (status["name"].as_str(), socket["port_value"].as_u64()) {
-            found.insert(
-                name.to_owned(),
-                SocketAddr::from(([127, 0, 0, 1], port as u16)),
-            );
+        let filter = encoded("^http\\.admin\\.downstream_rq_(time|total)$");
+        let path = format!("/stats/prometheus?filter={filter}");
+        let start = Instant::now();
+        let mut wanted = None;
+        loop {
+            let text = self.page(&path).await;
+            let value = |name: &str| -> Option<u64> {
+                let line = text.lines().find(|line| line.starts_with(name))?;
+                line.rsplit(' ').next()?.parse().ok()
+            };
+            let asked = value("envoy_http_downstream_rq_total{").expect("requests are counted");
+            let wanted = *wanted.get_or_insert(asked);
+            if value("envoy_http_downstream_rq_time_count{").is_some_and(|heard| heard >= wanted) {
+                return;
+            }
+            assert!(start.elapsed() < DEADLINE, "the workers do not answer");
+            tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
-    found
+
+    /// Where the listeners are.
+    pub async fn listening(&self) -> BTreeMap<String, SocketAddr> {
+        let text = self.page("/listeners?format=json").await;
+        let all: Value = serde_json::from_str(&text).unwrap_or_default();
+        let mut found = BTreeMap::new();
+        for status in all["listener_statuses"].as_array().into_iter().flatten() {
+            let socket = &status["local_address"]["socket_address"];
+            let ip = socket["address"].as_str().and_then(|ip| ip.parse().ok());
+            if let (Some(name), Some(ip), Some(port)) =
+                (status["name"].as_str(), ip, socket["port_value"].as_u64())
+            {
+                found.insert(name.to_owned(), SocketAddr::new(ip, port as u16));
+            }
+        }
+        found
+    }
+}
+
+/// Percent-encoded, every byte of it.
+fn encoded(text: &str) -> String {
+    text.bytes().map(|byte| format!("%{byte:02x}")).collect()
 }

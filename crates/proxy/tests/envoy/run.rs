@@ -5,24 +5,44 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::bootstrap::{addresses, listener_name};
-use crate::case::{AnswerSpec, Case, RequestSpec, Step, Wait};
+use crate::case::{AnswerSpec, Case, Part, RequestSpec, Step, Wait};
 use crate::client::Client;
-use crate::outcome::{Outcome, mask, within};
+use crate::outcome::{Outcome, mask, same_time_for_all_tries, within};
 use crate::peer::Peer;
 use crate::upstream::Upstreams;
+use crate::watch::{Watch, stat_name};
 use crate::{client, frames};
 
 /// How long counters and logs may lag behind answers.
-pub const LAG: Duration = Duration::from_millis(1000);
+pub const LAG: Duration = Duration::from_secs(15);
 
-/// The case's own name of a stat, as the proxy calls it.
-fn stat_name(name: &str, listener: &str) -> String {
-    for prefix in ["http.", "tcp."] {
-        if let Some(rest) = name.strip_prefix(prefix) {
-            return format!("{prefix}{listener}.{rest}");
+/// How long nothing has to happen where nobody knows what is still to come.
+pub const MOMENT: Duration = Duration::from_millis(300);
+
+/// All that is waited for in a case.
+fn waits(case: &Case) -> Vec<&Wait> {
+    fn of_steps<'a>(steps: &'a [Step], all: &mut Vec<&'a Wait>) {
+        for step in steps {
+            match step {
+                Step::Wait { wait } => all.push(wait),
+                Step::Parallel { parallel } => of_steps(parallel, all),
+                Step::Request(request) => {
+                    all.extend(request.parts.iter().filter_map(|part| match part {
+                        Part::Wait { wait } => Some(wait),
+                        _ => None,
+                    }));
+                }
+                Step::Short(_) | Step::Frames { .. } => {}
+            }
         }
     }
-    name.to_owned()
+    let mut all = Vec::new();
+    of_steps(&case.send, &mut all);
+    all.extend(case.answers.iter().filter_map(|answer| match answer {
+        AnswerSpec::Full(full) => full.until.as_ref(),
+        AnswerSpec::Status(_) => None,
+    }));
+    all
 }
 
 /// Runs a case. `hint` is what is expected: counters that lag are given time to reach it, `lag` at most.
@@ -38,12 +58,6 @@ pub async fn run(
 ) -> Outcome {
     let listener = listener_name(index);
     let target = peer.listeners[&listener];
-    upstreams.reset(case.answers.iter().map(AnswerSpec::full).collect());
-    let client = Client {
-        target,
-        certs: certs.to_owned(),
-        script: upstreams.script.clone(),
-    };
     let names: Vec<String> = case
         .stats
         .iter()
@@ -53,24 +67,48 @@ pub async fn run(
     let active = format!("http.{listener}.downstream_rq_active");
     let mut watched = names.clone();
     watched.extend([total.clone(), active.clone()]);
-    for step in &case.send {
-        if let Step::Wait {
-            wait: Wait {
-                stat: Some(name), ..
-            },
-        } = step
-        {
-            watched.push(stat_name(name, &listener));
-        }
+    let waited = waits(case)
+        .into_iter()
+        .filter_map(|wait| wait.stat.as_ref());
+    watched.extend(waited.map(|name| stat_name(name, &listener)));
+    // Nothing of the case before is still under way where this one counts.
+    let clusters = names
+        .iter()
+        .filter_map(|name| name.strip_prefix("cluster."));
+    let under_way = clusters.filter_map(|name| {
+        let cluster = name.split('.').next()?;
+        Some(format!("cluster.{cluster}.upstream_rq_active"))
+    });
+    let under_way: Vec<String> = under_way.collect();
+    let start = Instant::now();
+    while !under_way.is_empty()
+        && peer.admin.stats(&under_way).await.values().any(|n| *n > 0)
+        && start.elapsed() < LAG
+    {
+        tokio::time::sleep(Duration::from_millis(3)).await;
     }
-    let before = peer.stats(&watched).await;
+    let before = peer.admin.stats(&watched).await;
+    let watch = Watch {
+        admin: peer.admin,
+        listener: listener.clone(),
+        before: before.clone(),
+    };
+    upstreams.reset(
+        case.answers.iter().map(AnswerSpec::full).collect(),
+        Some(watch.clone()),
+    );
+    let client = Client {
+        target,
+        certs: certs.to_owned(),
+        script: upstreams.script.clone(),
+        watch,
+    };
 
     let mut outcome = Outcome::default();
     let mut unordered = false;
     for step in &case.send {
         if let Step::Wait { wait } = step {
-            let name = wait.stat.as_ref().map(|name| stat_name(name, &listener));
-            if let Err(problem) = wait_for(wait, name, peer, upstreams, &before).await {
+            if let Err(problem) = client.watch.until(wait, &upstreams.script).await {
                 outcome.answers.push(problem);
             }
             continue;
@@ -84,39 +122,45 @@ pub async fn run(
     // What follows the answers: logs and counters.
     let start = Instant::now();
     let lines = loop {
-        let stats = peer.stats(&[total.clone(), active.clone()]).await;
+        let stats = peer.admin.stats(&[total.clone(), active.clone()]).await;
         let lines: Vec<String> = std::fs::read_to_string(peer.logs.join(format!("{listener}.log")))
             .unwrap_or_default()
             .lines()
             .map(str::to_owned)
             .collect();
-        let logged = match (&case.log_filter, hint) {
+        let all = lines.len() as i64 >= stats[&total] - before[&total];
+        let logged = match hint {
             _ if case.log.as_deref() == Some("") || case.network.is_some() => true,
-            (None, _) => lines.len() as i64 >= stats[&total] - before[&total],
-            (Some(_), Some(hint)) => lines.len() >= hint.log.len(),
-            (Some(_), None) => start.elapsed() > Duration::from_millis(200),
+            // One more than expected would be seen, but is not waited for.
+            Some(hint) => lines.len() >= hint.log.len() && (all || start.elapsed() > MOMENT),
+            None if case.log_filter.is_none() => all,
+            None => start.elapsed() > MOMENT,
         };
         if start.elapsed() > lag || stats[&active] == 0 && logged {
             break lines;
         }
         tokio::time::sleep(Duration::from_millis(3)).await;
     };
-    let start = Instant::now();
+    let (start, mut same_since) = (Instant::now(), Instant::now());
     loop {
-        let after = peer.stats(&names).await;
-        outcome.stats = case
+        let after = peer.admin.stats(&names).await;
+        let now: BTreeMap<String, i64> = case
             .stats
             .iter()
             .zip(&names)
             .map(|(short, name)| (short.clone(), after[name] - before[name]))
             .collect();
-        outcome.upstream = upstreams.script.lock().unwrap().seen.clone();
+        let seen = upstreams.script.lock().unwrap().seen.clone();
+        if (&now, &seen) != (&outcome.stats, &outcome.upstream) {
+            same_since = Instant::now();
+        }
+        (outcome.stats, outcome.upstream) = (now, seen);
         let settled = match hint {
             Some(hint) => {
                 outcome.stats == hint.stats && outcome.upstream.len() >= hint.upstream.len()
             }
-            // Nothing to compare with: a moment for what is late.
-            None => start.elapsed() > Duration::from_millis(200),
+            // Nothing to compare with: a moment in which nothing more comes.
+            None => same_since.elapsed() > MOMENT,
         };
         if settled || start.elapsed() > lag {
             break;
@@ -137,9 +181,18 @@ pub async fn run(
             });
         lines.collect::<Vec<_>>().join("\n")
     };
+    same_time_for_all_tries(&mut outcome.upstream);
     outcome.answers = outcome.answers.iter().map(masked).collect();
     outcome.upstream = outcome.upstream.iter().map(masked).collect();
     outcome.log = lines.iter().map(masked).collect();
+    // Whether a connection in error had begun a request upstream is a matter of the moment.
+    let frames = case
+        .send
+        .iter()
+        .all(|step| matches!(step, Step::Frames { .. }));
+    if frames && outcome.answers.iter().all(|answer| answer == "<refused>") {
+        outcome.upstream.clear();
+    }
     if unordered {
         outcome.upstream.sort();
         outcome.log.sort();
@@ -154,41 +207,6 @@ pub async fn run(
         outcome.log.clear();
     }
     outcome
-}
-
-async fn wait_for(
-    wait: &Wait,
-    name: Option<String>,
-    peer: &Peer,
-    upstreams: &Upstreams,
-    before: &BTreeMap<String, i64>,
-) -> Result<(), String> {
-    if let Some(time) = wait.time {
-        tokio::time::sleep(Duration::from_millis(time)).await;
-    }
-    let start = Instant::now();
-    loop {
-        let mut seen = true;
-        if let Some(count) = wait.seen {
-            seen &= upstreams.script.lock().unwrap().arrived >= count;
-        }
-        if let Some(name) = &name {
-            let value = peer.stats(std::slice::from_ref(name)).await[name];
-            seen &= wait.is.is_none_or(|is| value == is);
-            seen &= wait.changed.is_none_or(|by| value - before[name] >= by);
-        }
-        if seen {
-            if name.is_some() {
-                // The main thread tells its counters before the workers hear of what was counted; nothing shows when they have.
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-            return Ok(());
-        }
-        if start.elapsed() > Duration::from_secs(10) {
-            return Err(format!("<never happened: {wait:?}>"));
-        }
-        tokio::time::sleep(Duration::from_millis(3)).await;
-    }
 }
 
 fn short(text: &str) -> RequestSpec {

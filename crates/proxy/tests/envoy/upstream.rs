@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use crate::case::{AnswerFull, Upstream};
+use crate::watch::Watch;
 use crate::wire::{Message, read_message};
 
 /// What is to be answered, and what came.
@@ -21,6 +22,8 @@ pub struct Script {
     pub seen: Vec<String>,
     /// Request heads so far.
     pub arrived: usize,
+    /// What the answers may wait for.
+    watch: Option<Watch>,
 }
 
 impl Script {
@@ -109,9 +112,10 @@ impl Upstreams {
     }
 
     /// Begins anew with these answers.
-    pub fn reset(&self, answers: Vec<AnswerFull>) {
+    pub fn reset(&self, answers: Vec<AnswerFull>, watch: Option<Watch>) {
         *self.script.lock().unwrap() = Script {
             answers,
+            watch,
             ..Script::default()
         };
     }
@@ -211,7 +215,7 @@ async fn serve_http1<S: AsyncRead + AsyncWrite + Unpin>(
                 return;
             }
         }
-        tokio::time::sleep(Duration::from_millis(answer.delay)).await;
+        before_the_head(&answer, &script).await;
         if answer.then.as_deref() == Some("hang") && answer.cut.is_none() {
             // Until the proxy gives up.
             let mut sink = [0; 1024];
@@ -282,6 +286,18 @@ async fn serve_http1<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
+/// The time, or whatever else, that passes before an answer begins.
+async fn before_the_head(answer: &AnswerFull, script: &Mutex<Script>) {
+    tokio::time::sleep(Duration::from_millis(answer.delay)).await;
+    if let Some(wait) = &answer.until {
+        let watch = script.lock().unwrap().watch.clone();
+        let watch = watch.expect("cases have something to watch");
+        if let Err(problem) = watch.until(wait, script).await {
+            script.lock().unwrap().seen.push(problem);
+        }
+    }
+}
+
 fn http1(answer: &AnswerFull, is_head: bool) -> (Vec<u8>, Vec<u8>) {
     if let Some(raw) = &answer.raw {
         let end = raw.find("\r\n\r\n").map_or(raw.len(), |at| at + 4);
@@ -339,14 +355,18 @@ async fn serve_http2<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     else {
         return;
     };
-    while let Some(Ok((request, respond))) = connection.accept().await {
-        let (name, script) = (name.to_owned(), script.clone());
-        let (close, mut closed) = tokio::sync::mpsc::channel::<()>(1);
-        tokio::spawn(answer_http2(request, respond, name, script, close));
-        // An answer may end the connection.
-        if let Ok(Some(())) = tokio::time::timeout(Duration::from_millis(1), closed.recv()).await {
+    // An answer may end the connection.
+    let (close, mut closed) = tokio::sync::mpsc::channel::<()>(1);
+    loop {
+        let next = tokio::select! {
+            next = connection.accept() => next,
+            _ = closed.recv() => return,
+        };
+        let Some(Ok((request, respond))) = next else {
             return;
-        }
+        };
+        let (name, script) = (name.to_owned(), script.clone());
+        tokio::spawn(answer_http2(request, respond, name, script, close.clone()));
     }
 }
 
@@ -418,7 +438,7 @@ async fn answer_http2(
         text.push_str("\n<broken off>");
     }
     script.lock().unwrap().seen.push(text);
-    tokio::time::sleep(Duration::from_millis(answer.delay)).await;
+    before_the_head(&answer, &script).await;
     match answer.then.as_deref() {
         Some("refuse") => return respond.send_reset(h2::Reason::REFUSED_STREAM),
         Some("reset") if answer.cut.is_none() => {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use proxy::server::{Options, Proxy};
 
 /// How long anything here may take.
-pub const DEADLINE: Duration = Duration::from_secs(20);
+pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A proxy from a bootstrap, ended when dropped.
 pub struct Running {
@@ -76,6 +76,20 @@ impl Running {
     /// The text of an admin page.
     pub fn page(&self, path: &str) -> String {
         get(self.admin(), path, "").body
+    }
+
+    /// Waits until the statistics say all of this: an answer may be read before all of it is counted.
+    pub fn counts(&self, lines: &[&str]) {
+        let start = Instant::now();
+        loop {
+            let stats = self.page("/stats");
+            let missing = lines
+                .iter()
+                .find(|line| !stats.lines().any(|is| is == **line));
+            let Some(line) = missing else { return };
+            assert!(start.elapsed() < DEADLINE, "{line} is not in\n{stats}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 }
 
@@ -237,6 +251,17 @@ impl Backend {
             connections,
             stop,
         }
+    }
+
+    /// Answers when the other end of the channel is dropped.
+    pub fn held(body: &'static str) -> (Self, mpsc::Sender<()>) {
+        let (release, held) = mpsc::channel();
+        let held = Mutex::new(held);
+        let backend = Self::start(move |_| {
+            let _ = held.lock().unwrap().recv();
+            ok(body)
+        });
+        (backend, release)
     }
 
     /// Answers everything with 200 and this body.
