@@ -29,6 +29,7 @@ use super::routes::Routes;
 use crate::access_log::AccessLog;
 use crate::h1::head::HeaderCase;
 use crate::http::connection::Options;
+use crate::http::filters::discovered::{Discovered, ROUTER, Settings};
 use crate::http::filters::{FilterContext, HttpFilter, NamedFilter};
 use crate::http::local_replies::LocalReplies;
 use crate::network_filters::{ConnectionAuthz, ConnectionLimit, ConnectionRate};
@@ -481,6 +482,26 @@ impl Listener {
         })
     }
 
+    /// Takes settings that came on their own: streams that begin now have them, whenever their connection began.
+    pub fn discovered(
+        &self,
+        name: &str,
+        settings: &xds::prost_types::Any,
+        shared: &Shared,
+    ) -> Result<(), String> {
+        for chain in self.all_chains() {
+            let ChainKind::Http(manager) = &chain.kind else {
+                continue;
+            };
+            for named in manager.filters.iter().filter(|named| named.name == name) {
+                if let Settings::Discovered(discovered) = &named.filter {
+                    discovered.set(settings, shared)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// The settings of filters it waits for.
     pub fn extension_names(&self) -> impl Iterator<Item = &str> {
         self.all_chains()
@@ -758,31 +779,26 @@ impl HttpManager {
                 Some(http_filter::ConfigType::TypedConfig(any)) => {
                     unwrap_struct(any).map_err(at)?
                 }
-                Some(http_filter::ConfigType::ConfigDiscovery(discovery)) => {
+                Some(http_filter::ConfigType::ConfigDiscovery(source)) => {
                     extensions.push(filter.name.clone());
+                    let discovered = Discovered::new(source, &context);
                     let found = shared.extensions.read().get(&filter.name).cloned();
-                    let found = found
-                        .and_then(|(config, _)| config.typed_config)
-                        .or_else(|| discovery.default_config.clone());
-                    // Until it comes the listener warms, and is compiled anew then.
-                    let Some(any) = found else { continue };
-                    let any = unwrap_struct(&any).map_err(at)?;
-                    let kind = xds::any::message_name(&any);
-                    let allowed = discovery
-                        .type_urls
-                        .iter()
-                        .any(|url| xds::type_url::message_name(url) == kind);
-                    if !allowed {
-                        return Err(at(format!(
-                            "config_discovery.type_urls: {kind} is not among them"
-                        )));
+                    let found = found.and_then(|(config, _)| config.typed_config);
+                    // Until something comes the listener warms.
+                    if let Some(any) = found.as_ref().or(source.default_config.as_ref()) {
+                        discovered.set(any, shared).map_err(at)?;
                     }
-                    any
+                    filters.push(NamedFilter {
+                        name: filter.name.clone(),
+                        disabled: filter.disabled,
+                        filter: Settings::Discovered(discovered),
+                    });
+                    continue;
                 }
                 None if filter.is_optional => continue,
                 None => return Err(at("typed_config is missing".into())),
             };
-            if xds::any::message_name(&any) == "envoy.extensions.filters.http.router.v3.Router" {
+            if xds::any::message_name(&any) == ROUTER {
                 let router: xds::envoy::extensions::filters::http::router::v3::Router =
                     typed(&any).map_err(at)?;
                 suppress_envoy_headers = router.suppress_envoy_headers;
@@ -795,7 +811,7 @@ impl HttpManager {
                 Ok(Some(compiled)) => filters.push(NamedFilter {
                     name: filter.name.clone(),
                     disabled: filter.disabled,
-                    filter: compiled,
+                    filter: Settings::Own(compiled),
                 }),
                 Ok(None) => {}
                 Err(error) if filter.is_optional => {
@@ -853,9 +869,10 @@ impl HttpManager {
             )),
             observes_headers: message.tracing.is_some()
                 || !message.access_log.is_empty()
-                || filters
-                    .iter()
-                    .any(|named| matches!(named.filter, HttpFilter::IstioStats(_))),
+                || filters.iter().any(|named| match &named.filter {
+                    Settings::Own(filter) => matches!(filter, HttpFilter::IstioStats(_)),
+                    Settings::Discovered(_) => true,
+                }),
             rules,
             filters,
             routes,

@@ -819,7 +819,7 @@ impl Manager {
         removed: &[String],
     ) -> Result<(), String> {
         let mut refused = Vec::new();
-        let mut changed = BTreeSet::new();
+        let mut changed = Vec::new();
         let context = FilterContext {
             shared: &self.shared,
             stat_prefix: "",
@@ -834,11 +834,11 @@ impl Manager {
                         .ok_or("typed_config is missing")?;
                     let any = super::listener::unwrap_struct(any)?;
                     HttpFilter::compile(&any, &context)?;
-                    Ok(config)
+                    Ok((any, config))
                 });
             match outcome {
-                Ok(config) => {
-                    changed.insert(config.name.clone());
+                Ok((any, config)) => {
+                    changed.push((config.name.clone(), any));
                     let mut extensions = self.shared.extensions.write();
                     extensions.insert(config.name.clone(), (config, resource.version));
                 }
@@ -848,31 +848,15 @@ impl Manager {
         for name in removed {
             self.shared.extensions.write().remove(name);
         }
-        let using: Vec<Arc<Listener>> = {
-            let mut all = state.listeners.clone();
-            all.extend(state.warming_listeners.clone());
-            all.into_values()
-                .filter(|listener| {
-                    listener
-                        .extension_names()
-                        .any(|name| changed.contains(name))
-                })
-                .collect()
-        };
-        let _entered = self.runtime.enter();
-        for old in using {
-            let (message, kept) = (old.message.read(), old.message.clone());
-            match Listener::compile(&message, kept, &old.version, &self.shared, old.fixed, None) {
-                Ok(mut listener) => {
-                    // Connections that began with the old settings are asked to close, as if their chains had changed.
-                    if let Some(listener) = Arc::get_mut(&mut listener) {
-                        listener.in_place = true;
-                    }
-                    state
-                        .warming_listeners
-                        .insert(listener.name.clone(), listener);
+        for (name, settings) in &changed {
+            let using = state
+                .listeners
+                .values()
+                .chain(state.warming_listeners.values());
+            for listener in using {
+                if let Err(error) = listener.discovered(name, settings, &self.shared) {
+                    refused.push(format!("{}: {error}", listener.name));
                 }
-                Err(error) => refused.push(format!("{}: {error}", old.name)),
             }
         }
         self.warm(state);

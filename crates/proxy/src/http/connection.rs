@@ -21,6 +21,7 @@ use http::{HeaderMap, Method, StatusCode};
 
 use super::cors::Cors;
 use super::filters::ResponseStep;
+use super::filters::discovered::Found;
 use super::limits::{self, Limits, Reached};
 use super::message::{Ended, Observer, Protocol, Request, Response};
 use super::record::{Head, Record, Trace};
@@ -278,9 +279,17 @@ impl Connection {
         self.respond(guard.take(), flow, answer)
     }
 
+    /// A stream begins: filters whose settings come on their own are as they are now.
+    fn discover(&self, flow: &mut Flow) {
+        if !self.manager.extensions.is_empty() {
+            flow.discovered = Found::now(self.manager.filters.iter().map(|named| &named.filter));
+        }
+    }
+
     /// An answer that comes before any filter has seen the request. What filters and the route do to answers they do to it, too.
     fn before_filters(&self, record: &Record, flow: &mut Flow, answer: Answer) -> Answer {
         flow.route_headers = record.cluster_name.is_some();
+        self.discover(flow);
         self.pass_by(0, record, flow);
         answer
     }
@@ -546,6 +555,7 @@ impl Connection {
         }
 
         // Filters in order.
+        self.discover(flow);
         for (index, filter) in self.manager.filters.iter().enumerate() {
             if let Some(answer) = self.filter(index, filter, record, flow).await {
                 self.pass_by(index + 1, record, flow);
@@ -809,6 +819,8 @@ pub struct Flow {
     pub operation: Option<String>,
     /// The route is to be chosen anew: what it depends on has changed.
     pub reroute: bool,
+    /// Filters whose settings came on their own, as they were when the stream began.
+    pub discovered: Found,
     /// What filters do to the answer, in the order of the request.
     pub response: Vec<ResponseStep>,
     /// Scripts are among them.

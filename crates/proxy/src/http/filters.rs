@@ -5,6 +5,7 @@ pub mod basic_auth;
 pub mod compressor;
 pub mod csrf;
 pub mod decompressor;
+pub mod discovered;
 pub mod ext_authz;
 pub mod grpc_web;
 pub mod health_check;
@@ -40,6 +41,7 @@ use basic_auth::BasicAuth;
 use compressor::Compressor;
 use csrf::Csrf;
 use decompressor::Decompressor;
+use discovered::Settings;
 use ext_authz::ExtAuthz;
 use health_check::HealthCheck;
 use jwt::Jwt;
@@ -63,7 +65,7 @@ pub struct NamedFilter {
     /// It only runs where a route says so.
     pub disabled: bool,
     /// The filter.
-    pub filter: HttpFilter,
+    pub filter: Settings,
 }
 
 /// A compiled HTTP filter.

@@ -17,6 +17,7 @@ use http::{HeaderMap, Method};
 
 use super::connection::Connection;
 use super::filters::HttpFilter;
+use super::filters::discovered::Settings;
 use super::istio::{Facts, HttpSeries, Workload, labels};
 use super::message::{Ended, Observer, Protocol};
 use super::router::Reached;
@@ -348,7 +349,18 @@ impl Record {
 
     fn istio_stats(&self, elapsed_ms: u64) {
         for filter in &self.conn.manager.filters {
-            let HttpFilter::IstioStats(config) = &filter.filter else {
+            let now;
+            let filter = match &filter.filter {
+                Settings::Own(filter) => filter,
+                Settings::Discovered(discovered) => {
+                    let Some(filter) = discovered.now() else {
+                        continue;
+                    };
+                    now = filter;
+                    &*now
+                }
+            };
+            let HttpFilter::IstioStats(config) = filter else {
                 continue;
             };
             let shared = &self.conn.shared;

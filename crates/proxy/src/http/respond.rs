@@ -59,7 +59,9 @@ impl Connection {
             match step {
                 ResponseStep::Script(index, route) => {
                     let named = &self.manager.filters[index];
-                    if let HttpFilter::Lua(lua) = &named.filter {
+                    let mut held = None;
+                    let filter = named.filter.of(index, &flow.discovered, &mut held);
+                    if let Some(HttpFilter::Lua(lua)) = filter {
                         let route = match route.as_deref().map(PerRoute::config) {
                             Some(Some(PerRoute::Lua(route))) => Some(&**route),
                             _ => None,

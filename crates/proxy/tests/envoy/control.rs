@@ -1,4 +1,4 @@
-//! A management server whose clusters and listeners change when a test says so (ADS, state of the world).
+//! A management server whose clusters, listeners and settings of filters change when a test says so (ADS, state of the world).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -59,7 +59,7 @@ impl Control {
     }
 
     /// Tells these from now on.
-    pub fn tell(&self, clusters: &[Value], listeners: &[Value]) {
+    pub fn tell(&self, clusters: &[Value], listeners: &[Value], extensions: &[Value]) {
         let all = |url, resources: &[Value]| {
             let encoded = resources.iter().map(|one| encode(url, one)).collect();
             (url, encoded)
@@ -69,6 +69,7 @@ impl Control {
             *world = BTreeMap::from([
                 all(xds::type_url::CLUSTER, clusters),
                 all(xds::type_url::LISTENER, listeners),
+                all(xds::type_url::EXTENSION_CONFIG, extensions),
             ]);
         });
     }

@@ -26,10 +26,12 @@ use crate::wire::{more, read_message};
 pub struct DrainScene {
     /// Seconds, and `gradual` or `immediate`.
     drain: (u64, String),
-    /// Each with `clusters` and `listeners`, in the short form of the cases (`routes`, `network`, `listener`, `http`).
+    /// Each with `clusters` and `cases`, which are listeners, in the short form of the cases (`routes`, `network`, `listener`, `http`), and
+    /// `extensions`, settings of filters that come on their own.
     worlds: BTreeMap<String, Value>,
     /// - `tell WORLD`: this is the configuration now, in use as soon as the next step
     /// - `open C LISTENER`, `open2 C LISTENER`: a connection for HTTP/1 or HTTP/2; `tcp C LISTENER TEXT`: one for TCP, and what comes back
+    /// - `asks C PATH STATUS`: the same request again and again on it, until it is answered so
     /// - `get C PATH`: a request on it; `begin C PATH` and `end C`: its two halves
     /// - `say C TEXT`: bytes on a TCP connection, and what comes back
     /// - `closed C`: it is closed within seconds; `open? C`: it is not closed
@@ -142,8 +144,11 @@ async fn hammer(target: SocketAddr, stop: Arc<AtomicBool>) -> Vec<String> {
 
 impl Run<'_> {
     async fn tell(&mut self, name: &str) {
-        let scene: Scene = serde_json::from_value(self.scene.worlds[name].clone())
-            .unwrap_or_else(|error| panic!("{name}: {error}"));
+        let mut world = self.scene.worlds[name].clone();
+        let extensions = world.as_object_mut().unwrap().remove("extensions");
+        let extensions = extensions.map_or(Vec::new(), |list| list.as_array().unwrap().clone());
+        let scene: Scene =
+            serde_json::from_value(world).unwrap_or_else(|error| panic!("{name}: {error}"));
         let built = bootstrap::build(
             &scene,
             &self.upstreams.addresses,
@@ -162,7 +167,7 @@ impl Run<'_> {
             .admin
             .page("/config_dump?resource=dynamic_listeners")
             .await;
-        self.control.tell(&of("clusters"), &listeners);
+        self.control.tell(&of("clusters"), &listeners, &extensions);
         let began = Instant::now();
         let wanted: Vec<&str> = scene.cases.iter().map(|case| case.name.as_str()).collect();
         loop {
@@ -194,6 +199,35 @@ impl Run<'_> {
         let refused = self.control.refused.lock().unwrap().clone();
         assert!(refused.is_empty(), "{name}: {refused:?}");
         self.peer.admin.settle().await;
+    }
+
+    /// A request on a connection.
+    async fn get(&mut self, client: &str, path: &str) -> String {
+        match self.clients.get_mut(client).unwrap() {
+            Client::H2(send, _) => match request2(send.clone(), path.into()).await {
+                Ok(text) | Err(text) => text,
+            },
+            Client::Plain(stream, buffer) => {
+                let text = format!("GET {path} HTTP/1.1\r\nHost: test.local\r\n\r\n");
+                match stream.write_all(text.as_bytes()).await {
+                    Err(_) => "closed".into(),
+                    Ok(()) => match read_message(stream, buffer, false, false).await {
+                        None => "closed".into(),
+                        Some((message, whole)) => format!(
+                            "{} {}{}{}",
+                            message.head.split(' ').nth(1).unwrap_or_default(),
+                            String::from_utf8_lossy(&message.body),
+                            if message.closes() {
+                                ", connection: close"
+                            } else {
+                                ""
+                            },
+                            if whole { "" } else { ", broken off" },
+                        ),
+                    },
+                }
+            }
+        }
     }
 
     async fn step(&mut self, step: &str) -> Option<String> {
@@ -246,31 +280,17 @@ impl Run<'_> {
                     Ok(text) | Err(text) => text,
                 }
             }
-            ["get", client, path] => match self.clients.get_mut(client).unwrap() {
-                Client::H2(send, _) => match request2(send.clone(), path.into()).await {
-                    Ok(text) | Err(text) => text,
-                },
-                Client::Plain(stream, buffer) => {
-                    let text = format!("GET {path} HTTP/1.1\r\nHost: test.local\r\n\r\n");
-                    match stream.write_all(text.as_bytes()).await {
-                        Err(_) => "closed".into(),
-                        Ok(()) => match read_message(stream, buffer, false, false).await {
-                            None => "closed".into(),
-                            Some((message, whole)) => format!(
-                                "{} {}{}{}",
-                                message.head.split(' ').nth(1).unwrap_or_default(),
-                                String::from_utf8_lossy(&message.body),
-                                if message.closes() {
-                                    ", connection: close"
-                                } else {
-                                    ""
-                                },
-                                if whole { "" } else { ", broken off" },
-                            ),
-                        },
+            ["asks", client, path, status] => {
+                let began = Instant::now();
+                loop {
+                    let got = self.get(client, path).await;
+                    if got.starts_with(status) || began.elapsed() > SOON {
+                        break got;
                     }
+                    tokio::time::sleep(Duration::from_millis(10)).await;
                 }
-            },
+            }
+            ["get", client, path] => self.get(client, path).await,
             ["say", client, text] => {
                 let Some(Client::Plain(stream, _)) = self.clients.get_mut(client) else {
                     panic!("{client} is no TCP connection");
@@ -397,7 +417,7 @@ pub async fn transcript(
                 "explicit_http_config": {"http2_protocol_options": {}}}},
             "load_assignment": {"cluster_name": "control", "endpoints": [{"lb_endpoints": [{"endpoint": {"address": at}}]}]}}]},
     });
-    control.tell(&[], &[]);
+    control.tell(&[], &[], &[]);
     let (time, strategy) = (scene.drain.0.to_string(), scene.drain.1.as_str());
     let peer = match envoy {
         Some(binary) => {

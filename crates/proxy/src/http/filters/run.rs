@@ -63,7 +63,8 @@ impl Connection {
             None if named.disabled => return None,
             other => other,
         };
-        match &named.filter {
+        let mut held = None;
+        match named.filter.of(index, &flow.discovered, &mut held)? {
             HttpFilter::PeerMetadata(exchange) => {
                 if exchange.from_downstream {
                     let id = record.head.headers.remove(PEER_METADATA_ID);
@@ -384,19 +385,18 @@ impl Connection {
     /// Filters behind the one that has answered do not see the request; some have a say about the answer all the same.
     pub(in crate::http) fn pass_by(&self, from: usize, record: &Record, flow: &mut Flow) {
         for (index, named) in self.manager.filters.iter().enumerate().skip(from) {
-            if !matches!(
-                named.filter,
-                HttpFilter::Lua(_) | HttpFilter::HeaderMutation(_)
-            ) {
+            let mut held = None;
+            let filter = named.filter.of(index, &flow.discovered, &mut held);
+            let Some(filter @ (HttpFilter::Lua(_) | HttpFilter::HeaderMutation(_))) = filter else {
                 continue;
-            }
+            };
             let found = self.per_route(record, flow, &named.name);
             let config = match found.as_deref() {
                 Some(PerRoute::Switch { disabled: true, .. }) => continue,
                 None if named.disabled => continue,
                 other => other.and_then(PerRoute::config),
             };
-            match (&named.filter, config) {
+            match (filter, config) {
                 (HttpFilter::Lua(lua), config) => {
                     let route = match config {
                         Some(PerRoute::Lua(route)) => Some(&**route),
