@@ -38,11 +38,25 @@ pub(crate) type Errors = Vec<FieldError>;
 /// Errors of a new object (already defaulted). Turn them into a 422 with [`crate::status::StatusError::invalid`].
 pub fn create(resource: &ResourceInfo, schema: &ObjectSchema, obj: &Value) -> Vec<FieldError> {
     let mut errors = metadata::create(resource, obj);
-    errors.extend(body(schema, obj));
+    if schema.builtin {
+        errors.extend(body(schema, obj));
+    } else {
+        let found = custom::validate(schema, obj, None, &errors);
+        errors.extend(found);
+    }
     if schema.builtin && resource.kind == "Ingress" {
         errors.extend(networking::ingress_create(obj));
     }
     errors
+}
+
+/// Warnings about finalizers of a custom resource that are not named by a domain, and so may be somebody else's, too; none about
+/// those that `old` has already.
+#[must_use]
+pub fn finalizer_warnings(obj: &Value, old: Option<&Value>) -> Vec<String> {
+    metadata::doubtful_finalizers(obj, old)
+        .map(|f| format!("metadata.finalizers: {f:?}: prefer a domain-qualified finalizer name to avoid accidental conflicts with other finalizer writers"))
+        .collect()
 }
 
 /// Errors of a changed object: those of a new one, and changes of what may not change.
@@ -72,7 +86,8 @@ pub fn update(
     }
     errors.extend(metadata::common(obj));
     if !schema.builtin {
-        errors.extend(custom::validate(schema, obj, Some(old)));
+        let found = custom::validate(schema, obj, Some(old), &errors);
+        errors.extend(found);
         return errors;
     }
     match (resource.group.as_str(), resource.kind.as_str()) {
@@ -155,11 +170,8 @@ pub fn update(
     errors
 }
 
-/// What must hold for the object itself, new or changed.
+/// What must hold for an object of a built-in kind itself, new or changed.
 fn body(schema: &ObjectSchema, obj: &Value) -> Errors {
-    if !schema.builtin {
-        return custom::validate(schema, obj, None);
-    }
     match (schema.group.as_str(), schema.kind.as_str()) {
         ("", "Pod") => pod::pod(obj),
         ("", "Service") => service::service(obj),

@@ -55,10 +55,20 @@ pub(crate) fn check_type(resource: &Resource, object: &mut Value) -> ApiResult<(
     let text = |v: Option<&Value>| v.and_then(Value::as_str).unwrap_or("").to_owned();
     let version = text(map.get("apiVersion"));
     let kind = text(map.get("kind"));
-    if !version.is_empty() && version != expected {
+    let custom = resource.custom.is_some();
+    if (custom || !version.is_empty()) && version != expected {
         return Err(ApiError::bad_request(format!(
             "the API version in the data ({version}) does not match the expected API version ({expected})"
         )));
+    }
+    if !kind.is_empty() && kind != resource.kind && custom {
+        let wrong = api::field::FieldError::invalid(
+            "kind",
+            &map["kind"],
+            format!("must be {}", resource.kind),
+        );
+        let name = text(map.get("metadata").and_then(|m| m.get("name")));
+        return Err(ApiError::invalid(&resource.group, &kind, &name, &[wrong]));
     }
     if !kind.is_empty() && kind != resource.kind {
         return Err(ApiError::bad_request(format!(

@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
@@ -26,6 +27,9 @@ fn istioctl_looks_at_the_mesh() {
     });
     steps.run("injection", || {
         sidecars_are_injected_by_hand_and_by_tag(theater)
+    });
+    steps.run("workload entry", || {
+        a_machine_gets_what_it_joins_with(theater)
     });
     steps.run("completion", || shells_complete(theater));
     steps.run("warnings", || what_is_not_carried_out_is_said(theater));
@@ -532,6 +536,51 @@ fn files_give_what_the_proxy_has(theater: &Theater) {
 }
 
 /// A real istioctl: the variable, or one on the PATH.
+/// The files for a machine outside; where there is a real istioctl, they are those that it writes.
+fn a_machine_gets_what_it_joins_with(theater: &Theater) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let group = directory.path().join("group.yaml");
+    std::fs::write(
+        &group,
+        "apiVersion: networking.istio.io/v1\nkind: WorkloadGroup\nmetadata: {name: vm, namespace: theater-msa}\n\
+         spec: {metadata: {labels: {app: vm}}, template: {ports: {http: 8080}, network: network1}, probe: {httpGet: {port: 8080}}}\n",
+    )
+    .expect("the file is written");
+    let write = |mut command: Command, name: &str, more: &[&str]| -> PathBuf {
+        let out = directory.path().join(name);
+        let output = command
+            .args(["x", "workload", "entry", "configure", "-f"])
+            .arg(&group)
+            .arg("-o")
+            .arg(&out)
+            .args(more)
+            .output()
+            .expect("istioctl starts");
+        assert!(output.status.success(), "{name}: {}", stderr(&output));
+        out
+    };
+    let read = |out: &PathBuf, file: &str| {
+        std::fs::read_to_string(out.join(file)).unwrap_or_else(|e| panic!("{file}: {e}"))
+    };
+    let written = write(ours(theater), "ours", &[]);
+    let hosts = read(&written, "hosts");
+    assert!(hosts.ends_with(" istiod.istio-system.svc\n"), "{hosts}");
+    let environment = read(&written, "cluster.env");
+    assert!(
+        environment.contains("ISTIO_META_CLUSTER_ID='ctx1'\n"),
+        "{environment}"
+    );
+    assert!(read(&written, "root-cert.pem").starts_with("-----BEGIN CERTIFICATE-----"));
+    let token = std::fs::metadata(written.join("istio-token")).expect("a token");
+    assert_eq!(token.permissions().mode() & 0o777, 0o600);
+    let Some(real) = real() else { return };
+    let command = theater.shell(&real.to_string_lossy());
+    let expected = write(command, "real", &["--clusterID", "ctx1"]);
+    for file in ["mesh.yaml", "cluster.env", "root-cert.pem", "hosts"] {
+        assert_eq!(read(&written, file), read(&expected, file), "{file}");
+    }
+}
+
 fn real() -> Option<PathBuf> {
     let named = std::env::var_os("ISTIOCTL").map(PathBuf::from);
     let on_path = std::env::var_os("PATH")
@@ -645,6 +694,11 @@ fn the_real_one_says_the_same(theater: &Theater) {
         vec!["x", "internal-debug", "config_dump"],
         vec!["x", "internal-debug", "nothing"],
         vec!["x", "workload", "group", "create", "--name", "a"],
+        vec!["x", "workload", "entry", "configure", "--name", "a"],
+        vec!["x", "workload", "entry", "configure", "-f", &manifests],
+        vec![
+            "x", "workload", "entry", "configure", "--name", "a", "-n", "b", "-o", "c",
+        ],
         vec![
             "x", "workload", "group", "create", "--name", "a", "-n", "b", "-l", "c=d,e=f", "-p",
             "http=80", "-a", "g=h", "-w", "3",

@@ -334,7 +334,7 @@ fn nothing_found(
 }
 
 /// A line of the log, which the real program writes among its results.
-fn log_warning(shell: &mut Shell<'_>, scope: Option<&str>, text: &str) -> Result<()> {
+pub(crate) fn log_warning(shell: &mut Shell<'_>, scope: Option<&str>, text: &str) -> Result<()> {
     let scope = scope.map(|scope| format!("{scope}\t")).unwrap_or_default();
     writeln!(shell.stdout, "{}\twarn\t{scope}{text}", timestamp())?;
     Ok(())

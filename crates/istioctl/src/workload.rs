@@ -6,6 +6,8 @@ use serde_json::{Map, Value, json};
 
 use crate::{Global, Shell, command, yaml};
 
+mod configure;
+
 /// What is typed.
 #[derive(Args, Debug)]
 pub(crate) struct Arguments {
@@ -21,10 +23,9 @@ enum What {
         what: Option<Group>,
     },
     /// WorkloadEntries
-    #[command(disable_help_subcommand = true)]
     Entry {
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
-        words: Vec<String>,
+        #[command(subcommand)]
+        what: Option<Entry>,
     },
     #[command(external_subcommand)]
     Unknown(#[expect(dead_code, reason = "what it is does not matter")] Vec<String>),
@@ -34,6 +35,14 @@ enum What {
 enum Group {
     /// Print a WorkloadGroup for `kubectl apply`
     Create(Create),
+    #[command(external_subcommand)]
+    Unknown(#[expect(dead_code, reason = "what it is does not matter")] Vec<String>),
+}
+
+#[derive(Subcommand, Debug)]
+enum Entry {
+    /// Write the files with which a machine outside of the cluster joins the mesh
+    Configure(configure::Arguments),
     #[command(external_subcommand)]
     Unknown(#[expect(dead_code, reason = "what it is does not matter")] Vec<String>),
 }
@@ -91,13 +100,9 @@ pub(crate) fn run(global: &Global, arguments: &Arguments, shell: &mut Shell<'_>)
             write!(shell.stdout, "{}", yaml::to_string(&group))?;
             return Ok(0);
         }
-        Some(What::Entry { words }) if words.first().is_some_and(|word| word == "configure") => {
-            bail!(
-                "\"istioctl experimental workload entry configure\" is not part of this istioctl: it writes files for a machine that joins \
-                 the mesh with Istio's own packages, and the networks of theater's clusters are closed to other machines; a WorkloadEntry \
-                 makes the mesh call an address"
-            )
-        }
+        Some(What::Entry {
+            what: Some(Entry::Configure(arguments)),
+        }) => return configure::run(global, arguments, shell),
         Some(What::Group { .. }) => &["experimental", "workload", "group"],
         Some(What::Entry { .. }) => &["experimental", "workload", "entry"],
         None | Some(What::Unknown(_)) => &["experimental", "workload"],

@@ -184,15 +184,25 @@ impl Server {
             webhook: None,
             unknown_fields: Vec::new(),
         };
-        let found = self
-            .kinds
-            .iter()
-            .find(|(r, _)| r.api_version() == version && r.kind == kind);
+        let found = self.kinds.iter().find(|(r, _)| {
+            r.api_version() == version && (r.kind == kind || r.kind.to_lowercase() == kind)
+        });
         let Some((resource, schema)) = found else {
             return refused(format!(
                 "error: resource mapping not found for name: {name:?} namespace: {namespace:?} from {file:?}: no matches for kind {kind:?} in version {version:?}\nensure CRDs are installed first"
             ));
         };
+        if let Some(why) = undecodable(resource, schema, document) {
+            return refused(format!("error: unable to decode {file:?}: {why}"));
+        }
+        if kind != resource.kind {
+            let wrong = FieldError::invalid(
+                "kind",
+                &document["kind"],
+                format!("must be {}", resource.kind),
+            );
+            return refused(invalid(kind, name, &[wrong]));
+        }
         let creating = format!("error when creating {file:?}");
         let mut object = document.clone();
         let warned = prune::decode(
@@ -207,6 +217,13 @@ impl Server {
         );
         // What was recorded of the webhook alone is about the object before defaults; in a request they come first.
         let webhook = istio_validation::validate(&object);
+        if namespace.is_empty() {
+            object["metadata"]["namespace"] = "default".into();
+        }
+        // What nobody may write who creates an object.
+        if let Some(map) = object.as_object_mut() {
+            map.shift_remove("status");
+        }
         api::defaults::apply(schema, &mut object);
         let asked = istio_validation::validate(&object);
         let strict = prune::decode(
@@ -224,8 +241,9 @@ impl Server {
         } else if !errors.is_empty() {
             Err(invalid(kind, name, &errors))
         } else if let Some(error) = &asked.error {
+            let hook = webhook_for(document);
             Err(format!(
-                "Error from server: {creating}: admission webhook \"validation.istio.io\" denied the request: {error}"
+                "Error from server: {creating}: admission webhook {hook:?} denied the request: {error}"
             ))
         } else {
             let mut text = format!(
@@ -234,7 +252,8 @@ impl Server {
             );
             // A client prints a warning once.
             let mut told = Vec::new();
-            for warning in asked.warnings {
+            let warnings = api::validate::finalizer_warnings(&object, None);
+            for warning in warnings.into_iter().chain(asked.warnings) {
                 if !told.contains(&warning) {
                     text.push_str(&format!("\nWarning: {warning}"));
                     told.push(warning);
@@ -249,6 +268,30 @@ impl Server {
             unknown_fields,
         }
     }
+}
+
+/// The webhook that refuses an object first: the one of a revision has its objects, the default one has all.
+fn webhook_for(object: &Value) -> &'static str {
+    match object["metadata"]["labels"]["istio.io/rev"].as_str() {
+        Some("default") => "rev.validation.istio.io",
+        _ => "validation.istio.io",
+    }
+}
+
+/// Why kubectl itself cannot read an object: its metadata are not what they must be, which the server would say as well, in nearly the same words.
+fn undecodable(resource: &ResourceInfo, schema: &ObjectSchema, document: &Value) -> Option<String> {
+    let decoded = prune::decode(
+        schema,
+        &mut document.clone(),
+        &Duplicates::default(),
+        FieldValidation::Strict,
+    );
+    let message = decoded.err()?.message;
+    let handled = format!(" cannot be handled as a {}: ", resource.kind);
+    let (_, why) = message.split_once(&handled)?;
+    let field = "Go struct field ObjectMeta.";
+    (why.contains(field) || why.starts_with("parsing time"))
+        .then(|| why.replace(field, &format!("{field}metadata.")))
 }
 
 /// The path in `unknown field "spec.x"`.

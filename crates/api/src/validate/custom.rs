@@ -6,8 +6,14 @@ use crate::schema::{Additional, Document, Node, NodeId, ObjectSchema, Type};
 use serde_json::Value;
 
 /// All violations; `old` is the object before, on updates: what was wrong and did not change is forgiven. CEL rules are
-/// evaluated when nothing keeps them from it; if something does, the real server's remark about that comes last.
-pub fn validate(schema: &ObjectSchema, obj: &Value, old: Option<&Value>) -> Errors {
+/// evaluated when nothing keeps them from it, also nothing in `metadata`, what is wrong with the object's metadata; if something does,
+/// the real server's remark about that comes last.
+pub fn validate(
+    schema: &ObjectSchema,
+    obj: &Value,
+    old: Option<&Value>,
+    metadata: &[FieldError],
+) -> Errors {
     let mut out = Vec::new();
     if schema.preserve_all {
         return out;
@@ -15,7 +21,7 @@ pub fn validate(schema: &ObjectSchema, obj: &Value, old: Option<&Value>) -> Erro
     check(&schema.doc, schema.root, obj, old, "", &mut out);
     lists(&schema.doc, schema.root, obj, "", &mut out);
     use ErrorType::*;
-    let blocked = out.iter().any(|e| {
+    let blocked = metadata.iter().chain(&out).any(|e| {
         matches!(
             e.kind,
             NotSupported | Required | TooLong | TooMany | TypeInvalid

@@ -159,6 +159,23 @@ fn owners(refs: &[Value], all: &Value) -> Errors {
     out
 }
 
+/// Finalizers that Kubernetes itself does not know and that name no domain, and that `old` does not have.
+pub fn doubtful_finalizers<'a>(
+    obj: &'a Value,
+    old: Option<&'a Value>,
+) -> impl Iterator<Item = &'a str> {
+    let before = old.map_or(&[] as &[Value], |old| list(&old["metadata"]["finalizers"]));
+    list(&obj["metadata"]["finalizers"])
+        .iter()
+        .filter(|f| !before.contains(f))
+        .map(text)
+        .filter(|f| !is_standard_or_qualified(f))
+}
+
+fn is_standard_or_qualified(finalizer: &str) -> bool {
+    finalizer.contains('/') || ["kubernetes", "foregroundDeletion", "orphan"].contains(&finalizer)
+}
+
 fn finalizers(all: &[Value], core: bool) -> Errors {
     let mut out = Vec::new();
     for f in all {
@@ -170,8 +187,7 @@ fn finalizers(all: &[Value], core: bool) -> Errors {
     }
     for (i, f) in all.iter().enumerate() {
         let s = text(f);
-        if core && !s.contains('/') && !["kubernetes", "foregroundDeletion", "orphan"].contains(&s)
-        {
+        if core && !is_standard_or_qualified(s) {
             out.push(FieldError::invalid(
                 format!("metadata.finalizers[{i}]"),
                 f,

@@ -107,6 +107,14 @@ impl Writer<'_> {
         }
     }
 
+    fn warn_of_finalizers(&self, resource: &Resource, object: &Value, old: Option<&Value>) {
+        if resource.custom.is_some() {
+            for text in api::validate::finalizer_warnings(object, old) {
+                self.warn(text);
+            }
+        }
+    }
+
     fn attributes<'b>(
         &'b self,
         operation: Operation,
@@ -212,6 +220,7 @@ impl Writer<'_> {
         }
         crate::crd::check_alive(self.server, resource)?;
         machinery::validate_create(resource, &object)?;
+        self.warn_of_finalizers(resource, &object, None);
         admission::validate(self.server, &attributes, &object).await?;
         if self.options.dry_run {
             if storage
@@ -348,6 +357,7 @@ impl Writer<'_> {
                 crate::crd::establish(self.server, &mut object);
             }
             machinery::validate_update(resource, &object, &old, subresource)?;
+            self.warn_of_finalizers(resource, &object, Some(&old));
             admission::validate(self.server, &attributes, &object).await?;
             if strategy::unchanged(&object, &old) {
                 return Ok(shape::shown(resource, &current));

@@ -80,7 +80,9 @@ impl EndpointIndex {
         let index = self.by_address.get_or_init(|| {
             let mut out: HashMap<String, Vec<AddressUse>> = HashMap::new();
             for (index, service) in registry.services.iter().enumerate() {
-                for endpoint in self.of(&service.key()) {
+                // A service of Kubernetes and one of a ServiceEntry may have the same key: each has its own.
+                let all = self.of(&service.key()).iter();
+                for endpoint in all.filter(|endpoint| endpoint.of_entry != service.kubernetes) {
                     let entry = (
                         index,
                         endpoint.port_name.clone(),

@@ -220,6 +220,7 @@ impl Cluster {
             workload: pod.workload.clone(),
             node: pod.node.clone(),
             health,
+            of_entry: false,
         }
     }
 
@@ -345,6 +346,7 @@ impl Cluster {
                 workload: String::new(),
                 node: String::new(),
                 health,
+                of_entry: false,
             });
         };
         Some(Endpoint {

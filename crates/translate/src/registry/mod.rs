@@ -231,6 +231,8 @@ pub(crate) struct Endpoint {
     pub(crate) workload: String,
     pub(crate) node: String,
     pub(crate) health: Health,
+    /// Whether a ServiceEntry says that it is there, not Kubernetes.
+    pub(crate) of_entry: bool,
 }
 
 impl Endpoint {

@@ -247,6 +247,9 @@ pub(crate) fn endpoints(
             }
         }
     }
+    for (_, endpoint) in &mut out {
+        endpoint.of_entry = true;
+    }
     out
 }
 
@@ -388,6 +391,7 @@ fn endpoint(
         workload: String::new(),
         node: String::new(),
         health: Health::Unset,
+        of_entry: false,
     }
 }
 
