@@ -12,6 +12,7 @@
 
 mod config;
 mod load;
+#[path = "../../../crates/proxy/tests/support/management.rs"]
 mod management;
 mod program;
 
@@ -333,7 +334,7 @@ fn timed(process: &Process, times: usize, mut what: impl FnMut(usize)) -> (f64, 
 }
 
 fn update(program: &Program, dir: &Path, to: &[std::net::SocketAddr; 2]) -> Updates {
-    let (management, address) = Management::start();
+    let (management, address) = Management::start(|| program::pin(program::Side::Load));
     let port = free_port();
     let named = |n: usize, value| (config::cluster_name(n), value);
     let clusters = |seconds| {
@@ -374,14 +375,22 @@ fn update(program: &Program, dir: &Path, to: &[std::net::SocketAddr; 2]) -> Upda
     let endpoint = timed(process, 200, |n| {
         let name = config::cluster_name(SERVICES / 2);
         let value = config::endpoints(&name, &to[..1 + n % 2]);
-        management.send(xds::type_url::ENDPOINT, &[(name, value)]);
+        management
+            .send(xds::type_url::ENDPOINT, &[(name, value)])
+            .expect("accepted");
     });
     let routes = timed(process, 10, |n| {
-        management.send(xds::type_url::ROUTE, &routes(n as u64 + 1))
+        management
+            .send(xds::type_url::ROUTE, &routes(n as u64 + 1))
+            .expect("accepted");
     });
     let clusters = timed(process, 5, |n| {
-        management.send(xds::type_url::CLUSTER, &clusters(11 + n as u64));
-        management.send(xds::type_url::ENDPOINT, &endpoints());
+        management
+            .send(xds::type_url::CLUSTER, &clusters(11 + n as u64))
+            .expect("accepted");
+        management
+            .send(xds::type_url::ENDPOINT, &endpoints())
+            .expect("accepted");
     });
     Updates {
         first,

@@ -188,30 +188,7 @@ pub fn query(text: &str) -> Vec<(String, String)> {
 }
 
 fn decode(text: &str) -> String {
-    let bytes = text.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        let hex = |range: std::ops::Range<usize>| {
-            let digits = std::str::from_utf8(bytes.get(range)?).ok()?;
-            // A sign is no digit.
-            let digits = Some(digits).filter(|digits| !digits.starts_with('+'))?;
-            u8::from_str_radix(digits, 16).ok()
-        };
-        match bytes[at] {
-            b'%' => match hex(at + 1..at + 3) {
-                Some(byte) => {
-                    out.push(byte);
-                    at += 2;
-                }
-                None => out.push(b'%'),
-            },
-            b'+' => out.push(b' '),
-            byte => out.push(byte),
-        }
-        at += 1;
-    }
-    String::from_utf8_lossy(&out).into_owned()
+    dataplane::request::percent_decoded(&text.replace('+', " "))
 }
 
 #[cfg(test)]

@@ -10,13 +10,13 @@ use serde_json::Value;
 use super::time;
 use super::values::{
     Address, CertificateField, GRPC, HostOf, Instant, Side, Source, address_of, certificate_field,
-    certificate_of, decoded, either, group, host, host_name, host_name_alone, metadata_of, millis,
-    network, some,
+    certificate_of, either, group, host, host_name, host_name_alone, metadata_of, millis, network,
+    some,
 };
 use crate::error::ConfigError;
 use crate::local_reply;
 use crate::matching::HeaderKey;
-use crate::request::{header_bytes, path_only};
+use crate::request::{header_bytes, path_only, percent_decoded};
 use crate::stream::StreamInfo;
 
 /// One command, compiled.
@@ -538,7 +538,7 @@ impl Command {
             Kind::Trailer(first, second) => {
                 either(info.response_trailers?, first, second.as_deref())?
             }
-            Kind::Query(name) => decoded(info.request?.query_param(name)?),
+            Kind::Query(name) => percent_decoded(info.request?.query_param(name)?),
             Kind::Queries => {
                 let (_, query) = info.request?.path.split_once('?')?;
                 query.to_owned()

@@ -150,29 +150,6 @@ pub(super) fn host(info: &StreamInfo<'_>, of: HostOf) -> Option<String> {
     Some(without_port(&host).to_owned())
 }
 
-/// Percent encoding undone, where what comes out is text.
-pub(super) fn decoded(text: &str) -> String {
-    let mut out = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&first, after)) = rest.split_first() {
-        let code = after
-            .get(..2)
-            .filter(|code| first == b'%' && code.iter().all(u8::is_ascii_hexdigit))
-            .and_then(|code| u8::from_str_radix(std::str::from_utf8(code).ok()?, 16).ok());
-        match code {
-            Some(code) => {
-                out.push(code);
-                rest = &after[2..];
-            }
-            None => {
-                out.push(first);
-                rest = after;
-            }
-        }
-    }
-    String::from_utf8_lossy(&out).into_owned()
-}
-
 /// The network of so many bits that an address is in.
 pub(super) fn network(address: IpAddr, bits: u8) -> String {
     match address {

@@ -1,4 +1,5 @@
-//! A management server for one proxy at a time: delta ADS, told what to send.
+//! A management server for one proxy at a time: delta ADS, told what to send. It uses nothing of this crate, for the benchmark has it too.
+#![allow(dead_code)]
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -18,8 +19,6 @@ use xds::envoy::service::discovery::v3::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, Resource,
 };
 
-use crate::program::{Side, pin};
-
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 type Sender = mpsc::Sender<Result<DeltaDiscoveryResponse, Status>>;
 
@@ -31,6 +30,7 @@ struct State {
     /// By type and name.
     resources: HashMap<&'static str, BTreeMap<String, Resource>>,
     stream: Option<Sender>,
+    asked: Vec<DeltaDiscoveryRequest>,
     sent: u64,
     /// Nonce to what the proxy said of it; `None` is an acknowledgement.
     answered: HashMap<String, Option<String>>,
@@ -43,13 +43,13 @@ pub struct Management {
 }
 
 impl Management {
-    /// Starts it; gives its address.
-    pub fn start() -> (Self, SocketAddr) {
+    /// Starts it on a thread of its own, which does `first` before all else; gives its address.
+    pub fn start(first: impl FnOnce() + Send + 'static) -> (Self, SocketAddr) {
         let this = Self::default();
         let service = AggregatedDiscoveryServiceServer::new(this.clone());
         let (send, receive) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
-            pin(Side::Load);
+            first();
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
@@ -81,8 +81,18 @@ impl Management {
         }
     }
 
-    /// Sends these and waits for the answer.
-    pub fn send(&self, url: &'static str, resources: &[(String, Value)]) {
+    /// All that was asked so far, in order.
+    pub fn requests(&self) -> Vec<DeltaDiscoveryRequest> {
+        self.state.0.lock().unwrap().asked.clone()
+    }
+
+    /// Ends the stream; the proxy may come again.
+    pub fn disconnect(&self) {
+        self.state.0.lock().unwrap().stream = None;
+    }
+
+    /// Sends these and waits until they are acknowledged, or says why they are refused.
+    pub fn send(&self, url: &'static str, resources: &[(String, Value)]) -> Result<(), String> {
         let (lock, changed) = &*self.state;
         let mut state = lock.lock().unwrap();
         state.sent += 1;
@@ -104,8 +114,8 @@ impl Management {
         state = lock.lock().unwrap();
         loop {
             match state.answered.remove(&nonce) {
-                Some(None) => return,
-                Some(Some(error)) => panic!("refused: {error}"),
+                Some(None) => return Ok(()),
+                Some(Some(error)) => return Err(error),
                 None => assert!(start.elapsed() < DEADLINE, "{nonce} is never answered"),
             }
             state = changed.wait_timeout(state, DEADLINE).unwrap().0;
@@ -116,6 +126,7 @@ impl Management {
     fn answer(&self, request: &DeltaDiscoveryRequest) -> Option<DeltaDiscoveryResponse> {
         let (lock, changed) = &*self.state;
         let mut state = lock.lock().unwrap();
+        state.asked.push(request.clone());
         if !request.response_nonce.is_empty() {
             let error = request.error_detail.as_ref().map(|e| e.message.clone());
             state.answered.insert(request.response_nonce.clone(), error);
@@ -179,12 +190,12 @@ impl AggregatedDiscoveryService for Management {
         let (send, receive) = mpsc::channel(16);
         self.state.0.lock().unwrap().stream = Some(send.clone());
         let this = self.clone();
+        // The stream ends with the sender in the state.
+        let send = send.downgrade();
         tokio::spawn(async move {
             while let Ok(Some(request)) = requests.message().await {
-                if let Some(answer) = this.answer(&request)
-                    && send.send(Ok(answer)).await.is_err()
-                {
-                    return;
+                if let (Some(answer), Some(send)) = (this.answer(&request), send.upgrade()) {
+                    let _ = send.send(Ok(answer)).await;
                 }
             }
         });
