@@ -697,7 +697,16 @@ fn the_real_one_says_the_same(theater: &Theater) {
         vec!["x", "workload", "entry", "configure", "--name", "a"],
         vec!["x", "workload", "entry", "configure", "-f", &manifests],
         vec![
-            "x", "workload", "entry", "configure", "--name", "a", "-n", "b", "-o", "c",
+            "x",
+            "workload",
+            "entry",
+            "configure",
+            "--name",
+            "a",
+            "-n",
+            "b",
+            "-o",
+            "c",
         ],
         vec![
             "x", "workload", "group", "create", "--name", "a", "-n", "b", "-l", "c=d,e=f", "-p",

@@ -349,7 +349,10 @@ fn unordered(text: &str) -> String {
     let mut lines: Vec<String> = text
         .trim_end()
         .lines()
-        .map(|line| line.replace("  ", " ").replace(r#""rev.validation."#, r#""validation."#))
+        .map(|line| {
+            line.replace("  ", " ")
+                .replace(r#""rev.validation."#, r#""validation."#)
+        })
         .collect();
     if let Some(first) = lines.iter().position(|line| line.starts_with("* ")) {
         lines[first..].sort_unstable();
