@@ -70,7 +70,11 @@ pub fn check(kind: Kind, value: &Value) -> Result<(), String> {
             )
         })?;
     }
-    validation::decode(kind, &value["spec"])
+    validation::decode(kind, &value["spec"])?;
+    if info.group.ends_with(".istio.io") {
+        validation::decode_status(kind, &value["status"])?;
+    }
+    Ok(())
 }
 
 fn decode(schema: &ObjectSchema, mut value: Value) -> Result<(), String> {

@@ -22,13 +22,23 @@ pub fn findings(object: &Object) -> Findings {
 pub fn decode(kind: Kind, spec: &Value) -> Result<(), String> {
     istio_validation::findings(&bare(kind, "", "", spec))
         .map(|_| ())
-        .map_err(|error| {
-            error.replacen(
-                "into Go value of type",
-                &format!("into Go struct field {}.spec of type", kind.info().name),
-                1,
-            )
-        })
+        .map_err(|error| of_field(kind, "spec", &error))
+}
+
+/// [`decode`] for the status.
+///
+/// # Errors
+/// A field has a value of the wrong type.
+pub fn decode_status(kind: Kind, status: &Value) -> Result<(), String> {
+    istio_validation::check_status(status).map_err(|error| of_field(kind, "status", &error))
+}
+
+fn of_field(kind: Kind, field: &str, error: &str) -> String {
+    error.replacen(
+        "into Go value of type",
+        &format!("into Go struct field {}.{field} of type", kind.info().name),
+        1,
+    )
 }
 
 /// The object with nothing but what rules look at: neither labels nor annotations.

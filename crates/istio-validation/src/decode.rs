@@ -52,6 +52,47 @@ pub(crate) fn decode(kind: &str, spec: &Value, unknown: Unknown) -> Result<Value
     }
 }
 
+/// Whether the status of an object can be decoded; all kinds have the same, and what it has besides is skipped. Times are not looked into.
+///
+/// # Errors
+/// As [`decode`], of the field that is first in the message.
+pub(crate) fn status(status: &Value) -> Result<(), String> {
+    let members = |value: &Value| match value {
+        Value::Null => Ok(Map::new()),
+        Value::Object(members) => Ok(members.clone()),
+        other => Err(mismatch(other, MESSAGE)),
+    };
+    let entries = |value: &Value| match value {
+        Value::Null => Ok(Vec::new()),
+        Value::Array(entries) => Ok(entries.clone()),
+        other => Err(mismatch(other, LIST)),
+    };
+    let generation = |of: &Map<String, Value>| match of.get("observedGeneration") {
+        None | Some(Value::Null) => Ok(()),
+        Some(number) => whole(number, "int64", i64::MIN.into(), i64::MAX.into()).map(drop),
+    };
+    let texts = |of: &Map<String, Value>, names: &[&str]| {
+        let wrong = names.iter().find_map(|name| {
+            let value = of.get(*name)?;
+            (!value.is_string() && !value.is_null()).then_some(value)
+        });
+        wrong.map_or(Ok(()), |value| Err(mismatch(value, "string")))
+    };
+    let of = members(status)?;
+    let field = |of: &Map<String, Value>, name: &str| of.get(name).cloned().unwrap_or_default();
+    for condition in entries(&field(&of, "conditions"))? {
+        let condition = members(&condition)?;
+        texts(&condition, &["type", "status", "reason", "message"])?;
+        generation(&condition)?;
+    }
+    for message in entries(&field(&of, "validationMessages"))? {
+        let message = members(&message)?;
+        texts(&members(&field(&message, "type"))?, &["name", "code"])?;
+        texts(&message, &["documentationUrl"])?;
+    }
+    generation(&of)
+}
+
 /// Where a value is.
 #[derive(Clone, Copy)]
 struct Place<'a> {
@@ -496,6 +537,41 @@ pub(crate) fn float(value: &Value, go: &str) -> Result<Value, String> {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    // As the real program says it.
+    #[test]
+    fn a_status_that_does_not_fit_is_told_by_its_first_wrong_field() {
+        for (value, expected) in [
+            (
+                json!({"conditions": [{"type": "A", "other": 1}], "other": 1}),
+                Ok(()),
+            ),
+            (
+                json!("ok"),
+                Err(
+                    "json: cannot unmarshal string into Go value of type map[string]json.RawMessage",
+                ),
+            ),
+            (
+                json!({"observedGeneration": "x", "conditions": {"type": "A"}}),
+                Err("json: cannot unmarshal object into Go value of type []json.RawMessage"),
+            ),
+            (
+                json!({"conditions": [{"observedGeneration": 1.5}, {"type": 5}]}),
+                Err("json: cannot unmarshal number 1.5 into Go value of type int64"),
+            ),
+            (
+                json!({"conditions": [{"type": "A", "status": false}]}),
+                Err("json: cannot unmarshal bool into Go value of type string"),
+            ),
+            (
+                json!({"observedGeneration": "x"}),
+                Err("invalid character 'x' looking for beginning of value"),
+            ),
+        ] {
+            assert_eq!(status(&value), expected.map_err(str::to_owned), "{value}");
+        }
+    }
 
     #[test]
     fn every_enum_of_the_crds_has_a_name() {

@@ -223,6 +223,14 @@ pub fn findings(object: &Value) -> Result<Findings, String> {
     }
 }
 
+/// Whether the status of an object of Istio's can be decoded.
+///
+/// # Errors
+/// A field does not fit, in the words of Go's JSON decoder, as for [`findings`].
+pub fn check_status(status: &Value) -> Result<(), String> {
+    decode::status(status)
+}
+
 /// [`findings`] for an object of a file, in which an unknown field of the spec is an error too; None for kinds that are not Istio's.
 ///
 /// # Errors

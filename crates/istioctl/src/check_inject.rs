@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 use api::selector::LabelSelector;
 use clap::Args;
-use kube_client::{ListParams, MUTATING_WEBHOOK_CONFIGURATIONS, NAMESPACES, PODS};
+use kube_client::{NAMESPACES, PODS};
 use serde_json::{Value, json};
 
 use crate::mesh::Mesh;
@@ -43,16 +43,8 @@ pub(crate) fn run(global: &Global, arguments: &Arguments, shell: &mut Shell<'_>)
             None => (pairs(&arguments.labels)?, mesh.namespace().to_owned()),
         };
         let namespace = mesh.client.get(&NAMESPACES, None, &namespace).await?;
-        let all = ListParams::default();
-        let webhooks = mesh
-            .client
-            .list(&MUTATING_WEBHOOK_CONFIGURATIONS, None, &all)
-            .await?;
-        anyhow::Ok(check(
-            &webhooks.items,
-            &labels,
-            &namespace["metadata"]["labels"],
-        ))
+        let webhooks = mesh.webhooks("").await?;
+        anyhow::Ok(check(&webhooks, &labels, &namespace["metadata"]["labels"]))
     })?;
     write!(shell.stdout, "{}", table(&checked))?;
     Ok(0)

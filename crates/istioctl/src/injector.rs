@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Result, anyhow, bail};
 use api::selector::LabelSelector;
 use clap::{Args, Subcommand};
-use kube_client::{CONFIG_MAPS, ListParams, MUTATING_WEBHOOK_CONFIGURATIONS, NAMESPACES, PODS};
+use kube_client::{CONFIG_MAPS, ListParams, NAMESPACES, PODS};
 use serde_json::Value;
 
 use crate::mesh::Mesh;
@@ -91,11 +91,7 @@ async fn look(mesh: &Mesh) -> Result<Seen> {
     {
         namespaces = vec![one.clone()];
     }
-    let injectors = ListParams::labels("app=sidecar-injector");
-    let hooks = client
-        .list(&MUTATING_WEBHOOK_CONFIGURATIONS, None, &injectors)
-        .await?
-        .items;
+    let hooks = mesh.webhooks("app=sidecar-injector").await?;
     let pods = client.list(&PODS, None, &all).await?.items;
     let of_revisions = client
         .list(&CONFIG_MAPS, None, &ListParams::labels(REVISION))

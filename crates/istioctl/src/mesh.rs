@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
 use bytes::Bytes;
-use kube_client::{Client, Config, ListParams, PODS, PortForward, Resource};
+use kube_client::{
+    Client, Config, ListParams, MUTATING_WEBHOOK_CONFIGURATIONS, PODS, PortForward, Resource,
+};
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -207,6 +209,22 @@ impl Mesh {
     pub async fn control_planes(&self) -> Result<Vec<Value>> {
         self.running(Some(&self.istio_namespace), "app=istiod")
             .await
+    }
+
+    /// The configurations of mutating webhooks that a label selector finds; all, when it is empty.
+    ///
+    /// # Errors
+    /// When they cannot be listed.
+    pub async fn webhooks(&self, selector: &str) -> Result<Vec<Value>> {
+        let found = self
+            .client
+            .list(
+                &MUTATING_WEBHOOK_CONFIGURATIONS,
+                None,
+                &ListParams::labels(selector),
+            )
+            .await?;
+        Ok(found.items)
     }
 
     /// Connects to a port of a running pod.

@@ -6,7 +6,7 @@ use crate::cluster::{metadata_exchange, outlier, set_http_options, tls};
 use crate::context::{Context, ListenerClass};
 use crate::http_filters::http_filter;
 use crate::listener::tcp_routes::ServiceOn;
-use crate::network_filters::{logged_proxy, network_filter, outbound_chain};
+use crate::network_filters::{network_filter, outbound_chain};
 use crate::proto::{boolean, fields_of, text};
 use crate::protocol::Protocol;
 use crate::registry::{Resolution, Service};
@@ -16,12 +16,15 @@ use xds::envoy::config::cluster::v3::Cluster;
 use xds::envoy::config::cluster::v3::cluster::{
     ClusterDiscoveryType, CustomClusterType, DnsLookupFamily, LbPolicy,
 };
+use xds::envoy::config::core::v3::TypedExtensionConfig;
 use xds::envoy::config::listener::v3::Filter;
 use xds::envoy::extensions::clusters::dynamic_forward_proxy::v3::{ClusterConfig, cluster_config};
 use xds::envoy::extensions::common::dynamic_forward_proxy::v3::DnsCacheConfig;
 use xds::envoy::extensions::filters::http::dynamic_forward_proxy::v3 as http;
 use xds::envoy::extensions::filters::network::http_connection_manager::v3::HttpFilter;
 use xds::envoy::extensions::filters::network::sni_dynamic_forward_proxy::v3 as sni;
+use xds::envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy;
+use xds::envoy::extensions::network::dns_resolver::cares::v3::CaresDnsResolverConfig;
 
 /// The cluster for unknown hosts when these are reached by their name.
 pub(crate) const ANY_CLUSTER: &str = "AllowAnyDynamicDNSCluster";
@@ -34,12 +37,34 @@ fn cache(name: &str) -> DnsCacheConfig {
     }
 }
 
-/// The cache for hosts that belong to no service.
-fn any_cache() -> DnsCacheConfig {
+/// The cache for hosts that belong to no service. Where the agent answers the questions of the workload, it is asked, too.
+fn any_cache(context: &Context<'_>) -> DnsCacheConfig {
+    let agent = context.proxy.dns_capture.then(|| {
+        let (host, port) = agent_address(context.proxy.metadata_text("DNS_PROXY_ADDR"));
+        let address = crate::proto::address(&host, port);
+        TypedExtensionConfig {
+            name: "envoy.network.dns_resolver.cares".to_owned(),
+            typed_config: Some(xds::any::pack(&CaresDnsResolverConfig {
+                resolvers: vec![address],
+                ..Default::default()
+            })),
+        }
+    });
     DnsCacheConfig {
         max_hosts: Some(1024),
+        typed_dns_resolver_config: agent,
         ..cache("allow_any")
     }
+}
+
+/// Where an agent with these settings answers.
+fn agent_address(told: &str) -> (String, u32) {
+    let (host, port) = told.rsplit_once(':').unwrap_or(("127.0.0.1", ""));
+    let host = match host.trim_matches(['[', ']']) {
+        "localhost" => "127.0.0.1",
+        host => host,
+    };
+    (host.to_owned(), port.parse().unwrap_or(15053))
 }
 
 fn base(
@@ -141,7 +166,7 @@ pub(crate) fn any_cluster(context: &Context<'_>) -> Cluster {
     let config = ClusterConfig {
         allow_insecure_cluster_options: settings.is_none(),
         cluster_implementation_specifier: Some(
-            cluster_config::ClusterImplementationSpecifier::DnsCacheConfig(any_cache()),
+            cluster_config::ClusterImplementationSpecifier::DnsCacheConfig(any_cache(context)),
         ),
         ..Default::default()
     };
@@ -190,15 +215,22 @@ pub(crate) fn http_filters(context: &Context<'_>, service: Option<&Service>) -> 
     own.map(|service| cache(&service.host))
         .into_iter()
         .chain(
-            (context.scope.mode == OutboundTrafficPolicyMode::AllowAnyDynamicDns).then(any_cache),
+            (context.scope.mode == OutboundTrafficPolicyMode::AllowAnyDynamicDns)
+                .then(|| any_cache(context)),
         )
         .map(resolving_filter)
         .collect()
 }
 
-/// The filters of a TLS chain whose server name is resolved; `None` for other services.
-pub(crate) fn chain_filters(context: &Context<'_>, on: &ServiceOn<'_>) -> Option<Vec<Filter>> {
-    if on.service.resolution != Resolution::DynamicDns {
+/// The filters of a TLS chain whose server name is resolved, before `proxy`; `None` for other services.
+pub(crate) fn chain_filters(
+    context: &Context<'_>,
+    on: &ServiceOn<'_>,
+    proxy: &TcpProxy,
+) -> Option<Vec<Filter>> {
+    if on.service.resolution != Resolution::DynamicDns
+        || !crate::host::is_wildcard(&on.service.host)
+    {
         return None;
     }
     let config = sni::FilterConfig {
@@ -206,10 +238,26 @@ pub(crate) fn chain_filters(context: &Context<'_>, on: &ServiceOn<'_>) -> Option
         port_specifier: Some(sni::filter_config::PortSpecifier::PortValue(on.port)),
         ..Default::default()
     };
-    let class = ListenerClass::SidecarOutbound;
-    let cluster = crate::names::outbound(on.port, "", &on.service.host);
-    let mut out = outbound_chain(context, class, &logged_proxy(context, class, &cluster));
+    let mut out = outbound_chain(context, ListenerClass::SidecarOutbound, proxy);
     let name = "envoy.extensions.filters.network.sni_dynamic_forward_proxy";
     out.insert(out.len() - 1, network_filter(name, xds::any::pack(&config)));
     Some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_is_asked_where_its_settings_say_that_it_answers() {
+        for (told, host, port) in [
+            ("", "127.0.0.1", 15053),
+            ("localhost:15999", "127.0.0.1", 15999),
+            ("10.0.0.1:53", "10.0.0.1", 53),
+            ("[::1]:53", "::1", 53),
+            ("nowhere", "127.0.0.1", 15053),
+        ] {
+            assert_eq!(agent_address(told), (host.to_owned(), port), "{told}");
+        }
+    }
 }

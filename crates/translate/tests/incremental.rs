@@ -1,28 +1,14 @@
 //! Going from one moment to the next gives the same resources as building them from nothing, whatever changed.
 
+mod random;
+
+use random::Random;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::sync::Arc;
 use theater_translate::{
     Built, Change, ClusterObjects, Locality, Output, ProxyInfo, Snapshot, SnapshotInput, build,
 };
-
-/// A small generator with a fixed seed (splitmix64), so that a failure can be repeated.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        (self.next() % limit.max(1) as u64) as usize
-    }
-}
 
 fn scene(name: &str) -> Value {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))

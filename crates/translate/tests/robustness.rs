@@ -1,23 +1,13 @@
 //! No input makes the translator panic: objects with missing, empty, huge and wrongly typed fields are left out or taken as they are.
 
+mod random;
+
+use random::Random;
 use serde_json::{Value, json};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use theater_translate::{ClusterObjects, Locality, ProxyInfo, Snapshot, SnapshotInput, build};
-
-/// A small generator with a fixed seed (splitmix64), so that a failure can be repeated.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) % limit.max(1) as u64) as usize
-    }
-}
 
 fn recorded() -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/data/xds")

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use analysis::{documents, yaml as source};
 use anyhow::{Result, anyhow, bail};
 use clap::Args;
-use kube_client::{CONFIG_MAPS, ListParams, MUTATING_WEBHOOK_CONFIGURATIONS};
+use kube_client::CONFIG_MAPS;
 use serde_json::Value;
 
 use crate::mesh::Mesh;
@@ -148,13 +148,8 @@ async fn find_webhook(mesh: &Mesh, arguments: &Arguments) -> Result<Webhook> {
                  re-run kube-inject with `-i <istioSystemNamespace> and ensure valid MeshConfig exists"
             )
         })?;
-    let of_revision = ListParams::labels(format!("istio.io/rev={revision}"));
-    let configurations = mesh
-        .client
-        .list(&MUTATING_WEBHOOK_CONFIGURATIONS, None, &of_revision)
-        .await?;
+    let configurations = mesh.webhooks(&format!("istio.io/rev={revision}")).await?;
     configurations
-        .items
         .first()
         .and_then(|configuration| configuration["webhooks"].as_array())
         .into_iter()

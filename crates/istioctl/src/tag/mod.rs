@@ -147,7 +147,8 @@ async fn namespaces_of(mesh: &Mesh, tag: &str) -> Result<Vec<String>> {
 }
 
 async fn list(mesh: &Mesh) -> Result<Vec<Described>> {
-    let mut objects = labelled(mesh, &MUTATING_WEBHOOK_CONFIGURATIONS, REVISION)
+    let mut objects = mesh
+        .webhooks(REVISION)
         .await
         // Said twice, as by the real program.
         .context("failed to retrieve revision tags: failed to retrieve revision tags")?;
@@ -252,7 +253,7 @@ async fn make(mesh: &Mesh, set: &Set, tag: &str, revision: &str, only_print: boo
     let of_revision = async |name: &str| -> Result<(Vec<Value>, Vec<Value>)> {
         let own = format!("{REVISION}={name},!{TAG}");
         let services = labelled(mesh, &SERVICES, &format!("{own},app=istiod")).await?;
-        let webhooks = labelled(mesh, &MUTATING_WEBHOOK_CONFIGURATIONS, &own).await?;
+        let webhooks = mesh.webhooks(&own).await?;
         Ok((services, webhooks))
     };
     if !only_print && !set.overwrite && tag != generate::DEFAULT {
@@ -282,9 +283,7 @@ async fn make(mesh: &Mesh, set: &Set, tag: &str, revision: &str, only_print: boo
     let of_tag = format!("{TAG}={tag}");
     if !set.overwrite
         && (!labelled(mesh, &SERVICES, &of_tag).await?.is_empty()
-            || !labelled(mesh, &MUTATING_WEBHOOK_CONFIGURATIONS, &of_tag)
-                .await?
-                .is_empty())
+            || !mesh.webhooks(&of_tag).await?.is_empty())
     {
         bail!("revision tag {tag:?} already exists, and --overwrite is false");
     }
@@ -306,7 +305,7 @@ async fn make(mesh: &Mesh, set: &Set, tag: &str, revision: &str, only_print: boo
             .await
             .map_err(|error| anyhow!("failed deactivating existing default revision: {error}"))?;
     }
-    let present = labelled(mesh, &MUTATING_WEBHOOK_CONFIGURATIONS, "").await?;
+    let present = mesh.webhooks("").await?;
     let all = ListParams::default();
     let services = mesh.client.list(&SERVICES, None, &all).await?;
     let conflicts = generate::conflicts(&objects[0], &present, &services.items);
@@ -317,7 +316,7 @@ async fn make(mesh: &Mesh, set: &Set, tag: &str, revision: &str, only_print: boo
 /// can go back.
 async fn silence_default(mesh: &Mesh) -> Result<()> {
     let own = format!("{REVISION}={},!{TAG}", generate::DEFAULT);
-    let mut webhooks = labelled(mesh, &MUTATING_WEBHOOK_CONFIGURATIONS, &own).await?;
+    let mut webhooks = mesh.webhooks(&own).await?;
     let configuration = match webhooks.as_mut_slice() {
         [] => return Ok(()),
         [one] => one,

@@ -79,6 +79,11 @@ pub(crate) fn to_any_host(
         dynamic: true,
         subject_alt_names: Vec::new(),
     };
+    if settings.mode == ClientTlsMode::IstioMutual {
+        by_request(cluster, options, &peer, settings);
+        let names = &settings.subject_alt_names;
+        return Some(mesh_socket(options, names, settings.sni.clone()));
+    }
     own_tls(context, cluster, options, &peer, settings)
 }
 
@@ -221,6 +226,11 @@ fn mutual_socket(
         .map(|settings| settings.sni.clone())
         .filter(|sni| !sni.is_empty())
         .unwrap_or_else(|| upstream.sni.clone());
+    mesh_socket(options, &names, sni)
+}
+
+/// TLS with the certificates of the mesh, towards one of `names`; any in the mesh, where there are none.
+fn mesh_socket(options: &HttpOptions, names: &[String], sni: String) -> TransportSocket {
     let mut alpn = vec!["istio-peer-exchange".to_owned(), "istio".to_owned()];
     if options.is_http2() {
         alpn.push("h2".to_owned());
@@ -229,7 +239,7 @@ fn mutual_socket(
         tls_params: Some(client_params()),
         tls_certificate_sds_secret_configs: vec![secret(OWN_CERTIFICATE, false)],
         alpn_protocols: alpn,
-        validation_context_type: Some(combined(&names, "", secret(ROOT_CERTIFICATES, false))),
+        validation_context_type: Some(combined(names, "", secret(ROOT_CERTIFICATES, false))),
         ..Default::default()
     };
     tls_socket(common, sni)

@@ -254,7 +254,7 @@ fn service_chain(context: &Context<'_>, on: &ServiceOn<'_>) -> Chain {
     apply_rule(&mut proxy, rule.map(AsRef::as_ref), "");
     Chain {
         cidrs: on.cidr.iter().cloned().collect(),
-        filters: crate::dynamic_dns::chain_filters(context, on).unwrap_or_else(|| {
+        filters: crate::dynamic_dns::chain_filters(context, on, &proxy).unwrap_or_else(|| {
             let filters = outbound_chain(context, ListenerClass::SidecarOutbound, &proxy);
             with_protocol(filters, on.protocol, &proxy.stat_prefix)
         }),
