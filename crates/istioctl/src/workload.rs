@@ -42,7 +42,7 @@ enum Group {
 #[derive(Subcommand, Debug)]
 enum Entry {
     /// Write the files with which a machine outside of the cluster joins the mesh
-    Configure(configure::Arguments),
+    Configure(Box<configure::Arguments>),
     #[command(external_subcommand)]
     Unknown(#[expect(dead_code, reason = "what it is does not matter")] Vec<String>),
 }
