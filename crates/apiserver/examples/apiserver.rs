@@ -107,7 +107,8 @@ fn arguments() -> Result<(PathBuf, u16)> {
 /// Writes a file that nobody else may read, and that is whole as soon as it is there.
 fn write_private(path: &Path, text: &str) -> Result<()> {
     use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-    let new = path.with_added_extension("new");
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
     let mut file = std::fs::OpenOptions::new()
         .create(true)
         .write(true)
