@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use crate::admission::webhook;
+use crate::authz::{self, Action};
 use crate::rest::read::Continue;
 use crate::target::{self, Query, Route};
 use crate::{body, negotiate};
@@ -58,4 +60,48 @@ pub fn identity(headers: &http::HeaderMap) -> (Option<String>, Option<Value>) {
         crate::authn::bearer(headers),
         impersonated.map(|i| i.user.to_value()),
     )
+}
+
+/// What a mutating webhook that answers so makes of an object; its review has the uid `u`.
+///
+/// # Errors
+/// The code of the Status, and its message or what is wrong with the answer.
+pub fn webhook_answer(object: &Value, answer: &[u8]) -> Result<Value, (u16, String)> {
+    let wrong = |why: String| (500, why);
+    let response = webhook::response("AdmissionReview", "u", answer).map_err(wrong)?;
+    if response["allowed"] != true {
+        let denied = webhook::denied("hook", &response["status"]);
+        return Err((denied.code, denied.message));
+    }
+    let mut object = object.clone();
+    webhook::patched(&mut object, &response).map_err(wrong)?;
+    Ok(object)
+}
+
+/// Whether a rule of a role covers an action on a resource.
+pub fn rule_allows(
+    rule: &Value,
+    verb: &str,
+    group: &str,
+    (resource, subresource): (&str, &str),
+    name: &str,
+) -> bool {
+    let action = Action::Resource {
+        verb: verb.into(),
+        group: group.into(),
+        resource: resource.into(),
+        subresource: subresource.into(),
+        namespace: "default".into(),
+        name: name.into(),
+    };
+    authz::rule_allows(rule, &action)
+}
+
+/// Whether a rule of a role covers a request for a path.
+pub fn rule_allows_path(rule: &Value, verb: &str, path: &str) -> bool {
+    let action = Action::Path {
+        verb: verb.into(),
+        path: path.into(),
+    };
+    authz::rule_allows(rule, &action)
 }

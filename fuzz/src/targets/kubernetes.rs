@@ -82,7 +82,7 @@ fn quantity(input: &[u8]) {
 }
 
 /// Two parts of an input, separated by a line `---`.
-fn parts(input: &[u8]) -> Option<(&[u8], &[u8])> {
+pub(super) fn parts(input: &[u8]) -> Option<(&[u8], &[u8])> {
     const LINE: &[u8] = b"\n---\n";
     let at = input.windows(LINE.len()).position(|w| w == LINE)?;
     Some((&input[..at], &input[at + LINE.len()..]))

@@ -41,6 +41,16 @@ pub(super) const TARGETS: &[Target] = &[
         also: &[],
     },
     Target {
+        name: "webhook-answer",
+        run: webhook_answer,
+        also: &[],
+    },
+    Target {
+        name: "rbac-rule",
+        run: rbac_rule,
+        also: &[],
+    },
+    Target {
         name: "watch-event",
         run: watch_event,
         also: &[],
@@ -66,6 +76,66 @@ fn body(input: &[u8]) {
                 assert_eq!(again.to_string(), written);
             }
         }
+    }
+}
+
+/// An object, a line `---`, and what an admission webhook answers about it.
+fn webhook_answer(input: &[u8]) {
+    let Some((object, answer)) = super::kubernetes::parts(input) else {
+        return;
+    };
+    let Ok(object) = serde_json::from_slice::<Value>(object) else {
+        return;
+    };
+    match parsers::webhook_answer(&object, answer) {
+        Ok(_) => {
+            let review: Value =
+                serde_json::from_slice(answer).expect("what was understood is JSON");
+            assert_eq!(review["response"]["allowed"], true, "it was not allowed");
+        }
+        Err((code, message)) => {
+            assert!((400..600).contains(&code), "{code} is no refusal");
+            assert!(!message.is_empty(), "a refusal without a word");
+        }
+    }
+}
+
+/// A rule of a role as JSON, and of an action, a line each: verb, group, resource, subresource, name, path. A rule allows no less when
+/// one of its lists is wider.
+fn rbac_rule(input: &[u8]) {
+    let Some((rule, action)) = super::kubernetes::parts(input) else {
+        return;
+    };
+    let (Ok(rule), Some(action)) = (serde_json::from_slice::<Value>(rule), text(action)) else {
+        return;
+    };
+    let mut lines = action.lines();
+    let mut line = || lines.next().unwrap_or_default();
+    let (verb, group, resource, subresource, name, path) =
+        (line(), line(), line(), line(), line(), line());
+    let allows =
+        |rule: &Value| parsers::rule_allows(rule, verb, group, (resource, subresource), name);
+    let on_path = |rule: &Value| parsers::rule_allows_path(rule, verb, path);
+    if !rule.is_object() {
+        assert!(!allows(&rule) && !on_path(&rule), "{rule} allows something");
+        return;
+    }
+    for (list, all) in [
+        ("verbs", json!(["*"])),
+        ("apiGroups", json!(["*"])),
+        ("resources", json!(["*"])),
+        ("resourceNames", json!([])),
+        ("nonResourceURLs", json!(["*"])),
+    ] {
+        let mut wider = rule.clone();
+        wider[list] = all;
+        assert!(allows(&wider) || !allows(&rule), "{rule} {action:?}");
+        assert!(on_path(&wider) || !on_path(&rule), "{rule} {action:?}");
+    }
+    for list in ["verbs", "apiGroups", "resources"] {
+        let mut empty = rule.clone();
+        empty[list] = json!([]);
+        assert!(!allows(&empty), "{empty} {action:?}");
     }
 }
 

@@ -35,22 +35,25 @@ pub(crate) async fn mutate(
         let Some(answer) = call(server, a, object, &hook).await? else {
             continue;
         };
-        let Some(patch) = answer["patch"].as_str() else {
-            continue;
-        };
         let name = hook["name"].as_str().unwrap_or("");
-        let fail =
-            |why: String| ApiError::internal(format!("failed calling webhook {name:?}: {why}"));
-        let bytes = STANDARD
-            .decode(patch)
-            .map_err(|e| fail(format!("the patch is not base64: {e}")))?;
-        let patch: json_patch::Patch = serde_json::from_slice(&bytes)
-            .map_err(|e| fail(format!("the patch is not a JSON patch: {e}")))?;
-        api::patch::carry_out(object, patch)
-            .map_err(|e| fail(format!("the patch does not fit: {e}")))?;
-        changed = true;
+        changed |= patched(object, &answer)
+            .map_err(|why| ApiError::internal(format!("failed calling webhook {name:?}: {why}")))?;
     }
     Ok(changed)
+}
+
+/// Carries out the patch of a response; whether it has one.
+pub(crate) fn patched(object: &mut Value, response: &Value) -> Result<bool, String> {
+    let Some(patch) = response["patch"].as_str() else {
+        return Ok(false);
+    };
+    let bytes = STANDARD
+        .decode(patch)
+        .map_err(|e| format!("the patch is not base64: {e}"))?;
+    let patch: json_patch::Patch = serde_json::from_slice(&bytes)
+        .map_err(|e| format!("the patch is not a JSON patch: {e}"))?;
+    api::patch::carry_out(object, patch).map_err(|e| format!("the patch does not fit: {e}"))?;
+    Ok(true)
 }
 
 /// Calls the validating webhooks that apply, all at once.
@@ -306,6 +309,23 @@ pub(crate) fn denied(name: &str, status: &Value) -> ApiError {
     e
 }
 
+/// The response in the answer to a review of this kind.
+pub(crate) fn response(kind: &str, uid: &str, answer: &[u8]) -> Result<Value, String> {
+    let mut answer: Value =
+        serde_json::from_slice(answer).map_err(|e| format!("the answer is not JSON: {e}"))?;
+    if answer["kind"] != kind || !answer["response"].is_object() {
+        return Err(format!("the answer is no {kind} with a response"));
+    }
+    let response = answer["response"].take();
+    if response["uid"] != uid {
+        return Err(format!(
+            "expected response.uid={uid:?}, got {}",
+            response["uid"]
+        ));
+    }
+    Ok(response)
+}
+
 /// Sends a review to a webhook and takes the response out of its answer, which is a review of the same kind.
 pub(crate) async fn exchange(
     server: &Server,
@@ -337,19 +357,7 @@ pub(crate) async fn exchange(
                 String::from_utf8_lossy(&body).trim()
             ));
         }
-        let v: Value =
-            serde_json::from_slice(&body).map_err(|e| format!("the answer is not JSON: {e}"))?;
-        if v["kind"] != review["kind"] || !v["response"].is_object() {
-            let kind = api::meta::kind(review);
-            return Err(format!("the answer is no {kind} with a response"));
-        }
-        if v["response"]["uid"] != uid {
-            return Err(format!(
-                "expected response.uid={uid:?}, got {}",
-                v["response"]["uid"]
-            ));
-        }
-        Ok(v["response"].clone())
+        response(api::meta::kind(review), uid, &body)
     };
     match tokio::time::timeout(Duration::from_secs(seconds), run).await {
         Ok(Ok(response)) => Ok(response),
