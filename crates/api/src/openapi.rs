@@ -223,6 +223,8 @@ mod custom;
 mod descriptions;
 #[path = "openapi_v2.rs"]
 pub mod v2;
+#[path = "openapi_v2_protobuf.rs"]
+mod v2_protobuf;
 
 #[cfg(test)]
 mod tests {

@@ -58,9 +58,12 @@ static BUILTIN: LazyLock<(String, String, HashSet<String>)> = LazyLock::new(|| {
     (members(&parts.paths), members(&parts.definitions), names)
 });
 
-/// The body of `GET /openapi/v2`. `crds`: all resources of CRDs.
-pub fn document(crds: &[Arc<ResourceInfo>]) -> String {
-    let (paths, definitions, known) = &*BUILTIN;
+/// What the document says about itself.
+const TITLE: &str = "Kubernetes";
+const VERSION: &str = "v1.32";
+
+/// What CRDs add to the built-in parts.
+fn added(crds: &[Arc<ResourceInfo>]) -> Parts {
     let mut parts = Parts::default();
     let mut done: Vec<(&str, &str)> = Vec::new();
     for r in crds {
@@ -74,14 +77,32 @@ pub fn document(crds: &[Arc<ResourceInfo>]) -> String {
             parts.add(&v3);
         }
     }
-    parts.definitions.retain(|name, _| !known.contains(name));
+    parts
+        .definitions
+        .retain(|name, _| !BUILTIN.2.contains(name));
+    parts
+}
+
+/// The body of `GET /openapi/v2` as protobuf, which kubectl reads. `crds`: all resources of CRDs.
+pub fn protobuf(crds: &[Arc<ResourceInfo>]) -> Vec<u8> {
+    // Definitions only, and for the moment: as values they take many times the memory of their text.
+    let built_in: Map<String, Value> = serde_json::from_str(&format!("{{{}}}", BUILTIN.1))
+        .expect("the definitions were written from values");
+    let added = added(crds).definitions;
+    super::v2_protobuf::document(TITLE, VERSION, [&built_in, &added])
+}
+
+/// The body of `GET /openapi/v2`. `crds`: all resources of CRDs.
+pub fn document(crds: &[Arc<ResourceInfo>]) -> String {
+    let (paths, definitions, _) = &*BUILTIN;
+    let parts = added(crds);
     let join = |builtin: &str, own: &Map<String, Value>| {
         let own = members(own);
         let comma = if own.is_empty() { "" } else { "," };
         format!("{builtin}{comma}{own}")
     };
     format!(
-        "{{\"swagger\":\"2.0\",\"info\":{{\"title\":\"Kubernetes\",\"version\":\"v1.32\"}},\"paths\":{{{}}},\"definitions\":{{{}}}}}",
+        "{{\"swagger\":\"2.0\",\"info\":{{\"title\":\"{TITLE}\",\"version\":\"{VERSION}\"}},\"paths\":{{{}}},\"definitions\":{{{}}}}}",
         join(paths, &parts.paths),
         join(definitions, &parts.definitions)
     )

@@ -182,14 +182,11 @@ fn groups(server: &Server) -> Value {
     crate::aggregation::groups(&server.aggregator, crate::metrics_api::extend_groups(own))
 }
 
-/// OpenAPI v2 as JSON. In protobuf, which kubectl asks for when v3 does not know a kind, it has no definition: kubectl then says
-/// itself that the kind is unknown.
+/// OpenAPI v2: as JSON, or as protobuf where a client insists, as kubectl does.
 fn openapi_v2(request: &Request, registry: &crate::registry::Registry) -> Answer {
     const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
-    // Document{swagger: "2.0", info: {title: "Kubernetes", version: "v3"}} of gnostic's openapi.v2.
-    const DOCUMENT: &[u8] = b"\x0a\x032.0\x12\x10\x0a\x0aKubernetes\x12\x02v3";
     if request.header(header::ACCEPT).contains("protobuf") {
-        bytes_answer(StatusCode::OK, PROTOBUF, DOCUMENT)
+        bytes_answer(StatusCode::OK, PROTOBUF, registry.openapi_v2_protobuf())
     } else {
         bytes_answer(StatusCode::OK, "application/json", registry.openapi_v2())
     }

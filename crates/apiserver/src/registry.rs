@@ -157,6 +157,7 @@ pub(crate) struct Registry {
     /// What each definition adds, by its revision.
     definitions: Vec<(u64, Vec<Arc<Resource>>)>,
     openapi_v2: OnceLock<bytes::Bytes>,
+    openapi_v2_protobuf: OnceLock<bytes::Bytes>,
 }
 
 impl Registry {
@@ -220,6 +221,13 @@ impl Registry {
     pub fn openapi_v2(&self) -> bytes::Bytes {
         self.openapi_v2
             .get_or_init(|| api::openapi::v2::document(&self.custom).into())
+            .clone()
+    }
+
+    /// The same as protobuf.
+    pub fn openapi_v2_protobuf(&self) -> bytes::Bytes {
+        self.openapi_v2_protobuf
+            .get_or_init(|| api::openapi::v2::protobuf(&self.custom).into())
             .clone()
     }
 
