@@ -86,8 +86,9 @@ fn added(crds: &[Arc<ResourceInfo>]) -> Parts {
 /// The body of `GET /openapi/v2` as protobuf, which kubectl reads. `crds`: all resources of CRDs.
 pub fn protobuf(crds: &[Arc<ResourceInfo>]) -> Vec<u8> {
     // Definitions only, and for the moment: as values they take many times the memory of their text.
-    let built_in: Map<String, Value> = serde_json::from_str(&format!("{{{}}}", BUILTIN.1))
+    let mut built_in: Map<String, Value> = serde_json::from_str(&format!("{{{}}}", BUILTIN.1))
         .expect("the definitions were written from values");
+    super::descriptions::describe(&mut built_in);
     let added = added(crds).definitions;
     super::v2_protobuf::document(TITLE, VERSION, [&built_in, &added])
 }
@@ -136,6 +137,10 @@ fn definition(schema: &Value) -> Value {
             let any = m.get("nullable") == Some(&Value::Bool(true));
             let open = m.get("x-kubernetes-preserve-unknown-fields") == Some(&Value::Bool(true));
             let mut out = Map::new();
+            if m.contains_key("oneOf") && !m.contains_key("type") && m["oneOf"].is_array() && !any {
+                // A number or a text: v2 says text.
+                out.insert("type".into(), "string".into());
+            }
             for (key, value) in m {
                 // What may be null has no type in v2, and what is open cannot be closed by properties.
                 let dropped = NOT_IN_V2.contains(&key.as_str())

@@ -166,7 +166,17 @@ pub fn json(obj: &Value, patch: &Value) -> Result<Value, StatusError> {
             "Request entity too large: The allowed maximum operations in a JSON patch is {MOST_OPERATIONS}, got {operations}"
         )));
     }
-    let ops: json_patch::Patch = serde_json::from_value(patch.clone()).map_err(|_| rejected())?;
+    let mut patch = patch.clone();
+    for operation in patch.as_array_mut().into_iter().flatten() {
+        for member in ["path", "from"] {
+            // To Go's library, what is before the first slash is nothing.
+            let at = operation[member].as_str().and_then(|path| path.find('/'));
+            if let (Some(at @ 1..), Some(path)) = (at, operation[member].as_str()) {
+                operation[member] = path[at..].into();
+            }
+        }
+    }
+    let ops: json_patch::Patch = serde_json::from_value(patch).map_err(|_| rejected())?;
     let mut out = obj.clone();
     carry_out(&mut out, ops).map_err(|_| rejected())?;
     Ok(out)

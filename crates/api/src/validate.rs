@@ -80,6 +80,9 @@ pub fn update(
         if resource.kind == "Namespace" && subresource == Some("status") {
             errors.extend(config::namespace_phase(obj));
         }
+        if resource.group == "apps" && subresource == Some("status") {
+            errors.extend(workload::status(obj));
+        }
         // Subresources of built-in kinds write parts that the strategies keep apart.
         errors.extend(metadata::common(obj));
         return errors;

@@ -108,13 +108,6 @@ pub(crate) fn authorize(server: &Server, request: &Request) -> ApiResult<()> {
 pub(crate) fn handle(server: &Arc<Server>, request: &Request) -> ApiResult<Answer> {
     let path = request.path.trim_end_matches('/');
     authorize(server, request)?;
-    if !crate::rest::reads(&request.method) {
-        return Err(ApiError::new(
-            405,
-            "MethodNotAllowed",
-            "the server does not allow this method on the requested resource",
-        ));
-    }
     let registry = server.registry();
     let ok = |v: &Value| json_answer(StatusCode::OK, v);
     let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
@@ -173,7 +166,15 @@ pub(crate) fn handle(server: &Arc<Server>, request: &Request) -> ApiResult<Answe
         )),
         _ => None,
     };
-    found.ok_or_else(ApiError::no_such_path)
+    let found = found.ok_or_else(ApiError::no_such_path)?;
+    if !crate::rest::reads(&request.method) {
+        return Err(ApiError::new(
+            405,
+            "MethodNotAllowed",
+            "the server does not allow this method on the requested resource",
+        ));
+    }
+    Ok(found)
 }
 
 /// All groups: built in, of definitions, and of extension servers.

@@ -30,7 +30,8 @@ fn malformed(message: String) -> StatusError {
 }
 
 fn bad_type(patch: &str, v: &Value) -> StatusError {
-    malformed(format!("unknown patch type: {patch} in map: {v}"))
+    let map = crate::go::fmt::value(v);
+    malformed(format!("unknown patch type: {patch} in map: {map}"))
 }
 
 /// The schema of a member.

@@ -40,6 +40,10 @@ impl FieldSelector {
                     c as u32
                 ))
             })?;
+            terms.push((field.to_string(), equal, value));
+        }
+        // Only what can be read as a whole is looked at in its parts.
+        for (field, ..) in &terms {
             if !supports(resource, field) {
                 let message = match wording(resource) {
                     Wording::Plain => format!("field label not supported: {field}"),
@@ -55,7 +59,6 @@ impl FieldSelector {
                 };
                 return Err(StatusError::bad_request(message));
             }
-            terms.push((field.to_string(), equal, value));
         }
         Ok(Self { terms })
     }

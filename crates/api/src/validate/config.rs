@@ -128,10 +128,12 @@ pub fn secret(obj: &Value) -> Errors {
                 .decode(text(v))
                 .unwrap_or_default();
             if let Err(e) = serde_json::from_slice::<Value>(&bytes) {
+                let text = String::from_utf8_lossy(&bytes);
+                let why = crate::go::json::value(&text, crate::go::json::Extent::Whole).err();
                 out.push(FieldError::invalid(
                     key("data", k),
                     &"<secret contents redacted>".into(),
-                    e.to_string(),
+                    why.unwrap_or_else(|| e.to_string()),
                 ));
             }
         }

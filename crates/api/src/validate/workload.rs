@@ -110,6 +110,40 @@ fn template_errors(template: &Value) -> Errors {
     out
 }
 
+/// The counts in the status of a Deployment or ReplicaSet: none is negative, and none of a part larger than the whole.
+pub fn status(obj: &Value) -> Errors {
+    let (first, part) = match text(&obj["kind"]) {
+        "Deployment" => (["observedGeneration", "replicas"], "updatedReplicas"),
+        "ReplicaSet" => (["observedGeneration", "replicas"], "fullyLabeledReplicas"),
+        _ => return Vec::new(),
+    };
+    let parts = [part, "readyReplicas", "availableReplicas"];
+    let status = &obj["status"];
+    let number = |key: &str| status[key].as_i64().unwrap_or(0);
+    let mut out = Vec::new();
+    for key in first
+        .into_iter()
+        .chain(parts)
+        .chain(["unavailableReplicas", "collisionCount"])
+    {
+        out.extend(nonnegative(format!("status.{key}"), &status[key]));
+    }
+    let mut larger = |key: &str, than: &str, said: &str| {
+        if number(key) > number(than) {
+            out.push(FieldError::invalid(
+                format!("status.{key}"),
+                &number(key).into(),
+                format!("cannot be greater than {said}"),
+            ));
+        }
+    };
+    for part in parts {
+        larger(part, "replicas", "status.replicas");
+    }
+    larger("availableReplicas", "readyReplicas", "readyReplicas");
+    out
+}
+
 /// A Deployment.
 pub fn deployment(obj: &Value) -> Errors {
     let spec = &obj["spec"];

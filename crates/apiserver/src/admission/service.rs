@@ -267,7 +267,8 @@ fn cluster_ip(
             })?;
         free.to_string()
     } else {
-        let shown = json!([asked]);
+        // Go's words for a list of texts.
+        let shown = format!("[]string{{{}}}", api::field::quote(&asked));
         let parsed: Ipv4Addr = asked.parse().map_err(|_| {
             FieldError::invalid(
                 "spec.clusterIPs[0]",
@@ -276,9 +277,9 @@ fn cluster_ip(
             )
         })?;
         if !pools.cluster.contains(parsed) && asked != before {
-            return Err(FieldError::invalid(
+            return Err(FieldError::invalid_go(
                 "spec.clusterIPs",
-                &shown,
+                shown,
                 format!(
                     "failed to allocate IP {asked}: the provided IP ({asked}) is not in the valid range. The range of valid IPs is {}/{}",
                     Ipv4Addr::from(pools.cluster.first),
@@ -287,9 +288,9 @@ fn cluster_ip(
             ));
         }
         if used.ips.contains(&parsed) {
-            return Err(FieldError::invalid(
+            return Err(FieldError::invalid_go(
                 "spec.clusterIPs",
-                &shown,
+                shown,
                 format!("failed to allocate IP {asked}: provided IP is already allocated"),
             ));
         }

@@ -96,6 +96,26 @@ pub(crate) struct Writer<'a> {
     pub warnings: &'a Mutex<Vec<String>>,
 }
 
+/// Where the real server keeps an object in etcd, which some of its messages say.
+fn etcd_key(resource: &Resource, namespace: &str, name: &str) -> String {
+    let table = match (resource.group.as_str(), resource.plural.as_str()) {
+        ("", "nodes") => "minions",
+        ("", "services") => "services/specs",
+        ("", "endpoints") => "services/endpoints",
+        ("networking.k8s.io", "ingresses") => "ingress",
+        (_, plural) => plural,
+    };
+    let own = resource.custom.is_some()
+        || matches!(
+            resource.group.as_str(),
+            "apiextensions.k8s.io" | "apiregistration.k8s.io"
+        );
+    let group = if own { resource.group.as_str() } else { "" };
+    let parts = ["/registry", group, table, namespace, name];
+    let parts: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+    parts.join("/")
+}
+
 /// How a patch or update turns the stored object into the new one.
 pub(crate) type Edit<'a> = dyn Fn(&Value) -> ApiResult<Value> + Send + Sync + 'a;
 
@@ -311,12 +331,26 @@ impl Writer<'_> {
             }
             let wrong_uid = api::meta::uid(&object).to_owned();
             if !wrong_uid.is_empty() && wrong_uid != api::meta::uid(&old) {
+                if self.options.patch.is_some() {
+                    let e = api::field::FieldError::invalid(
+                        "metadata.uid",
+                        &wrong_uid.into(),
+                        "field is immutable",
+                    );
+                    return Err(ApiError::invalid(
+                        &resource.group,
+                        &resource.kind,
+                        name,
+                        &[e],
+                    ));
+                }
                 return Err(ApiError::conflict(
                     &resource.group,
                     &resource.plural,
                     name,
                     &format!(
-                        "Precondition failed: UID in precondition: {wrong_uid}, UID in object meta: {}",
+                        "StorageError: invalid object, Code: 4, Key: {}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {wrong_uid}, UID in object meta: {}",
+                        etcd_key(resource, namespace, name),
                         api::meta::uid(&old)
                     ),
                 ));
