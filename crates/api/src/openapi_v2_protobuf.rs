@@ -60,7 +60,7 @@ pub(super) fn document<'a>(
 
 fn put(out: &mut Vec<u8>, number: u8, bytes: &[u8]) {
     const LENGTH_DELIMITED: u64 = 2;
-    varint(out, u64::from(number) << 3 | LENGTH_DELIMITED);
+    varint(out, (u64::from(number) << 3) | LENGTH_DELIMITED);
     varint(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
 }
