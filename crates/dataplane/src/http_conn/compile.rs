@@ -110,7 +110,6 @@ impl HttpConn {
             )),
             request_timeout: limit(duration(hcm.request_timeout.as_ref())),
             request_headers_timeout: limit(duration(hcm.request_headers_timeout.as_ref())),
-            drain_timeout: duration(hcm.drain_timeout.as_ref()).unwrap_or(Duration::from_secs(5)),
             delayed_close_timeout: duration(hcm.delayed_close_timeout.as_ref())
                 .unwrap_or(Duration::from_secs(1)),
             idle_timeout: limit(Some(

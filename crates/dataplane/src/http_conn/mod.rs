@@ -102,8 +102,6 @@ pub struct HttpConn {
     pub request_timeout: Option<Duration>,
     /// `request_headers_timeout`.
     pub request_headers_timeout: Option<Duration>,
-    /// `drain_timeout`, 5 s by default.
-    pub drain_timeout: Duration,
     /// `delayed_close_timeout`, 1 s by default: so long a connection that is closed is read from, so that the last words are not lost to a
     /// reset.
     pub delayed_close_timeout: Duration,

@@ -1,7 +1,7 @@
 //! The list of what is not carried out.
 
 /// Fields that change what happens and are not carried out, by message. Not among them are those that only bound
-/// memory, order writes or spread load (`max_outbound_frames`, `tcp_backlog_size`, …), those
+/// memory, order writes or spread load (`max_outbound_frames`, `tcp_backlog_size`, `drain_timeout`, …), those
 /// about health checks and about hosts that a filter chose (`override_host_status`), which are refused themselves, and what the compilers of the messages refuse with more words.
 pub(super) const NOT_READ: &[(&str, &str)] = &[
     (
