@@ -125,7 +125,13 @@ impl Tokens {
                 vec![pod.uid.clone()],
             );
         }
+        if let Some(secret) = &bound.secret {
+            still_there(storage, "secrets", ns, secret)?;
+        }
         if let Some(node) = &bound.node {
+            if bound.pod.is_none() {
+                still_there(storage, "nodes", "", node)?;
+            }
             extra.insert(
                 "authentication.kubernetes.io/node-name".to_owned(),
                 vec![node.name.clone()],

@@ -158,8 +158,9 @@ pub(crate) async fn token(call: &Call<'_>) -> ApiResult<Answer> {
         jti: Some(uuid::Uuid::new_v4().to_string()),
         kubernetes: Some(pki::jwt::Bound {
             namespace: ns.clone(),
-            node: bound.1,
-            pod: bound.0,
+            node: bound.node,
+            pod: bound.pod,
+            secret: bound.secret,
             serviceaccount: pki::jwt::ObjectId {
                 name: name.clone(),
                 uid: api::meta::uid(account.value()).to_owned(),
@@ -186,55 +187,74 @@ pub(crate) async fn token(call: &Call<'_>) -> ApiResult<Answer> {
     Ok(json_answer(StatusCode::CREATED, &request))
 }
 
-type BoundTo = (Option<pki::jwt::ObjectId>, Option<pki::jwt::ObjectId>);
+/// What a token is bound to.
+#[derive(Default)]
+struct BoundTo {
+    pod: Option<pki::jwt::ObjectId>,
+    node: Option<pki::jwt::ObjectId>,
+    secret: Option<pki::jwt::ObjectId>,
+}
 
-/// The pod a token is bound to, and its node.
+/// The object that a request for a token names; of a pod its node, too.
 fn bound_object(call: &Call<'_>, namespace: &str, reference: &Value) -> ApiResult<BoundTo> {
     if !reference.is_object() {
-        return Ok((None, None));
+        return Ok(BoundTo::default());
     }
-    let name = reference["name"].as_str().unwrap_or("");
-    if reference["kind"] != "Pod" {
-        return Err(ApiError::bad_request(format!(
-            "cannot bind token for serviceaccount to {}: only pods are supported",
-            reference["kind"]
-        )));
-    }
-    let find = |plural: &str, ns: &str, name: &str| {
-        let key = crate::storage::Key::new(&format!("core/{plural}").into(), ns, name);
+    let field = |name: &str| reference[name].as_str().unwrap_or("");
+    let (name, kind, version) = (field("name"), field("kind"), field("apiVersion"));
+    let (group, version) = version.split_once('/').unwrap_or(("", version));
+    let plural = match (group, kind) {
+        ("", "Pod") => "pods",
+        ("", "Node") => "nodes",
+        ("", "Secret") => "secrets",
+        _ => {
+            return Err(ApiError::bad_request(format!(
+                "cannot bind token to object of type {group}/{version}, Kind={kind}"
+            )));
+        }
+    };
+    let find = |plural: &str, name: &str| {
+        let namespace = if plural == "nodes" { "" } else { namespace };
+        let key = crate::storage::Key::new(&format!("core/{plural}").into(), namespace, name);
         call.server.storage.cache().get(&key)
     };
-    let pod = find("pods", namespace, name).ok_or_else(|| ApiError::not_found("", "pods", name))?;
-    let uid = api::meta::uid(pod.value());
-    let asked = reference["uid"].as_str().unwrap_or("");
+    let object = find(plural, name).ok_or_else(|| ApiError::not_found("", plural, name))?;
+    let account = call.target.name.as_str();
+    let spec = &object.value()["spec"];
+    if kind == "Pod" && spec["serviceAccountName"] != account {
+        return Err(ApiError::bad_request(format!(
+            "cannot bind token for serviceaccount {account:?} to pod running with different serviceaccount name."
+        )));
+    }
+    let (uid, asked) = (api::meta::uid(object.value()), field("uid"));
     if !asked.is_empty() && asked != uid {
         return Err(ApiError::conflict(
             "",
-            "pods",
+            kind,
             name,
             &format!(
                 "the UID in the bound object reference ({asked}) does not match the UID in record. The object might have been deleted and then recreated"
             ),
         ));
     }
-    let account = call.target.name.as_str();
-    if pod.value()["spec"]["serviceAccountName"] != account {
-        return Err(ApiError::bad_request(format!(
-            "cannot bind token for serviceaccount {account:?} to pod running with different serviceaccount name."
-        )));
-    }
-    let node = pod.value()["spec"]["nodeName"]
-        .as_str()
-        .filter(|n| !n.is_empty())
-        .map(|n| pki::jwt::ObjectId {
-            name: n.to_owned(),
-            uid: find("nodes", "", n)
-                .map(|o| api::meta::uid(o.value()).to_owned())
-                .unwrap_or_default(),
-        });
-    let pod = pki::jwt::ObjectId {
+    let id = Some(pki::jwt::ObjectId {
         name: name.to_owned(),
         uid: uid.to_owned(),
-    };
-    Ok((Some(pod), node))
+    });
+    let mut bound = BoundTo::default();
+    match kind {
+        "Secret" => bound.secret = id,
+        "Node" => bound.node = id,
+        _ => {
+            bound.pod = id;
+            let node = spec["nodeName"].as_str().filter(|node| !node.is_empty());
+            bound.node = node.map(|node| pki::jwt::ObjectId {
+                name: node.to_owned(),
+                uid: find("nodes", node)
+                    .map(|object| api::meta::uid(object.value()).to_owned())
+                    .unwrap_or_default(),
+            });
+        }
+    }
+    Ok(bound)
 }

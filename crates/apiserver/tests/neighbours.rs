@@ -320,3 +320,50 @@ async fn a_pods_token_dies_with_the_pod() {
     );
     assert_eq!(pod.get("/api").await.0, 401);
 }
+
+#[tokio::test]
+async fn a_token_may_be_bound_to_a_secret_or_a_node() {
+    let w = World::new().await;
+    pod_on_node(&w, "127.0.0.1:1".parse().unwrap()).await;
+    let c = w.admin();
+    let secrets = "/api/v1/namespaces/default/secrets";
+    let secret = json!({"metadata": {"name": "s"}});
+    assert_eq!(c.post(secrets, &secret).await.0, 201);
+    let bound = |kind: &str, version: &str, name: &str, uid: &str| {
+        let reference = json!({"kind": kind, "apiVersion": version, "name": name, "uid": uid});
+        let request = json!({"spec": {"boundObjectRef": reference}});
+        let c = w.admin();
+        async move {
+            let accounts = "/api/v1/namespaces/default/serviceaccounts/default/token";
+            c.post(accounts, &request).await
+        }
+    };
+    let node = format!("/api/v1/nodes/{}", {
+        let pod = c.get("/api/v1/namespaces/default/pods/p").await.1;
+        pod["spec"]["nodeName"].as_str().unwrap().to_owned()
+    });
+    for (kind, path) in [("Secret", format!("{secrets}/s")), ("Node", node)] {
+        let name = path.rsplit('/').next().unwrap();
+        let (code, issued) = bound(kind, "v1", name, "").await;
+        assert_eq!(code, 201, "{issued}");
+        let mut bearer = support::Client::new(w.address, w.credentials.ca.root_pem(), None);
+        bearer.token = issued["status"]["token"].as_str().map(str::to_owned);
+        assert_eq!(bearer.get("/api").await.0, 200);
+        let (code, refused) = bound(kind, "v1", name, "another").await;
+        assert_eq!(
+            (code, refused["message"].as_str()),
+            (409, Some(format!("Operation cannot be fulfilled on {kind} {name:?}: the UID in the bound object reference (another) does not match the UID in record. The object might have been deleted and then recreated").as_str()))
+        );
+        assert_eq!(c.delete(&path).await.0, 200);
+        assert_eq!(bearer.get("/api").await.0, 401, "{kind} is gone");
+        assert_eq!(bound(kind, "v1", name, "").await.0, 404);
+    }
+    let (code, refused) = bound("Deployment", "apps/v1", "d", "").await;
+    assert_eq!(
+        (code, refused["message"].as_str()),
+        (
+            400,
+            Some("cannot bind token to object of type apps/v1, Kind=Deployment")
+        )
+    );
+}

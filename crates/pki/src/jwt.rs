@@ -51,12 +51,15 @@ pub struct Claims {
 pub struct Bound {
     /// Namespace of the service account.
     pub namespace: String,
-    /// The node the pod runs on, when the token is bound to a pod.
+    /// The node the pod runs on, when the token is bound to a pod; alone: the node the token is bound to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<ObjectId>,
     /// The pod the token is bound to: it dies with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<ObjectId>,
+    /// The Secret the token is bound to: it dies with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<ObjectId>,
     /// The service account.
     pub serviceaccount: ObjectId,
 }
@@ -385,6 +388,7 @@ mod tests {
                     name: "p".to_owned(),
                     uid: "u2".to_owned(),
                 }),
+                secret: None,
                 serviceaccount: ObjectId {
                     name: "user".to_owned(),
                     uid: "u1".to_owned(),
