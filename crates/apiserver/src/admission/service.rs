@@ -490,7 +490,7 @@ mod tests {
         let twice = give(&mut used, wish("10.97.0.10"), None).unwrap_err();
         assert_eq!(
             twice.to_string(),
-            r#"spec.clusterIPs: Invalid value: ["10.97.0.10"]: failed to allocate IP 10.97.0.10: provided IP is already allocated"#
+            r#"spec.clusterIPs: Invalid value: []string{"10.97.0.10"}: failed to allocate IP 10.97.0.10: provided IP is already allocated"#
         );
         assert!(give(&mut used, wish("10.0.0.1"), None).is_err());
     }
