@@ -56,6 +56,16 @@ pub struct Refused {
     pub at: SystemTime,
 }
 
+impl Refused {
+    fn now(details: String, version: String) -> Self {
+        Self {
+            details,
+            version,
+            at: SystemTime::now(),
+        }
+    }
+}
+
 /// A listening socket.
 struct Socket {
     address: SocketAddr,

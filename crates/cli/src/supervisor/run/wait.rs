@@ -141,17 +141,21 @@ impl Supervisor {
         };
         let tls = pki::tls::client_config(runtime::tls::provider(), &trust, None, &[]);
         let tls = tls.map(|config| TlsConnector::from(Arc::new(config)));
+        // Nothing to look with is no reason to wait.
+        let mut secured = tls.is_err();
         let mut answered = 0;
         while answered < ROUTED_TRIES && Instant::now() < deadline && !self.token.is_cancelled() {
             let tries = ["/", "/users/", "/movies/", "/bookings/"]
                 .map(|path| is_routed((gateway, 80).into(), &host, path));
-            let (routed, secured) = futures::join!(futures::future::join_all(tries), async {
+            // One handshake is enough: it does not depend on which pod answers.
+            let secure = async {
                 match &tls {
-                    Ok(tls) => is_secured(tls, (gateway, 443).into(), &host).await,
-                    // Nothing to look with is no reason to wait.
-                    Err(_) => true,
+                    Ok(tls) if !secured => is_secured(tls, (gateway, 443).into(), &host).await,
+                    _ => secured,
                 }
-            });
+            };
+            let (routed, secure) = futures::join!(futures::future::join_all(tries), secure);
+            secured = secure;
             if routed.contains(&false) || !secured {
                 answered = 0;
                 tokio::time::sleep(POLL * 3).await;

@@ -227,16 +227,9 @@ impl Manager {
                     state.refused_clusters.remove(&resource.name);
                 }
                 Err(error) => {
-                    let details = error.clone();
                     refused.push(format!("{}: {error}", resource.name));
-                    state.refused_clusters.insert(
-                        resource.name,
-                        Refused {
-                            details,
-                            version: resource.version,
-                            at: SystemTime::now(),
-                        },
-                    );
+                    let entry = Refused::now(error, resource.version);
+                    state.refused_clusters.insert(resource.name, entry);
                 }
             }
         }

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use runtime::CancellationToken;
 use xds::envoy::config::listener::v3::Listener as ListenerMessage;
@@ -234,11 +233,7 @@ impl Manager {
             });
             if let Err(error) = outcome {
                 refused.push(format!("{}: {error}", resource.name));
-                let entry = Refused {
-                    details: error,
-                    version: resource.version,
-                    at: SystemTime::now(),
-                };
+                let entry = Refused::now(error, resource.version);
                 state.refused_listeners.insert(resource.name, entry);
             }
         }
